@@ -1,0 +1,196 @@
+//! What a runtime is told, and what it gives back.
+
+use std::{fmt, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::image::Image;
+
+/// Which pod a container belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PodRef {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+}
+
+impl fmt::Display for PodRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// One container of a pod, with everything resolved: no names of ConfigMaps, no defaults to fill.
+#[derive(Clone)]
+pub struct ContainerSpec {
+    pub pod: PodRef,
+    /// Labels of the pod: how a driver pod names its device service.
+    pub labels: std::collections::BTreeMap<String, String>,
+    /// Name of the container in the pod.
+    pub name: String,
+    /// 0 for the first start, then one more for each restart. With the pod's uid and the name it
+    /// makes an identifier that is never used twice.
+    pub attempt: u32,
+    pub image: Image,
+    /// `command` of the manifest: replaces the image's entry point if not empty.
+    pub command: Vec<String>,
+    /// `args` of the manifest: replaces the image's `Cmd` if not empty.
+    pub args: Vec<String>,
+    /// Environment of the manifest, in order; overrides the image's.
+    pub env: Vec<(String, String)>,
+    /// Overrides the image's.
+    pub working_dir: Option<String>,
+    /// Numeric user and group; overrides the image's.
+    pub user: Option<(u32, u32)>,
+    pub read_only_root: bool,
+    pub mounts: Vec<Mount>,
+    pub limits: Limits,
+    pub sandbox: Sandbox,
+    /// Container ports in the order of the manifest; a Wasm web service listens on the first.
+    pub ports: Vec<u16>,
+    /// Where standard output and error go.
+    pub log: Arc<dyn LogSink>,
+}
+
+/// A directory or file of the host shown inside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    pub source: PathBuf,
+    pub target: String,
+    pub read_only: bool,
+}
+
+/// Upper bounds; `None` is unbounded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes.
+    pub memory: Option<u64>,
+    /// Thousandths of a processor.
+    pub cpu_millis: Option<u64>,
+    /// Number of tasks.
+    pub pids: Option<u64>,
+}
+
+/// What the containers of one pod share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sandbox {
+    /// The pod's address. `None` only for pods on the host's network.
+    pub ip: Option<IpAddr>,
+    /// The network namespace file of pods that hold OCI containers.
+    pub netns: Option<PathBuf>,
+    pub hostname: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogStream {
+    Stdout,
+    Stderr,
+}
+
+/// Takes a container's output. Never blocks for long: it writes to a file.
+pub trait LogSink: Send + Sync {
+    /// Any chunk of output, not necessarily whole lines.
+    fn write(&self, stream: LogStream, data: &[u8]);
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// Please end: SIGTERM, or its like for a guest.
+    Terminate,
+    /// End now.
+    Kill,
+}
+
+/// How a container ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exit {
+    /// 0 to 255; 128 + n for signal n; 134 for a trap, as a shell would see an abort.
+    pub code: i32,
+    /// Kubernetes' words: `Completed`, `Error`, `OOMKilled`, …
+    pub reason: &'static str,
+    /// For the user: the trap with its Wasm backtrace, for example. Empty if there is nothing to say.
+    pub message: String,
+}
+
+impl Exit {
+    /// The exit of a program that ended by itself.
+    pub fn from_code(code: i32) -> Self {
+        let reason = if code == 0 { "Completed" } else { "Error" };
+        Self { code, reason, message: String::new() }
+    }
+}
+
+/// A measurement of a running container.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes in use.
+    pub memory: u64,
+    /// Processor time used since the start.
+    pub cpu: Duration,
+}
+
+/// Why a container could not be prepared or started. The text of each is shown to the user in the
+/// container's status, so it says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ContainerError {
+    /// The image cannot be run by anybody: truncated, wrong media type, no such entry point.
+    /// Status reason `InvalidImage`.
+    #[error("image {image} cannot be run: {reason}")]
+    Image { image: String, reason: String },
+    /// The component imports something that this host does not grant. Status reason
+    /// `CreateContainerConfigError`.
+    #[error("component {image} imports {import}, which is not granted: {remedy}")]
+    NotGranted { image: String, import: String, remedy: String },
+    /// The pod asks for something that cannot be done. Status reason `CreateContainerConfigError`.
+    #[error("{field}: {reason}")]
+    Config { field: String, reason: String },
+    /// The runtime failed. Status reason `RunContainerError`; tried again with back-off.
+    #[error("{0}")]
+    Runtime(String),
+}
+
+/// Runs containers of one kind of image.
+#[async_trait]
+pub trait Runtime: Send + Sync {
+    /// A short name for logs: `wasm`, `oci`.
+    fn name(&self) -> &'static str;
+
+    /// Whether the images of this runtime need a network namespace of their own. A Wasm guest does
+    /// not: it can only use the addresses that the host lets it use.
+    fn needs_netns(&self) -> bool;
+
+    /// Do once per image what is slow (compile, unpack), so that `start` is fast. Idempotent, may
+    /// be called concurrently for the same image; the work is done once.
+    async fn prepare(&self, image: &Image) -> Result<(), ContainerError>;
+
+    /// Start a container. When it returns, the program runs (for a web service: it listens).
+    async fn start(&self, spec: ContainerSpec) -> Result<Arc<dyn Container>, ContainerError>;
+
+    /// Called once, before anything is started: end whatever an earlier host that was killed left
+    /// running, and clear its remains. Pods are started anew by their own controllers.
+    async fn sweep(&self) -> Result<(), ContainerError>;
+}
+
+/// A started container. Dropping it does not end it.
+#[async_trait]
+pub trait Container: Send + Sync {
+    /// Unique on this host, for status (`containerID`) without the scheme.
+    fn id(&self) -> &str;
+
+    /// Resolves when it has ended and all of its output was given to the log. May be called by
+    /// several and after the end.
+    async fn wait(&self) -> Exit;
+
+    /// Deliver a signal. No error if it has ended.
+    async fn signal(&self, signal: Signal) -> Result<(), ContainerError>;
+
+    /// Measure it; `None` if it has ended.
+    async fn usage(&self) -> Option<Usage>;
+
+    /// Give back what remains after the end: mounts, control groups, directories. Idempotent.
+    async fn remove(&self) -> Result<(), ContainerError>;
+}
+
+/// Bytes given to a log in one go.
+pub type LogChunk = (LogStream, Bytes);

@@ -1,0 +1,163 @@
+//! Guests that the host calls: drivers, pipeline steps and exporters. `runtime-wasm` implements
+//! these over component instances; the devices crate calls them, and hands native fakes to its
+//! tests.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::{
+    container::{Exit, LogSink, PodRef},
+    reading::{Event, Reading, Value},
+};
+
+/// What a driver is told about its device; see `wit/device`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeviceInfo {
+    pub name: String,
+    pub profile: String,
+    /// Protocol name and its properties as a JSON object.
+    pub protocols: Vec<(String, String)>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReadRequest {
+    pub resource: String,
+    pub value_type: String,
+    /// JSON object.
+    pub attributes: String,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct WriteRequest {
+    pub resource: String,
+    pub value: Value,
+    /// JSON object.
+    pub attributes: String,
+}
+
+/// Why a driver call failed: the cases of `wit/device`, and two that only a host can see.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum DriverError {
+    #[error("device is unreachable: {0}")]
+    Unreachable(String),
+    #[error("device did not answer in time: {0}")]
+    Timeout(String),
+    #[error("device answered with error {code}: {message}")]
+    Protocol { code: i64, message: String },
+    #[error("device answered out of protocol: {0}")]
+    Garbled(String),
+    #[error("{field}: {message}")]
+    Invalid { field: String, message: String },
+    #[error("not supported: {0}")]
+    NotSupported(String),
+    #[error("{0}")]
+    Other(String),
+    /// The guest trapped or ran out of its time or memory; this instance is dead.
+    #[error("driver trapped: {0}")]
+    Trapped(String),
+}
+
+/// What a guest may reach beside plain computing. Made by the host from its own objects (devices,
+/// pipeline configuration), never from what the guest says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Grants {
+    /// `HOST:PORT` of the Modbus servers.
+    pub modbus: Vec<String>,
+    /// Broker URLs, `mqtt://HOST:PORT`, with `mqtt://local` for the host's own.
+    pub mqtt: Vec<String>,
+}
+
+/// A driver component, ready to serve any number of devices of one service.
+#[async_trait]
+pub trait Driver: Send + Sync {
+    /// Make an instance for one device and call its `open`.
+    async fn open(
+        &self,
+        device: DeviceInfo,
+        grants: Grants,
+    ) -> Result<Box<dyn DriverSession>, DriverError>;
+}
+
+/// One driver instance, serving one device.
+#[async_trait]
+pub trait DriverSession: Send {
+    async fn read(&mut self, requests: &[ReadRequest]) -> Result<Vec<Reading>, DriverError>;
+    async fn write(&mut self, requests: &[WriteRequest]) -> Result<(), DriverError>;
+    async fn close(self: Box<Self>);
+}
+
+/// Takes drivers whose pod has started. The devices crate implements it; `runtime-wasm` calls it.
+#[async_trait]
+pub trait DriverHost: Send + Sync {
+    /// Serve devices of `service` with `driver` until `stop` is cancelled; the returned exit is
+    /// the exit of the pod's container.
+    async fn serve(
+        &self,
+        pod: PodRef,
+        service: String,
+        driver: Arc<dyn Driver>,
+        log: Arc<dyn LogSink>,
+        stop: tokio_util::sync::CancellationToken,
+    ) -> Exit;
+}
+
+/// One item of a pipeline; see `wit/pipeline`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Item {
+    Event(Arc<Event>),
+    Payload(Payload),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Payload {
+    pub media_type: String,
+    pub destination: String,
+    pub data: Vec<u8>,
+    pub device: String,
+}
+
+/// Why a step or an exporter failed.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum StepError {
+    #[error("configuration: {0}")]
+    Config(String),
+    #[error("rejected: {0}")]
+    Rejected(String),
+    #[error("not now: {0}")]
+    Retry(String),
+    /// The instance is dead.
+    #[error("trapped: {0}")]
+    Trapped(String),
+}
+
+/// An instance of a step component, configured.
+#[async_trait]
+pub trait Step: Send {
+    async fn process(&mut self, batch: &[Item]) -> Result<Vec<Item>, StepError>;
+}
+
+/// An instance of an exporter component, configured.
+#[async_trait]
+pub trait Exporter: Send {
+    async fn deliver(&mut self, batch: &[Item]) -> Result<(), StepError>;
+}
+
+/// Makes instances for pipelines. `runtime-wasm` implements it.
+#[async_trait]
+pub trait StepLoader: Send + Sync {
+    /// Load `image`, instantiate it as a step and configure it.
+    async fn step(
+        &self,
+        image: &crate::image::Image,
+        settings: &[(String, String)],
+    ) -> Result<Box<dyn Step>, StepError>;
+
+    /// Load `image`, instantiate it as an exporter and configure it.
+    async fn exporter(
+        &self,
+        image: &crate::image::Image,
+        settings: &[(String, String)],
+        grants: Grants,
+    ) -> Result<Box<dyn Exporter>, StepError>;
+}

@@ -1,0 +1,18 @@
+//! The seam between those who decide what runs (node, devices) and those who run it
+//! (`runtime-oci`, `runtime-wasm`, `registry`).
+//!
+//! Traits and plain data, no I/O. Nothing here knows Kubernetes objects, wasmtime or libcontainer:
+//! the node resolves a pod into [`ContainerSpec`]s before it calls a [`Runtime`], and a runtime
+//! hands back a [`Container`]. Guests that are *called* instead of running by themselves (drivers,
+//! pipeline steps, exporters) are the traits in [`guest`].
+
+pub mod container;
+pub mod guest;
+pub mod image;
+pub mod reading;
+
+pub use container::{
+    Container, ContainerError, ContainerSpec, Exit, Limits, LogSink, LogStream, Mount, PodRef,
+    Runtime, Sandbox, Signal, Usage,
+};
+pub use image::{Image, ImageConfig, ImageContent, ImageError, ImageStore};

@@ -1,0 +1,1 @@
+//! Revisioned objects and readings, in SQLite. The only crate that knows SQL.
