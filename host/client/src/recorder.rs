@@ -75,7 +75,9 @@ impl Recorder {
         if let Some(earlier) = events.get_opt(&name).await? {
             let count = earlier.count.unwrap_or(1).saturating_add(1);
             let patch = serde_json::json!({ "count": count, "lastTimestamp": now });
-            events.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+            events
+                .patch(&name, &PatchParams::default(), &Patch::Merge(patch))
+                .await?;
             return Ok(());
         }
         let event = Event {
@@ -112,11 +114,29 @@ fn event_name(
     message: &str,
 ) -> String {
     let mut hasher = DefaultHasher::new();
-    (component, &object.kind, &object.uid, &object.field_path, kind, reason, message)
+    (
+        component,
+        &object.kind,
+        &object.uid,
+        &object.field_path,
+        kind,
+        reason,
+        message,
+    )
         .hash(&mut hasher);
     // Object names may have 253 characters, and so may event names: leave room for the hash.
-    let base: String = object.name.as_deref().unwrap_or("object").chars().take(200).collect();
-    format!("{}.{:016x}", base.trim_end_matches(['.', '-']), hasher.finish())
+    let base: String = object
+        .name
+        .as_deref()
+        .unwrap_or("object")
+        .chars()
+        .take(200)
+        .collect();
+    format!(
+        "{}.{:016x}",
+        base.trim_end_matches(['.', '-']),
+        hasher.finish()
+    )
 }
 
 fn clip(message: &str) -> &str {
@@ -139,7 +159,13 @@ mod tests {
     #[test]
     fn the_same_words_about_the_same_object_are_one_event() {
         let name = |uid, message| {
-            event_name("node", &pod("web", uid), EventType::Normal, "Started", message)
+            event_name(
+                "node",
+                &pod("web", uid),
+                EventType::Normal,
+                "Started",
+                message,
+            )
         };
         assert_eq!(name("1", "m"), name("1", "m"));
         assert_ne!(name("1", "m"), name("2", "m"));

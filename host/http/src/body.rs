@@ -22,7 +22,9 @@ pub enum BodyError {
 
 /// A body of these bytes.
 pub fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+    Full::new(bytes.into())
+        .map_err(|never| match never {})
+        .boxed_unsync()
 }
 
 /// A body without bytes.
@@ -52,7 +54,10 @@ where
     let mut first: Option<Bytes> = None;
     let mut rest = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(|error| BodyError::Broken(error.into()))?.into_data() else {
+        let Ok(data) = frame
+            .map_err(|error| BodyError::Broken(error.into()))?
+            .into_data()
+        else {
             continue;
         };
         let held = first.as_ref().map_or(0, Bytes::len) + rest.len();
@@ -88,7 +93,9 @@ pub fn text(status: StatusCode, message: impl Into<String>) -> crate::Response {
 fn with_type(status: StatusCode, media: &'static str, bytes: impl Into<Bytes>) -> crate::Response {
     let mut response = http::Response::new(full(bytes));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static(media));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, http::HeaderValue::from_static(media));
     response
 }
 
@@ -99,15 +106,22 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_over_the_limit_is_refused_even_without_a_length() {
-        let chunks = vec![Ok::<_, BoxError>(Bytes::from_static(b"12345")); 3];
-        let error = collect(from_stream(futures::stream::iter(chunks)), 14).await.unwrap_err();
-        assert!(matches!(error, BodyError::TooLarge { limit: 14 }), "{error}");
+        let chunks = [b"12345"; 3].map(|c| Ok::<_, BoxError>(Bytes::from_static(c)));
+        let error = collect(from_stream(futures::stream::iter(chunks)), 14)
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(error, BodyError::TooLarge { limit: 14 }),
+            "{error}"
+        );
     }
 
     #[tokio::test]
     async fn chunks_are_joined_in_order() {
         let chunks = [&b"ab"[..], b"", b"cd", b"e"].map(|c| Ok::<_, BoxError>(Bytes::from(c)));
-        let bytes = collect(from_stream(futures::stream::iter(chunks)), 5).await.unwrap();
+        let bytes = collect(from_stream(futures::stream::iter(chunks)), 5)
+            .await
+            .unwrap();
         assert_eq!(bytes, "abcde");
     }
 }

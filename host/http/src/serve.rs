@@ -2,8 +2,9 @@
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
+use futures::future::BoxFuture;
 use http_body_util::BodyExt;
-use hyper::service::service_fn;
+use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{
@@ -19,9 +20,11 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tower::{Service, ServiceExt};
+use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 
 use crate::{Request, Response};
+
+type BoxService = BoxCloneSyncService<Request, Response, Infallible>;
 
 /// Connections open at once on one listener; more wait in the kernel's queue.
 const CONNECTIONS: usize = 10_000;
@@ -48,7 +51,10 @@ pub async fn bind(purpose: &str, address: SocketAddr) -> std::io::Result<TcpList
             std::io::ErrorKind::AddrNotAvailable => "this machine does not have that address",
             _ => "",
         };
-        std::io::Error::new(error.kind(), format!("{purpose} on {address}: {error} ({remedy})"))
+        std::io::Error::new(
+            error.kind(),
+            format!("{purpose} on {address}: {error} ({remedy})"),
+        )
     })
 }
 
@@ -64,11 +70,14 @@ pub async fn serve<S>(
     S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
 {
+    let service = BoxCloneSyncService::new(service);
     let acceptor = tls.map(TlsAcceptor::from);
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let graceful = GracefulShutdown::new();
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { break };
+        let Ok(place) = places.clone().acquire_owned().await else {
+            break;
+        };
         let (stream, address) = tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
@@ -91,48 +100,85 @@ pub async fn serve<S>(
     let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
 }
 
-async fn connection<S>(
+async fn connection(
     stream: TcpStream,
     address: SocketAddr,
     acceptor: Option<TlsAcceptor>,
-    service: S,
+    service: BoxService,
     watcher: Watcher,
-) where
-    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + Sync + 'static,
-    S::Future: Send + 'static,
-{
+) {
     let _ = stream.set_nodelay(true);
     let Some(acceptor) = acceptor else {
-        return converse(stream, Peer { address, certificate: None }, service, watcher).await;
+        return converse(
+            stream,
+            Peer {
+                address,
+                certificate: None,
+            },
+            service,
+            watcher,
+        )
+        .await;
     };
     match tokio::time::timeout(HELLO, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => {
             let certificates = stream.get_ref().1.peer_certificates();
-            let certificate =
-                certificates.and_then(|chain| chain.first()).map(|c| c.clone().into_owned());
-            converse(stream, Peer { address, certificate }, service, watcher).await;
+            let certificate = certificates
+                .and_then(|chain| chain.first())
+                .map(|c| c.clone().into_owned());
+            converse(
+                stream,
+                Peer {
+                    address,
+                    certificate,
+                },
+                service,
+                watcher,
+            )
+            .await;
         }
         Ok(Err(error)) => tracing::debug!(%address, %error, "TLS handshake failed"),
         Err(_) => tracing::debug!(%address, "TLS handshake timed out"),
     }
 }
 
-async fn converse<I, S>(io: I, peer: Peer, service: S, watcher: Watcher)
+async fn converse<I>(io: I, peer: Peer, service: BoxService, watcher: Watcher)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + Sync + 'static,
-    S::Future: Send + 'static,
 {
-    let answer = service_fn(move |request: http::Request<hyper::body::Incoming>| {
-        let mut request = request.map(|body| body.map_err(Into::into).boxed_unsync());
-        request.extensions_mut().insert(peer.clone());
-        service.clone().oneshot(request)
-    });
+    let answer = Answer { service, peer };
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HELLO);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(1000);
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(io), answer).into_owned();
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HELLO);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(1000);
+    let connection = builder
+        .serve_connection_with_upgrades(TokioIo::new(io), answer)
+        .into_owned();
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(%error, "connection ended early");
+    }
+}
+
+/// The service of one connection: adds the peer to each request.
+struct Answer {
+    service: BoxService,
+    peer: Peer,
+}
+
+impl hyper::service::Service<http::Request<Incoming>> for Answer {
+    type Response = Response;
+    type Error = Infallible;
+    // Named, because the compiler cannot prove an anonymous future over `dyn Error` to be `Send`.
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn call(&self, request: http::Request<Incoming>) -> Self::Future {
+        let mut request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+        request.extensions_mut().insert(self.peer.clone());
+        Box::pin(self.service.clone().oneshot(request))
     }
 }

@@ -117,7 +117,11 @@ impl Exit {
     /// The exit of a program that ended by itself.
     pub fn from_code(code: i32) -> Self {
         let reason = if code == 0 { "Completed" } else { "Error" };
-        Self { code, reason, message: String::new() }
+        Self {
+            code,
+            reason,
+            message: String::new(),
+        }
     }
 }
 
@@ -141,7 +145,11 @@ pub enum ContainerError {
     /// The component imports something that this host does not grant. Status reason
     /// `CreateContainerConfigError`.
     #[error("component {image} imports {import}, which is not granted: {remedy}")]
-    NotGranted { image: String, import: String, remedy: String },
+    NotGranted {
+        image: String,
+        import: String,
+        remedy: String,
+    },
     /// The pod asks for something that cannot be done. Status reason `CreateContainerConfigError`.
     #[error("{field}: {reason}")]
     Config { field: String, reason: String },

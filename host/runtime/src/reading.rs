@@ -29,7 +29,10 @@ pub enum Value {
     Int64Array(Vec<i64>),
     Float32Array(Vec<f32>),
     Float64Array(Vec<f64>),
-    Binary { data: Vec<u8>, media_type: String },
+    Binary {
+        data: Vec<u8>,
+        media_type: String,
+    },
     /// A JSON object as text.
     Object(String),
     /// A JSON array of objects as text.
