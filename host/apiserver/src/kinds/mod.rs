@@ -26,8 +26,9 @@ pub struct KindSpec {
     pub scale: bool,
     /// `metadata.generation` counts changes of everything but metadata and status.
     pub generation: bool,
-    /// Typed check: names unknown fields by path, refuses values of the wrong type.
-    pub decode: fn(&Value) -> Result<Vec<UnknownField>, TypeError>,
+    /// Typed check: names unknown fields by path and drops them, refuses values of the wrong type,
+    /// and brings the rest into stored form (no nulls, canonical quantities and times).
+    pub decode: fn(&mut Value) -> Result<Vec<UnknownField>, TypeError>,
     /// Fills what the user left out, exactly as Kubernetes does. Idempotent.
     pub default: fn(&mut Value),
     /// What a user may not set or must not send on creation is reset here (status, for one); on
@@ -97,7 +98,7 @@ pub fn all() -> &'static [KindSpec] {
 pub struct RequestSpec {
     pub api_version: &'static str,
     pub kind: &'static str,
-    pub decode: fn(&Value) -> Result<Vec<UnknownField>, TypeError>,
+    pub decode: fn(&mut Value) -> Result<Vec<UnknownField>, TypeError>,
     pub validate: fn(&Value) -> Vec<FieldError>,
 }
 
