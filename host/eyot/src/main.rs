@@ -1,2 +1,26 @@
-//! placeholder
-fn main(){}
+//! The `eyot` program: one file that is the whole host, and the command line for it.
+
+mod cli;
+mod crds;
+mod files;
+mod pki;
+mod settings;
+mod up;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // The launcher of containers is this same program, single-threaded: it must be told apart
+    // before anything else happens.
+    if let Some(code) = eyot_runtime_oci::launcher::main_if_launcher() {
+        return code;
+    }
+    match cli::run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // `{:#}` prints the whole chain once, here and nowhere else.
+            eprintln!("eyot: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

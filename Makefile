@@ -1,0 +1,45 @@
+# The commands of the project. `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+export CARGO_TERM_COLOR ?= auto
+
+.PHONY: help build demo test bench check fmt lint doc deny clean
+
+help: ## Show this
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+build: ## Build the program (target/release/eyot)
+	scripts/setup.sh build
+	cargo build --release --locked -p eyot
+
+demo: ## Build and run the main job: a PLC's readings reach MQTT through Wasm guests
+	@examples/demo.sh
+
+test: ## Run all tests
+	@scripts/test.sh
+
+bench: ## Measure and print ratios against the peers
+	@scripts/bench.sh
+
+check: fmt lint doc deny ## Formatting, clippy, docs and cargo deny
+
+fmt:
+	cargo fmt --all --check
+	cargo fmt --all --check --manifest-path examples/Cargo.toml
+
+lint:
+	scripts/setup.sh build
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy --quiet --release --locked --manifest-path examples/Cargo.toml --target wasm32-wasip2 -- -D warnings
+
+doc:
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+deny:
+	scripts/deny.sh
+
+clean: ## Remove what was built
+	cargo clean
+	rm -rf examples/target

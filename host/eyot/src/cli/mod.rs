@@ -1,0 +1,51 @@
+//! The command line: one file a command.
+
+mod push;
+mod subscribe;
+mod up;
+
+use clap::{Parser, Subcommand};
+
+/// Cloud, edge and devices in one program.
+#[derive(Debug, Parser)]
+#[command(name = "eyot", version, arg_required_else_help = true, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start the host: Kubernetes API, registry, MQTT broker, node and device services
+    Up(up::Up),
+    /// Push a Wasm component, an OCI layout directory or a docker-archive into the registry
+    Push(push::Push),
+    /// Print the messages of the host's MQTT broker as they come
+    Subscribe(subscribe::Subscribe),
+}
+
+/// Parse the arguments and do what they say.
+pub fn run() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Up(command) => command.run(),
+        Command::Push(command) => block_on(command.run()),
+        Command::Subscribe(command) => block_on(command.run()),
+    }
+}
+
+/// The names of the environment variables that are settings.
+fn environment_names() -> Vec<String> {
+    use clap::CommandFactory;
+    let mut names: Vec<String> = Cli::command()
+        .get_subcommands()
+        .flat_map(|command| command.get_arguments())
+        .filter_map(|argument| argument.get_env().map(|name| name.to_string_lossy().into_owned()))
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}

@@ -1,0 +1,289 @@
+//! The host's own certificate authority, made at the first start without asking anything.
+//!
+//! `DIR/pki` holds the CA, the serving certificate of the API and the admin's client certificate;
+//! `DIR/kubeconfig` carries the latter. The CA lives ten years and is never replaced by the host.
+//! The two leaf certificates live one year; a start issues them anew when a third of that has
+//! gone, or when the names of the serving certificate no longer fit. The CA's key stays in its
+//! file with mode 0600.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    sync::Arc,
+};
+
+use anyhow::{Context, bail};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use jiff::{Timestamp, ToSpan, tz::TimeZone};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, SanType,
+};
+use rustls::{
+    RootCertStore, ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::WebPkiClientVerifier,
+};
+
+use crate::files::{make_private_dir, write_private};
+
+const CA_YEARS: i16 = 10;
+const LEAF_DAYS: i64 = 365;
+/// Days before the end at which a leaf certificate is issued anew.
+const RENEW_DAYS: i64 = 244;
+
+/// Paths are fixed; this is what the rest of the host needs of them.
+pub struct Pki {
+    pub server: Arc<ServerConfig>,
+}
+
+/// A certificate and its key, in PEM.
+struct Pair {
+    certificate: String,
+    key: String,
+}
+
+/// Load what is in `dir/pki`, making what is missing or about to expire, and write
+/// `dir/kubeconfig`.
+pub fn prepare(dir: &Path, api: SocketAddr) -> anyhow::Result<Pki> {
+    let pki = dir.join("pki");
+    make_private_dir(&pki)?;
+    let ca = load_or_make(&pki, "ca", |_| true, make_ca)?;
+    let names = serving_names(api);
+    let serving = load_or_make(
+        &pki,
+        "serving",
+        |pair| is_fresh(pair) && names_fit(pair, &names),
+        || make_leaf(&ca, "eyot-api", None, &names),
+    )?;
+    let admin = load_or_make(&pki, "admin", is_fresh, || {
+        make_leaf(&ca, "admin", Some("system:masters"), &[])
+    })?;
+    write_private(&dir.join("kubeconfig"), kubeconfig(api, &ca, &admin).as_bytes())?;
+    Ok(Pki { server: Arc::new(server_config(&ca, &serving)?) })
+}
+
+fn load_or_make(
+    dir: &Path,
+    name: &str,
+    good: impl Fn(&Pair) -> bool,
+    make: impl Fn() -> anyhow::Result<Pair>,
+) -> anyhow::Result<Pair> {
+    let (certificate, key) = (dir.join(format!("{name}.crt")), dir.join(format!("{name}.key")));
+    let read = |path: &Path| match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| {
+            format!("{} cannot be read: mend its permissions and owner", path.display())
+        }),
+    };
+    if let (Some(certificate), Some(key)) = (read(&certificate)?, read(&key)?) {
+        let pair = Pair { certificate, key };
+        if good(&pair) {
+            return Ok(pair);
+        }
+    }
+    let pair = make()?;
+    // The key first: a certificate without its key would be taken for a pair.
+    write_private(&key, pair.key.as_bytes())?;
+    write_private(&certificate, pair.certificate.as_bytes())?;
+    Ok(pair)
+}
+
+fn make_ca() -> anyhow::Result<Pair> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = name("eyot-ca", None);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    lifetime(&mut params, Timestamp::now().to_zoned(TimeZone::UTC).checked_add(CA_YEARS.years())?);
+    let key = KeyPair::generate()?;
+    let certificate = params.self_signed(&key)?;
+    Ok(Pair { certificate: certificate.pem(), key: key.serialize_pem() })
+}
+
+fn make_leaf(
+    ca: &Pair,
+    common_name: &str,
+    organisation: Option<&str>,
+    names: &[SanType],
+) -> anyhow::Result<Pair> {
+    let issuer = Issuer::from_ca_cert_pem(&ca.certificate, KeyPair::from_pem(&ca.key)?)
+        .context("the certificate authority in pki/ca.crt is damaged: restore it from a backup, or delete the pki directory to begin anew (all clients then need the new kubeconfig)")?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = name(common_name, organisation);
+    params.subject_alt_names = names.to_vec();
+    params.use_authority_key_identifier_extension = true;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![if names.is_empty() {
+        ExtendedKeyUsagePurpose::ClientAuth
+    } else {
+        ExtendedKeyUsagePurpose::ServerAuth
+    }];
+    lifetime(&mut params, Timestamp::now().to_zoned(TimeZone::UTC).checked_add(LEAF_DAYS.days())?);
+    let key = KeyPair::generate()?;
+    let certificate = params.signed_by(&key, &issuer)?;
+    Ok(Pair { certificate: certificate.pem(), key: key.serialize_pem() })
+}
+
+fn name(common_name: &str, organisation: Option<&str>) -> DistinguishedName {
+    let mut name = DistinguishedName::new();
+    if let Some(organisation) = organisation {
+        name.push(DnType::OrganizationName, organisation);
+    }
+    name.push(DnType::CommonName, common_name);
+    name
+}
+
+fn lifetime(params: &mut CertificateParams, end: jiff::Zoned) {
+    let day = |z: &jiff::Zoned| rcgen::date_time_ymd(i32::from(z.year()), z.month() as u8, z.day() as u8);
+    // A day back, for clocks that are behind.
+    let start = Timestamp::now().to_zoned(TimeZone::UTC).saturating_sub(1.day());
+    params.not_before = day(&start);
+    params.not_after = day(&end);
+}
+
+fn serving_names(api: SocketAddr) -> Vec<SanType> {
+    let mut names: Vec<SanType> = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
+        .iter()
+        .filter_map(|n| (*n).try_into().ok().map(SanType::DnsName))
+        .collect();
+    if let Ok(host) = nix::unistd::gethostname()
+        && let Ok(host) = host.to_string_lossy().as_ref().try_into()
+    {
+        names.push(SanType::DnsName(host));
+    }
+    let mut addresses = vec![IpAddr::from([127, 0, 0, 1])];
+    if api.ip().is_unspecified() {
+        addresses.extend(own_addresses());
+    } else if !addresses.contains(&api.ip()) {
+        addresses.push(api.ip());
+    }
+    names.extend(addresses.into_iter().map(SanType::IpAddress));
+    names
+}
+
+/// The addresses of this machine, for a server that listens on all of them.
+fn own_addresses() -> Vec<IpAddr> {
+    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return Vec::new() };
+    let mut found: Vec<IpAddr> = interfaces
+        .filter_map(|interface| {
+            let address = interface.address?;
+            let v4 = address.as_sockaddr_in().map(|a| IpAddr::from(a.ip()));
+            v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::from(a.ip())))
+        })
+        .filter(|ip| !ip.is_loopback())
+        .collect();
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+fn is_fresh(pair: &Pair) -> bool {
+    let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(pair.certificate.as_bytes()) else {
+        return false;
+    };
+    let Ok(certificate) = pem.parse_x509() else { return false };
+    let left = certificate.validity().not_after.timestamp() - Timestamp::now().as_second();
+    left > RENEW_DAYS * 86_400
+}
+
+fn names_fit(pair: &Pair, names: &[SanType]) -> bool {
+    let Ok(der) = CertificateDer::from_pem_slice(pair.certificate.as_bytes()) else { return false };
+    let Ok((_, certificate)) = x509_parser::parse_x509_certificate(&der) else { return false };
+    let Ok(Some(held)) = certificate.subject_alternative_name() else { return false };
+    let held: Vec<String> = held.value.general_names.iter().map(|name| match name {
+        x509_parser::extensions::GeneralName::DNSName(name) => (*name).to_owned(),
+        x509_parser::extensions::GeneralName::IPAddress(bytes) => match bytes.len() {
+            4 => <[u8; 4]>::try_from(*bytes).map(|b| IpAddr::from(b).to_string()).unwrap_or_default(),
+            _ => <[u8; 16]>::try_from(*bytes).map(|b| IpAddr::from(b).to_string()).unwrap_or_default(),
+        },
+        _ => String::new(),
+    }).collect();
+    names.iter().all(|name| match name {
+        SanType::DnsName(name) => held.iter().any(|h| h == name.as_str()),
+        SanType::IpAddress(ip) => held.contains(&ip.to_string()),
+        _ => true,
+    })
+}
+
+fn server_config(ca: &Pair, serving: &Pair) -> anyhow::Result<ServerConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(ca.certificate.as_bytes())?)?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .allow_unauthenticated()
+        .build()?;
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(serving.certificate.as_bytes())
+        .collect::<Result<_, _>>()?;
+    if chain.is_empty() {
+        bail!("pki/serving.crt holds no certificate: delete it, and the next start makes another");
+    }
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(clients)
+        .with_single_cert(chain, PrivateKeyDer::from_pem_slice(serving.key.as_bytes())?)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// A kubeconfig with everything inline. A server that listens on all addresses is reached here by
+/// the loopback one.
+fn kubeconfig(api: SocketAddr, ca: &Pair, admin: &Pair) -> String {
+    let host = match api.ip() {
+        ip if ip.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
+        ip => ip,
+    };
+    let server = SocketAddr::new(host, api.port());
+    let encode = |text: &str| BASE64_STANDARD.encode(text);
+    format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: eyot\n\
+         clusters:\n- name: eyot\n  cluster:\n    server: https://{server}\n    certificate-authority-data: {}\n\
+         users:\n- name: admin\n  user:\n    client-certificate-data: {}\n    client-key-data: {}\n\
+         contexts:\n- name: eyot\n  context:\n    cluster: eyot\n    user: admin\n",
+        encode(&ca.certificate),
+        encode(&admin.certificate),
+        encode(&admin.key),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn api() -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 6443))
+    }
+
+    #[test]
+    fn a_second_start_keeps_the_certificates() {
+        let dir = tempfile::tempdir().unwrap();
+        prepare(dir.path(), api()).unwrap();
+        let first = std::fs::read_to_string(dir.path().join("kubeconfig")).unwrap();
+        prepare(dir.path(), api()).unwrap();
+        let second = std::fs::read_to_string(dir.path().join("kubeconfig")).unwrap();
+        assert_eq!(first, second);
+        assert!(first.contains("server: https://127.0.0.1:6443"));
+    }
+
+    #[test]
+    fn another_address_gets_another_serving_certificate_from_the_same_authority() {
+        let dir = tempfile::tempdir().unwrap();
+        prepare(dir.path(), api()).unwrap();
+        let read = |name: &str| std::fs::read(dir.path().join("pki").join(name)).unwrap();
+        let (ca, serving) = (read("ca.crt"), read("serving.crt"));
+        prepare(dir.path(), SocketAddr::from(([127, 0, 0, 9], 6443))).unwrap();
+        assert_eq!(ca, read("ca.crt"));
+        assert_ne!(serving, read("serving.crt"));
+    }
+
+    #[test]
+    fn keys_are_readable_by_their_owner_only() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        prepare(dir.path(), api()).unwrap();
+        for name in ["pki/ca.key", "pki/serving.key", "pki/admin.key", "kubeconfig"] {
+            let mode = std::fs::metadata(dir.path().join(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{name}");
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! The settings of the host: one definition that gives the flags, the environment variables and
+//! the keys of the configuration file.
+//!
+//! What is set twice is taken from the flag first, then the environment, then the file, then the
+//! default. [`Settings`] is what was said; [`Resolved`] is what holds.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use serde::Deserialize;
+
+/// Every setting as it may be given; nothing here has a default yet.
+#[derive(Debug, Default, Clone, clap::Args, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Settings {
+    /// Directory for everything that is kept [default: /var/lib/eyot for root, else
+    /// ~/.local/share/eyot]
+    #[arg(long, env = "EYOT_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Where the Kubernetes API listens (HTTPS) [default: 127.0.0.1:6443]
+    #[arg(long, env = "EYOT_API_ADDRESS", value_name = "IP:PORT")]
+    pub api_address: Option<SocketAddr>,
+    /// Where the image registry listens [default: 127.0.0.1:5000]
+    #[arg(long, env = "EYOT_REGISTRY_ADDRESS", value_name = "IP:PORT")]
+    pub registry_address: Option<SocketAddr>,
+    /// Where the MQTT broker listens [default: 127.0.0.1:1883]
+    #[arg(long, env = "EYOT_MQTT_ADDRESS", value_name = "IP:PORT")]
+    pub mqtt_address: Option<SocketAddr>,
+    /// Where EdgeX core-data listens [default: 127.0.0.1:59880]
+    #[arg(long, env = "EYOT_CORE_DATA_ADDRESS", value_name = "IP:PORT")]
+    pub core_data_address: Option<SocketAddr>,
+    /// Where EdgeX core-metadata listens [default: 127.0.0.1:59881]
+    #[arg(long, env = "EYOT_CORE_METADATA_ADDRESS", value_name = "IP:PORT")]
+    pub core_metadata_address: Option<SocketAddr>,
+    /// Where EdgeX core-command listens [default: 127.0.0.1:59882]
+    #[arg(long, env = "EYOT_CORE_COMMAND_ADDRESS", value_name = "IP:PORT")]
+    pub core_command_address: Option<SocketAddr>,
+    /// Name of this machine's Node object [default: the host name]
+    #[arg(long, env = "EYOT_NODE_NAME", value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// Addresses for pods, a /24 [default: 10.244.0.0/24]
+    #[arg(long, env = "EYOT_POD_CIDR", value_name = "IP/24")]
+    pub pod_cidr: Option<String>,
+    /// What to log, for example `info` or `info,eyot_node=debug` [default: info]
+    #[arg(long, env = "EYOT_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+    /// How to write the log [default: text on a terminal, else json]
+    #[arg(long, env = "EYOT_LOG_FORMAT", value_enum)]
+    pub log_format: Option<LogFormat>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// The settings that hold.
+#[derive(Debug, Clone)]
+pub struct Resolved {
+    pub data_dir: PathBuf,
+    pub api_address: SocketAddr,
+    pub registry_address: SocketAddr,
+    pub mqtt_address: SocketAddr,
+    pub core_data_address: SocketAddr,
+    pub core_metadata_address: SocketAddr,
+    pub core_command_address: SocketAddr,
+    pub node_name: String,
+    pub pod_cidr: (Ipv4Addr, u8),
+}
+
+impl Settings {
+    /// Read a configuration file. An error names the file, the line and the key.
+    pub fn from_file(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("configuration file {} cannot be read", path.display()))?;
+        toml::from_str(&text)
+            .with_context(|| format!("configuration file {} is not right", path.display()))
+    }
+
+    /// What `self` leaves open is taken from `other`.
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            data_dir: self.data_dir.or(other.data_dir),
+            api_address: self.api_address.or(other.api_address),
+            registry_address: self.registry_address.or(other.registry_address),
+            mqtt_address: self.mqtt_address.or(other.mqtt_address),
+            core_data_address: self.core_data_address.or(other.core_data_address),
+            core_metadata_address: self.core_metadata_address.or(other.core_metadata_address),
+            core_command_address: self.core_command_address.or(other.core_command_address),
+            node_name: self.node_name.or(other.node_name),
+            pod_cidr: self.pod_cidr.or(other.pod_cidr),
+            log: self.log.or(other.log),
+            log_format: self.log_format.or(other.log_format),
+        }
+    }
+
+    /// Fill in the defaults and check what can be checked without touching anything.
+    pub fn resolve(self) -> anyhow::Result<Resolved> {
+        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let node_name = match self.node_name {
+            Some(name) => name,
+            None => host_name()?,
+        };
+        check_node_name(&node_name)?;
+        Ok(Resolved {
+            data_dir: match self.data_dir {
+                Some(dir) => dir,
+                None => default_data_dir()?,
+            },
+            api_address: self.api_address.unwrap_or(local(6443)),
+            registry_address: self.registry_address.unwrap_or(local(5000)),
+            mqtt_address: self.mqtt_address.unwrap_or(local(1883)),
+            core_data_address: self.core_data_address.unwrap_or(local(59880)),
+            core_metadata_address: self.core_metadata_address.unwrap_or(local(59881)),
+            core_command_address: self.core_command_address.unwrap_or(local(59882)),
+            node_name,
+            pod_cidr: parse_cidr(self.pod_cidr.as_deref().unwrap_or("10.244.0.0/24"))?,
+        })
+    }
+}
+
+/// Refuse environment variables that look like settings and are none: a misspelt name would
+/// otherwise be ignored in silence.
+pub fn check_environment(known: &[String]) -> anyhow::Result<()> {
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if name.starts_with("EYOT_") && !known.iter().any(|k| *k == name) {
+            bail!(
+                "environment variable {name} is no setting of eyot; the settings are {}",
+                known.join(", ")
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Where a user's or the machine's data is kept if nothing is said.
+pub fn default_data_dir() -> anyhow::Result<PathBuf> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(PathBuf::from("/var/lib/eyot"));
+    }
+    if let Some(dir) = std::env::var_os("XDG_DATA_HOME").filter(|dir| !dir.is_empty()) {
+        return Ok(PathBuf::from(dir).join("eyot"));
+    }
+    let home = std::env::var_os("HOME")
+        .filter(|home| !home.is_empty())
+        .context("HOME is not set, so there is no default data directory: give --data-dir")?;
+    Ok(PathBuf::from(home).join(".local/share/eyot"))
+}
+
+fn host_name() -> anyhow::Result<String> {
+    let name = nix::unistd::gethostname().context("the host name cannot be read")?;
+    let name = name.to_string_lossy().to_lowercase();
+    // A Node is named as a DNS name; a host name may have more in it.
+    let clean: String =
+        name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
+    let clean = clean.trim_matches(['-', '.']);
+    Ok(if clean.is_empty() { "eyot".to_owned() } else { clean.to_owned() })
+}
+
+fn check_node_name(name: &str) -> anyhow::Result<()> {
+    let label = |l: &str| {
+        !l.is_empty()
+            && l.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+            && !l.starts_with('-')
+            && !l.ends_with('-')
+    };
+    if name.len() > 253 || !name.split('.').all(label) {
+        bail!(
+            "node-name {name:?}: use lower-case letters, digits, '-' and '.', \
+             beginning and ending with a letter or digit"
+        );
+    }
+    Ok(())
+}
+
+fn parse_cidr(text: &str) -> anyhow::Result<(Ipv4Addr, u8)> {
+    let wrong = || format!("pod-cidr {text:?}: give an IPv4 network such as 10.244.0.0/24");
+    let (address, length) = text.split_once('/').with_context(wrong)?;
+    let address: Ipv4Addr = address.parse().with_context(wrong)?;
+    let length: u8 = length.parse().with_context(wrong)?;
+    if length != 24 || address.octets()[3] != 0 {
+        bail!("{}; only a /24 is served", wrong());
+    }
+    Ok((address, length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+        let file: Settings =
+            toml::from_str("api-address = '127.0.0.1:7001'\nnode-name = 'from-file'").unwrap();
+        let flags = Settings { node_name: Some("from-flag".into()), ..Settings::default() };
+        let holds = flags.or(file).resolve().unwrap();
+        assert_eq!(holds.node_name, "from-flag");
+        assert_eq!(holds.api_address.port(), 7001);
+        assert_eq!(holds.mqtt_address.port(), 1883);
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name() {
+        let error = toml::from_str::<Settings>("api-adress = '127.0.0.1:7001'").unwrap_err();
+        assert!(error.to_string().contains("api-adress"), "{error}");
+    }
+
+    #[test]
+    fn wrong_values_name_the_setting() {
+        let with = |f: fn(&mut Settings)| {
+            let mut settings = Settings::default();
+            f(&mut settings);
+            settings.resolve().unwrap_err().to_string()
+        };
+        assert!(with(|s| s.pod_cidr = Some("10.0.0.0".into())).contains("pod-cidr"));
+        assert!(with(|s| s.pod_cidr = Some("10.0.0.0/8".into())).contains("only a /24"));
+        assert!(with(|s| s.node_name = Some("Büro".into())).contains("node-name"));
+    }
+}

@@ -1,0 +1,220 @@
+//! The wiring of the host: the one place that sees all crates.
+//!
+//! Order matters twice. Listeners are bound before anything is started, so that a busy port is an
+//! error at once and not a half-started host. And the API answers before the node and the device
+//! services begin, because those are its clients: they reach it in process, through the same
+//! service that answers HTTPS.
+//!
+//! On SIGTERM or Ctrl-C everything gets the same token cancelled and a few seconds to end; what
+//! is not written by then is not lost, since a write is acknowledged only when it is on disk.
+
+use std::{convert::Infallible, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use eyot_apiserver::{ApiServer, Nodes, User};
+use eyot_devices::Devices;
+use eyot_http::{Request, Response};
+use eyot_network::PodNetwork;
+use eyot_node::Node;
+use eyot_registry::Registry;
+use eyot_runtime_oci::{OciRuntime, launcher::Launcher};
+use eyot_runtime_wasm::{WasmEngine, WasmRuntime};
+use eyot_store::Store;
+use kube::Client;
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use tower::util::BoxCloneSyncService;
+
+use crate::{files::make_private_dir, pki, settings::Resolved};
+
+/// How long the parts may take to end after a stop was asked for.
+const STOPPING: Duration = Duration::from_secs(20);
+
+/// The listeners, all bound before anything starts.
+struct Listeners {
+    api: TcpListener,
+    registry: TcpListener,
+    core_data: TcpListener,
+    core_metadata: TcpListener,
+    core_command: TcpListener,
+}
+
+/// Run the host until a signal ends it.
+pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
+    let stop = CancellationToken::new();
+    watch_signals(stop.clone())?;
+    make_private_dir(&settings.data_dir)?;
+    let store = Store::open(&settings.data_dir.join("eyot.db"), eyot_apiserver::extract)
+        .await
+        .context("the store cannot be opened")?;
+    let listeners = bind(&settings).await?;
+    let pki = pki::prepare(&settings.data_dir, settings.api_address)?;
+
+    let nodes = Arc::new(LocalNode::default());
+    let api = ApiServer::new(
+        store.clone(),
+        eyot_apiserver::Options { nodes: nodes.clone(), shutdown: stop.clone() },
+    )
+    .await
+    .context("the API cannot be started")?;
+    let mut parts = JoinSet::new();
+    parts.spawn(eyot_http::serve(listeners.api, Some(pki.server), api.clone(), stop.clone()));
+    tracing::info!(
+        address = %settings.api_address,
+        kubeconfig = %settings.data_dir.join("kubeconfig").display(),
+        "Kubernetes API is ready"
+    );
+
+    let client = |name: &str| internal_client(&api, name);
+    crate::crds::install(&client("system:eyot-setup")).await?;
+    parts.spawn(eyot_control::run(client("system:eyot-control"), stop.clone()));
+
+    let registry = Arc::new(
+        Registry::open(&settings.data_dir.join("registry"), settings.registry_address)
+            .context("the registry cannot be opened")?,
+    );
+    parts.spawn(eyot_http::serve(listeners.registry, None, registry.service(), stop.clone()));
+
+    let engine = WasmEngine::new(eyot_runtime_wasm::Options {
+        cache_dir: settings.data_dir.join("wasm"),
+        local_broker: settings.mqtt_address,
+        ..eyot_runtime_wasm::Options::default()
+    })
+    .context("the Wasm engine cannot be started")?;
+
+    eyot_devices::broker::start(settings.mqtt_address).context("the MQTT broker")?;
+    let devices = Devices::new(eyot_devices::Options {
+        client: client("system:eyot-devices"),
+        readings: store.readings(),
+        loader: engine.clone(),
+        images: registry.clone(),
+        broker: settings.mqtt_address,
+        ..
+    });
+    for listener in [listeners.core_data, listeners.core_metadata, listeners.core_command] {
+        parts.spawn(eyot_http::serve(listener, None, devices.service(), stop.clone()));
+    }
+    parts.spawn({
+        let (devices, stop) = (devices.clone(), stop.clone());
+        async move { devices.run(stop).await }
+    });
+    let node = start_node(&settings, &client, launcher, engine, devices, registry).await?;
+    nodes.set(&settings.node_name, BoxCloneSyncService::new(node.kubelet()));
+    parts.spawn({
+        let stop = stop.clone();
+        async move { node.run(stop).await }
+    });
+
+    stop.cancelled().await;
+    tracing::info!("stopping");
+    let all = async { while parts.join_next().await.is_some() {} };
+    if tokio::time::timeout(STOPPING, all).await.is_err() {
+        tracing::warn!("some parts did not end in {STOPPING:?}; leaving them");
+    }
+    store.close().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn bind(settings: &Resolved) -> anyhow::Result<Listeners> {
+    use eyot_http::bind;
+    // The broker binds its port by itself, later: ask now whether it can.
+    drop(bind("the MQTT broker (mqtt-address)", settings.mqtt_address).await?);
+    Ok(Listeners {
+        api: bind("the Kubernetes API (api-address)", settings.api_address).await?,
+        registry: bind("the registry (registry-address)", settings.registry_address).await?,
+        core_data: bind("EdgeX core-data (core-data-address)", settings.core_data_address).await?,
+        core_metadata: bind(
+            "EdgeX core-metadata (core-metadata-address)",
+            settings.core_metadata_address,
+        )
+        .await?,
+        core_command: bind(
+            "EdgeX core-command (core-command-address)",
+            settings.core_command_address,
+        )
+        .await?,
+    })
+}
+
+async fn start_node(
+    settings: &Resolved,
+    client: &impl Fn(&str) -> Client,
+    launcher: Launcher,
+    engine: Arc<WasmEngine>,
+    devices: Devices,
+    registry: Arc<Registry>,
+) -> anyhow::Result<Node> {
+    let network = PodNetwork::open(eyot_network::Options {
+        cidr: settings.pod_cidr,
+        ..eyot_network::Options::default()
+    })
+    .await
+    .context("the pod network")?;
+    let oci = OciRuntime::new(
+        launcher,
+        eyot_runtime_oci::Options {
+            state_dir: state_dir(&settings.data_dir),
+            data_dir: settings.data_dir.join("containers"),
+        },
+    );
+    let wasm = WasmRuntime::new(engine, Arc::new(devices));
+    Ok(Node::new(eyot_node::Options {
+        name: settings.node_name.clone(),
+        client: client(&format!("system:node:{}", settings.node_name)),
+        images: registry,
+        runtimes: vec![
+            (eyot_node::Kind::Wasm, Arc::new(wasm) as Arc<dyn eyot_runtime::Runtime>),
+            (eyot_node::Kind::Oci, Arc::new(oci)),
+        ],
+        network: Arc::new(network),
+        data_dir: settings.data_dir.clone(),
+    }))
+}
+
+/// Where the state of running containers is kept: on tmpfs, because it is worth nothing after a
+/// reboot, and one directory for each data directory, so that two hosts keep out of each other's way.
+fn state_dir(data_dir: &Path) -> std::path::PathBuf {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    data_dir.canonicalize().unwrap_or_else(|_| data_dir.to_owned()).hash(&mut hasher);
+    Path::new("/run/eyot").join(format!("{:016x}", hasher.finish()))
+}
+
+/// A client for a part of the host: the API service itself, without a socket.
+fn internal_client(api: &ApiServer, name: &str) -> Client {
+    let user = User { name: name.to_owned(), groups: vec!["system:masters".to_owned()] };
+    Client::new(api.as_user(user), "default")
+}
+
+/// The kubelet of this process, once it has started.
+#[derive(Default)]
+struct LocalNode(std::sync::OnceLock<(String, Kubelet)>);
+
+type Kubelet = BoxCloneSyncService<Request, Response, Infallible>;
+
+impl LocalNode {
+    fn set(&self, name: &str, kubelet: Kubelet) {
+        let _ = self.0.set((name.to_owned(), kubelet));
+    }
+}
+
+impl Nodes for LocalNode {
+    fn kubelet(&self, node: &str) -> Option<Kubelet> {
+        self.0.get().filter(|(name, _)| name == node).map(|(_, kubelet)| kubelet.clone())
+    }
+}
+
+fn watch_signals(stop: CancellationToken) -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stop.cancel();
+    });
+    Ok(())
+}

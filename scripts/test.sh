@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Everything that `make test` runs: the pure and crate tests, the guests, and the whole-system
+# suite with real clients in a network namespace of its own.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+say() { printf '\033[1mtest:\033[0m %s\n' "$*" >&2; }
+scripts/setup.sh test
+KUBECTL=$(scripts/kubectl.sh); export KUBECTL
+[ -n "${EYOT_SHARED:-}" ] || say "EYOT_SHARED is not set: tests on recorded data are skipped"
+scripts/guests.sh
+log=target/test.log; mkdir -p target
+say "building and running all tests (the log is $log)"
+set +e
+cargo test --workspace --locked --no-fail-fast -- --nocapture 2>&1 | tee "$log" |
+  grep -E --line-buffered '^(test |test result|running|error|warning: unused|failures:|SKIPPED|     Running|   Doc-tests|thread .* panicked)|^---- '
+status=${PIPESTATUS[0]}
+set -e
+say "skipped:"
+grep -oE 'SKIPPED .*' "$log" | sort -u | sed 's/^/  /' >&2 || echo "  nothing" >&2
+if [ "$status" != 0 ]; then
+  say "failed; the last lines of $log:"
+  grep -nE 'FAILED|panicked at' "$log" | head -40 >&2
+  exit "$status"
+fi
+say "all passed"

@@ -1,0 +1,72 @@
+//! The whole-system suite: the real program, real clients (kubectl, an MQTT client, skopeo), a
+//! simulated PLC that speaks real Modbus, real kernel isolation.
+//!
+//! Everything happens in a network namespace that this process makes for itself before its first
+//! thread, so no test touches the machine's own network, and ports never collide with it.
+//! Cases that need root or a tool say so loudly when they are skipped.
+
+mod bad_input;
+mod container;
+mod crash;
+mod device;
+mod host;
+mod kubectl;
+mod lifecycle;
+mod registry;
+mod tools;
+mod wasm;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+fn main() {
+    let isolated = tools::enter_private_network();
+    let mut arguments = Arguments::from_args();
+    // The cases share one host on a small machine; more threads only make them slower.
+    arguments.test_threads.get_or_insert(2);
+    let mut trials = Vec::new();
+    for (group, cases) in [
+        ("lifecycle", lifecycle::CASES),
+        ("kubectl", kubectl::CASES),
+        ("wasm", wasm::CASES),
+        ("container", container::CASES),
+        ("registry", registry::CASES),
+        ("device", device::CASES),
+        ("bad_input", bad_input::CASES),
+        ("crash", crash::CASES),
+    ] {
+        for case in cases {
+            let name = format!("{group}::{}", case.name);
+            let reason = case.needs.iter().find_map(|need| need.missing(isolated));
+            trials.push(match reason {
+                None => Trial::test(name, || (case.run)().map_err(|e| Failed::from(format!("{e:#}")))),
+                Some(reason) => {
+                    eprintln!("SKIPPED {name}: {reason}");
+                    Trial::test(name, || Ok(())).with_ignored_flag(true)
+                }
+            });
+        }
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    host::stop_shared();
+    conclusion.exit();
+}
+
+/// One case: a claim about the program.
+pub struct Case {
+    /// The claim.
+    pub name: &'static str,
+    /// Without these it is skipped, loudly.
+    pub needs: &'static [tools::Need],
+    pub run: fn() -> anyhow::Result<()>,
+}
+
+/// `case!(claim, [Need, …])` for the function `claim` in scope.
+#[macro_export]
+macro_rules! case {
+    ($name:ident) => {
+        $crate::case!($name, [])
+    };
+    ($name:ident, [$($need:ident),*]) => {
+        $crate::Case { name: stringify!($name), needs: &[$($crate::tools::Need::$need),*], run: $name }
+    };
+}

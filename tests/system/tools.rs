@@ -1,0 +1,134 @@
+//! The tools that cases use, waiting for conditions, and the private network.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+
+/// What a case cannot do without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    Root,
+    Kubectl,
+    Skopeo,
+    /// The guests of examples/, built for Wasm.
+    Guests,
+    Busybox,
+    MosquittoSub,
+}
+
+impl Need {
+    /// Why the case must be skipped, if it must.
+    pub fn missing(self, isolated: bool) -> Option<String> {
+        let program = |name: &str, package: &str| {
+            find(name).is_none().then(|| format!("{name} is missing (package {package})"))
+        };
+        match self {
+            Self::Root => (!isolated).then(|| "needs root and network namespaces".to_owned()),
+            Self::Kubectl => kubectl().is_none().then(|| "kubectl is missing".to_owned()),
+            Self::Skopeo => program("skopeo", "skopeo"),
+            Self::Busybox => program("busybox", "busybox-static"),
+            Self::MosquittoSub => program("mosquitto_sub", "mosquitto-clients"),
+            Self::Guests => guest("hello_cli").err().map(|error| error.to_string()),
+        }
+    }
+}
+
+/// Move into a network namespace of our own, with loopback up. False if that is not allowed.
+pub fn enter_private_network() -> bool {
+    if nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).is_err() {
+        return false;
+    }
+    Command::new("ip").args(["link", "set", "lo", "up"]).status().is_ok_and(|s| s.success())
+}
+
+/// The repository's root.
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// The path of a built guest of examples/, by its file stem.
+pub fn guest(name: &str) -> anyhow::Result<PathBuf> {
+    let target = std::env::var_os("EYOT_GUESTS_TARGET")
+        .map_or_else(|| repository().join("examples/target"), PathBuf::from);
+    let path = target.join(format!("wasm32-wasip2/release/{name}.wasm"));
+    if !path.exists() {
+        bail!("guest {} is not built: run scripts/guests.sh", path.display());
+    }
+    Ok(path)
+}
+
+/// The kubectl to use: `$KUBECTL`, the fetched one, the one on PATH.
+pub fn kubectl() -> Option<PathBuf> {
+    let fetched = repository().join("target/tools/kubectl");
+    std::env::var_os("KUBECTL")
+        .map(PathBuf::from)
+        .or_else(|| fetched.exists().then_some(fetched))
+        .or_else(|| find("kubectl"))
+}
+
+/// A program on PATH.
+pub fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| file.is_file())
+}
+
+/// Ask again until the answer is there, at most for `limit`.
+pub fn eventually<T>(
+    what: &str,
+    limit: Duration,
+    mut ask: impl FnMut() -> anyhow::Result<Option<T>>,
+) -> anyhow::Result<T> {
+    let end = Instant::now() + limit;
+    let mut last = String::new();
+    loop {
+        match ask() {
+            Ok(Some(answer)) => return Ok(answer),
+            Ok(None) => {}
+            Err(error) => last = format!(" (last: {error:#})"),
+        }
+        if Instant::now() > end {
+            bail!("not within {limit:?}: {what}{last}");
+        }
+        pause();
+    }
+}
+
+/// Between two questions of a poll; never a substitute for a condition.
+#[expect(clippy::disallowed_methods, reason = "the poll of eventually(), on a thread of its own")]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(30));
+}
+
+/// Run a command to its end and hand back what it said.
+pub fn run(command: &mut Command) -> anyhow::Result<Output> {
+    command.stdin(Stdio::null()).output().with_context(|| format!("{command:?}"))
+}
+
+/// Run a command that must succeed; its standard output.
+pub fn succeed(command: &mut Command) -> anyhow::Result<String> {
+    let output = run(command)?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        let error = String::from_utf8_lossy(&output.stderr);
+        bail!("{command:?} failed with {}:\n{text}{error}", output.status);
+    }
+    Ok(text)
+}
+
+/// A TCP port that nobody uses now in this network namespace.
+pub fn free_port() -> anyhow::Result<u16> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// GET or PUT over plain HTTP with curl, as a user would; status and body.
+pub fn curl(arguments: &[&str]) -> anyhow::Result<(u16, String)> {
+    let output = succeed(
+        Command::new("curl").args(["-sS", "-m", "10", "-w", "\n%{http_code}"]).args(arguments),
+    )?;
+    let (body, status) = output.rsplit_once('\n').context("curl printed no status")?;
+    Ok((status.trim().parse()?, body.to_owned()))
+}
