@@ -1,1 +1,32 @@
 //! Revisioned objects and readings, in SQLite. The only crate that knows SQL.
+//!
+//! The database is a log: one table of changes, in which the row with the highest revision of a key
+//! is the object. A write is one appended row, without any index to keep, which is as little as a
+//! flash disk can be asked to do; [`Store::watch`] resumes from the same rows after a restart; and
+//! compaction deletes rows that were superseded and fell out of the log.
+//!
+//! Who reads reads from memory. Who writes hands over to one writer task, which checks conditions
+//! against memory in the order of arrival, stores all writes that wait in one transaction with one
+//! fsync, and only then shows them to anybody: what was acknowledged, listed or watched is on the
+//! disk.
+//!
+//! Of Kubernetes' shape the store knows `metadata.labels` and `metadata.resourceVersion`; all else
+//! is the API server's business.
+
+mod error;
+mod journal;
+mod lock;
+mod object;
+mod readings;
+mod state;
+mod store;
+mod watch;
+mod writer;
+
+pub use error::{Expired, OpenError, ReadingsError, WriteError};
+pub use object::{Change, ChangeKind, Extract, Key, Object, Snapshot};
+pub use readings::{
+    Filter, Found, Latest, PAGE, Page, ReadingEvent, ReadingSlice, Readings, Retention,
+};
+pub use store::Store;
+pub use watch::Watch;
