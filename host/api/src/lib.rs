@@ -1,1 +1,50 @@
-//! placeholder
+//! The custom resources of Eyot and the names that go with them.
+//!
+//! Plain data without I/O: whoever watches a Device, from the controller in this process to a
+//! user's own program, needs these types and nothing else of the host. The custom resource
+//! definitions are derived from the same types, so what the API server validates and what the host
+//! reads cannot part ways.
+//!
+//! Field names and meanings of profiles and devices are those of EdgeX v4. Where existing files are
+//! loose (quoted numbers, unquoted texts), reading is loose too and writing is strict: [`lenient`].
+
+pub mod device;
+pub mod duration;
+pub mod lenient;
+pub mod pipeline;
+pub mod profile;
+mod profile_yaml;
+
+pub use device::{
+    AdminState, AutoEvent, Device, DeviceSpec, DeviceStatus, LastReading, OperatingState,
+};
+pub use duration::{DurationError, parse_duration};
+pub use pipeline::{Pipeline, PipelineSpec, PipelineStatus, Source, Stage};
+pub use profile::{
+    DeviceCommand, DeviceProfile, DeviceProfileSpec, DeviceResource, ReadWrite, ResourceOperation,
+    ResourceProperties, VALUE_TYPES,
+};
+pub use profile_yaml::ProfileError;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+
+/// API group of everything of our own.
+pub const GROUP: &str = "eyot.dev";
+/// API version of everything in this crate.
+pub const VERSION: &str = "v1alpha1";
+
+/// Label of a driver pod: the device service that it is. Without it the container's name counts.
+pub const DEVICE_SERVICE_LABEL: &str = "eyot.dev/device-service";
+/// Condition of a Device: its driver serves it and it answers.
+pub const CONDITION_AVAILABLE: &str = "Available";
+/// Condition of a Pipeline: its components are loaded and configured.
+pub const CONDITION_READY: &str = "Ready";
+
+/// The definitions that the host installs at its start.
+pub fn crds() -> Vec<CustomResourceDefinition> {
+    vec![DeviceProfile::crd(), Device::crd(), Pipeline::crd()]
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,189 @@
+//! Device: one device, how to reach it and what to read from it by itself.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, ResourceExt};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::lenient;
+
+/// One device: an EdgeX v4 device, its driver and what to read from it by itself.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "eyot.dev",
+    version = "v1alpha1",
+    kind = "Device",
+    plural = "devices",
+    singular = "device",
+    shortname = "dev",
+    category = "eyot",
+    namespaced,
+    status = "DeviceStatus",
+    derive = "PartialEq",
+    printcolumn = r#"{"name":"Profile","type":"string","jsonPath":".spec.profileName"}"#,
+    printcolumn = r#"{"name":"Service","type":"string","jsonPath":".spec.serviceName"}"#,
+    printcolumn = r#"{"name":"State","type":"string","jsonPath":".status.operatingState"}"#,
+    printcolumn = r#"{"name":"Last","type":"string","jsonPath":".status.last"}"#,
+    printcolumn = r#"{"name":"Error","type":"string","priority":1,"jsonPath":".status.lastError"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DeviceSpec {
+    /// Name for EdgeX clients and topics, where it cannot be the object's own name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(
+        deserialize_with = "lenient::nullable",
+        skip_serializing_if = "String::is_empty"
+    )]
+    pub description: String,
+    /// `LOCKED` keeps everybody from reading and writing it.
+    pub admin_state: AdminState,
+    /// The device service whose driver serves it: the `eyot.dev/device-service` label of a pod in
+    /// this namespace.
+    #[schemars(required)]
+    pub service_name: String,
+    /// The DeviceProfile, in this namespace.
+    #[serde(
+        deserialize_with = "lenient::nullable",
+        skip_serializing_if = "String::is_empty"
+    )]
+    pub profile_name: String,
+    /// How to reach it, per protocol: for the driver.
+    #[serde(
+        deserialize_with = "lenient::nullable",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
+    #[schemars(schema_with = "lenient::any_maps")]
+    pub protocols: BTreeMap<String, BTreeMap<String, Value>>,
+    /// What to read without being asked.
+    #[serde(
+        deserialize_with = "lenient::nullable",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub auto_events: Vec<AutoEvent>,
+    #[serde(
+        deserialize_with = "lenient::nullable",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub labels: Vec<String>,
+    /// Where it stands, in any form.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "lenient::any_scalar")]
+    pub location: Option<Value>,
+    /// Added to each event of the device.
+    #[serde(
+        deserialize_with = "lenient::nullable",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
+    #[schemars(schema_with = "lenient::any_map")]
+    pub tags: BTreeMap<String, Value>,
+    /// Whatever else belongs to it.
+    #[serde(
+        deserialize_with = "lenient::nullable",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
+    #[schemars(schema_with = "lenient::any_map")]
+    pub properties: BTreeMap<String, Value>,
+}
+
+impl Device {
+    /// The name that EdgeX clients and topics use.
+    pub fn edgex_name(&self) -> Cow<'_, str> {
+        match &self.spec.name {
+            Some(name) if !name.is_empty() => Cow::Borrowed(name),
+            _ => Cow::Owned(self.name_any()),
+        }
+    }
+}
+
+/// Whether a device may be used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum AdminState {
+    #[default]
+    Unlocked,
+    Locked,
+}
+
+/// Whether a device answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum OperatingState {
+    Up,
+    Down,
+    #[default]
+    Unknown,
+}
+
+impl OperatingState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "UP",
+            Self::Down => "DOWN",
+            Self::Unknown => "UNKNOWN",
+        }
+    }
+}
+
+/// A read that repeats by itself.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AutoEvent {
+    /// Time between reads, for example `500ms`; at least 1 ms.
+    #[schemars(required)]
+    pub interval: String,
+    /// Only make an event when a value differs from the last event's.
+    #[serde(
+        deserialize_with = "lenient::boolean",
+        skip_serializing_if = "std::ops::Not::not"
+    )]
+    pub on_change: bool,
+    /// With `onChange`: numbers must differ by more than this.
+    #[serde(
+        deserialize_with = "lenient::float",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schemars(schema_with = "lenient::any_scalar")]
+    pub on_change_threshold: Option<f64>,
+    /// A resource or a command of the profile.
+    #[schemars(required)]
+    pub source_name: String,
+}
+
+/// What the host knows about a device.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DeviceStatus {
+    pub operating_state: OperatingState,
+    /// The last readings in one line, for lists.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub last: String,
+    /// The last reading of each resource.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub last_readings: Vec<LastReading>,
+    /// When it last answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_connected: Option<Time>,
+    /// Why it last failed; absent while it works.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+}
+
+/// The last reading of a resource.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LastReading {
+    pub resource: String,
+    /// As EdgeX writes it in a reading; long texts are cut.
+    pub value: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub units: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time: Option<Time>,
+}
