@@ -48,7 +48,11 @@ impl FieldError {
     }
 
     /// The value is none of the supported ones, which are listed in the given order.
-    pub fn not_supported(field: impl Into<String>, value: &Value, supported: &[&str]) -> FieldError {
+    pub fn not_supported(
+        field: impl Into<String>,
+        value: &Value,
+        supported: &[&str],
+    ) -> FieldError {
         let quoted: Vec<String> = supported.iter().map(|one| format!("{one:?}")).collect();
         let detail = if quoted.is_empty() {
             String::new()
@@ -130,7 +134,11 @@ impl FieldError {
             message.push_str(": ");
             message.push_str(detail);
         }
-        FieldError { fault, field: field.into(), message }
+        FieldError {
+            fault,
+            field: field.into(),
+            message,
+        }
     }
 }
 

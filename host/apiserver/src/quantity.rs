@@ -38,8 +38,14 @@ const DECIMAL: [(&str, i32); 10] = [
     ("u", -6),
     ("n", -9),
 ];
-const BINARY: [(&str, u32); 6] =
-    [("Ei", 60), ("Pi", 50), ("Ti", 40), ("Gi", 30), ("Mi", 20), ("Ki", 10)];
+const BINARY: [(&str, u32); 6] = [
+    ("Ei", 60),
+    ("Pi", 50),
+    ("Ti", 40),
+    ("Gi", 30),
+    ("Mi", 20),
+    ("Ki", 10),
+];
 
 impl Quantity {
     pub fn is_negative(&self) -> bool {
@@ -70,8 +76,9 @@ impl FromStr for Quantity {
             Some(b'+') => (false, text.get(1..).unwrap_or("")),
             _ => (false, text),
         };
-        let end =
-            rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let end = rest
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(rest.len());
         let (number, suffix) = rest.split_at(end);
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
         if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {
@@ -79,7 +86,10 @@ impl FromStr for Quantity {
         }
         let (family, exponent, shift) = unit(suffix)?;
         let nano = scaled(whole, fraction, exponent, shift);
-        Ok(Quantity { nano: if negative { -nano } else { nano }, family })
+        Ok(Quantity {
+            nano: if negative { -nano } else { nano },
+            family,
+        })
     }
 }
 
@@ -103,7 +113,9 @@ fn scaled(whole: &str, fraction: &str, exponent: i32, shift: u32) -> i128 {
     if digits.is_empty() {
         return 0;
     }
-    let power = exponent.saturating_add(9).saturating_sub_unsigned(fraction.len() as u32);
+    let power = exponent
+        .saturating_add(9)
+        .saturating_sub_unsigned(fraction.len() as u32);
     if digits.len() as i64 + i64::from(power) > 30 + 9 || digits.len() > 38 {
         // More digits than the type holds: either far beyond the cap or needlessly precise.
         let kept = digits.len() as i64 + i64::from(power);
@@ -113,8 +125,12 @@ fn scaled(whole: &str, fraction: &str, exponent: i32, shift: u32) -> i128 {
     }
     let head = digits.get(..digits.len().min(36)).unwrap_or(digits);
     let cut = (digits.len() - head.len()) as i32;
-    let Ok(mut value) = head.parse::<i128>() else { return MAX };
-    let mut inexact = digits.get(head.len()..).is_some_and(|tail| tail.contains(|c| c != '0'));
+    let Ok(mut value) = head.parse::<i128>() else {
+        return MAX;
+    };
+    let mut inexact = digits
+        .get(head.len()..)
+        .is_some_and(|tail| tail.contains(|c| c != '0'));
     let power = power.saturating_add(cut);
     // Shift first: it can only make the number whole.
     let mut shift = shift;
@@ -237,7 +253,9 @@ mod tests {
 
     #[test]
     fn malformed_quantities_are_refused() {
-        for text in ["", "abc", "1.2.3", "1 Gi", "1gi", "--1", "Gi", ".", "1e", "1mm", "0x1"] {
+        for text in [
+            "", "abc", "1.2.3", "1 Gi", "1gi", "--1", "Gi", ".", "1e", "1mm", "0x1",
+        ] {
             assert!(text.parse::<Quantity>().is_err(), "{text}");
         }
     }

@@ -3,6 +3,8 @@
 //! A kind is plain data and pure functions over JSON. The machinery around it (paths, verbs,
 //! storage, watches) knows no kind by name; a kind knows neither storage nor HTTP.
 
+pub mod names;
+
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -123,6 +125,5 @@ pub fn validate_metadata(
 
 /// The name rule of most kinds (and of custom resources): an RFC 1123 subdomain.
 pub fn subdomain_name(name: &str) -> Vec<String> {
-    let _ = name;
-    Vec::new()
+    names::subdomain(name)
 }

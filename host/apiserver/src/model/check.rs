@@ -19,7 +19,11 @@ const MAX_DEPTH: usize = 256;
 
 /// Checks `value` as an object of type `root`, in place. Answers the unknown fields it dropped.
 pub fn check(root: &Type, value: &mut Value) -> Result<Vec<UnknownField>, TypeError> {
-    let mut walk = Walk { unknown: Vec::new(), path: String::new(), go_path: String::new() };
+    let mut walk = Walk {
+        unknown: Vec::new(),
+        path: String::new(),
+        go_path: String::new(),
+    };
     match value {
         Value::Object(map) => walk.object(root, map, 0)?,
         other => {
@@ -74,7 +78,9 @@ impl Walk {
                 // Every root has these two; the machinery has looked at them.
                 None if depth == 0 && (name == "apiVersion" || name == "kind") => {}
                 None => {
-                    self.unknown.push(UnknownField { path: self.path.clone() });
+                    self.unknown.push(UnknownField {
+                        path: self.path.clone(),
+                    });
                     map.remove(&name);
                 }
             }
@@ -130,13 +136,15 @@ impl Walk {
                     Value::String(text) => text.clone(),
                     other => other.to_string(),
                 };
-                let quantity: Quantity =
-                    text.parse().map_err(|error| self.error(format!("{error}")))?;
+                let quantity: Quantity = text
+                    .parse()
+                    .map_err(|error| self.error(format!("{error}")))?;
                 *value = Value::String(quantity.to_string());
                 Ok(())
             }
             (Kind::Time, Value::String(text)) => {
-                *value = Value::String(self.time(text, "2006-01-02T15:04:05Z07:00", Unit::Second)?);
+                *value =
+                    Value::String(self.time(text, "2006-01-02T15:04:05Z07:00", Unit::Second)?);
                 Ok(())
             }
             (Kind::MicroTime, Value::String(text)) => {
@@ -189,7 +197,10 @@ impl Walk {
     }
 
     fn error(&self, message: String) -> TypeError {
-        TypeError { path: self.path.clone(), message }
+        TypeError {
+            path: self.path.clone(),
+            message,
+        }
     }
 }
 
@@ -197,9 +208,17 @@ impl Walk {
 pub(crate) fn spelled(time: Timestamp, unit: Unit) -> String {
     let digits = if unit == Unit::Second { 0 } else { 6 };
     let fraction = i64::from(time.subsec_nanosecond());
-    let cut = if unit == Unit::Second { fraction } else { fraction % 1000 };
-    let time = time.checked_sub(SignedDuration::from_nanos(cut)).unwrap_or(time);
-    DateTimePrinter::new().precision(Some(digits)).timestamp_to_string(&time)
+    let cut = if unit == Unit::Second {
+        fraction
+    } else {
+        fraction % 1000
+    };
+    let time = time
+        .checked_sub(SignedDuration::from_nanos(cut))
+        .unwrap_or(time);
+    DateTimePrinter::new()
+        .precision(Some(digits))
+        .timestamp_to_string(&time)
 }
 
 fn push(path: &mut String, name: &str) {
@@ -251,8 +270,8 @@ fn go_type(kind: &Kind) -> String {
         Kind::Any(_) => "interface {}".to_owned(),
         Kind::List(of) => format!("[]{}", go_type(of)),
         Kind::Map(of) => format!("map[string]{}", go_type(of)),
-        Kind::Object(at) => {
-            Model::get().at(*at).map_or_else(String::new, |of| of.go_name().to_owned())
-        }
+        Kind::Object(at) => Model::get()
+            .at(*at)
+            .map_or_else(String::new, |of| of.go_name().to_owned()),
     }
 }

@@ -83,16 +83,22 @@ pub struct Type {
 
 impl Type {
     pub fn field(&self, name: &str) -> Option<&Field> {
-        self.fields.iter().find(|field| field.name == name && field.name != ".")
+        self.fields
+            .iter()
+            .find(|field| field.name == name && field.name != ".")
     }
 
     pub fn number(&self, number: u32) -> Option<&Field> {
-        self.fields.iter().find(|field| field.number == number && number != 0)
+        self.fields
+            .iter()
+            .find(|field| field.number == number && number != 0)
     }
 
     /// `v1.PodSpec`: how Go prints it, which clients see in errors.
     pub fn go_name(&self) -> &'static str {
-        self.name.split_once('.').map_or(self.name, |(_, rest)| rest)
+        self.name
+            .split_once('.')
+            .map_or(self.name, |(_, rest)| rest)
     }
 
     /// `PodSpec`.
@@ -133,13 +139,21 @@ impl Model {
     }
 
     fn parse(text: &'static str) -> Model {
-        let lines = || text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
-        let by_name: HashMap<&'static str, usize> =
-            lines().filter(|line| !line.starts_with(' ')).zip(0..).collect();
+        let lines = || {
+            text.lines()
+                .filter(|line| !line.starts_with('#') && !line.is_empty())
+        };
+        let by_name: HashMap<&'static str, usize> = lines()
+            .filter(|line| !line.starts_with(' '))
+            .zip(0..)
+            .collect();
         let mut types: Vec<Type> = Vec::with_capacity(by_name.len());
         for line in lines() {
             let Some(line) = line.strip_prefix(' ') else {
-                types.push(Type { name: line, fields: Vec::new() });
+                types.push(Type {
+                    name: line,
+                    fields: Vec::new(),
+                });
                 continue;
             };
             let mut words = line.split(' ');
@@ -183,12 +197,16 @@ fn kind_of(text: &'static str, by_name: &HashMap<&'static str, usize>) -> Kind {
         "apiextensions.v1.JSONSchemaPropsOrStringArray" => {
             Kind::Any(Raw::SchemaOr(SchemaOr::StringArray))
         }
-        other => by_name.get(other).map_or(Kind::Any(Raw::Bytes), |at| Kind::Object(*at)),
+        other => by_name
+            .get(other)
+            .map_or(Kind::Any(Raw::Bytes), |at| Kind::Object(*at)),
     }
 }
 
 fn strategy_of(text: Option<&'static str>) -> Strategy {
-    let Some(text) = text else { return Strategy::default() };
+    let Some(text) = text else {
+        return Strategy::default();
+    };
     let (how, key) = text.split_once(':').unwrap_or((text, ""));
     Strategy {
         merge: how.split(',').any(|one| one == "merge"),

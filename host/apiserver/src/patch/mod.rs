@@ -1,6 +1,16 @@
 //! The three patches a client may send: JSON patch, merge patch and strategic merge patch.
+//!
+//! Each takes the current object and answers the new one; checking the result against its type and
+//! rules is the caller's next step, as for any other write.
+
+mod json_patch;
+mod strategic;
+#[cfg(test)]
+mod tests;
 
 use serde_json::Value;
+
+pub use self::{json_patch::json, strategic::strategic};
 
 /// Why a patch was refused; `status` maps it to HTTP.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -8,8 +18,9 @@ pub enum PatchError {
     /// The patch itself is not well-formed: 400 BadRequest.
     #[error("{0}")]
     Malformed(String),
-    /// The patch does not fit the object: 422 Invalid.
-    #[error("{0}")]
+    /// The patch does not fit the object, which Kubernetes answers with one sentence whatever the
+    /// cause: 422 Invalid. The cause is kept for the Status' details.
+    #[error("the server rejected our request due to an error in our request")]
     Unprocessable(String),
     /// 413 RequestEntityTooLarge.
     #[error("{0}")]
@@ -27,25 +38,34 @@ impl PatchError {
     }
 }
 
-/// RFC 6902.
-pub fn json(current: &Value, patch: &Value) -> Result<Value, PatchError> {
-    let _ = (current, patch);
-    Err(PatchError::Malformed("not yet".into()))
-}
-
 /// RFC 7386.
 pub fn merge(current: &Value, patch: &Value) -> Result<Value, PatchError> {
-    let _ = (current, patch);
-    Err(PatchError::Malformed("not yet".into()))
+    if !patch.is_object() {
+        return Err(PatchError::Malformed(
+            "error decoding patch: a merge patch must be a JSON object".to_owned(),
+        ));
+    }
+    let mut merged = current.clone();
+    merge_into(&mut merged, patch);
+    Ok(merged)
 }
 
-/// Kubernetes' strategic merge patch for a built-in kind (custom resources have none: 415).
-pub fn strategic(
-    group: &str,
-    kind: &str,
-    current: &Value,
-    patch: &Value,
-) -> Result<Value, PatchError> {
-    let _ = (group, kind, current, patch);
-    Err(PatchError::Malformed("not yet".into()))
+fn merge_into(target: &mut Value, patch: &Value) {
+    let Value::Object(changes) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(serde_json::Map::new());
+    }
+    let Value::Object(fields) = target else {
+        return;
+    };
+    for (name, change) in changes {
+        if change.is_null() {
+            fields.remove(name);
+        } else {
+            merge_into(fields.entry(name.clone()).or_insert(Value::Null), change);
+        }
+    }
 }
