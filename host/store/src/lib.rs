@@ -20,6 +20,8 @@ mod object;
 mod readings;
 mod state;
 mod store;
+#[cfg(test)]
+mod tests;
 mod watch;
 mod writer;
 

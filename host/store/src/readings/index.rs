@@ -77,6 +77,7 @@ impl Index {
     /// Add stored events; the first has this number, the others follow.
     pub(super) fn append(&mut self, first: u64, events: Vec<ReadingEvent>) {
         for (seq, event) in (first..).zip(events) {
+            let device = self.name(event.device);
             let shape = event
                 .readings
                 .iter()
@@ -94,7 +95,7 @@ impl Index {
                 self.keep(device.clone(), slice.resource, Kept { seq, latest });
             }
             let id = self.hasher.hash_one(event.id.as_str());
-            let (origin, device) = (event.origin, event.device);
+            let origin = event.origin;
             self.entries.push_back(Entry {
                 seq,
                 origin,
