@@ -31,6 +31,7 @@ use crate::lenient;
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(transform = crate::schema::require(&["serviceName"]))]
 pub struct DeviceSpec {
     /// Name for EdgeX clients and topics, where it cannot be the object's own name.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -44,7 +45,6 @@ pub struct DeviceSpec {
     pub admin_state: AdminState,
     /// The device service whose driver serves it: the `eyot.dev/device-service` label of a pod in
     /// this namespace.
-    #[schemars(required)]
     pub service_name: String,
     /// The DeviceProfile, in this namespace.
     #[serde(
@@ -132,9 +132,9 @@ impl OperatingState {
 /// A read that repeats by itself.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(transform = crate::schema::require(&["interval", "sourceName"]))]
 pub struct AutoEvent {
     /// Time between reads, for example `500ms`; at least 1 ms.
-    #[schemars(required)]
     pub interval: String,
     /// Only make an event when a value differs from the last event's.
     #[serde(
@@ -150,13 +150,13 @@ pub struct AutoEvent {
     #[schemars(schema_with = "lenient::any_scalar")]
     pub on_change_threshold: Option<f64>,
     /// A resource or a command of the profile.
-    #[schemars(required)]
     pub source_name: String,
 }
 
 /// What the host knows about a device.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(transform = crate::schema::require(&[]))]
 pub struct DeviceStatus {
     pub operating_state: OperatingState,
     /// The last readings in one line, for lists.
@@ -178,6 +178,7 @@ pub struct DeviceStatus {
 /// The last reading of a resource.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(transform = crate::schema::require(&["resource", "value"]))]
 pub struct LastReading {
     pub resource: String,
     /// As EdgeX writes it in a reading; long texts are cut.

@@ -14,6 +14,7 @@ pub mod lenient;
 pub mod pipeline;
 pub mod profile;
 mod profile_yaml;
+mod schema;
 
 pub use device::{
     AdminState, AutoEvent, Device, DeviceSpec, DeviceStatus, LastReading, OperatingState,

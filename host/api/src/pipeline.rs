@@ -32,6 +32,7 @@ use crate::lenient;
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(transform = crate::schema::require(&["exporters"]))]
 pub struct PipelineSpec {
     /// Which events of this namespace's devices to take; all if absent.
     #[serde(deserialize_with = "lenient::nullable")]
@@ -44,7 +45,7 @@ pub struct PipelineSpec {
     pub steps: Vec<Stage>,
     /// Components that deliver what the steps let through, each by itself.
     #[serde(deserialize_with = "lenient::nullable")]
-    #[schemars(required, length(min = 1))]
+    #[schemars(length(min = 1))]
     pub exporters: Vec<Stage>,
     /// Items that wait for one exporter at most; past it the oldest are dropped and counted.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -56,6 +57,7 @@ pub struct PipelineSpec {
 /// event must match one of each list that is not empty.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(transform = crate::schema::require(&[]))]
 pub struct Source {
     /// Device services.
     #[serde(
@@ -90,12 +92,11 @@ pub struct Source {
 /// One component of a pipeline.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(transform = crate::schema::require(&["name", "image"]))]
 pub struct Stage {
     /// Unique within the pipeline.
-    #[schemars(required)]
     pub name: String,
     /// Image that holds the component, for example `demo/mqtt-exporter:v1`.
-    #[schemars(required)]
     pub image: String,
     /// Settings, as the component documents them.
     #[serde(
@@ -108,6 +109,7 @@ pub struct Stage {
 /// How a pipeline does. Counts are of items since the host started.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(transform = crate::schema::require(&[]))]
 pub struct PipelineStatus {
     /// Events that matched the source.
     pub received: i64,

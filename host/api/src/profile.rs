@@ -57,6 +57,7 @@ pub const VALUE_TYPES: [&str; 27] = [
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(transform = crate::schema::require(&[]))]
 pub struct DeviceProfileSpec {
     /// Name for EdgeX clients and topics, where it cannot be the object's own name.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -122,8 +123,8 @@ impl DeviceProfileSpec {
 /// One value of a device.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(transform = crate::schema::require(&["name", "properties"]))]
 pub struct DeviceResource {
-    #[schemars(required)]
     pub name: String,
     #[serde(
         deserialize_with = "lenient::nullable",
@@ -149,13 +150,13 @@ pub struct DeviceResource {
     )]
     #[schemars(schema_with = "lenient::any_map")]
     pub tags: BTreeMap<String, Value>,
-    #[schemars(required)]
     pub properties: ResourceProperties,
 }
 
 /// What a value looks like, and how the device's own number becomes it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(transform = crate::schema::require(&["valueType"]))]
 pub struct ResourceProperties {
     /// One of the EdgeX value types, for example `Int16`.
     #[serde(deserialize_with = "value_type")]
@@ -296,8 +297,8 @@ impl<'de> Deserialize<'de> for ReadWrite {
 /// Resources that are read or written together.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(transform = crate::schema::require(&["name"]))]
 pub struct DeviceCommand {
-    #[schemars(required)]
     pub name: String,
     #[serde(
         deserialize_with = "lenient::boolean",
@@ -322,8 +323,8 @@ pub struct DeviceCommand {
 /// One resource of a command.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(transform = crate::schema::require(&["deviceResource"]))]
 pub struct ResourceOperation {
-    #[schemars(required)]
     pub device_resource: String,
     /// Written if the command names no value for it.
     #[serde(
