@@ -3,12 +3,36 @@
 //! A kind is plain data and pure functions over JSON. The machinery around it (paths, verbs,
 //! storage, watches) knows no kind by name; a kind knows neither storage nor HTTP.
 
+mod config_map;
+mod crd;
+mod deployment;
+pub mod event;
+mod json;
+mod lease;
+mod metadata;
 pub mod names;
+mod namespace;
+mod node;
+mod pod;
+mod replica_set;
+mod requests;
+mod secret;
+mod service;
+mod service_account;
+#[cfg(test)]
+mod tests;
+mod workload;
 
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::{field_error::FieldError, table::Column};
+use crate::{
+    field_error::FieldError,
+    model::{self, Model},
+    table::Column,
+};
+
+pub use self::metadata::validate_metadata;
 
 /// Everything the machinery needs to know about a built-in kind.
 pub struct KindSpec {
@@ -93,7 +117,21 @@ pub struct TypeError {
 
 /// All built-in kinds that are stored.
 pub fn all() -> &'static [KindSpec] {
-    &[]
+    static ALL: &[KindSpec] = &[
+        config_map::SPEC,
+        event::SPEC,
+        namespace::SPEC,
+        node::SPEC,
+        pod::SPEC,
+        secret::SPEC,
+        service::SPEC,
+        service_account::SPEC,
+        deployment::SPEC,
+        replica_set::SPEC,
+        lease::SPEC,
+        crd::SPEC,
+    ];
+    ALL
 }
 
 /// A body that is sent to a subresource and never stored: Scale, Binding, Eviction, DeleteOptions.
@@ -105,25 +143,47 @@ pub struct RequestSpec {
 }
 
 /// The request-only kinds: `autoscaling/v1 Scale`, `v1 Binding`, `policy/v1 Eviction`,
-/// `v1|meta.k8s.io/v1 DeleteOptions`.
+/// `DeleteOptions` of whatever version.
 pub fn request(api_version: &str, kind: &str) -> Option<&'static RequestSpec> {
-    let _ = (api_version, kind);
-    None
-}
-
-/// Object metadata, as every object (custom ones too) must have it: names, labels, annotations,
-/// owners, finalizers; with the stored object for an update (what may not change).
-pub fn validate_metadata(
-    object: &Value,
-    old: Option<&Value>,
-    namespaced: bool,
-    name_rule: fn(&str) -> Vec<String>,
-) -> Vec<FieldError> {
-    let _ = (object, old, namespaced, name_rule);
-    Vec::new()
+    requests::ALL
+        .iter()
+        .find(|one| one.kind == kind && (one.api_version == api_version || kind == "DeleteOptions"))
 }
 
 /// The name rule of most kinds (and of custom resources): an RFC 1123 subdomain.
 pub fn subdomain_name(name: &str) -> Vec<String> {
     names::subdomain(name)
+}
+
+/// The typed check of a kind that the table of types knows.
+fn check(api_version: &str, kind: &str, value: &mut Value) -> Result<Vec<UnknownField>, TypeError> {
+    match Model::get().root(api_version, kind) {
+        Some(root) => model::check(root, value),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// The fields that selectors on every kind may name.
+fn metadata_fields(object: &Value, namespaced: bool) -> Vec<(Box<str>, Box<str>)> {
+    let mut fields = vec![(
+        "metadata.name".into(),
+        json::text(object, "/metadata/name").into(),
+    )];
+    if namespaced {
+        let namespace = json::text(object, "/metadata/namespace").into();
+        fields.push(("metadata.namespace".into(), namespace));
+    }
+    fields
+}
+
+/// Writes to the object itself never touch its status: none at first, then the stored one.
+fn status_only(object: &mut Value, old: Option<&Value>) {
+    match old {
+        Some(old) => json::carry(object, old, "status"),
+        None => {
+            if let Value::Object(map) = object {
+                map.insert("status".to_owned(), serde_json::json!({}));
+            }
+        }
+    }
 }

@@ -1,0 +1,234 @@
+//! What a pod spec leaves out, filled in as Kubernetes does: for pods and for templates.
+
+use serde_json::{Value, json};
+
+use crate::kinds::json::{at, child, entries, fill, has, items, remove, text};
+
+/// Defaults of a pod spec wherever one stands.
+pub(in crate::kinds) fn pod_spec(spec: &mut Value) {
+    fill(spec, "restartPolicy", "Always");
+    fill(spec, "terminationGracePeriodSeconds", 30);
+    fill(spec, "dnsPolicy", "ClusterFirst");
+    fill(spec, "securityContext", json!({}));
+    fill(spec, "schedulerName", "default-scheduler");
+    // The two spell the same thing; the older one is kept in step.
+    let account = [
+        text(spec, "/serviceAccountName"),
+        text(spec, "/serviceAccount"),
+    ]
+    .into_iter()
+    .find(|name| !name.is_empty())
+    .map(str::to_owned);
+    if let Some(account) = account {
+        fill(spec, "serviceAccountName", account.as_str());
+        fill(spec, "serviceAccount", account.as_str());
+    }
+    let host_network = at(spec, "/hostNetwork") == &Value::Bool(true);
+    for group in ["initContainers", "containers", "ephemeralContainers"] {
+        for one in items(spec, group) {
+            container(one, host_network);
+        }
+    }
+    for volume in items(spec, "volumes") {
+        volume_defaults(volume);
+    }
+    for constraint in items(spec, "topologySpreadConstraints") {
+        fill(constraint, "whenUnsatisfiable", "DoNotSchedule");
+    }
+}
+
+/// Defaults that only a pod has, not a template: some of them are admission's work in Kubernetes.
+pub(in crate::kinds) fn pod(pod: &mut Value) {
+    let spec = child(pod, "spec");
+    pod_spec(spec);
+    fill(spec, "enableServiceLinks", true);
+    fill(spec, "serviceAccountName", "default");
+    fill(spec, "serviceAccount", "default");
+    fill(spec, "priority", 0);
+    fill(spec, "preemptionPolicy", "PreemptLowerPriority");
+    if spec
+        .get("terminationGracePeriodSeconds")
+        .and_then(Value::as_i64)
+        .is_some_and(|s| s < 0)
+    {
+        if let Value::Object(map) = spec {
+            map.insert("terminationGracePeriodSeconds".to_owned(), json!(1));
+        }
+    }
+    for group in ["initContainers", "containers"] {
+        for container in items(spec, group) {
+            requests_from_limits(container);
+        }
+    }
+    tolerations(spec);
+}
+
+/// A limit without a request is the request, too.
+fn requests_from_limits(container: &mut Value) {
+    let limits: Vec<(String, Value)> = entries(container, "/resources/limits")
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    if limits.is_empty() {
+        return;
+    }
+    let requests = child(child(container, "resources"), "requests");
+    for (name, limit) in limits {
+        fill(requests, &name, limit);
+    }
+}
+
+/// A pod outlives five minutes without its node, unless it says otherwise.
+fn tolerations(spec: &mut Value) {
+    for key in [
+        "node.kubernetes.io/not-ready",
+        "node.kubernetes.io/unreachable",
+    ] {
+        let tolerated = crate::kinds::json::list(spec, "/tolerations")
+            .iter()
+            .any(|one| {
+                let named = text(one, "/key");
+                let effect = text(one, "/effect");
+                (named == key || named.is_empty()) && (effect == "NoExecute" || effect.is_empty())
+            });
+        if !tolerated {
+            fill(spec, "tolerations", json!([]));
+            if let Some(list) = spec.get_mut("tolerations").and_then(Value::as_array_mut) {
+                list.push(json!({
+                    "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300,
+                }));
+            }
+        }
+    }
+}
+
+fn container(container: &mut Value, host_network: bool) {
+    fill(container, "resources", json!({}));
+    fill(container, "terminationMessagePath", "/dev/termination-log");
+    fill(container, "terminationMessagePolicy", "File");
+    let policy = if latest(text(container, "/image")) {
+        "Always"
+    } else {
+        "IfNotPresent"
+    };
+    fill(container, "imagePullPolicy", policy);
+    for port in items(container, "ports") {
+        fill(port, "protocol", "TCP");
+        if host_network {
+            if let Some(number) = port.get("containerPort").cloned() {
+                fill(port, "hostPort", number);
+            }
+        }
+    }
+    for variable in items(container, "env") {
+        if has(variable, "/valueFrom/fieldRef") {
+            fill(
+                child(child(variable, "valueFrom"), "fieldRef"),
+                "apiVersion",
+                "v1",
+            );
+        }
+        let file = "fileKeyRef";
+        if has(variable, "/valueFrom/fileKeyRef") {
+            fill(child(child(variable, "valueFrom"), file), "optional", false);
+        }
+    }
+    for name in ["livenessProbe", "readinessProbe", "startupProbe"] {
+        if container.get(name).is_some_and(Value::is_object) {
+            probe(child(container, name));
+        }
+    }
+    if container.get("lifecycle").is_some_and(Value::is_object) {
+        for hook in ["postStart", "preStop"] {
+            if has(container, &format!("/lifecycle/{hook}/httpGet")) {
+                http_get(child(child(child(container, "lifecycle"), hook), "httpGet"));
+            }
+        }
+    }
+    let profile = child_of(container, "securityContext");
+    if let Some(context) = profile {
+        if context.get("procMount").is_some_and(|value| value == "") {
+            remove(context, "procMount");
+        }
+    }
+}
+
+fn child_of<'a>(object: &'a mut Value, name: &str) -> Option<&'a mut Value> {
+    object.get_mut(name).filter(|value| value.is_object())
+}
+
+fn probe(probe: &mut Value) {
+    // Zero is Go's absent.
+    for (name, default) in [
+        ("timeoutSeconds", 1),
+        ("periodSeconds", 10),
+        ("successThreshold", 1),
+        ("failureThreshold", 3),
+    ] {
+        if probe.get(name).and_then(Value::as_i64) == Some(0) {
+            remove(probe, name);
+        }
+        fill(probe, name, default);
+    }
+    if probe.get("httpGet").is_some_and(Value::is_object) {
+        http_get(child(probe, "httpGet"));
+    }
+    if probe.get("grpc").is_some_and(Value::is_object) {
+        fill(child(probe, "grpc"), "service", "");
+    }
+}
+
+fn http_get(action: &mut Value) {
+    fill(action, "path", "/");
+    fill(action, "scheme", "HTTP");
+}
+
+/// No tag or `latest`, and no digest.
+fn latest(image: &str) -> bool {
+    if image.contains('@') {
+        return false;
+    }
+    let last = image.rsplit('/').next().unwrap_or(image);
+    match last.split_once(':') {
+        None => true,
+        Some((_, tag)) => tag == "latest",
+    }
+}
+
+const SOURCES_WITH_MODE: [&str; 4] = ["configMap", "secret", "projected", "downwardAPI"];
+
+fn volume_defaults(volume: &mut Value) {
+    for name in SOURCES_WITH_MODE {
+        if let Some(source) = child_of(volume, name) {
+            fill(source, "defaultMode", 0o644);
+        }
+    }
+    if let Some(host) = child_of(volume, "hostPath") {
+        fill(host, "type", "");
+    }
+    if let Some(projected) = child_of(volume, "projected") {
+        for source in items(projected, "sources") {
+            if let Some(token) = child_of(source, "serviceAccountToken") {
+                fill(token, "expirationSeconds", 3600);
+            }
+            if let Some(downward) = child_of(source, "downwardAPI") {
+                downward_items(downward);
+            }
+        }
+    }
+    if let Some(downward) = child_of(volume, "downwardAPI") {
+        downward_items(downward);
+    }
+    let sources = volume.as_object().map_or(0, serde_json::Map::len);
+    if sources == 1 && volume.get("name").is_some() {
+        // A volume without a source is an empty directory.
+        fill(volume, "emptyDir", json!({}));
+    }
+}
+
+fn downward_items(source: &mut Value) {
+    for item in items(source, "items") {
+        if let Some(reference) = child_of(item, "fieldRef") {
+            fill(reference, "apiVersion", "v1");
+        }
+    }
+}
