@@ -97,8 +97,14 @@ impl Host {
 
     /// Start again on the directory and the ports that it had before.
     pub fn restart(&mut self) -> anyhow::Result<()> {
-        self.child = spawn(&self.dir, self.ports)?;
+        self.spawn_again()?;
         self.wait_ready()
+    }
+
+    /// Start again without waiting for anything.
+    pub fn spawn_again(&mut self) -> anyhow::Result<()> {
+        self.child = spawn(&self.dir, self.ports)?;
+        Ok(())
     }
 
     /// `kill -9`, now.
@@ -222,6 +228,16 @@ impl Host {
         let line = status.lines().find(|l| l.starts_with("VmRSS")).context("no VmRSS")?;
         let kib: u64 = line.split_whitespace().nth(1).context("no number")?.parse()?;
         Ok(kib * 1024)
+    }
+
+    /// Processor time that the program has used.
+    pub fn processor_time(&self) -> anyhow::Result<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        // After the name in brackets, user and system time are fields 14 and 15, in ticks of 10 ms.
+        let fields: Vec<&str> =
+            stat.rsplit(')').next().context("stat")?.split_whitespace().collect();
+        let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
+        Ok(Duration::from_millis(ticks * 10))
     }
 
     pub fn is_running(&mut self) -> bool {

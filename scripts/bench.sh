@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# `make bench`: measure and print a Markdown table; the same table stands in README.md.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+scripts/setup.sh test
+[ "$(id -u)" != 0 ] || dpkg-query -W crun >/dev/null 2>&1 || apt-get -qq install -y crun >/dev/null || true
+KUBECTL=$(scripts/kubectl.sh); export KUBECTL
+scripts/guests.sh
+printf '\033[1mbench:\033[0m building the released program\n' >&2
+cargo bench --quiet --locked -p eyot --bench system
