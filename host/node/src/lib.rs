@@ -1,1 +1,60 @@
-//! placeholder
+//! The node agent: brings the pods that are assigned to this machine up, keeps them as they should
+//! be, and reports about them. The kubelet's part.
+//!
+//! It speaks only `kube::Client` (to whatever API server that leads to) and the traits of
+//! `eyot-runtime`: nothing here knows how a container runs, where images come from or how a pod
+//! gets its address. Each pod has one task ([`pod::Actor`]) that feeds a pure state machine;
+//! nothing about a pod is kept on disk except its volumes and logs, so a host that was killed
+//! carries on from the objects of the API.
+
+mod agent;
+mod capacity;
+mod context;
+mod downward;
+mod env;
+mod fetch;
+mod kubelet;
+mod log;
+mod network;
+mod pod;
+mod quantity;
+mod register;
+mod volumes;
+
+use std::{path::PathBuf, sync::Arc};
+
+use eyot_runtime::{ImageStore, Runtime};
+use kube::Client;
+
+pub use agent::Node;
+pub use kubelet::Kubelet;
+pub use network::{BoxError, Network};
+
+/// Which images a runtime runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Wasm,
+    Oci,
+}
+
+impl Kind {
+    /// How the identifiers of its containers begin in a pod's status.
+    fn scheme(self) -> &'static str {
+        match self {
+            Self::Wasm => "wasm",
+            Self::Oci => "libcontainer",
+        }
+    }
+}
+
+/// What a node is made of.
+pub struct Options {
+    /// Name of the Node object.
+    pub name: String,
+    pub client: Client,
+    pub images: Arc<dyn ImageStore>,
+    pub runtimes: Vec<(Kind, Arc<dyn Runtime>)>,
+    pub network: Arc<dyn Network>,
+    /// Logs and volumes are kept below.
+    pub data_dir: PathBuf,
+}

@@ -1,0 +1,199 @@
+//! Runs the node: registers it, watches the pods that are assigned to it, and gives each an actor.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::{IpAddr, Ipv4Addr, UdpSocket},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::{StreamExt, future::join_all};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api,
+    runtime::{WatchStreamExt, watcher},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Options,
+    context::{Context, EventTask},
+    kubelet::Kubelet,
+    pod::{Actor, Handle},
+    register,
+};
+
+/// How long actors may take to end once the host stops. Their containers are killed well before.
+const STOPPING: Duration = Duration::from_secs(8);
+
+/// The node agent. [`Node::run`] does the work.
+pub struct Node {
+    context: Arc<Context>,
+    events: EventTask,
+}
+
+impl Node {
+    pub fn new(options: Options) -> Self {
+        let (context, events) = Context::new(options, own_address());
+        Self {
+            context: Arc::new(context),
+            events,
+        }
+    }
+
+    /// The kubelet's HTTP API: logs, pods, health.
+    pub fn kubelet(&self) -> Kubelet {
+        Kubelet::new(Arc::clone(&self.context))
+    }
+
+    /// Work until `stop`, then end all containers. The objects stay as they are: the next start
+    /// carries on from them.
+    pub async fn run(self, stop: CancellationToken) {
+        let Self { context, events } = self;
+        let recording = tokio::spawn(events.run());
+        sweep(&context).await;
+        let registering = tokio::spawn({
+            let (context, stop) = (Arc::clone(&context), stop.clone());
+            async move { register::keep(&context, &stop).await }
+        });
+        let mut pods = Pods {
+            context,
+            stop: stop.clone(),
+            actors: HashMap::new(),
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = pods.watch() => {}
+        }
+        let actors = pods.actors.into_values().map(|handle| handle.task);
+        if tokio::time::timeout(STOPPING, join_all(actors))
+            .await
+            .is_err()
+        {
+            tracing::warn!("some pods did not end in {STOPPING:?}; leaving them to the next start");
+        }
+        let _ = registering.await;
+        recording.abort();
+    }
+}
+
+/// End what an earlier host left. Nothing is started before this is done.
+async fn sweep(context: &Context) {
+    for (_, runtime) in &context.runtimes {
+        if let Err(error) = runtime.sweep().await {
+            tracing::warn!(runtime = runtime.name(), %error, "remains of an earlier host were not cleared");
+        }
+    }
+    if let Err(error) = context.network.sweep().await {
+        tracing::warn!(%error, "remains of an earlier pod network were not cleared");
+    }
+}
+
+struct Pods {
+    context: Arc<Context>,
+    stop: CancellationToken,
+    /// By uid.
+    actors: HashMap<String, Handle>,
+}
+
+impl Pods {
+    async fn watch(&mut self) {
+        let api: Api<Pod> = Api::all(self.context.client.clone());
+        let config =
+            watcher::Config::default().fields(&format!("spec.nodeName={}", self.context.name));
+        let mut events = pin!(watcher(api, config).default_backoff());
+        let mut listed = HashSet::new();
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(watcher::Event::Init) => listed.clear(),
+                Ok(watcher::Event::InitApply(pod)) => {
+                    listed.extend(pod.metadata.uid.clone());
+                    self.apply(pod);
+                }
+                Ok(watcher::Event::InitDone) => self.settle(&listed),
+                Ok(watcher::Event::Apply(pod)) => self.apply(pod),
+                Ok(watcher::Event::Delete(pod)) => {
+                    if let Some(handle) = pod.metadata.uid.and_then(|uid| self.actors.remove(&uid))
+                    {
+                        self.let_go(handle);
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "watching pods failed; trying again"),
+            }
+        }
+    }
+
+    fn apply(&mut self, pod: Pod) {
+        let Some(uid) = pod.metadata.uid.clone() else {
+            return;
+        };
+        let pod = Arc::new(pod);
+        match self.actors.get(&uid) {
+            // One that ended by itself has deleted its object: this is old news.
+            Some(handle) if handle.task.is_finished() => {}
+            Some(handle) => handle.update(Some(pod)),
+            None => {
+                let handle = Actor::spawn(Arc::clone(&self.context), pod, self.stop.clone());
+                self.actors.insert(uid, handle);
+            }
+        }
+    }
+
+    /// The whole list is known: whatever is not in it is gone.
+    fn settle(&mut self, listed: &HashSet<String>) {
+        let gone: Vec<String> = self
+            .actors
+            .keys()
+            .filter(|uid| !listed.contains(*uid))
+            .cloned()
+            .collect();
+        for uid in gone {
+            if let Some(handle) = self.actors.remove(&uid) {
+                self.let_go(handle);
+            }
+        }
+        // Only the uids of the list may stay on the disk; actors that are ending remove their own.
+        let (context, listed) = (Arc::clone(&self.context), listed.clone());
+        let ending: HashSet<String> = context
+            .all()
+            .iter()
+            .map(|view| view.reference.uid.clone())
+            .collect();
+        tokio::task::spawn_blocking(move || {
+            let keep = |uid: &str| listed.contains(uid) || ending.contains(uid);
+            context.logs.retain(keep);
+            for entry in std::fs::read_dir(&context.pods_dir)
+                .into_iter()
+                .flatten()
+                .flatten()
+            {
+                if entry.file_name().to_str().is_some_and(|uid| !keep(uid)) {
+                    let _ = std::fs::remove_dir_all(entry.path());
+                }
+            }
+        });
+    }
+
+    /// The object is gone; the actor ends what is left, also while the host stops.
+    fn let_go(&self, handle: Handle) {
+        handle.update(None);
+        tokio::spawn(async move {
+            // The handle must outlive the actor, or the actor takes its end for the host's.
+            let mut handle = handle;
+            let _ = (&mut handle.task).await;
+        });
+    }
+}
+
+/// The address by which others reach this machine: the one that a packet to the outside would
+/// carry. Nothing is sent.
+fn own_address() -> IpAddr {
+    let probe = || {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        // TEST-NET-1: only the routing table is asked.
+        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
+        socket.local_addr()
+    };
+    probe().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip())
+}

@@ -1,0 +1,172 @@
+//! What all parts of the node share.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use eyot_client::{EventType, Recorder};
+use eyot_runtime::{ImageContent, ImageStore, PodRef, Runtime};
+use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use kube::Client;
+use tokio::sync::{mpsc, watch};
+
+use crate::{Kind, capacity::Capacity, log::Logs, network::Network, pod::PodState};
+
+/// Events that wait to be recorded. More are dropped: they are a courtesy, and the log has them.
+const EVENTS: usize = 1024;
+
+pub struct Context {
+    pub name: String,
+    pub client: Client,
+    pub images: Arc<dyn ImageStore>,
+    pub runtimes: Vec<(Kind, Arc<dyn Runtime>)>,
+    pub network: Arc<dyn Network>,
+    pub logs: Logs,
+    /// Volumes, a directory for each uid.
+    pub pods_dir: PathBuf,
+    pub address: IpAddr,
+    pub capacity: Capacity,
+    pub events: Events,
+    views: Mutex<HashMap<String, watch::Receiver<Arc<View>>>>,
+}
+
+/// What is known of a pod on this node, for the kubelet's API.
+#[derive(Debug, Clone)]
+pub struct View {
+    pub reference: PodRef,
+    pub object: Arc<Pod>,
+    pub state: PodState,
+}
+
+impl Context {
+    pub fn new(options: crate::Options, address: IpAddr) -> (Self, EventTask) {
+        let (events, task) = events(options.client.clone());
+        let context = Self {
+            logs: Logs::new(options.data_dir.join("logs")),
+            pods_dir: options.data_dir.join("pods"),
+            name: options.name,
+            client: options.client,
+            images: options.images,
+            runtimes: options.runtimes,
+            network: options.network,
+            address,
+            capacity: Capacity::read(&options.data_dir),
+            events,
+            views: Mutex::default(),
+        };
+        (context, task)
+    }
+
+    /// Who runs images of this content, and the scheme of its containers' identifiers.
+    pub fn runtime(&self, content: &ImageContent) -> Option<(&'static str, &Arc<dyn Runtime>)> {
+        let kind = match content {
+            ImageContent::Wasm { .. } => Kind::Wasm,
+            ImageContent::Oci { .. } => Kind::Oci,
+        };
+        let (_, runtime) = self.runtimes.iter().find(|(of, _)| *of == kind)?;
+        Some((kind.scheme(), runtime))
+    }
+
+    pub fn show(&self, uid: &str, view: watch::Receiver<Arc<View>>) {
+        self.views().insert(uid.to_owned(), view);
+    }
+
+    pub fn hide(&self, uid: &str) {
+        self.views().remove(uid);
+    }
+
+    /// The pod of that name. Of several (one that ends and its successor) the younger.
+    pub fn find(&self, namespace: &str, name: &str) -> Option<Arc<View>> {
+        let views = self.views();
+        let named = views
+            .values()
+            .map(|view| Arc::clone(&view.borrow()))
+            .filter(|view| view.reference.namespace == namespace && view.reference.name == name);
+        named.max_by_key(|view| {
+            view.object
+                .metadata
+                .creation_timestamp
+                .as_ref()
+                .map(|t| t.0)
+        })
+    }
+
+    pub fn all(&self) -> Vec<Arc<View>> {
+        self.views()
+            .values()
+            .map(|view| Arc::clone(&view.borrow()))
+            .collect()
+    }
+
+    fn views(&self) -> MutexGuard<'_, HashMap<String, watch::Receiver<Arc<View>>>> {
+        self.views.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where events are handed in. They are recorded in order, beside the path that reports them.
+#[derive(Clone)]
+pub struct Events(mpsc::Sender<Recording>);
+
+struct Recording {
+    object: ObjectReference,
+    kind: EventType,
+    reason: &'static str,
+    message: String,
+}
+
+impl Events {
+    pub fn record(
+        &self,
+        object: ObjectReference,
+        kind: EventType,
+        reason: &'static str,
+        message: String,
+    ) {
+        if self
+            .0
+            .try_send(Recording {
+                object,
+                kind,
+                reason,
+                message,
+            })
+            .is_err()
+        {
+            tracing::debug!(reason, "event was dropped: too many wait");
+        }
+    }
+}
+
+/// The task that records events.
+pub struct EventTask {
+    waiting: mpsc::Receiver<Recording>,
+    recorder: Recorder,
+}
+
+impl EventTask {
+    pub async fn run(mut self) {
+        while let Some(Recording {
+            object,
+            kind,
+            reason,
+            message,
+        }) = self.waiting.recv().await
+        {
+            self.recorder.event(&object, kind, reason, &message).await;
+        }
+    }
+}
+
+fn events(client: Client) -> (Events, EventTask) {
+    let (send, waiting) = mpsc::channel(EVENTS);
+    (
+        Events(send),
+        EventTask {
+            waiting,
+            recorder: Recorder::new(client, "kubelet"),
+        },
+    )
+}

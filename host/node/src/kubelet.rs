@@ -1,0 +1,157 @@
+//! The kubelet's HTTP API as a service: what the API server asks a node for.
+//!
+//! `GET /containerLogs/{namespace}/{pod}/{container}`, `GET /pods`, `GET /healthz`. Errors are
+//! plain text in the kubelet's words, because `kubectl` shows them as they are.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context as TaskContext, Poll},
+};
+
+use eyot_http::{Request, Response, from_stream, json, text};
+use http::{Method, StatusCode, header::CONTENT_TYPE};
+use jiff::Timestamp;
+use serde_json::json;
+use tower::Service;
+
+use crate::{
+    context::{Context, View},
+    log::{Log, Options, Reader},
+    pod::{Life, Unit},
+};
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Kubelet {
+    context: Arc<Context>,
+}
+
+impl Kubelet {
+    pub(crate) fn new(context: Arc<Context>) -> Self {
+        Self { context }
+    }
+
+    async fn answer(self, request: Request) -> Response {
+        let path = request.uri().path().trim_matches('/').to_owned();
+        let parts: Vec<&str> = path.split('/').collect();
+        if request.method() != Method::GET {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is served here\n");
+        }
+        match parts.as_slice() {
+            ["healthz"] => text(StatusCode::OK, "ok"),
+            ["pods"] => self.pods(),
+            ["containerLogs", namespace, pod, container] => {
+                let query = request.uri().query().unwrap_or_default();
+                match self.logs(namespace, pod, container, query) {
+                    Ok(reader) => stream(reader),
+                    Err((status, message)) => text(status, message + "\n"),
+                }
+            }
+            ["containerLogs", _, _] => text(StatusCode::BAD_REQUEST, "Missing container name.\n"),
+            _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
+        }
+    }
+
+    fn pods(&self) -> Response {
+        let views = self.context.all();
+        let items: Vec<_> = views.iter().map(|view| &view.object).collect();
+        json(
+            StatusCode::OK,
+            &json!({ "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items }),
+        )
+    }
+
+    fn logs(
+        &self,
+        namespace: &str,
+        pod: &str,
+        container: &str,
+        query: &str,
+    ) -> Result<Reader, (StatusCode, String)> {
+        let options = Options::parse(query, Timestamp::now())
+            .map_err(|error| (StatusCode::UNPROCESSABLE_ENTITY, error.to_string()))?;
+        let view = self
+            .context
+            .find(namespace, pod)
+            .ok_or_else(|| (StatusCode::NOT_FOUND, format!("pod \"{pod}\" not found")))?;
+        let unit = view
+            .state
+            .units
+            .iter()
+            .find(|unit| unit.name == container)
+            .ok_or_else(|| {
+                let message = format!("container \"{container}\" not found in pod \"{pod}\"");
+                (StatusCode::NOT_FOUND, message)
+            })?;
+        let log = self
+            .log(&view, unit, options.previous)
+            .map_err(|message| (StatusCode::BAD_REQUEST, message))?;
+        Reader::open(log, options).map_err(|error| {
+            let message = format!("failed to open log of container \"{container}\": {error}");
+            (StatusCode::INTERNAL_SERVER_ERROR, message)
+        })
+    }
+
+    /// The log of the attempt that is meant, or why there is none.
+    fn log(&self, view: &View, unit: &Unit, previous: bool) -> Result<Arc<Log>, String> {
+        let (container, pod) = (&unit.name, &view.reference.name);
+        let find = |attempt: u32| self.context.logs.find(&view.reference, container, attempt);
+        let earlier = || find(unit.restarts.checked_sub(1)?);
+        if previous {
+            let found = match unit.life {
+                _ if unit.last.is_none() => None,
+                Life::BackingOff { .. } => find(unit.restarts),
+                _ => earlier(),
+            };
+            return found.ok_or_else(|| {
+                format!("previous terminated container \"{container}\" in pod \"{pod}\" not found")
+            });
+        }
+        let begun = unit.last.is_some() || unit.running().is_some() || unit.ended().is_some();
+        if begun && let Some(log) = find(unit.restarts).or_else(earlier) {
+            return Ok(log);
+        }
+        let waits = |why: &str| {
+            Err(format!(
+                "container \"{container}\" in pod \"{pod}\" is waiting to start: {why}"
+            ))
+        };
+        match &unit.life {
+            Life::Creating { shown: Some(why) } | Life::Blocked { why, .. } => match why.reason {
+                "ErrImagePull" => waits("image can't be pulled"),
+                "ImagePullBackOff" => waits("trying and failing to pull image"),
+                reason => waits(reason),
+            },
+            Life::Waiting if view.state.inits().next().is_some() => waits("PodInitializing"),
+            Life::Waiting | Life::Creating { shown: None } => waits("ContainerCreating"),
+            _ => Err(format!(
+                "container \"{container}\" in pod \"{pod}\" is not available"
+            )),
+        }
+    }
+}
+
+fn stream(reader: Reader) -> Response {
+    let mut response = Response::new(from_stream(reader.into_stream()));
+    let plain = http::HeaderValue::from_static("text/plain");
+    response.headers_mut().insert(CONTENT_TYPE, plain);
+    response
+}
+
+impl Service<Request> for Kubelet {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let kubelet = self.clone();
+        Box::pin(async move { Ok(kubelet.answer(request).await) })
+    }
+}

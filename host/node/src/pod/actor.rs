@@ -1,0 +1,560 @@
+//! The task of one pod: it feeds the state machine and performs what that answers.
+//!
+//! Everything slow runs in tasks that post their outcome back, so the actor always takes the next
+//! event at once. It ends when the machine says so: the object is gone, or the host stops.
+
+use std::{sync::Arc, time::Duration};
+
+use eyot_client::EventType;
+use eyot_runtime::{Container, Exit, PodRef, Signal};
+use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use tokio::{
+    sync::{mpsc, watch},
+    task::{AbortHandle, JoinHandle, JoinSet},
+    time::{Instant, sleep, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    adopt::adopt,
+    prepare::{self, NotPrepared, Prepared},
+    probe, report,
+    start::{self, Attempt, Started},
+    state::{Effect, Event, PodState, Stage, Why},
+    status,
+    unit::{Failure, Kill, Life, Now},
+};
+use crate::{
+    context::{Context, View},
+    volumes::Places,
+};
+
+/// What the containers get to end when the host stops; less if their own grace is shorter.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(3);
+/// Pause before the sandbox or the object is tried to be removed again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Outcomes of tasks that wait to be taken. Each container has a few tasks at most.
+const MAILBOX: usize = 64;
+
+/// The dispatcher's end of an actor.
+pub struct Handle {
+    object: watch::Sender<Option<Arc<Pod>>>,
+    pub task: JoinHandle<()>,
+}
+
+impl Handle {
+    /// The object as it is now; `None` once it is gone.
+    pub fn update(&self, object: Option<Arc<Pod>>) {
+        self.object.send_replace(object);
+    }
+}
+
+/// What tasks post back.
+pub(super) enum Message {
+    Event(Event),
+    Prepared(Box<Result<Prepared, NotPrepared>>),
+    Started {
+        unit: usize,
+        outcome: Box<Result<Started, Failure>>,
+    },
+    Exited {
+        unit: usize,
+        exit: Exit,
+    },
+    Written(bool),
+}
+
+/// What belongs to a unit beside its state.
+#[derive(Default)]
+struct Hands {
+    container: Option<Arc<dyn Container>>,
+    cancel: CancellationToken,
+    probes: Option<AbortHandle>,
+}
+
+pub struct Actor {
+    context: Arc<Context>,
+    reference: PodRef,
+    pod: Arc<Pod>,
+    state: PodState,
+    hands: Vec<Hands>,
+    prepared: Option<Prepared>,
+    places: Arc<Places>,
+    preparing: Option<JoinHandle<()>>,
+    prepare_cancel: CancellationToken,
+    cleanups: Vec<JoinHandle<()>>,
+    object: watch::Receiver<Option<Arc<Pod>>>,
+    inbox: mpsc::Receiver<Message>,
+    post: mpsc::Sender<Message>,
+    view: watch::Sender<Arc<View>>,
+    reporter: report::Reporter,
+    place: status::Place,
+    /// The object is to be deleted as soon as its last status is written.
+    delete: bool,
+    tasks: JoinSet<()>,
+    stop: CancellationToken,
+}
+
+impl Actor {
+    /// Take on `pod`; `stop` ends its containers but leaves the object as it is.
+    pub fn spawn(context: Arc<Context>, pod: Arc<Pod>, stop: CancellationToken) -> Handle {
+        let now = Now::get();
+        let meta = &pod.metadata;
+        let reference = PodRef {
+            namespace: meta.namespace.clone().unwrap_or_default(),
+            name: meta.name.clone().unwrap_or_default(),
+            uid: meta.uid.clone().unwrap_or_default(),
+        };
+        let state = adopt(&pod, now);
+        let known = pod.status.as_ref();
+        let place = status::Place {
+            host: context.address,
+            // A pod that has ended keeps the address that it had.
+            pod: known.and_then(|s| s.pod_ip.as_ref()?.parse().ok()),
+            start: known
+                .and_then(|s| s.start_time.as_ref())
+                .map_or(now.wall, |time| time.0),
+        };
+        let view = View {
+            reference: reference.clone(),
+            object: Arc::clone(&pod),
+            state: state.clone(),
+        };
+        let (view, shown) = watch::channel(Arc::new(view));
+        context.show(&reference.uid, shown);
+        let (object, updates) = watch::channel(Some(Arc::clone(&pod)));
+        let (post, inbox) = mpsc::channel(MAILBOX);
+        let actor = Self {
+            hands: state.units.iter().map(|_| Hands::default()).collect(),
+            reporter: report::Reporter::new(pod.status.clone()),
+            context,
+            reference,
+            pod,
+            state,
+            prepared: None,
+            places: Arc::default(),
+            preparing: None,
+            prepare_cancel: CancellationToken::new(),
+            cleanups: Vec::new(),
+            object: updates,
+            inbox,
+            post,
+            view,
+            place,
+            delete: false,
+            tasks: JoinSet::new(),
+            stop,
+        };
+        Handle {
+            object,
+            task: tokio::spawn(actor.run()),
+        }
+    }
+
+    async fn run(mut self) {
+        let (state, effects) = match deletion(&self.pod) {
+            Some(grace) => self
+                .state
+                .clone()
+                .step(Event::DeleteAsked { grace }, Now::get()),
+            None => self.state.clone().begin(Now::get()),
+        };
+        self.became(state, effects);
+        let mut stopping = false;
+        while self.state.stage != Stage::Gone {
+            self.report();
+            let wake = [self.state.next_tick(), self.reporter.due()]
+                .into_iter()
+                .flatten()
+                .min();
+            let event = tokio::select! {
+                Some(message) = self.inbox.recv() => self.receive(message),
+                changed = self.object.changed() => self.object_changed(changed.is_ok()),
+                () = self.stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    let grace = SHUTDOWN_GRACE.min(self.state.grace);
+                    Some(Event::Shutdown { grace })
+                }
+                () = until(wake) => Some(Event::Tick),
+            };
+            if let Some(event) = event {
+                self.step(event);
+            }
+            // What has piled up meanwhile is taken before anything is reported.
+            while let Ok(message) = self.inbox.try_recv() {
+                if let Some(event) = self.receive(message) {
+                    self.step(event);
+                }
+            }
+        }
+        self.leave(stopping).await;
+    }
+
+    fn step(&mut self, event: Event) {
+        let (state, effects) = self.state.clone().step(event, Now::get());
+        self.became(state, effects);
+    }
+
+    fn became(&mut self, state: PodState, effects: Vec<Effect>) {
+        self.state = state;
+        for effect in effects {
+            self.perform(effect);
+        }
+        let view = View {
+            reference: self.reference.clone(),
+            object: Arc::clone(&self.pod),
+            state: self.state.clone(),
+        };
+        self.view.send_replace(Arc::new(view));
+    }
+
+    fn object_changed(&mut self, alive: bool) -> Option<Event> {
+        let object = self.object.borrow_and_update().clone();
+        // The dispatcher only goes away when the host stops.
+        let Some(object) = object.filter(|_| alive) else {
+            return Some(if alive {
+                Event::Vanished
+            } else {
+                Event::Shutdown {
+                    grace: SHUTDOWN_GRACE,
+                }
+            });
+        };
+        let before = deletion(&self.pod);
+        let asked = deletion(&object);
+        self.pod = object;
+        match asked {
+            Some(grace) if before != asked => Some(Event::DeleteAsked { grace }),
+            // Readiness gates may have opened: look at the status again.
+            _ => None,
+        }
+    }
+
+    fn receive(&mut self, message: Message) -> Option<Event> {
+        match message {
+            Message::Event(event) => Some(event),
+            Message::Prepared(outcome) => self.prepared(*outcome),
+            Message::Started { unit, outcome } => Some(self.started(unit, *outcome)),
+            Message::Exited { unit, exit } => Some(Event::Exited { unit, exit }),
+            Message::Written(success) => {
+                self.reporter.done(success, Instant::now());
+                None
+            }
+        }
+    }
+
+    fn prepared(&mut self, outcome: Result<Prepared, NotPrepared>) -> Option<Event> {
+        match outcome {
+            Ok(mut prepared) => {
+                let address = prepare::pod_address(&prepared.sandbox, self.context.address);
+                self.place.pod = Some(address);
+                self.places = Arc::new(std::mem::take(&mut prepared.places));
+                self.prepared = Some(prepared);
+                Some(Event::Prepared)
+            }
+            Err(NotPrepared::Containers(failures)) => Some(Event::PrepareFailed(failures)),
+            Err(NotPrepared::Pod { reason, message }) => {
+                self.record(None, EventType::Warning, reason, message);
+                Some(Event::PrepareFailed(Vec::new()))
+            }
+            Err(NotPrepared::Cancelled) => None,
+        }
+    }
+
+    fn started(&mut self, unit: usize, outcome: Result<Started, Failure>) -> Event {
+        let Started {
+            container,
+            id,
+            image_id,
+            log,
+        } = match outcome {
+            Ok(started) => started,
+            Err(failure) => return Event::StartFailed { unit, failure },
+        };
+        let (context, post, waited) = (
+            Arc::clone(&self.context),
+            self.post.clone(),
+            Arc::clone(&container),
+        );
+        self.tasks.spawn(async move {
+            let exit = waited.wait().await;
+            context.logs.close(&log);
+            let _ = post.send(Message::Exited { unit, exit }).await;
+        });
+        let name = &self.state.units[unit].name;
+        let image = &self.state.units[unit].image;
+        let said = [
+            (
+                "Pulled",
+                format!("Container image \"{image}\" already present on machine"),
+            ),
+            ("Created", format!("Created container: {name}")),
+            ("Started", format!("Started container {name}")),
+        ];
+        for (reason, message) in said {
+            self.record(Some(unit), EventType::Normal, reason, message);
+        }
+        self.hands[unit].container = Some(container);
+        self.watch_health(unit);
+        Event::Started { unit, id, image_id }
+    }
+
+    fn watch_health(&mut self, unit: usize) {
+        let Some(container) = prepare::containers(&self.pod).nth(unit) else {
+            return;
+        };
+        let Some(host) = self.place.pod else { return };
+        let watched = probe::Watched {
+            unit,
+            attempt: self.state.units[unit].restarts,
+            host,
+            grace: self.state.grace,
+            object: self.object_reference(Some(unit)),
+            events: self.context.events.clone(),
+            post: self.post.clone(),
+        };
+        if let Some(probing) = probe::watch(container.clone(), watched) {
+            self.hands[unit].probes = Some(self.tasks.spawn(probing));
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Prepare => self.prepare(),
+            Effect::Start { unit } => self.start(unit),
+            Effect::Cancel { unit } => self.hands[unit].cancel.cancel(),
+            Effect::Signal { unit, signal } => self.signal(unit, signal),
+            Effect::Clean { unit } => self.clean(unit),
+            Effect::Release => self.release(),
+            Effect::Delete => self.delete = true,
+            Effect::Record {
+                unit,
+                kind,
+                reason,
+                message,
+            } => {
+                self.record(unit, kind, reason, message);
+            }
+        }
+    }
+
+    fn prepare(&mut self) {
+        let (context, pod, reference) = (
+            Arc::clone(&self.context),
+            Arc::clone(&self.pod),
+            self.reference.clone(),
+        );
+        let (post, cancel) = (self.post.clone(), self.prepare_cancel.clone());
+        // Not in the set of tasks: it must not be cut off while it is given an address.
+        self.preparing = Some(tokio::spawn(async move {
+            let outcome = prepare::prepare(&context, &pod, &reference, &cancel).await;
+            let _ = post.send(Message::Prepared(Box::new(outcome))).await;
+        }));
+    }
+
+    fn start(&mut self, unit: usize) {
+        let cancel = CancellationToken::new();
+        self.hands[unit].cancel = cancel.clone();
+        // A start always follows a successful preparation.
+        let Some(prepared) = &mut self.prepared else {
+            return;
+        };
+        let attempt = Attempt {
+            pod: Arc::clone(&self.pod),
+            reference: self.reference.clone(),
+            index: unit,
+            number: self.state.units[unit].restarts,
+            image: prepared.images.remove(&unit),
+            sandbox: prepared.sandbox.clone(),
+            places: Arc::clone(&self.places),
+            facts: prepared.facts.clone(),
+            cancel,
+        };
+        let (context, post) = (Arc::clone(&self.context), self.post.clone());
+        self.tasks.spawn(async move {
+            let outcome = Box::new(start::start(&context, attempt).await);
+            let _ = post.send(Message::Started { unit, outcome }).await;
+        });
+    }
+
+    fn signal(&mut self, unit: usize, signal: Signal) {
+        let Some(container) = self.hands[unit].container.clone() else {
+            return;
+        };
+        let pod = self.reference.clone();
+        self.tasks.spawn(async move {
+            if let Err(error) = container.signal(signal).await {
+                tracing::warn!(%pod, container = container.id(), ?signal, %error, "signal failed");
+            }
+        });
+    }
+
+    fn clean(&mut self, unit: usize) {
+        if let Some(probes) = self.hands[unit].probes.take() {
+            probes.abort();
+        }
+        let Some(container) = self.hands[unit].container.take() else {
+            return;
+        };
+        let pod = self.reference.clone();
+        self.cleanups.retain(|cleanup| !cleanup.is_finished());
+        self.cleanups.push(tokio::spawn(async move {
+            if let Err(error) = container.remove().await {
+                tracing::warn!(%pod, container = container.id(), %error, "remains were not removed");
+            }
+        }));
+    }
+
+    fn release(&mut self) {
+        self.prepare_cancel.cancel();
+        let (preparing, cleanups) = (self.preparing.take(), std::mem::take(&mut self.cleanups));
+        let (context, pod, post) = (
+            Arc::clone(&self.context),
+            self.reference.clone(),
+            self.post.clone(),
+        );
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            for task in preparing.into_iter().chain(cleanups) {
+                let _ = task.await;
+            }
+            while let Err(error) = context.network.detach(&pod).await {
+                tracing::warn!(%pod, %error, "the pod's network was not given back");
+                if stop.is_cancelled() {
+                    break;
+                }
+                sleep(AGAIN).await;
+            }
+            let _ = post.send(Message::Event(Event::Released)).await;
+        });
+    }
+
+    /// Write the status if it changed; delete the object once that is done.
+    fn report(&mut self) {
+        // What a host that stops does to its containers is no news about the pod: it carries on
+        // from what was written before. And of an object that is gone there is nothing to say.
+        let silent = match self.state.stage {
+            Stage::Stopping { why, .. } | Stage::Releasing { why } => {
+                matches!(why, Why::Shutdown | Why::Vanished)
+            }
+            Stage::Gone => true,
+            _ => false,
+        };
+        if silent {
+            return;
+        }
+        let now = Now::get();
+        let before = self.reporter.latest();
+        let status = status::status(&self.state, &self.pod, self.place, before, now.wall);
+        self.reporter
+            .want(status, !is_under_way(&self.state), now.mono);
+        if let Some(status) = self.reporter.take(now.mono) {
+            let (client, pod, post) = (
+                self.context.client.clone(),
+                self.reference.clone(),
+                self.post.clone(),
+            );
+            self.tasks.spawn(async move {
+                let success = report::write(&client, &pod, &status).await;
+                let _ = post.send(Message::Written(success)).await;
+            });
+        }
+        if self.delete && self.reporter.is_idle() {
+            self.delete = false;
+            let (client, pod, post) = (
+                self.context.client.clone(),
+                self.reference.clone(),
+                self.post.clone(),
+            );
+            self.tasks.spawn(async move {
+                while !report::delete(&client, &pod).await {
+                    sleep(AGAIN).await;
+                }
+                let _ = post.send(Message::Event(Event::Deleted)).await;
+            });
+        }
+    }
+
+    fn record(&self, unit: Option<usize>, kind: EventType, reason: &'static str, message: String) {
+        tracing::debug!(pod = %self.reference, reason, message, "pod event");
+        self.context
+            .events
+            .record(self.object_reference(unit), kind, reason, message);
+    }
+
+    fn object_reference(&self, unit: Option<usize>) -> ObjectReference {
+        let inits = self.state.inits().count();
+        let field_path = unit.map(|index| {
+            let list = if index < inits {
+                "initContainers"
+            } else {
+                "containers"
+            };
+            format!("spec.{list}{{{}}}", self.state.units[index].name)
+        });
+        ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Pod".to_owned()),
+            namespace: Some(self.reference.namespace.clone()),
+            name: Some(self.reference.name.clone()),
+            uid: Some(self.reference.uid.clone()),
+            resource_version: self.pod.metadata.resource_version.clone(),
+            field_path,
+        }
+    }
+
+    /// Remove what is left of the pod on this machine, unless it is to carry on later.
+    async fn leave(mut self, stopping: bool) {
+        for cleanup in std::mem::take(&mut self.cleanups) {
+            let _ = cleanup.await;
+        }
+        self.context.hide(&self.reference.uid);
+        if stopping {
+            return;
+        }
+        let (context, pod) = (Arc::clone(&self.context), self.reference.clone());
+        let removed = tokio::task::spawn_blocking(move || {
+            if let Err(error) = context.logs.remove(&pod) {
+                tracing::warn!(%pod, %error, "logs were not removed");
+            }
+            match std::fs::remove_dir_all(context.pods_dir.join(&pod.uid)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::warn!(%pod, %error, "volumes were not removed");
+                }
+                _ => {}
+            }
+        });
+        let _ = removed.await;
+    }
+}
+
+/// The grace that a deletion asks for.
+fn deletion(pod: &Pod) -> Option<Duration> {
+    pod.metadata.deletion_timestamp.as_ref()?;
+    let seconds = pod.metadata.deletion_grace_period_seconds.unwrap_or(0);
+    Some(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
+}
+
+/// Whether the status will change by itself in a moment.
+fn is_under_way(state: &PodState) -> bool {
+    match state.stage {
+        Stage::Preparing { until, .. } => until.is_none(),
+        Stage::Active => state
+            .units
+            .iter()
+            .any(|unit| matches!(unit.life, Life::Creating { .. })),
+        Stage::Stopping { .. } => state
+            .units
+            .iter()
+            .any(|unit| unit.running().is_some_and(|r| r.kill == Kill::Forced)),
+        Stage::Releasing { .. } => true,
+        _ => false,
+    }
+}
+
+async fn until(wake: Option<Instant>) {
+    match wake {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,172 @@
+//! Taking on a pod: its specification and what an earlier life of this host wrote about it become
+//! the first [`PodState`].
+//!
+//! The runtimes were swept before, so nothing runs. A container that was running counts as ended
+//! with 137 and is restarted or not by its policy; counts go on from where they were.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Container, ContainerState, ContainerStatus, Pod, PodSpec};
+
+use super::{
+    state::{PodState, Stage},
+    unit::{Ended, Life, Now, RestartPolicy, Role, Unit},
+};
+
+/// Grace of a pod that does not say any.
+const DEFAULT_GRACE: i64 = 30;
+
+/// The state from which this node carries on with `pod`.
+pub fn adopt(pod: &Pod, now: Now) -> PodState {
+    let empty = PodSpec::default();
+    let spec = pod.spec.as_ref().unwrap_or(&empty);
+    let status = pod.status.as_ref();
+    let phase = status.and_then(|s| s.phase.as_deref()).unwrap_or_default();
+    let done = matches!(phase, "Succeeded" | "Failed");
+    let policy = restart_policy(spec.restart_policy.as_deref());
+    let known = |name: &str| {
+        let all = status.into_iter().flat_map(|s| {
+            s.container_statuses
+                .iter()
+                .flatten()
+                .chain(s.init_container_statuses.iter().flatten())
+        });
+        all.into_iter().find(|status| status.name == name)
+    };
+    let inits = spec.init_containers.iter().flatten().map(|container| {
+        let sidecar = container.restart_policy.as_deref() == Some("Always");
+        let role = if sidecar { Role::Sidecar } else { Role::Init };
+        (container, role)
+    });
+    let mains = spec
+        .containers
+        .iter()
+        .map(|container| (container, Role::Main));
+    let units = inits.chain(mains).map(|(container, role)| {
+        let policy = match role {
+            Role::Sidecar => RestartPolicy::Always,
+            // An init container that succeeded is never run again.
+            Role::Init if policy == RestartPolicy::Always => RestartPolicy::OnFailure,
+            _ => policy,
+        };
+        unit(container, role, policy, known(&container.name), done)
+    });
+    let started = status
+        .and_then(|s| s.start_time.as_ref())
+        .map_or(now.wall, |time| time.0);
+    let deadline = spec.active_deadline_seconds.map(|seconds| {
+        let run = now.wall.duration_since(started);
+        let left = seconds.saturating_sub(run.as_secs().max(0));
+        now.mono + Duration::from_secs(u64::try_from(left).unwrap_or(0))
+    });
+    let grace = spec
+        .termination_grace_period_seconds
+        .unwrap_or(DEFAULT_GRACE);
+    PodState {
+        stage: if done {
+            Stage::Done
+        } else {
+            Stage::Preparing {
+                tries: 0,
+                until: None,
+            }
+        },
+        units: units.collect(),
+        id: pod_id(pod),
+        sandboxed: false,
+        grace: Duration::from_secs(u64::try_from(grace).unwrap_or(0)),
+        deadline,
+        deadline_exceeded: status.and_then(|s| s.reason.as_deref()) == Some("DeadlineExceeded"),
+    }
+}
+
+/// `name_namespace(uid)`.
+fn pod_id(pod: &Pod) -> String {
+    let meta = &pod.metadata;
+    format!(
+        "{}_{}({})",
+        meta.name.as_deref().unwrap_or_default(),
+        meta.namespace.as_deref().unwrap_or_default(),
+        meta.uid.as_deref().unwrap_or_default()
+    )
+}
+
+fn restart_policy(written: Option<&str>) -> RestartPolicy {
+    match written {
+        Some("Never") => RestartPolicy::Never,
+        Some("OnFailure") => RestartPolicy::OnFailure,
+        _ => RestartPolicy::Always,
+    }
+}
+
+fn unit(
+    container: &Container,
+    role: Role,
+    policy: RestartPolicy,
+    known: Option<&ContainerStatus>,
+    done: bool,
+) -> Unit {
+    let image = container.image.as_deref().unwrap_or_default();
+    let mut unit = Unit::new(&container.name, role, image, policy);
+    unit.has_startup_probe = container.startup_probe.is_some();
+    unit.has_readiness_probe = container.readiness_probe.is_some();
+    let Some(known) = known else { return unit };
+    unit.restarts = u32::try_from(known.restart_count).unwrap_or(0);
+    unit.image_id = known.image_id.clone();
+    unit.last = known.last_state.as_ref().and_then(ended);
+    let begun = match known.state.as_ref() {
+        Some(state) if state.running.is_some() => Some(lost(known)),
+        Some(state) => ended(state),
+        None => None,
+    };
+    match begun {
+        Some(end) => {
+            let again = !done
+                && match policy {
+                    RestartPolicy::Always => true,
+                    RestartPolicy::OnFailure => end.code != 0,
+                    RestartPolicy::Never => false,
+                };
+            if again {
+                unit.restarts = unit.restarts.saturating_add(1);
+                unit.last = Some(end);
+            } else {
+                unit.life = Life::Ended(end);
+            }
+        }
+        // It waited to be restarted: the number it waited with was used.
+        None if unit.last.is_some() && !done => unit.restarts = unit.restarts.saturating_add(1),
+        None => {}
+    }
+    unit
+}
+
+fn ended(state: &ContainerState) -> Option<Ended> {
+    let terminated = state.terminated.as_ref()?;
+    Some(Ended {
+        code: terminated.exit_code,
+        reason: terminated.reason.clone().unwrap_or_default(),
+        message: terminated.message.clone().unwrap_or_default(),
+        started: terminated.started_at.as_ref().map(|time| time.0),
+        finished: terminated.finished_at.as_ref().map(|time| time.0),
+        id: terminated.container_id.clone().unwrap_or_default(),
+    })
+}
+
+/// What becomes of a container that ran when the host ended.
+fn lost(known: &ContainerStatus) -> Ended {
+    let running = known
+        .state
+        .as_ref()
+        .and_then(|state| state.running.as_ref());
+    Ended {
+        code: 137,
+        reason: "ContainerStatusUnknown".to_owned(),
+        message: "The node stopped while the container was running".to_owned(),
+        started: running
+            .and_then(|running| running.started_at.as_ref())
+            .map(|time| time.0),
+        finished: None,
+        id: known.container_id.clone().unwrap_or_default(),
+    }
+}

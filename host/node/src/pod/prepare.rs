@@ -1,0 +1,193 @@
+//! What a pod needs before any of its containers starts: its images, its sandbox, its volumes.
+//!
+//! All images are found first, because only they tell whether the pod needs a network namespace.
+//! So a container whose image is missing keeps the others of its pod from starting; Kubernetes
+//! would start them. Asking again after a failure is harmless: every part is idempotent.
+
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
+
+use eyot_runtime::{Image, ImageError, PodRef, Sandbox};
+use futures::future::join_all;
+use k8s_openapi::api::core::v1::{Container, Pod};
+use tokio_util::sync::CancellationToken;
+
+use super::unit::{Failure, FailureKind};
+use crate::{context::Context, env::Facts, fetch, volumes};
+
+/// A pod whose containers can start.
+pub struct Prepared {
+    pub sandbox: Sandbox,
+    pub places: volumes::Places,
+    /// For the first start of each container.
+    pub images: HashMap<usize, Image>,
+    pub facts: Facts,
+}
+
+/// Why it cannot yet.
+#[derive(Debug)]
+pub enum NotPrepared {
+    /// Some containers cannot start.
+    Containers(Vec<(usize, Failure)>),
+    /// The pod as a whole cannot; reason and message of the event that says so.
+    Pod {
+        reason: &'static str,
+        message: String,
+    },
+    /// It is no longer wanted.
+    Cancelled,
+}
+
+/// The containers of a pod in the order of its units.
+pub fn containers(pod: &Pod) -> impl Iterator<Item = &Container> {
+    let spec = pod.spec.as_ref();
+    let inits = spec
+        .into_iter()
+        .flat_map(|spec| spec.init_containers.iter().flatten());
+    inits.chain(spec.into_iter().flat_map(|spec| spec.containers.iter()))
+}
+
+pub async fn prepare(
+    context: &Context,
+    pod: &Pod,
+    reference: &PodRef,
+    cancel: &CancellationToken,
+) -> Result<Prepared, NotPrepared> {
+    let found = tokio::select! {
+        found = images(context, pod) => found?,
+        () = cancel.cancelled() => return Err(NotPrepared::Cancelled),
+    };
+    let runtimes = found
+        .values()
+        .filter_map(|image| context.runtime(&image.content));
+    let netns = runtimes
+        .into_iter()
+        .any(|(_, runtime)| runtime.needs_netns());
+    let sandbox = sandbox(context, pod, reference, netns).await?;
+    let facts = Facts {
+        host_ip: context.address.to_string(),
+        pod_ip: pod_address(&sandbox, context.address).to_string(),
+        node_cpu_millis: u64::from(context.capacity.cpus) * 1000,
+        node_memory: context.capacity.memory,
+    };
+    let places = tokio::select! {
+        places = volumes(context, pod, reference, &facts) => places?,
+        () = cancel.cancelled() => return Err(NotPrepared::Cancelled),
+    };
+    Ok(Prepared {
+        sandbox,
+        places,
+        images: found,
+        facts,
+    })
+}
+
+/// The address at which the pod is reached.
+pub fn pod_address(sandbox: &Sandbox, host: IpAddr) -> IpAddr {
+    sandbox.ip.unwrap_or(host)
+}
+
+/// Find the image of one container; the failure is in the words of Kubernetes.
+pub async fn image(context: &Context, container: &Container) -> Result<Image, Failure> {
+    let name = container.image.as_deref().unwrap_or_default();
+    let never = container.image_pull_policy.as_deref() == Some("Never");
+    let fails = |reason, message| Failure {
+        kind: FailureKind::Image,
+        reason,
+        message,
+    };
+    context
+        .images
+        .resolve(name)
+        .await
+        .map_err(|error| match error {
+            ImageError::Reference { .. } => fails("InvalidImageName", error.to_string()),
+            ImageError::NotFound { .. } if never => {
+                let message =
+                    format!("Container image \"{name}\" is not present with pull policy of Never");
+                fails("ErrImageNeverPull", message)
+            }
+            ImageError::NotFound { .. } | ImageError::Io { .. } => {
+                fails("ErrImagePull", error.to_string())
+            }
+            ImageError::Damaged { .. } => fails("InvalidImage", error.to_string()),
+        })
+}
+
+async fn images(context: &Context, pod: &Pod) -> Result<HashMap<usize, Image>, NotPrepared> {
+    let wanted = containers(pod).map(|container| image(context, container));
+    let (mut found, mut failed) = (HashMap::new(), Vec::new());
+    for (index, result) in join_all(wanted).await.into_iter().enumerate() {
+        match result {
+            Ok(image) => drop(found.insert(index, image)),
+            Err(failure) => failed.push((index, failure)),
+        }
+    }
+    if failed.is_empty() {
+        Ok(found)
+    } else {
+        Err(NotPrepared::Containers(failed))
+    }
+}
+
+async fn sandbox(
+    context: &Context,
+    pod: &Pod,
+    reference: &PodRef,
+    netns: bool,
+) -> Result<Sandbox, NotPrepared> {
+    let spec = pod.spec.as_ref();
+    if spec.is_some_and(|spec| spec.host_network == Some(true)) {
+        return Ok(Sandbox {
+            ip: None,
+            netns: None,
+            hostname: context.name.clone(),
+        });
+    }
+    let mut sandbox = context
+        .network
+        .attach(reference, netns)
+        .await
+        .map_err(|error| {
+            let message = format!("Failed to create pod sandbox: {error}");
+            NotPrepared::Pod {
+                reason: "FailedCreatePodSandBox",
+                message,
+            }
+        })?;
+    let named = spec
+        .and_then(|spec| spec.hostname.clone())
+        .filter(|name| !name.is_empty());
+    sandbox.hostname = named.unwrap_or_else(|| reference.name.clone());
+    Ok(sandbox)
+}
+
+async fn volumes(
+    context: &Context,
+    pod: &Pod,
+    reference: &PodRef,
+    facts: &Facts,
+) -> Result<volumes::Places, NotPrepared> {
+    let none = pod
+        .spec
+        .as_ref()
+        .is_none_or(|s| s.volumes.as_ref().is_none_or(Vec::is_empty));
+    if none {
+        return Ok(volumes::Places::new());
+    }
+    let fails = |message: String| NotPrepared::Pod {
+        reason: "FailedMount",
+        message,
+    };
+    let (maps, secrets) = volumes::sources(pod);
+    let sources = fetch::sources(&context.client, &reference.namespace, maps, secrets)
+        .await
+        .map_err(|error| fails(format!("ConfigMaps and Secrets cannot be read: {error}")))?;
+    let directory = context.pods_dir.join(&reference.uid).join("volumes");
+    let (pod, facts) = (Arc::new(pod.clone()), facts.clone());
+    let set_up =
+        tokio::task::spawn_blocking(move || volumes::set_up(&pod, &directory, &sources, &facts));
+    match set_up.await {
+        Ok(result) => result.map_err(|error| fails(error.to_string())),
+        Err(error) => Err(fails(error.to_string())),
+    }
+}

@@ -1,0 +1,243 @@
+//! Bringing up one attempt of one container.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use eyot_runtime::{ContainerError, ContainerSpec, Image, ImageContent, PodRef, Runtime, Sandbox};
+use k8s_openapi::api::core::v1::{Container, Pod};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    prepare,
+    unit::{Failure, FailureKind},
+};
+use crate::{context::Context, env, fetch, log::Log, quantity, volumes};
+
+/// What one attempt is made of.
+pub struct Attempt {
+    pub pod: Arc<Pod>,
+    pub reference: PodRef,
+    /// Index of the container in the pod; see [`prepare::containers`].
+    pub index: usize,
+    pub number: u32,
+    /// If it was found a moment ago.
+    pub image: Option<Image>,
+    pub sandbox: Sandbox,
+    pub places: Arc<volumes::Places>,
+    pub facts: env::Facts,
+    pub cancel: CancellationToken,
+}
+
+/// A container that runs.
+pub struct Started {
+    pub container: Arc<dyn eyot_runtime::Container>,
+    /// With the scheme of its runtime.
+    pub id: String,
+    pub image_id: String,
+    pub log: Arc<Log>,
+}
+
+/// Bring the container up. Everything before the runtime's own start is given up when the attempt
+/// is cancelled; a runtime that has begun is waited for, so that nothing is left without an owner.
+pub async fn start(context: &Context, attempt: Attempt) -> Result<Started, Failure> {
+    let pod = Arc::clone(&attempt.pod);
+    let Some(container) = prepare::containers(&pod).nth(attempt.index) else {
+        return Err(config(format!(
+            "the pod has no container number {}",
+            attempt.index
+        )));
+    };
+    let cancel = attempt.cancel.clone();
+    let (scheme, runtime, spec, log) = tokio::select! {
+        ready = make_ready(context, container, attempt) => ready?,
+        () = cancel.cancelled() => return Err(Failure {
+            kind: FailureKind::Cancelled,
+            reason: "ContainerCreating",
+            message: String::new(),
+        }),
+    };
+    let image_id = spec.image.digest.clone();
+    match runtime.start(spec).await {
+        Ok(container) => {
+            let id = format!("{scheme}://{}", container.id());
+            Ok(Started {
+                container,
+                id,
+                image_id,
+                log,
+            })
+        }
+        Err(error) => {
+            context.logs.close(&log);
+            Err(failure(&error))
+        }
+    }
+}
+
+type Ready = (&'static str, Arc<dyn Runtime>, ContainerSpec, Arc<Log>);
+
+async fn make_ready(
+    context: &Context,
+    container: &Container,
+    attempt: Attempt,
+) -> Result<Ready, Failure> {
+    let image = match attempt.image.clone() {
+        Some(image) => image,
+        None => prepare::image(context, container).await?,
+    };
+    let Some((scheme, runtime)) = context.runtime(&image.content) else {
+        let kind = match *image.content {
+            ImageContent::Wasm { .. } => "Wasm components",
+            ImageContent::Oci { .. } => "container images",
+        };
+        return Err(config(format!(
+            "image {}: this node does not run {kind}",
+            image.reference
+        )));
+    };
+    if runtime.needs_netns() && attempt.sandbox.netns.is_none() && attempt.sandbox.ip.is_some() {
+        let message = "the image became a container image after the pod was given its network: \
+                       delete the pod and create it again";
+        return Err(config(message.to_owned()));
+    }
+    let environment = environment(context, container, &attempt).await?;
+    runtime
+        .prepare(&image)
+        .await
+        .map_err(|error| failure(&error))?;
+    let log = context
+        .logs
+        .create(&attempt.reference, &container.name, attempt.number)
+        .map_err(|error| config(format!("the container's log cannot be written: {error}")))?;
+    let spec = spec(container, attempt, image, environment, Arc::clone(&log));
+    match spec {
+        Ok(spec) => Ok((scheme, Arc::clone(runtime), spec, log)),
+        Err(failure) => {
+            context.logs.close(&log);
+            Err(failure)
+        }
+    }
+}
+
+async fn environment(
+    context: &Context,
+    container: &Container,
+    attempt: &Attempt,
+) -> Result<Vec<(String, String)>, Failure> {
+    let (maps, secrets) = env::sources(container);
+    let namespace = &attempt.reference.namespace;
+    let sources = fetch::sources(&context.client, namespace, maps, secrets)
+        .await
+        .map_err(|error| config(format!("ConfigMaps and Secrets cannot be read: {error}")))?;
+    env::environment(container, &attempt.pod, &sources, &attempt.facts)
+        .map_err(|error| config(error.to_string()))
+}
+
+fn spec(
+    container: &Container,
+    attempt: Attempt,
+    image: Image,
+    environment: Vec<(String, String)>,
+    log: Arc<Log>,
+) -> Result<ContainerSpec, Failure> {
+    let variables: BTreeMap<String, String> = environment.iter().cloned().collect();
+    let expand = |words: &Option<Vec<String>>| {
+        words
+            .iter()
+            .flatten()
+            .map(|word| env::expand(word, &variables))
+            .collect()
+    };
+    let mounts =
+        volumes::mounts(container, &attempt.places).map_err(|error| config(error.to_string()))?;
+    let security = container.security_context.as_ref();
+    let ports = container.ports.iter().flatten();
+    Ok(ContainerSpec {
+        user: user(&attempt.pod, container, &image)?,
+        pod: attempt.reference,
+        labels: attempt.pod.metadata.labels.clone().unwrap_or_default(),
+        name: container.name.clone(),
+        attempt: attempt.number,
+        command: expand(&container.command),
+        args: expand(&container.args),
+        image,
+        env: environment,
+        working_dir: container.working_dir.clone().filter(|dir| !dir.is_empty()),
+        read_only_root: security.is_some_and(|s| s.read_only_root_filesystem == Some(true)),
+        mounts,
+        limits: quantity::limits(container),
+        sandbox: attempt.sandbox,
+        ports: ports
+            .filter_map(|port| u16::try_from(port.container_port).ok())
+            .collect(),
+        log,
+    })
+}
+
+/// The user that the manifest asks for; the container's word outranks the pod's.
+fn user(pod: &Pod, container: &Container, image: &Image) -> Result<Option<(u32, u32)>, Failure> {
+    let own = container.security_context.as_ref();
+    let shared = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.security_context.as_ref());
+    let user = own
+        .and_then(|s| s.run_as_user)
+        .or(shared.and_then(|s| s.run_as_user));
+    let group = own
+        .and_then(|s| s.run_as_group)
+        .or(shared.and_then(|s| s.run_as_group));
+    let not_root = own
+        .and_then(|s| s.run_as_non_root)
+        .or(shared.and_then(|s| s.run_as_non_root));
+    if not_root == Some(true) {
+        let image_user = match &*image.content {
+            // A guest has no user at all.
+            ImageContent::Wasm { .. } => Some("guest"),
+            ImageContent::Oci { config, .. } => config.user.as_deref(),
+        };
+        let image_user = image_user.unwrap_or_default();
+        let image_root = matches!(image_user.split(':').next(), Some("" | "0" | "root"));
+        if user == Some(0) {
+            return Err(config(
+                "container's runAsUser breaks non-root policy".to_owned(),
+            ));
+        }
+        if user.is_none() && image_root {
+            let message = "container has runAsNonRoot and image will run as root".to_owned();
+            return Err(config(message));
+        }
+    }
+    let number = |id: i64| {
+        u32::try_from(id).map_err(|_| config(format!("user or group {id} is out of range")))
+    };
+    match (user, group) {
+        (None, None) => Ok(None),
+        (user, group) => Ok(Some((
+            number(user.unwrap_or(0))?,
+            number(group.unwrap_or(0))?,
+        ))),
+    }
+}
+
+fn config(message: String) -> Failure {
+    Failure {
+        kind: FailureKind::Config,
+        reason: "CreateContainerConfigError",
+        message,
+    }
+}
+
+fn failure(error: &ContainerError) -> Failure {
+    let (kind, reason) = match error {
+        ContainerError::Image { .. } => (FailureKind::Image, "InvalidImage"),
+        ContainerError::NotGranted { .. } | ContainerError::Config { .. } => {
+            (FailureKind::Config, "CreateContainerConfigError")
+        }
+        ContainerError::Runtime(_) => (FailureKind::Runtime, "RunContainerError"),
+    };
+    Failure {
+        kind,
+        reason,
+        message: error.to_string(),
+    }
+}

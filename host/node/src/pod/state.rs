@@ -1,0 +1,644 @@
+//! The life of one pod on this node, as a pure state machine.
+//!
+//! ```text
+//!                 sandbox made            every main container ended for good
+//!   Preparing ─────────────────► Active ──────────────────────────────────────┐
+//!      │ ▲ failed: again later     │ deleted, past its deadline, host stops    │
+//!      └─┘                         ▼                                           ▼
+//!      │ deleted               Stopping ── nothing runs any more ────────► Releasing
+//!      └───────────────────────────────────────────────────────────────────►   │ sandbox given back
+//!                                                                              ▼
+//!            Gone ◄── deleted ── Deleting ◄──────── deleted ──────────── Done (Succeeded, Failed)
+//! ```
+//!
+//! [`PodState::step`] takes what happened and answers what is to be done. It does no I/O and reads
+//! no clock. After every event it looks at all containers and starts or stops whatever has its
+//! turn, so an event that was missed is made up for by the next. Effects are performed by
+//! [`super::actor`].
+
+use std::time::Duration;
+
+use eyot_client::EventType;
+use eyot_runtime::{Exit, Signal};
+use tokio::time::Instant;
+
+use super::unit::{Failure, FailureKind, Kill, Life, Now, RestartPolicy, Role, Unit, Waiting};
+
+/// What a pod gets to end when it was deleted without a grace period.
+pub const FORCED_GRACE: Duration = Duration::from_secs(1);
+const PREPARE_FIRST: Duration = Duration::from_millis(500);
+/// Longest pause before the sandbox is tried again.
+const PREPARE_LONGEST: Duration = Duration::from_secs(10);
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// Time passed.
+    Tick,
+    /// The sandbox, the volumes and all images are there.
+    Prepared,
+    /// Not so: each failed container with its reason, or none if the sandbox itself failed.
+    PrepareFailed(Vec<(usize, Failure)>),
+    Started {
+        unit: usize,
+        id: String,
+        image_id: String,
+    },
+    StartFailed {
+        unit: usize,
+        failure: Failure,
+    },
+    Exited {
+        unit: usize,
+        exit: Exit,
+    },
+    Probed {
+        unit: usize,
+        attempt: u32,
+        probe: Probed,
+    },
+    /// The object carries a deletion timestamp.
+    DeleteAsked {
+        grace: Duration,
+    },
+    /// The object is no longer there.
+    Vanished,
+    /// The host stops.
+    Shutdown {
+        grace: Duration,
+    },
+    Released,
+    Deleted,
+}
+
+/// What a probe found, once its threshold was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Probed {
+    Started,
+    Ready(bool),
+    /// Liveness or startup failed; the container has that long to end.
+    Unhealthy {
+        which: &'static str,
+        grace: Duration,
+    },
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    Prepare,
+    Start {
+        unit: usize,
+    },
+    /// Give up a start that is under way.
+    Cancel {
+        unit: usize,
+    },
+    Signal {
+        unit: usize,
+        signal: Signal,
+    },
+    /// Clear what the ended attempt left.
+    Clean {
+        unit: usize,
+    },
+    /// Give back the sandbox.
+    Release,
+    /// Remove the object.
+    Delete,
+    Record {
+        unit: Option<usize>,
+        kind: EventType,
+        reason: &'static str,
+        message: String,
+    },
+}
+
+/// Why a pod is being stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// Its main containers have ended; only sidecars are left.
+    Finished,
+    DeadlineExceeded,
+    DeleteAsked,
+    Vanished,
+    Shutdown,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    Preparing {
+        tries: u32,
+        until: Option<Instant>,
+    },
+    Active,
+    Stopping {
+        why: Why,
+        deadline: Instant,
+    },
+    Releasing {
+        why: Why,
+    },
+    /// Ended by itself. Stays until it is deleted.
+    Done,
+    Deleting,
+    Gone,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct PodState {
+    pub stage: Stage,
+    /// Init containers first, then the main ones, in the order of the manifest.
+    pub units: Vec<Unit>,
+    /// `name_namespace(uid)`, as Kubernetes' messages have it.
+    pub id: String,
+    /// Whether the sandbox is there.
+    pub sandboxed: bool,
+    /// Grace that the pod's own specification gives its containers.
+    pub grace: Duration,
+    /// End of `activeDeadlineSeconds`.
+    pub deadline: Option<Instant>,
+    /// Set for good once the deadline has passed.
+    pub deadline_exceeded: bool,
+}
+
+impl PodState {
+    /// Take one event. The answer's effects are to be performed in their order.
+    #[must_use]
+    pub fn step(mut self, event: Event, now: Now) -> (Self, Vec<Effect>) {
+        let mut effects = Vec::new();
+        self.apply(event, now, &mut effects);
+        self.advance(now, &mut effects);
+        (self, effects)
+    }
+
+    /// The first effects of a pod that was just taken on.
+    #[must_use]
+    pub fn begin(mut self, now: Now) -> (Self, Vec<Effect>) {
+        let mut effects = Vec::new();
+        if matches!(self.stage, Stage::Preparing { .. }) {
+            effects.push(Effect::Prepare);
+        }
+        self.advance(now, &mut effects);
+        (self, effects)
+    }
+
+    /// When a [`Event::Tick`] is wanted at the latest.
+    pub fn next_tick(&self) -> Option<Instant> {
+        let stage = match self.stage {
+            Stage::Preparing { until, .. } => [until, self.deadline],
+            Stage::Active => [None, self.deadline],
+            Stage::Stopping { deadline, .. } if self.any_unforced() => [Some(deadline), None],
+            _ => [None, None],
+        };
+        let units = self.units.iter().filter_map(Unit::deadline);
+        match self.stage {
+            Stage::Preparing { until: Some(_), .. } | Stage::Active => {
+                stage.into_iter().flatten().chain(units).min()
+            }
+            _ => stage.into_iter().flatten().min(),
+        }
+    }
+
+    /// Whether every init container has done its part.
+    pub fn is_initialized(&self) -> bool {
+        self.inits()
+            .all(|unit| unit.has_passed() || self.mains_begun())
+    }
+
+    pub fn inits(&self) -> impl Iterator<Item = &Unit> {
+        self.units.iter().filter(|unit| unit.role != Role::Main)
+    }
+
+    pub fn mains(&self) -> impl Iterator<Item = &Unit> {
+        self.units.iter().filter(|unit| unit.role == Role::Main)
+    }
+
+    /// An init container that failed for good takes the pod with it.
+    pub fn init_failed(&self) -> bool {
+        self.inits()
+            .any(|unit| unit.role == Role::Init && unit.ended().is_some_and(|e| e.code != 0))
+    }
+
+    fn mains_begun(&self) -> bool {
+        self.mains().any(|unit| unit.life != Life::Waiting)
+            && self
+                .inits()
+                .all(|unit| unit.role == Role::Sidecar || unit.has_passed())
+    }
+
+    fn any_unforced(&self) -> bool {
+        self.units
+            .iter()
+            .any(|u| u.running().is_some_and(|r| r.kill != Kill::Forced))
+    }
+
+    fn apply(&mut self, event: Event, now: Now, effects: &mut Vec<Effect>) {
+        match event {
+            Event::Tick => {}
+            Event::Prepared => self.prepared(),
+            Event::PrepareFailed(failures) => self.prepare_failed(failures, now, effects),
+            Event::Started { unit, id, image_id } => {
+                if let Some(unit) = self.units.get_mut(unit) {
+                    unit.start_succeeded(id, image_id, now);
+                }
+            }
+            Event::StartFailed { unit, failure } => self.start_failed(unit, failure, now, effects),
+            Event::Exited { unit, exit } => self.exited(unit, exit, now, effects),
+            Event::Probed {
+                unit,
+                attempt,
+                probe,
+            } => {
+                self.probed(unit, attempt, probe, now, effects);
+            }
+            Event::DeleteAsked { grace } => self.stop(Why::DeleteAsked, grace, now, effects),
+            Event::Vanished => self.stop(Why::Vanished, FORCED_GRACE, now, effects),
+            Event::Shutdown { grace } => self.stop(Why::Shutdown, grace, now, effects),
+            Event::Released => self.released(effects),
+            Event::Deleted => self.stage = Stage::Gone,
+        }
+    }
+
+    fn prepared(&mut self) {
+        if let Stage::Preparing { .. } = self.stage {
+            self.sandboxed = true;
+            self.stage = Stage::Active;
+            for unit in &mut self.units {
+                if let Life::Blocked { .. } = unit.life {
+                    unit.life = Life::Waiting;
+                }
+            }
+        }
+    }
+
+    fn prepare_failed(
+        &mut self,
+        failures: Vec<(usize, Failure)>,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Stage::Preparing { tries, .. } = self.stage else {
+            return;
+        };
+        let mut until = None;
+        for (index, failure) in failures {
+            let Some(unit) = self.units.get_mut(index) else {
+                continue;
+            };
+            record_failure(index, unit, &failure, effects);
+            unit.start_failed(failure, now);
+            if let Life::Blocked { until: at, .. } = unit.life {
+                until = Some(until.map_or(at, |earlier: Instant| earlier.min(at)));
+            }
+        }
+        let pause = PREPARE_FIRST
+            .saturating_mul(1 << tries.min(10))
+            .min(PREPARE_LONGEST);
+        let until = until.unwrap_or(now.mono + pause);
+        self.stage = Stage::Preparing {
+            tries: tries.saturating_add(1),
+            until: Some(until),
+        };
+    }
+
+    fn start_failed(
+        &mut self,
+        index: usize,
+        failure: Failure,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(unit) = self.units.get_mut(index) else {
+            return;
+        };
+        if failure.kind != FailureKind::Cancelled {
+            record_failure(index, unit, &failure, effects);
+        }
+        effects.push(Effect::Clean { unit: index });
+        unit.start_failed(failure, now);
+    }
+
+    fn exited(&mut self, index: usize, exit: Exit, now: Now, effects: &mut Vec<Effect>) {
+        let active = self.stage == Stage::Active;
+        let Some(unit) = self.units.get_mut(index) else {
+            return;
+        };
+        effects.push(Effect::Clean { unit: index });
+        let again = active
+            && match (unit.role, unit.policy) {
+                (_, RestartPolicy::Always) => unit.role != Role::Init || exit.code != 0,
+                (_, RestartPolicy::OnFailure) => exit.code != 0,
+                (_, RestartPolicy::Never) => false,
+            };
+        unit.exited(exit, again, &self.id, now);
+        if let Life::BackingOff { until, .. } = unit.life
+            && until > now.mono
+        {
+            let message = format!(
+                "Back-off restarting failed container {} in pod {}",
+                unit.name, self.id
+            );
+            effects.push(record(Some(index), EventType::Warning, "BackOff", message));
+        }
+    }
+
+    fn probed(
+        &mut self,
+        index: usize,
+        attempt: u32,
+        probe: Probed,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(unit) = self.units.get_mut(index) else {
+            return;
+        };
+        if unit.restarts != attempt {
+            return;
+        }
+        let name = unit.name.clone();
+        let Life::Running(running) = &mut unit.life else {
+            return;
+        };
+        match probe {
+            Probed::Started => running.started = true,
+            Probed::Ready(ready) => running.ready = ready,
+            Probed::Unhealthy { which, grace } => {
+                if running.kill == Kill::No {
+                    running.kill = Kill::Asked {
+                        deadline: now.mono + grace,
+                    };
+                    let message =
+                        format!("Container {name} failed {which} probe, will be restarted");
+                    effects.push(record(Some(index), EventType::Normal, "Killing", message));
+                    effects.push(Effect::Signal {
+                        unit: index,
+                        signal: Signal::Terminate,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Begin to stop, or hurry a stop that has begun.
+    fn stop(&mut self, why: Why, grace: Duration, now: Now, effects: &mut Vec<Effect>) {
+        let wanted = now.mono + grace;
+        match self.stage {
+            Stage::Preparing { .. } | Stage::Active => {
+                self.stage = Stage::Stopping {
+                    why,
+                    deadline: wanted,
+                };
+            }
+            Stage::Stopping {
+                why: earlier,
+                deadline,
+            } => {
+                let why = later(earlier, why);
+                self.stage = Stage::Stopping {
+                    why,
+                    deadline: deadline.min(wanted),
+                };
+            }
+            Stage::Releasing { why: earlier } => {
+                self.stage = Stage::Releasing {
+                    why: later(earlier, why),
+                };
+            }
+            Stage::Done | Stage::Deleting => match why {
+                Why::DeleteAsked if self.stage == Stage::Done => {
+                    self.stage = Stage::Deleting;
+                    effects.push(Effect::Delete);
+                }
+                Why::Vanished | Why::Shutdown => self.stage = Stage::Gone,
+                _ => {}
+            },
+            Stage::Gone => {}
+        }
+    }
+
+    fn released(&mut self, effects: &mut Vec<Effect>) {
+        self.sandboxed = false;
+        let Stage::Releasing { why } = self.stage else {
+            return;
+        };
+        self.stage = match why {
+            Why::Finished | Why::DeadlineExceeded => Stage::Done,
+            Why::Vanished | Why::Shutdown => Stage::Gone,
+            Why::DeleteAsked => {
+                effects.push(Effect::Delete);
+                Stage::Deleting
+            }
+        };
+    }
+
+    /// Do whatever has its turn now.
+    fn advance(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        if let Stage::Preparing { .. } | Stage::Active = self.stage
+            && self.deadline.is_some_and(|deadline| now.mono >= deadline)
+        {
+            self.deadline_exceeded = true;
+            let message =
+                "Pod was active on the node longer than the specified deadline".to_owned();
+            effects.push(record(None, EventType::Normal, "DeadlineExceeded", message));
+            self.stage = Stage::Stopping {
+                why: Why::DeadlineExceeded,
+                deadline: now.mono + self.grace,
+            };
+        }
+        if let Stage::Preparing {
+            tries,
+            until: Some(until),
+        } = self.stage
+        {
+            self.flip_waiting(now, effects);
+            if now.mono >= until {
+                self.stage = Stage::Preparing { tries, until: None };
+                effects.push(Effect::Prepare);
+            }
+        }
+        if self.stage == Stage::Active {
+            self.advance_active(now, effects);
+        }
+        if let Stage::Stopping { why, deadline } = self.stage {
+            self.advance_stopping(why, deadline, now, effects);
+        }
+    }
+
+    fn advance_active(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        self.flip_waiting(now, effects);
+        let mut its_turn = true;
+        for (index, unit) in self.units.iter_mut().enumerate() {
+            force_overdue(index, unit, now, effects);
+            // Whoever has begun before may go on; the others wait for the init containers above.
+            if unit.life != Life::Waiting || its_turn {
+                start_if_due(index, unit, now, effects);
+            }
+            if unit.role != Role::Main && !unit.has_passed() {
+                its_turn = false;
+            }
+        }
+        let finished = self.init_failed() || self.mains().all(|unit| unit.ended().is_some());
+        if finished {
+            self.stage = Stage::Stopping {
+                why: Why::Finished,
+                deadline: now.mono + self.grace,
+            };
+        }
+    }
+
+    fn flip_waiting(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        for (index, unit) in self.units.iter_mut().enumerate() {
+            let Life::Blocked { why, flip, .. } = &mut unit.life else {
+                continue;
+            };
+            if let Some((at, next)) = flip.take() {
+                if now.mono >= at {
+                    let message = format!("Back-off pulling image \"{}\"", unit.image);
+                    effects.push(record(Some(index), EventType::Normal, "BackOff", message));
+                    *why = next;
+                } else {
+                    *flip = Some((at, next));
+                }
+            }
+        }
+    }
+
+    /// Main containers go first, then the sidecars that served them.
+    fn advance_stopping(
+        &mut self,
+        why: Why,
+        deadline: Instant,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        let overdue = now.mono >= deadline;
+        let mains_live = self
+            .units
+            .iter()
+            .any(|u| u.role != Role::Sidecar && u.is_live());
+        for (index, unit) in self.units.iter_mut().enumerate() {
+            if unit.role == Role::Sidecar && mains_live && !overdue {
+                continue;
+            }
+            match &mut unit.life {
+                Life::Creating { .. } => effects.push(Effect::Cancel { unit: index }),
+                Life::Running(running) => {
+                    if running.kill == Kill::No {
+                        let message = format!("Stopping container {}", unit.name);
+                        effects.push(record(Some(index), EventType::Normal, "Killing", message));
+                        effects.push(Effect::Signal {
+                            unit: index,
+                            signal: Signal::Terminate,
+                        });
+                        running.kill = Kill::Asked { deadline };
+                    }
+                    if overdue && running.kill != Kill::Forced {
+                        effects.push(Effect::Signal {
+                            unit: index,
+                            signal: Signal::Kill,
+                        });
+                        running.kill = Kill::Forced;
+                    }
+                }
+                // What does not run now never will.
+                Life::BackingOff { .. } | Life::Blocked { .. } => match unit.last.take() {
+                    Some(last) => unit.life = Life::Ended(last),
+                    None => unit.life = Life::Waiting,
+                },
+                Life::Waiting | Life::Ended(_) => {}
+            }
+        }
+        if !self.units.iter().any(Unit::is_live) {
+            self.stage = Stage::Releasing { why };
+            effects.push(Effect::Release);
+        }
+    }
+}
+
+/// Deleting outranks finishing; an object that is gone outranks both.
+fn later(earlier: Why, new: Why) -> Why {
+    match (earlier, new) {
+        (Why::Shutdown, _) | (_, Why::Shutdown) => Why::Shutdown,
+        (Why::Vanished, _) => Why::Vanished,
+        _ => new,
+    }
+}
+
+fn start_if_due(index: usize, unit: &mut Unit, now: Now, effects: &mut Vec<Effect>) {
+    let shown = match &unit.life {
+        Life::Waiting => None,
+        Life::Blocked { why, until, .. } if now.mono >= *until => Some(why.clone()),
+        Life::BackingOff { until, .. } if now.mono >= *until => {
+            unit.restarts = unit.restarts.saturating_add(1);
+            None
+        }
+        _ => return,
+    };
+    unit.life = Life::Creating { shown };
+    effects.push(Effect::Start { unit: index });
+}
+
+fn force_overdue(index: usize, unit: &mut Unit, now: Now, effects: &mut Vec<Effect>) {
+    if let Life::Running(running) = &mut unit.life
+        && let Kill::Asked { deadline } = running.kill
+        && now.mono >= deadline
+    {
+        running.kill = Kill::Forced;
+        effects.push(Effect::Signal {
+            unit: index,
+            signal: Signal::Kill,
+        });
+    }
+}
+
+fn record_failure(index: usize, unit: &Unit, failure: &Failure, effects: &mut Vec<Effect>) {
+    let message = match failure.reason {
+        "ErrImagePull" => {
+            let message = format!(
+                "Failed to pull image \"{}\": {}",
+                unit.image, failure.message
+            );
+            effects.push(record(Some(index), EventType::Warning, "Failed", message));
+            "Error: ErrImagePull".to_owned()
+        }
+        "InvalidImageName" => {
+            let message = format!(
+                "Failed to apply default image tag \"{}\": {}",
+                unit.image, failure.message
+            );
+            effects.push(record(
+                Some(index),
+                EventType::Warning,
+                "InspectFailed",
+                message,
+            ));
+            "Error: InvalidImageName".to_owned()
+        }
+        _ => format!("Error: {}", failure.message),
+    };
+    effects.push(record(Some(index), EventType::Warning, "Failed", message));
+}
+
+fn record(unit: Option<usize>, kind: EventType, reason: &'static str, message: String) -> Effect {
+    Effect::Record {
+        unit,
+        kind,
+        reason,
+        message,
+    }
+}
+
+/// Why a container that never started is not running, before anything failed.
+pub fn waiting_turn(has_inits: bool) -> Waiting {
+    let reason = if has_inits {
+        "PodInitializing"
+    } else {
+        "ContainerCreating"
+    };
+    Waiting {
+        reason,
+        message: String::new(),
+    }
+}

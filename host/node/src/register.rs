@@ -1,0 +1,246 @@
+//! The node's own objects: its Node, refreshed when it changes and every five minutes, and its
+//! Lease, renewed every ten seconds. Both are made again if they are gone; an API that does not
+//! answer is asked again with growing pauses.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::{
+        coordination::v1::Lease,
+        core::v1::{Namespace, Node},
+    },
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams, PostParams},
+};
+use serde_json::{Value, json};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    capacity::{architecture, os_image, word},
+    context::Context,
+};
+
+const LEASES: &str = "kube-node-lease";
+const RENEW: Duration = Duration::from_secs(10);
+/// A node whose lease is this old is taken for lost.
+const LEASE_SECONDS: i32 = 40;
+/// How often the status is written although nothing changed.
+const REFRESH: Duration = Duration::from_secs(300);
+const RETRY_FIRST: Duration = Duration::from_millis(200);
+const RETRY_LONGEST: Duration = Duration::from_secs(10);
+/// Version of the Kubernetes API that this node goes by.
+const KUBELET_VERSION: &str = concat!("v1.36.0+eyot.", env!("CARGO_PKG_VERSION"));
+
+/// Make the Node and keep it and its Lease up to date until `stop`.
+pub async fn keep(context: &Context, stop: &CancellationToken) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        _ = async { tokio::join!(keep_node(context), keep_lease(context)) } => {}
+    }
+}
+
+async fn keep_node(context: &Context) {
+    let mut refresh = interval(REFRESH);
+    refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        refresh.tick().await;
+        insist("the Node was not written", || write_node(context)).await;
+    }
+}
+
+async fn keep_lease(context: &Context) {
+    let mut renew = interval(RENEW);
+    renew.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        renew.tick().await;
+        insist("the node's Lease was not renewed", || write_lease(context)).await;
+    }
+}
+
+/// Try until it works, with growing pauses.
+async fn insist<F: Future<Output = Result<(), kube::Error>>>(what: &str, act: impl Fn() -> F) {
+    let mut pause = RETRY_FIRST;
+    while let Err(error) = act().await {
+        tracing::warn!(%error, "{what}; trying again in {pause:?}");
+        sleep(pause).await;
+        pause = RETRY_LONGEST.min(pause * 2);
+    }
+}
+
+async fn write_node(context: &Context) -> Result<(), kube::Error> {
+    let api: Api<Node> = Api::all(context.client.clone());
+    let name = &context.name;
+    let before = match api.get_opt(name).await? {
+        Some(node) => {
+            let patch = json!({ "metadata": { "labels": labels(name) } });
+            let known = node.metadata.labels.clone().unwrap_or_default();
+            if labels(name)
+                .iter()
+                .any(|(key, value)| known.get(key) != Some(value))
+            {
+                api.patch(name, &PatchParams::default(), &Patch::Merge(patch))
+                    .await?;
+            }
+            Some(node)
+        }
+        None => {
+            let node = json!({
+                "apiVersion": "v1",
+                "kind": "Node",
+                "metadata": { "name": name, "labels": labels(name) },
+            });
+            match serde_json::from_value(node) {
+                Ok(node) => Some(api.create(&PostParams::default(), &node).await?),
+                Err(error) => return Err(kube::Error::SerdeError(error)),
+            }
+        }
+    };
+    let status = status(context, before.as_ref(), Timestamp::now());
+    let patch = Patch::Strategic(json!({ "status": status }));
+    api.patch_status(name, &PatchParams::default(), &patch)
+        .await?;
+    Ok(())
+}
+
+fn labels(name: &str) -> BTreeMap<String, String> {
+    let arch = architecture();
+    [
+        ("kubernetes.io/hostname", name),
+        ("kubernetes.io/os", "linux"),
+        ("kubernetes.io/arch", arch),
+        ("beta.kubernetes.io/os", "linux"),
+        ("beta.kubernetes.io/arch", arch),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .into()
+}
+
+fn status(context: &Context, before: Option<&Node>, now: Timestamp) -> Value {
+    let capacity = context.capacity;
+    let resources = json!({
+        "cpu": capacity.cpus.to_string(),
+        "memory": format!("{}Ki", capacity.memory / 1024),
+        "pods": capacity.pods.to_string(),
+    });
+    let machine = word("/etc/machine-id");
+    json!({
+        "capacity": resources,
+        "allocatable": resources,
+        "conditions": conditions(before, now),
+        "addresses": [
+            { "type": "InternalIP", "address": context.address.to_string() },
+            { "type": "Hostname", "address": context.name },
+        ],
+        "nodeInfo": {
+            "machineID": machine,
+            "systemUUID": machine,
+            "bootID": word("/proc/sys/kernel/random/boot_id"),
+            "kernelVersion": word("/proc/sys/kernel/osrelease"),
+            "osImage": os_image(),
+            "containerRuntimeVersion": concat!("eyot://", env!("CARGO_PKG_VERSION")),
+            "kubeletVersion": KUBELET_VERSION,
+            "kubeProxyVersion": "",
+            "operatingSystem": "linux",
+            "architecture": architecture(),
+        },
+    })
+}
+
+fn conditions(before: Option<&Node>, now: Timestamp) -> Value {
+    let all = [
+        (
+            "MemoryPressure",
+            "False",
+            "KubeletHasSufficientMemory",
+            "kubelet has sufficient memory available",
+        ),
+        (
+            "DiskPressure",
+            "False",
+            "KubeletHasNoDiskPressure",
+            "kubelet has no disk pressure",
+        ),
+        (
+            "PIDPressure",
+            "False",
+            "KubeletHasSufficientPID",
+            "kubelet has sufficient PID available",
+        ),
+        (
+            "Ready",
+            "True",
+            "KubeletReady",
+            "kubelet is posting ready status",
+        ),
+    ];
+    let now = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let since = |kind: &str, status: &str| {
+        let known = before.and_then(|node| node.status.as_ref()?.conditions.as_ref());
+        known
+            .and_then(|all| all.iter().find(|c| c.type_ == kind && c.status == status))
+            .and_then(|condition| {
+                serde_json::to_value(condition.last_transition_time.as_ref()?).ok()
+            })
+            .unwrap_or_else(|| json!(now))
+    };
+    all.map(|(kind, status, reason, message)| {
+        json!({
+            "type": kind,
+            "status": status,
+            "reason": reason,
+            "message": message,
+            "lastHeartbeatTime": now,
+            "lastTransitionTime": since(kind, status),
+        })
+    })
+    .into()
+}
+
+async fn write_lease(context: &Context) -> Result<(), kube::Error> {
+    let api: Api<Lease> = Api::namespaced(context.client.clone(), LEASES);
+    let name = &context.name;
+    let spec = json!({
+        "holderIdentity": name,
+        "leaseDurationSeconds": LEASE_SECONDS,
+        "renewTime": MicroTime(Timestamp::now()),
+    });
+    let patch = Patch::Merge(json!({ "spec": spec }));
+    match api.patch(name, &PatchParams::default(), &patch).await {
+        Err(kube::Error::Api(answer)) if answer.code == 404 => {}
+        other => return other.map(drop),
+    }
+    let lease = json!({
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": { "name": name, "namespace": LEASES },
+        "spec": spec,
+    });
+    let lease: Lease = serde_json::from_value(lease).map_err(kube::Error::SerdeError)?;
+    match api.create(&PostParams::default(), &lease).await {
+        Err(kube::Error::Api(answer)) if answer.code == 404 => {
+            make_namespace(&context.client).await?;
+            api.create(&PostParams::default(), &lease).await.map(drop)
+        }
+        other => other.map(drop),
+    }
+}
+
+async fn make_namespace(client: &Client) -> Result<(), kube::Error> {
+    let namespace = json!({
+        "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": LEASES },
+    });
+    let namespace: Namespace =
+        serde_json::from_value(namespace).map_err(kube::Error::SerdeError)?;
+    match Api::all(client.clone())
+        .create(&PostParams::default(), &namespace)
+        .await
+    {
+        Err(kube::Error::Api(answer)) if answer.code == 409 => Ok(()),
+        other => other.map(drop),
+    }
+}
