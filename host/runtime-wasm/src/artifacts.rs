@@ -1,0 +1,312 @@
+//! Compiled components, kept on disk by the digest of what they were made of.
+//!
+//! Compiling takes seconds, mapping a compiled file a fraction of a millisecond: a component is
+//! compiled once per host and engine version, one at a time in the background, and then shared by
+//! all that use it. Loading machine code means trusting it, so the directory belongs to this
+//! process's user alone, and a file that others could have written is compiled anew.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+use eyot_runtime::{ContainerError, Image, ImageContent};
+use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
+use wasmtime::{Engine, component::Component};
+
+use crate::{config::EngineError, program::Program};
+
+/// The largest Wasm file: the components of bundled interpreters have some 20 MB.
+const LARGEST: u64 = 256 << 20;
+/// Compilations at once. Each uses all processors and up to a few hundred megabytes by itself.
+const COMPILERS: usize = 1;
+
+pub(crate) struct Artifacts {
+    engine: Engine,
+    dir: PathBuf,
+    /// Tells apart what different engines made.
+    engine_hash: String,
+    compilers: Semaphore,
+    loaded: Mutex<HashMap<String, Arc<Entry>>>,
+}
+
+/// One digest; whoever holds the lock compiles or loads it.
+#[derive(Default)]
+struct Entry {
+    program: tokio::sync::Mutex<Weak<Program>>,
+}
+
+/// The image's content cannot be run, and why.
+#[derive(Debug)]
+pub(crate) struct Broken(pub(crate) String);
+
+impl Broken {
+    pub(crate) fn of(self, image: &Image) -> ContainerError {
+        ContainerError::Image {
+            image: image.reference.clone(),
+            reason: self.0,
+        }
+    }
+}
+
+enum LoadError {
+    Broken(String),
+    Host(String),
+}
+
+impl Artifacts {
+    pub(crate) fn open(engine: Engine, dir: &Path) -> Result<Self, EngineError> {
+        private_dir(dir).map_err(|reason| EngineError::Cache {
+            path: dir.to_path_buf(),
+            reason,
+        })?;
+        let engine_hash = engine_hash(&engine);
+        forget_others(dir, &engine_hash);
+        let compilers = Semaphore::new(COMPILERS);
+        Ok(Self {
+            engine,
+            dir: dir.into(),
+            engine_hash,
+            compilers,
+            loaded: Mutex::default(),
+        })
+    }
+
+    /// The image's component, from memory, from disk, or compiled now.
+    pub(crate) async fn load(&self, image: &Image) -> Result<Arc<Program>, ContainerError> {
+        let ImageContent::Wasm { path, digest } = &*image.content else {
+            return Err(Broken("it is a container image, not Wasm".into()).of(image));
+        };
+        let entry = self.entry(digest);
+        let mut held = entry.program.lock().await;
+        if let Some(program) = held.upgrade() {
+            return Ok(program);
+        }
+        let compiled = self
+            .dir
+            .join(format!("{}.{}", file_name(digest), self.engine_hash));
+        let loaded = match self.read(&compiled).await {
+            Some(component) => Ok(component),
+            None => self.compile(path, compiled).await,
+        };
+        let component = loaded.map_err(|error| match error {
+            LoadError::Broken(reason) => Broken(reason).of(image),
+            LoadError::Host(reason) => {
+                ContainerError::Runtime(format!("image {}: {reason}", image.reference))
+            }
+        })?;
+        let program = Arc::new(Program::new(component));
+        *held = Arc::downgrade(&program);
+        Ok(program)
+    }
+
+    fn entry(&self, digest: &str) -> Arc<Entry> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nobody uses or waits for these any more.
+        loaded.retain(|_, entry| {
+            Arc::strong_count(entry) > 1
+                || entry
+                    .program
+                    .try_lock()
+                    .is_ok_and(|program| program.strong_count() > 0)
+        });
+        loaded.entry(digest.to_owned()).or_default().clone()
+    }
+
+    async fn read(&self, compiled: &Path) -> Option<Component> {
+        let (engine, compiled) = (self.engine.clone(), compiled.to_path_buf());
+        tokio::task::spawn_blocking(move || read(&engine, &compiled))
+            .await
+            .ok()
+            .flatten()
+    }
+
+    async fn compile(&self, wasm: &Path, compiled: PathBuf) -> Result<Component, LoadError> {
+        let _turn = self.compilers.acquire().await;
+        let (engine, wasm) = (self.engine.clone(), wasm.to_path_buf());
+        let work = move || compile(&engine, &wasm, &compiled);
+        let done = tokio::task::spawn_blocking(work).await;
+        done.unwrap_or_else(|error| Err(LoadError::Broken(format!("the compiler failed: {error}"))))
+    }
+}
+
+fn compile(engine: &Engine, wasm: &Path, compiled: &Path) -> Result<Component, LoadError> {
+    let started = std::time::Instant::now();
+    let host = |what: &str, error: io::Error| LoadError::Host(format!("{what}: {error}"));
+    let size = fs::metadata(wasm)
+        .map_err(|e| host("reading the Wasm file", e))?
+        .len();
+    if size > LARGEST {
+        return Err(LoadError::Broken(format!(
+            "it has {size} bytes, the limit is {LARGEST}"
+        )));
+    }
+    let bytes = fs::read(wasm).map_err(|e| host("reading the Wasm file", e))?;
+    recognise(&bytes).map_err(LoadError::Broken)?;
+    let code = engine.precompile_component(&bytes);
+    let code = code.map_err(|error| {
+        LoadError::Broken(format!(
+            "it is not a valid component, perhaps truncated: {error:#}"
+        ))
+    })?;
+    drop(bytes);
+    write_private(compiled, &code).map_err(|e| host("keeping the compiled component", e))?;
+    drop(code);
+    return_memory();
+    tracing::info!(size, took = ?started.elapsed(), file = %compiled.display(), "compiled");
+    read(engine, compiled)
+        .ok_or_else(|| LoadError::Host("the compiled component cannot be loaded".into()))
+}
+
+/// Map a compiled component if it is there and nobody else can have written it.
+fn read(engine: &Engine, compiled: &Path) -> Option<Component> {
+    let data = fs::symlink_metadata(compiled).ok()?;
+    if !data.is_file() || data.uid() != nix::unistd::geteuid().as_raw() || data.mode() & 0o022 != 0
+    {
+        tracing::warn!(file = %compiled.display(), "others could have written this: compiling anew");
+        return None;
+    }
+    #[expect(unsafe_code, reason = "loading machine code that this host made")]
+    // SAFETY: the file was written by `compile` of this user (checked above, in a directory that
+    // only this user may enter) and renamed into place whole; it is never changed afterwards.
+    let component = unsafe { Component::deserialize_file(engine, compiled) };
+    component
+        .inspect_err(|error| tracing::warn!(file = %compiled.display(), %error, "compiling anew"))
+        .ok()
+}
+
+/// Tell a component from everything else that people push.
+fn recognise(bytes: &[u8]) -> Result<(), String> {
+    match bytes {
+        [0, b'a', b's', b'm', 0x0d, 0, 1, 0, ..] => Ok(()),
+        [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => Err(
+            "it is a core module, not a component: build it for wasm32-wasip2, or wrap it \
+                 with `wasm-tools component new`"
+                .into(),
+        ),
+        [0, b'a', b's', b'm', version @ ..] => Err(format!(
+            "it is Wasm of a version that this host does not know: {version:02x?}"
+        )
+        .chars()
+        .take(100)
+        .collect()),
+        [] => Err("the file is empty".into()),
+        other => Err(format!("it is not Wasm but {}", looks_like(other))),
+    }
+}
+
+fn looks_like(bytes: &[u8]) -> String {
+    let known: [(&[u8], &str); 6] = [
+        (b"\x7fELF", "a Linux program (ELF)"),
+        (b"\x1f\x8b", "gzip data"),
+        (b"PK\x03\x04", "a zip archive"),
+        (b"#!", "a script"),
+        (b"(module", "Wasm text: convert it with `wasm-tools parse`"),
+        (
+            b"(component",
+            "Wasm text: convert it with `wasm-tools parse`",
+        ),
+    ];
+    if let Some((_, name)) = known.iter().find(|(magic, _)| bytes.starts_with(magic)) {
+        return (*name).to_owned();
+    }
+    let start = &bytes[..bytes.len().min(8)];
+    format!(
+        "something that begins with {:?}",
+        String::from_utf8_lossy(start)
+    )
+}
+
+/// Digests are names of our own files only in this form, whatever a manifest says.
+fn file_name(digest: &str) -> String {
+    hex::encode(Sha256::digest(digest))
+}
+
+fn engine_hash(engine: &Engine) -> String {
+    use std::hash::{Hash, Hasher};
+    #[expect(
+        deprecated,
+        reason = "the only hasher in std that is the same in every process"
+    )]
+    let mut hasher = std::hash::SipHasher::new();
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
+fn private_dir(dir: &Path) -> Result<(), String> {
+    let made = fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir);
+    made.map_err(|error| error.to_string())?;
+    let data = fs::symlink_metadata(dir).map_err(|error| error.to_string())?;
+    if !data.is_dir() {
+        return Err("is not a directory".into());
+    }
+    if data.uid() != nix::unistd::geteuid().as_raw() {
+        return Err(format!(
+            "belongs to user {}; give it to this user",
+            data.uid()
+        ));
+    }
+    if data.mode() & 0o077 != 0 {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(|e| e.to_string())?;
+    }
+    Ok(())
+}
+
+/// Remove what other engine versions made and what a killed host left half-written.
+fn forget_others(dir: &Path, engine_hash: &str) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.extension().is_none_or(|hash| hash != engine_hash) {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let partial = path.with_extension("partial");
+    let _ = fs::remove_file(&partial);
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&partial)?;
+    io::Write::write_all(&mut file, bytes)?;
+    // A compiled file is made anew if lost, but never loaded if torn.
+    file.sync_all()?;
+    fs::rename(&partial, path)
+}
+
+/// Compiling leaves hundreds of free megabytes with the allocator: give them to the system.
+fn return_memory() {
+    #[cfg(target_env = "gnu")]
+    {
+        #[expect(unsafe_code, reason = "no safe form")]
+        // SAFETY: may be called at any time from any thread.
+        unsafe {
+            libc::malloc_trim(0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn what_is_no_component_is_named() {
+        let reason = |bytes: &[u8]| recognise(bytes).unwrap_err();
+        assert!(reason(b"\0asm\x01\0\0\0").contains("core module"));
+        assert!(reason(b"\x7fELF\x02").contains("ELF"));
+        assert!(reason(b"").contains("empty"));
+        assert!(reason(b"hello, world").contains("\"hello, w\""));
+        assert!(recognise(b"\0asm\x0d\0\x01\0").is_ok());
+    }
+}

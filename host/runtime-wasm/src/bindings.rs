@@ -1,0 +1,44 @@
+//! The Rust side of the contracts in `wit/`: the only `bindgen!` of the host.
+//!
+//! One private world imports every capability and exports every kind of guest, so that each type
+//! exists once. No guest has that world: the three export interfaces are looked up one by one.
+//! Calls lower from borrowed values: a batch goes from the host's own events into the guest's
+//! memory without a copy in between.
+
+mod generated {
+    wasmtime::component::bindgen!({
+        inline: "
+            package eyot:host@0.1.0;
+            world guests {
+                import eyot:device/log@0.1.0;
+                import eyot:modbus/client@0.1.0;
+                import eyot:mqtt/client@0.1.0;
+                export eyot:device/driver@0.1.0;
+                export eyot:pipeline/step@0.1.0;
+                export eyot:pipeline/exporter@0.1.0;
+            }
+        ",
+        path: [
+            "../../wit/reading",
+            "../../wit/modbus",
+            "../../wit/mqtt",
+            "../../wit/device",
+            "../../wit/pipeline",
+        ],
+        world: "eyot:host/guests",
+        imports: { "eyot:device/log": trappable, default: async | trappable },
+        exports: { default: async },
+        ownership: Borrowing { duplicate_if_necessary: true },
+    });
+}
+
+pub(crate) use generated::{
+    exports::eyot::{device::driver, pipeline::exporter, pipeline::step},
+    eyot::{
+        device::{log, types as device},
+        modbus::client as modbus,
+        mqtt::client as mqtt,
+        pipeline::types as pipeline,
+        reading::types as reading,
+    },
+};

@@ -1,0 +1,112 @@
+//! What guests may use beside WASI: one module per capability, all of one shape.
+//!
+//! Each module has a `Client`, the part of one instance, made from the grants of that instance,
+//! and implements the interface of its WIT package on it. What instances share (connections) is a
+//! `Pool` in [`Shared`]. Which role gets which capability is the one table here.
+
+pub(crate) mod log;
+pub(crate) mod modbus;
+pub(crate) mod mqtt;
+
+use std::{net::SocketAddr, sync::Arc};
+
+use eyot_runtime::guest::Grants;
+use wasmtime::component::{HasData, Linker};
+
+use crate::{bindings, program::Role, state::State};
+
+/// The interfaces that each role may import.
+const TABLE: [(Role, &[&str]); 2] = [
+    (
+        Role::Driver,
+        &["eyot:device/log", "eyot:modbus/client", "eyot:mqtt/client"],
+    ),
+    (Role::Exporter, &["eyot:mqtt/client"]),
+];
+
+/// What the instances of the whole host share.
+pub(crate) struct Shared {
+    modbus: Arc<modbus::Pool>,
+    mqtt: Arc<mqtt::Pool>,
+}
+
+impl Shared {
+    pub(crate) fn new(local_broker: SocketAddr) -> Self {
+        Self {
+            modbus: Arc::default(),
+            mqtt: Arc::new(mqtt::Pool::new(local_broker)),
+        }
+    }
+}
+
+/// The capabilities of one instance.
+pub(crate) struct Capabilities {
+    log: log::Client,
+    modbus: modbus::Client,
+    mqtt: mqtt::Client,
+}
+
+impl Capabilities {
+    pub(crate) fn new(shared: &Shared, grants: &Grants, log: log::Client) -> Self {
+        Self {
+            log,
+            modbus: modbus::Client::new(shared.modbus.clone(), &grants.modbus),
+            mqtt: mqtt::Client::new(shared.mqtt.clone(), &grants.mqtt),
+        }
+    }
+
+    /// Those of a guest that gets none.
+    pub(crate) fn none(shared: &Shared) -> Self {
+        Self::new(shared, &Grants::default(), log::Client::silent())
+    }
+}
+
+/// The interfaces that `role` may import, beside WASI.
+pub(crate) fn names(role: Role) -> &'static [&'static str] {
+    TABLE
+        .iter()
+        .find(|(of, _)| *of == role)
+        .map_or(&[], |(_, names)| names)
+}
+
+/// Whether `role` may import `import`, in any version.
+pub(crate) fn granted(role: Role, import: &str) -> bool {
+    let interface = import.split('@').next();
+    names(role).iter().any(|name| Some(*name) == interface)
+}
+
+struct Log;
+impl HasData for Log {
+    type Data<'a> = &'a mut log::Client;
+}
+
+struct Modbus;
+impl HasData for Modbus {
+    type Data<'a> = &'a mut modbus::Client;
+}
+
+struct Mqtt;
+impl HasData for Mqtt {
+    type Data<'a> = &'a mut mqtt::Client;
+}
+
+/// Link what `role` may import.
+pub(crate) fn add_to_linker(linker: &mut Linker<State>, role: Role) -> wasmtime::Result<()> {
+    for name in names(role) {
+        match *name {
+            "eyot:device/log" => {
+                bindings::log::add_to_linker::<_, Log>(linker, |s| &mut s.capabilities.log)?;
+            }
+            "eyot:modbus/client" => {
+                bindings::modbus::add_to_linker::<_, Modbus>(linker, |s| {
+                    &mut s.capabilities.modbus
+                })?;
+            }
+            "eyot:mqtt/client" => {
+                bindings::mqtt::add_to_linker::<_, Mqtt>(linker, |s| &mut s.capabilities.mqtt)?;
+            }
+            other => return Err(wasmtime::format_err!("no module for capability {other}")),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,138 @@
+//! `eyot:mqtt`: publishing to brokers, over one connection per broker for the whole host.
+
+mod broker;
+mod connection;
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+use self::{broker::Broker, connection::Connection};
+use crate::bindings::mqtt::{Error, Host, Message};
+
+/// Largest payload, as the contract says.
+const PAYLOAD: usize = 1 << 20;
+/// Longest topic that the protocol can carry.
+const TOPIC: usize = u16::MAX as usize;
+
+/// The connections of the host, by broker; one is closed when its last user is gone.
+pub(crate) struct Pool {
+    local: SocketAddr,
+    connections: Mutex<HashMap<Broker, Weak<Connection>>>,
+}
+
+impl Pool {
+    pub(crate) fn new(local: SocketAddr) -> Self {
+        Self {
+            local,
+            connections: Mutex::default(),
+        }
+    }
+
+    fn connection(&self, broker: &Broker) -> Arc<Connection> {
+        let mut connections = self
+            .connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = connections.get(broker).and_then(Weak::upgrade)
+            && !open.is_over()
+        {
+            return open;
+        }
+        connections.retain(|_, connection| connection.strong_count() > 0);
+        let connection = Arc::new(Connection::open(broker.clone(), self.local));
+        connections.insert(broker.clone(), Arc::downgrade(&connection));
+        connection
+    }
+}
+
+/// MQTT for one instance: the brokers that it may talk to, and those that it does talk to.
+pub(crate) struct Client {
+    pool: Arc<Pool>,
+    granted: Vec<Broker>,
+    used: HashMap<String, Arc<Connection>>,
+}
+
+impl Client {
+    pub(crate) fn new(pool: Arc<Pool>, granted: &[String]) -> Self {
+        // A grant that cannot be parsed grants nothing.
+        let granted = granted
+            .iter()
+            .filter_map(|url| Broker::parse(url).ok())
+            .collect();
+        Self {
+            pool,
+            granted,
+            used: HashMap::new(),
+        }
+    }
+
+    fn connection(&mut self, url: String) -> Result<Arc<Connection>, Error> {
+        if let Some(connection) = self.used.get(&url)
+            && !connection.is_over()
+        {
+            return Ok(connection.clone());
+        }
+        let broker = Broker::parse(&url).map_err(Error::BadBroker)?;
+        if !self
+            .granted
+            .iter()
+            .any(|granted| granted.same_server(&broker))
+        {
+            let granted: Vec<_> = self.granted.iter().map(ToString::to_string).collect();
+            return Err(Error::Denied(format!(
+                "{broker} is not among the brokers of this component's configuration ({})",
+                if granted.is_empty() {
+                    "none".into()
+                } else {
+                    granted.join(", ")
+                }
+            )));
+        }
+        let connection = self.pool.connection(&broker);
+        self.used.insert(url, connection.clone());
+        Ok(connection)
+    }
+}
+
+impl Host for Client {
+    async fn publish(
+        &mut self,
+        broker: String,
+        messages: Vec<Message>,
+    ) -> wasmtime::Result<Result<(), Error>> {
+        let connection = match self.connection(broker) {
+            Ok(connection) => connection,
+            Err(error) => return Ok(Err(error)),
+        };
+        if let Some(error) = messages.iter().find_map(|message| check(message).err()) {
+            return Ok(Err(error));
+        }
+        if messages.is_empty() {
+            return Ok(Ok(()));
+        }
+        Ok(connection.publish(messages).await)
+    }
+}
+
+fn check(message: &Message) -> Result<(), Error> {
+    let topic = &message.topic;
+    if topic.is_empty() || topic.len() > TOPIC || topic.contains(['+', '#', '\0']) {
+        return Err(Error::Invalid(format!(
+            "topic {:?}: a topic has 1 to {TOPIC} bytes without '+', '#' and NUL",
+            topic.chars().take(100).collect::<String>()
+        )));
+    }
+    if message.payload.len() > PAYLOAD {
+        let size = message.payload.len();
+        return Err(Error::Invalid(format!(
+            "payload of {size} bytes: at most {PAYLOAD} pass"
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,107 @@
+//! What all guests of a host share.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+
+use eyot_runtime::{ContainerError, Image};
+use tokio::runtime::{Builder, Handle, Runtime};
+use wasmtime::Engine;
+
+use crate::{
+    artifacts::Artifacts,
+    capability::Shared,
+    clock::Ticker,
+    config::{self, EngineError},
+    program::{InstancePre, Linkers, Program, Role},
+};
+
+/// How to set up the engine.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where compiled components are kept; only this user may have access to it.
+    pub cache_dir: PathBuf,
+    /// The broker that `mqtt://local` stands for.
+    pub local_broker: SocketAddr,
+    /// Guest instances at once; `None` makes it fit the machine's memory.
+    pub instances: Option<u32>,
+}
+
+impl Options {
+    pub fn new(cache_dir: impl Into<PathBuf>, local_broker: SocketAddr) -> Self {
+        Self {
+            cache_dir: cache_dir.into(),
+            local_broker,
+            instances: None,
+        }
+    }
+}
+
+/// The engine. It is also the [`StepLoader`](eyot_runtime::guest::StepLoader) of pipelines.
+pub struct WasmEngine {
+    pub(crate) engine: Engine,
+    pub(crate) artifacts: Artifacts,
+    pub(crate) linkers: Linkers,
+    pub(crate) shared: Shared,
+    pub(crate) ticker: Arc<Ticker>,
+    /// Where the guests of pods run.
+    pub(crate) workload: Workload,
+}
+
+impl WasmEngine {
+    pub fn new(options: Options) -> Result<Arc<Self>, EngineError> {
+        let engine = config::engine(options.instances)?;
+        let linkers = Linkers::new(&engine);
+        let linkers = linkers.map_err(|error| EngineError::Engine(format!("{error:#}")))?;
+        Ok(Arc::new(Self {
+            artifacts: Artifacts::open(engine.clone(), &options.cache_dir)?,
+            linkers,
+            shared: Shared::new(options.local_broker),
+            ticker: Ticker::start(&engine).map_err(EngineError::Threads)?,
+            workload: Workload::start().map_err(EngineError::Threads)?,
+            engine,
+        }))
+    }
+
+    /// Load a pod's image and resolve its imports.
+    pub(crate) async fn program(
+        &self,
+        image: &Image,
+    ) -> Result<(Arc<Program>, Role, InstancePre), ContainerError> {
+        let program = self.artifacts.load(image).await?;
+        let role = program.role(image)?;
+        let pre = program.prepare(role, &self.linkers, image)?.clone();
+        Ok((program, role, pre))
+    }
+}
+
+/// Threads for pods alone: a guest that computes without end slows down other guests, and leaves
+/// the threads of the host's own tasks to them.
+pub(crate) struct Workload {
+    handle: Handle,
+    runtime: Option<Runtime>,
+}
+
+impl Workload {
+    fn start() -> std::io::Result<Self> {
+        let runtime = Builder::new_multi_thread()
+            .thread_name("wasm-guest")
+            .enable_all()
+            .build()?;
+        Ok(Self {
+            handle: runtime.handle().clone(),
+            runtime: Some(runtime),
+        })
+    }
+
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+}
+
+impl Drop for Workload {
+    fn drop(&mut self) {
+        // The ordinary drop blocks, which a task of another runtime must not.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! A compiled component and the roles that it can play.
+
+use std::sync::OnceLock;
+
+use eyot_runtime::{ContainerError, Image};
+use wasmtime::component::{Component, Linker};
+
+use crate::{artifacts::Broken, capability, state::State};
+
+pub(crate) type InstancePre = wasmtime::component::InstancePre<State>;
+
+/// What a component can be hosted as, by the interface that it exports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Process,
+    Web,
+    Driver,
+    Step,
+    Exporter,
+}
+
+impl Role {
+    /// In the order in which a pod's component is asked: what is more particular comes first,
+    /// since a driver may well have a `main` that was left over from its template.
+    const ALL: [Self; 5] = [
+        Self::Driver,
+        Self::Step,
+        Self::Exporter,
+        Self::Web,
+        Self::Process,
+    ];
+
+    /// The interface, without its version.
+    pub(crate) const fn interface(self) -> &'static str {
+        match self {
+            Self::Process => "wasi:cli/run",
+            Self::Web => "wasi:http/incoming-handler",
+            Self::Driver => "eyot:device/driver",
+            Self::Step => "eyot:pipeline/step",
+            Self::Exporter => "eyot:pipeline/exporter",
+        }
+    }
+
+    /// The versions of the interface that this host calls.
+    const fn version(self) -> &'static str {
+        match self {
+            Self::Process | Self::Web => "0.2.",
+            Self::Driver | Self::Step | Self::Exporter => "0.1.",
+        }
+    }
+
+    fn is(self, export: &str) -> bool {
+        let rest = export
+            .strip_prefix(self.interface())
+            .and_then(|rest| rest.strip_prefix('@'));
+        rest.is_some_and(|version| version.starts_with(self.version()))
+    }
+}
+
+/// A component, compiled, with its imports resolved once for each role it is used in.
+pub(crate) struct Program {
+    component: Component,
+    exports: Vec<String>,
+    prepared: [OnceLock<InstancePre>; Role::ALL.len()],
+}
+
+impl Program {
+    pub(crate) fn new(component: Component) -> Self {
+        let exports = component.component_type();
+        let exports = exports
+            .exports(component.engine())
+            .map(|(name, _)| name.to_string())
+            .collect();
+        Self {
+            component,
+            exports,
+            prepared: Default::default(),
+        }
+    }
+
+    /// The role that a pod's container has.
+    pub(crate) fn role(&self, image: &Image) -> Result<Role, ContainerError> {
+        let found = Role::ALL.into_iter().find(|role| self.has(*role));
+        found.ok_or_else(|| broken(image, self.nothing_to_run()))
+    }
+
+    pub(crate) fn has(&self, role: Role) -> bool {
+        self.exports.iter().any(|export| role.is(export))
+    }
+
+    /// What it exports instead of what was looked for.
+    pub(crate) fn exports(&self) -> String {
+        if self.exports.is_empty() {
+            "nothing".into()
+        } else {
+            self.exports.join(", ")
+        }
+    }
+
+    fn nothing_to_run(&self) -> String {
+        let newer = self.exports.iter().find(|export| export.contains("@0.3."));
+        let remedy = match newer {
+            Some(export) => format!("{export} is of WASI 0.3, build for wasm32-wasip2"),
+            None => "a component must export one of wasi:cli/run@0.2 (process), \
+                     wasi:http/incoming-handler@0.2 (web service), eyot:device/driver@0.1, \
+                     eyot:pipeline/step@0.1, eyot:pipeline/exporter@0.1"
+                .into(),
+        };
+        format!("the component exports {}; {remedy}", self.exports())
+    }
+
+    /// The component with its imports resolved for `role`; an import that the role does not get is
+    /// an error that names it.
+    pub(crate) fn prepare(
+        &self,
+        role: Role,
+        linkers: &Linkers,
+        image: &Image,
+    ) -> Result<&InstancePre, ContainerError> {
+        let slot = &self.prepared[role as usize];
+        if let Some(pre) = slot.get() {
+            return Ok(pre);
+        }
+        let pre = linkers.of(role).instantiate_pre(&self.component);
+        let pre = pre.map_err(|error| self.refused(role, &error, image))?;
+        Ok(slot.get_or_init(|| pre))
+    }
+
+    fn refused(&self, role: Role, error: &wasmtime::Error, image: &Image) -> ContainerError {
+        let text = format!("{error:#}");
+        let ty = self.component.component_type();
+        let import = ty
+            .imports(self.component.engine())
+            .map(|(name, _)| name.to_string())
+            .find(|name| text.contains(&format!("`{name}`")));
+        match import {
+            Some(import) => ContainerError::NotGranted {
+                image: image.reference.clone(),
+                remedy: remedy(role, &import),
+                import,
+            },
+            None => broken(image, text),
+        }
+    }
+}
+
+/// What to do about an import that a role does not get.
+fn remedy(role: Role, import: &str) -> String {
+    if import.contains("@0.3.") {
+        return "this host provides WASI 0.2; build for wasm32-wasip2".into();
+    }
+    let others = Role::ALL
+        .into_iter()
+        .filter(|other| capability::granted(*other, import));
+    let others: Vec<_> = others.map(Role::interface).collect();
+    match (others.is_empty(), capability::names(role)) {
+        (false, _) => format!(
+            "only components that export {} get it, and this one is used as {}",
+            others.join(" or "),
+            role.interface()
+        ),
+        (true, []) => "this host does not know it; it provides WASI 0.2 here".into(),
+        (true, names) => {
+            format!(
+                "this host does not know it; it provides WASI 0.2 and {} here",
+                names.join(", ")
+            )
+        }
+    }
+}
+
+fn broken(image: &Image, reason: String) -> ContainerError {
+    Broken(reason).of(image)
+}
+
+/// What each role gets to import.
+pub(crate) struct Linkers {
+    workload: Linker<State>,
+    driver: Linker<State>,
+    step: Linker<State>,
+    exporter: Linker<State>,
+}
+
+impl Linkers {
+    pub(crate) fn new(engine: &wasmtime::Engine) -> wasmtime::Result<Self> {
+        let wasi = || -> wasmtime::Result<Linker<State>> {
+            let mut linker = Linker::new(engine);
+            wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+            Ok(linker)
+        };
+        let with = |role| -> wasmtime::Result<Linker<State>> {
+            let mut linker = wasi()?;
+            capability::add_to_linker(&mut linker, role)?;
+            Ok(linker)
+        };
+        let mut workload = wasi()?;
+        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut workload)?;
+        Ok(Self {
+            workload,
+            driver: with(Role::Driver)?,
+            step: with(Role::Step)?,
+            exporter: with(Role::Exporter)?,
+        })
+    }
+
+    fn of(&self, role: Role) -> &Linker<State> {
+        match role {
+            Role::Process | Role::Web => &self.workload,
+            Role::Driver => &self.driver,
+            Role::Step => &self.step,
+            Role::Exporter => &self.exporter,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_role_is_told_by_interface_and_version() {
+        assert!(Role::Process.is("wasi:cli/run@0.2.3"));
+        assert!(!Role::Process.is("wasi:cli/run@0.3.0"));
+        assert!(!Role::Process.is("wasi:cli/runner@0.2.0"));
+        assert!(Role::Driver.is("eyot:device/driver@0.1.0"));
+        assert!(!Role::Driver.is("eyot:device/driver@0.2.0"));
+    }
+}

@@ -1,0 +1,112 @@
+//! The [`Runtime`] of Wasm images: what the component exports decides how it is hosted.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use eyot_runtime::{
+    Container, ContainerError, ContainerSpec, Exit, Image, Runtime,
+    guest::{Driver, DriverHost},
+};
+
+use crate::{
+    container::{Resources, Signals, WasmContainer},
+    driver::WasmDriver,
+    engine::WasmEngine,
+    process,
+    program::{InstancePre, Program, Role},
+    web,
+};
+
+/// The label that names the device service of a driver pod.
+const SERVICE_LABEL: &str = "eyot.dev/device-service";
+
+/// Runs containers whose image is a Wasm component.
+pub struct WasmRuntime {
+    engine: Arc<WasmEngine>,
+    driver_host: Arc<dyn DriverHost>,
+}
+
+impl WasmRuntime {
+    pub fn new(engine: Arc<WasmEngine>, driver_host: Arc<dyn DriverHost>) -> Self {
+        Self {
+            engine,
+            driver_host,
+        }
+    }
+
+    /// Hand the driver over to whoever knows its devices; the container lasts as long as that.
+    fn driver(
+        &self,
+        program: Arc<Program>,
+        pre: InstancePre,
+        spec: &ContainerSpec,
+        signals: &Signals,
+        resources: &Resources,
+    ) -> impl Future<Output = Exit> + Send + 'static {
+        let driver: Arc<dyn Driver> = Arc::new(WasmDriver {
+            engine: self.engine.clone(),
+            program,
+            pre,
+            log: spec.log.clone(),
+            cpu: resources.cpu.clone(),
+            memory: WasmDriver::memory(spec.limits.memory),
+        });
+        let service = spec.labels.get(SERVICE_LABEL).unwrap_or(&spec.name).clone();
+        let (host, pod, log) = (self.driver_host.clone(), spec.pod.clone(), spec.log.clone());
+        let stop = signals.terminate.clone();
+        async move { host.serve(pod, service, driver, log, stop).await }
+    }
+}
+
+#[async_trait]
+impl Runtime for WasmRuntime {
+    fn name(&self) -> &'static str {
+        "wasm"
+    }
+
+    fn needs_netns(&self) -> bool {
+        false
+    }
+
+    async fn prepare(&self, image: &Image) -> Result<(), ContainerError> {
+        self.engine.program(image).await.map(drop)
+    }
+
+    async fn start(&self, spec: ContainerSpec) -> Result<Arc<dyn Container>, ContainerError> {
+        let (program, role, pre) = self.engine.program(&spec.image).await?;
+        let (signals, resources) = (Signals::default(), Resources::of(&spec));
+        let engine = &self.engine;
+        let on = engine.workload.handle();
+        match role {
+            Role::Process => {
+                let work = process::process(engine, program, pre, &spec, &signals, &resources)?;
+                Ok(WasmContainer::spawn(on, &spec, signals, resources, work))
+            }
+            Role::Web => {
+                let (of, engine) = (spec.clone(), engine.clone());
+                let work = web::web(engine, program, pre, of, &signals, &resources).await?;
+                Ok(WasmContainer::spawn(on, &spec, signals, resources, work))
+            }
+            Role::Driver => {
+                let work = self.driver(program, pre, &spec, &signals, &resources);
+                // Its calls are made by the host's own tasks, so it runs among them.
+                let on = tokio::runtime::Handle::current();
+                Ok(WasmContainer::spawn(&on, &spec, signals, resources, work))
+            }
+            Role::Step | Role::Exporter => Err(ContainerError::Config {
+                field: "image".into(),
+                reason: format!(
+                    "{} is a part of a pipeline ({}), not a program: name it in the spec of a \
+                     Pipeline instead of a Pod",
+                    spec.image.reference,
+                    role.interface()
+                ),
+            }),
+        }
+    }
+
+    async fn sweep(&self) -> Result<(), ContainerError> {
+        // Guests live in this process and ended with the one before.
+        Ok(())
+    }
+}
