@@ -123,7 +123,7 @@ fn source(object: &Value) -> String {
 }
 
 fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
-    let mut errors = validate_metadata(object, old, true, names::subdomain);
+    let mut errors = validate_metadata(object, old, true, names::path_segment);
     let namespace = text(object, "/metadata/namespace");
     let subject = text(object, "/involvedObject/namespace");
     // Events about objects without a namespace live in `default`.

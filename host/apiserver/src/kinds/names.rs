@@ -70,6 +70,20 @@ pub fn subdomain(name: &str) -> Vec<String> {
     errors
 }
 
+/// Whatever fits into a path: events, whose names are made from those of other objects.
+pub fn path_segment(name: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if name == "." || name == ".." {
+        errors.push(format!("may not be '{name}'"));
+    }
+    for forbidden in ['/', '%'] {
+        if name.contains(forbidden) {
+            errors.push(format!("may not contain '{forbidden}'"));
+        }
+    }
+    errors
+}
+
 /// Label and annotation keys, extended resources, finalizers: `[prefix/]name`.
 pub fn qualified(name: &str) -> Vec<String> {
     let rule = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end \

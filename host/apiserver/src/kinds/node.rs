@@ -82,6 +82,7 @@ pub(super) const SPEC: KindSpec = KindSpec {
 };
 
 fn default(object: &mut Value) {
+    child(object, "spec");
     let status = child(object, "status");
     fill(
         child(child(status, "daemonEndpoints"), "kubeletEndpoint"),

@@ -11,6 +11,7 @@ mod tests;
 
 use std::{collections::HashMap, sync::OnceLock};
 
+pub(crate) use check::spelled;
 pub use check::check;
 
 /// The type of a field.
