@@ -1,6 +1,12 @@
-//! What every client of the Kubernetes API inside the host shares: recording events and (in
-//! `controller`) the one task that drives reconcilers.
+//! What every client of the Kubernetes API inside the host shares: recording events, local copies
+//! of objects, and (in [`controller`]) the one task that drives reconcilers.
 
+mod cache;
+pub mod controller;
+mod queue;
 mod recorder;
 
+pub use cache::{Cache, Change, Key};
+pub use controller::{Controller, Reconciler, Requeue};
+pub use queue::Queue;
 pub use recorder::{EventType, Recorder};

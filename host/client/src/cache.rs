@@ -1,0 +1,293 @@
+//! A local copy of one kind of object, kept current by a watch, and shared by all who need it.
+//!
+//! One watch serves every reconciler of the process: the pods that the scheduler, the ReplicaSets
+//! and the garbage collector look at are the same `Arc`s. Listeners are told of each change as it
+//! is applied, without a channel between, so nothing has to be drained and nothing is late.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::{self, Debug},
+    ops::Bound,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use futures::{Stream, StreamExt};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::{
+    Api, Resource, ResourceExt,
+    runtime::{
+        WatchStreamExt,
+        watcher::{self, Event},
+    },
+};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Which object: namespace (empty for cluster-scoped ones) and name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
+}
+
+impl Key {
+    pub fn new(namespace: &str, name: &str) -> Self {
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
+
+    /// The key of the object that this metadata belongs to.
+    pub fn of(meta: &ObjectMeta) -> Self {
+        let text = |field: &Option<String>| field.as_deref().unwrap_or_default().into();
+        Self {
+            namespace: text(&meta.namespace),
+            name: text(&meta.name),
+        }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.namespace {
+            "" => f.write_str(&self.name),
+            namespace => write!(f, "{namespace}/{}", self.name),
+        }
+    }
+}
+
+/// One object came, changed or went.
+pub struct Change<'a, K> {
+    pub key: &'a Key,
+    /// `None` if it is new.
+    pub before: Option<&'a Arc<K>>,
+    /// `None` if it is gone.
+    pub after: Option<&'a Arc<K>>,
+}
+
+impl<K> Change<'_, K> {
+    /// The object as it is, or as it last was.
+    pub fn object(&self) -> Option<&Arc<K>> {
+        self.after.or(self.before)
+    }
+}
+
+type Listener<K> = Box<dyn Fn(Change<'_, K>) + Send + Sync>;
+
+/// The objects of one kind. Cheap to clone; all clones are one cache.
+pub struct Cache<K> {
+    shared: Arc<Shared<K>>,
+}
+
+struct Shared<K> {
+    objects: RwLock<BTreeMap<Key, Arc<K>>>,
+    listeners: RwLock<Vec<Listener<K>>>,
+    synced: watch::Sender<bool>,
+}
+
+impl<K> Clone for Cache<K> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: self.shared.clone(),
+        }
+    }
+}
+
+impl<K> Default for Cache<K> {
+    fn default() -> Self {
+        let shared = Shared {
+            objects: RwLock::new(BTreeMap::new()),
+            listeners: RwLock::new(Vec::new()),
+            synced: watch::Sender::new(false),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+}
+
+impl<K> Cache<K> {
+    pub fn get(&self, key: &Key) -> Option<Arc<K>> {
+        self.objects().get(key).cloned()
+    }
+
+    /// All objects, ordered by key.
+    pub fn list(&self) -> Vec<Arc<K>> {
+        self.objects().values().cloned().collect()
+    }
+
+    /// All objects of one namespace, ordered by name.
+    pub fn list_in(&self, namespace: &str) -> Vec<Arc<K>> {
+        let first = Key::new(namespace, "");
+        let objects = self.objects();
+        let from_here = objects.range((Bound::Included(first), Bound::Unbounded));
+        let here = from_here.take_while(|(key, _)| &*key.namespace == namespace);
+        here.map(|(_, object)| object.clone()).collect()
+    }
+
+    /// Be told of every change from now on, in order. The listener is called while the watch
+    /// waits, so it must be quick, and may read this cache.
+    pub fn listen(&self, listener: impl Fn(Change<'_, K>) + Send + Sync + 'static) {
+        let listeners = self.shared.listeners.write();
+        listeners
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Box::new(listener));
+    }
+
+    /// Resolves once the first full list has arrived.
+    pub async fn synced(&self) {
+        // The sender lives in `self`.
+        let _ = self
+            .shared
+            .synced
+            .subscribe()
+            .wait_for(|synced| *synced)
+            .await;
+    }
+
+    fn objects(&self) -> RwLockReadGuard<'_, BTreeMap<Key, Arc<K>>> {
+        self.shared
+            .objects
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn objects_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<Key, Arc<K>>> {
+        self.shared
+            .objects
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, key: &Key, after: Option<Arc<K>>) {
+        let before = match &after {
+            Some(object) => self.objects_mut().insert(key.clone(), object.clone()),
+            None => self.objects_mut().remove(key),
+        };
+        if before.is_none() && after.is_none() {
+            return;
+        }
+        let listeners = self
+            .shared
+            .listeners
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        for listener in listeners.iter() {
+            listener(Change {
+                key,
+                before: before.as_ref(),
+                after: after.as_ref(),
+            });
+        }
+    }
+}
+
+impl<K: Resource + Clone + Debug + Send + Sync + 'static> Cache<K> {
+    /// Keep the cache current from the API until `stop` is cancelled.
+    pub async fn run(&self, api: Api<K>, config: watcher::Config, stop: CancellationToken)
+    where
+        K: DeserializeOwned,
+    {
+        self.follow(watcher::watcher(api, config), stop).await;
+    }
+
+    /// Keep the cache current from a stream of watcher events until `stop` is cancelled.
+    pub async fn follow<S>(&self, events: S, stop: CancellationToken)
+    where
+        S: Stream<Item = watcher::Result<Event<K>>> + Send,
+    {
+        let mut events = std::pin::pin!(events.default_backoff());
+        let mut listed: BTreeSet<Key> = BTreeSet::new();
+        while let Some(Some(event)) = stop.run_until_cancelled(events.next()).await {
+            match event {
+                Ok(Event::Init) => listed.clear(),
+                Ok(Event::InitApply(object)) => {
+                    let key = Key::of(object.meta());
+                    listed.insert(key.clone());
+                    self.refresh(&key, object);
+                }
+                Ok(Event::InitDone) => {
+                    let known: Vec<Key> = self.objects().keys().cloned().collect();
+                    for gone in known.iter().filter(|key| !listed.contains(key)) {
+                        self.set(gone, None);
+                    }
+                    listed.clear();
+                    self.shared.synced.send_replace(true);
+                }
+                Ok(Event::Apply(object)) => {
+                    let key = Key::of(object.meta());
+                    self.set(&key, Some(Arc::new(object)));
+                }
+                Ok(Event::Delete(object)) => self.set(&Key::of(object.meta()), None),
+                // The stream goes on by itself, after a delay that grows.
+                Err(error) => tracing::warn!(%error, "a watch broke off and is begun again"),
+            }
+        }
+    }
+
+    /// An object from a repeated list: often nothing has changed.
+    fn refresh(&self, key: &Key, object: K) {
+        let known = self.get(key).and_then(|known| known.resource_version());
+        if known.is_none() || known != object.resource_version() {
+            self.set(key, Some(Arc::new(object)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use std::sync::Mutex;
+
+    use k8s_openapi::api::core::v1::ConfigMap;
+
+    use super::*;
+
+    fn map(name: &str, version: &str) -> ConfigMap {
+        let mut map = ConfigMap::default();
+        map.metadata.namespace = Some("d".into());
+        map.metadata.name = Some(name.into());
+        map.metadata.resource_version = Some(version.into());
+        map
+    }
+
+    #[tokio::test]
+    async fn a_repeated_list_tells_only_of_what_differs() {
+        let cache = Cache::default();
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let log = told.clone();
+        cache.listen(move |change: Change<'_, ConfigMap>| {
+            let version = |o: Option<&Arc<ConfigMap>>| o.and_then(|o| o.resource_version());
+            let (before, after) = (version(change.before), version(change.after));
+            let or = |v: Option<String>| v.unwrap_or("-".into());
+            log.lock()
+                .unwrap()
+                .push(format!("{} {} {}", change.key, or(before), or(after)));
+        });
+        let events = [
+            Event::Init,
+            Event::InitApply(map("a", "1")),
+            Event::InitApply(map("b", "2")),
+            Event::InitApply(map("c", "3")),
+            Event::InitDone,
+            Event::Apply(map("a", "4")),
+            Event::Init,
+            Event::InitApply(map("a", "4")),
+            Event::InitApply(map("c", "5")),
+            Event::InitDone,
+            Event::Delete(map("a", "6")),
+        ];
+        let events = futures::stream::iter(events.map(Ok));
+        cache.follow(events, CancellationToken::new()).await;
+        cache.synced().await;
+        let told = told.lock().unwrap();
+        let expected = [
+            "d/a - 1", "d/b - 2", "d/c - 3", "d/a 1 4", "d/c 3 5", "d/b 2 -", "d/a 4 -",
+        ];
+        assert_eq!(*told, expected);
+        assert_eq!(cache.list_in("d").len(), 1);
+        assert!(cache.list_in("e").is_empty());
+    }
+}
