@@ -1,0 +1,171 @@
+//! The embedded MQTT broker: rumqttd on one listener, kept small.
+//!
+//! It exists so that a site has a bus without installing one; who outgrows it points exporters at
+//! another. Messages are held in memory only, per subscribed filter and up to a few megabytes: a
+//! subscriber that stays behind longer loses the oldest. The host itself publishes through a link
+//! inside the process, not through a socket.
+//!
+//! The broker keeps three threads of its own and cannot be stopped: it ends with the process.
+
+use std::{
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use rumqttd::{ConnectionSettings, RouterConfig, ServerSettings, local};
+use tokio::sync::mpsc;
+
+/// Clients at once.
+const CONNECTIONS: usize = 1000;
+/// Largest message: what the contract lets an exporter publish, and its topic.
+const PAYLOAD: usize = 1024 * 1024 + 4096;
+/// Bytes of one segment of a filter's log, and how many are kept: 4 MiB a filter.
+const SEGMENT: usize = 512 * 1024;
+const SEGMENTS: usize = 8;
+/// Messages on their way to one subscriber.
+const OUTGOING: u64 = 500;
+/// Messages that the host has published and the broker has not yet taken.
+const PUBLISHED: usize = 16 * 1024;
+/// Messages handed to the broker in one go.
+const BURST: usize = 256;
+/// How long the listener may take to come up.
+const START: Duration = Duration::from_secs(5);
+
+/// Why the broker did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    #[error("MQTT broker on {address}: {source} (end the program that has the port, or set another address)")]
+    Bind { address: SocketAddr, source: std::io::Error },
+    #[error("MQTT broker on {address} does not answer")]
+    Silent { address: SocketAddr },
+    #[error("MQTT broker: {0}")]
+    Link(String),
+}
+
+/// The running broker. Cheap to clone.
+#[derive(Clone)]
+pub struct Broker {
+    address: SocketAddr,
+    published: mpsc::Sender<Message>,
+}
+
+/// A message that the host publishes with quality of service 0.
+#[derive(Debug, Clone)]
+pub struct Message {
+    pub topic: Bytes,
+    pub payload: Bytes,
+}
+
+/// Start the broker. Port 0 takes a free one.
+pub fn start(address: SocketAddr) -> Result<Broker, BrokerError> {
+    let address = probe(address).map_err(|source| BrokerError::Bind { address, source })?;
+    let mut broker = rumqttd::Broker::new(config(address));
+    let (link, answers) =
+        broker.link("eyot").map_err(|error| BrokerError::Link(error.to_string()))?;
+    let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+    let bind = |source| BrokerError::Bind { address, source };
+    thread("mqtt-start")
+        .spawn(move || {
+            if let Err(error) = broker.start() {
+                tracing::error!(%error, "the MQTT broker ended");
+            }
+        })
+        .map_err(bind)?;
+    let (published, queue) = mpsc::channel(PUBLISHED);
+    thread("mqtt-publish").spawn(move || publish(queue, link, answers)).map_err(bind)?;
+    answering(address)?;
+    Ok(Broker { address, published })
+}
+
+impl Broker {
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Publish without waiting; false if the broker is so far behind that the message is lost.
+    pub fn publish(&self, message: Message) -> bool {
+        self.published.try_send(message).is_ok()
+    }
+}
+
+/// Find out whether the port is free: the broker itself would only log that it is not.
+fn probe(address: SocketAddr) -> std::io::Result<SocketAddr> {
+    TcpListener::bind(address)?.local_addr()
+}
+
+fn answering(address: SocketAddr) -> Result<(), BrokerError> {
+    let deadline = Instant::now() + START;
+    while Instant::now() < deadline {
+        match TcpStream::connect_timeout(&address, START) {
+            Ok(_) => return Ok(()),
+            // Refused at once as long as nobody listens: let the other thread come up.
+            Err(_) => std::thread::park_timeout(Duration::from_millis(1)),
+        }
+    }
+    Err(BrokerError::Silent { address })
+}
+
+fn config(address: SocketAddr) -> rumqttd::Config {
+    let server = ServerSettings {
+        name: "mqtt".to_owned(),
+        listen: address,
+        tls: None,
+        next_connection_delay_ms: 0,
+        connections: ConnectionSettings {
+            connection_timeout_ms: 10_000,
+            max_payload_size: PAYLOAD,
+            max_inflight_count: 100,
+            auth: None,
+            external_auth: None,
+            dynamic_filters: true,
+        },
+    };
+    rumqttd::Config {
+        router: RouterConfig {
+            max_connections: CONNECTIONS,
+            max_outgoing_packet_count: OUTGOING,
+            max_segment_size: SEGMENT,
+            max_segment_count: SEGMENTS,
+            ..RouterConfig::default()
+        },
+        v4: Some([("mqtt".to_owned(), server)].into()),
+        ..rumqttd::Config::default()
+    }
+}
+
+/// Hand messages to the broker. A thread, not a task: the broker's channel blocks when it is behind.
+fn publish(
+    mut queue: mpsc::Receiver<Message>,
+    mut link: local::LinkTx,
+    // Held open: the broker takes a link whose other half is gone for closed.
+    _answers: local::LinkRx,
+) {
+    let mut burst = Vec::with_capacity(BURST);
+    while queue.blocking_recv_many(&mut burst, BURST) > 0 {
+        for message in burst.drain(..) {
+            if let Err(error) = link.publish(message.topic, message.payload) {
+                tracing::error!(%error, "the MQTT broker is gone; events are no longer published");
+                return;
+            }
+        }
+    }
+}
+
+/// Shared by those that publish and may have no broker, as in tests.
+pub(crate) type Publisher = Arc<dyn Fn(Message) -> bool + Send + Sync>;
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn a_busy_port_is_an_error_that_names_it() {
+        let held = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = held.local_addr().unwrap();
+        let error = start(address).err().unwrap().to_string();
+        assert!(error.contains(&address.to_string()) && error.contains("in use"), "{error}");
+    }
+}

@@ -1,0 +1,134 @@
+//! The readings bus: each event once, to the store, to MQTT and to the pipelines.
+//!
+//! Publishing never waits, so that a slow disk or exporter cannot hold up a device. Each outlet has
+//! a bounded queue; what finds it full is dropped there, counted and logged, and reaches the other
+//! outlets all the same.
+
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use eyot_runtime::reading::Event;
+use eyot_store::{ReadingEvent, ReadingSlice, Readings};
+use tokio::sync::mpsc;
+
+use crate::{
+    broker::{Message, Publisher},
+    encode::{self, Encoded},
+    loss::Loss,
+};
+
+/// Events that wait for the store at most: half a second at full speed.
+const QUEUE: usize = 10_000;
+/// Events stored together, and how long the first of them may wait for more.
+const BATCH: usize = 500;
+const LINGER: Duration = Duration::from_millis(10);
+
+/// Takes events for a pipeline; never waits.
+pub trait Inlet: Send + Sync {
+    fn offer(&self, namespace: &str, event: &Arc<Event>);
+}
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Bus {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    publisher: Publisher,
+    store: mpsc::Sender<ReadingEvent>,
+    store_loss: Loss,
+    broker_loss: Loss,
+    inlets: RwLock<Arc<[Arc<dyn Inlet>]>>,
+    /// The namespace whose devices go by their bare names in EdgeX.
+    namespace: String,
+}
+
+impl Bus {
+    /// The bus, and the queue that [`store`] is to empty.
+    pub fn new(publisher: Publisher, namespace: String) -> (Self, mpsc::Receiver<ReadingEvent>) {
+        let (store, queue) = mpsc::channel(QUEUE);
+        let inner = Inner {
+            publisher,
+            store,
+            store_loss: Loss::new("readings store"),
+            broker_loss: Loss::new("MQTT broker"),
+            inlets: RwLock::new(Arc::new([])),
+            namespace,
+        };
+        (Self { inner: Arc::new(inner) }, queue)
+    }
+
+    /// Tell everybody.
+    pub fn publish(&self, namespace: &str, event: Arc<Event>) {
+        let inner = &*self.inner;
+        let inlets = inner.inlets.read().unwrap_or_else(PoisonError::into_inner).clone();
+        for inlet in inlets.iter() {
+            inlet.offer(namespace, &event);
+        }
+        let encoded = encode::event(event);
+        let message = Message {
+            topic: encode::topic(&encoded.event).into(),
+            payload: encode::envelope(&encoded.body),
+        };
+        if !(inner.publisher)(message) {
+            inner.broker_loss.lost(1);
+        }
+        let device = stored_name(&inner.namespace, namespace, &encoded.event.device);
+        if inner.store.try_send(reading_event(encoded, device)).is_err() {
+            inner.store_loss.lost(1);
+        }
+    }
+
+    /// Replace the pipelines that listen.
+    pub fn set_inlets(&self, inlets: Vec<Arc<dyn Inlet>>) {
+        *self.inner.inlets.write().unwrap_or_else(PoisonError::into_inner) = inlets.into();
+    }
+
+    /// Events that an outlet could not take: the store's, the broker's.
+    pub fn lost(&self) -> (u64, u64) {
+        (self.inner.store_loss.total(), self.inner.broker_loss.total())
+    }
+}
+
+/// EdgeX knows no namespaces: devices of others than its own are kept apart by a prefix that no
+/// name can have.
+fn stored_name(edgex: &str, namespace: &str, device: &Arc<str>) -> Arc<str> {
+    if namespace == edgex { device.clone() } else { format!("{namespace}/{device}").into() }
+}
+
+fn reading_event(encoded: Encoded, device: Arc<str>) -> ReadingEvent {
+    let Encoded { event, body, readings } = encoded;
+    let slices = event.readings.iter().zip(readings);
+    let slice = |(reading, range): (&eyot_runtime::reading::Reading, _)| ReadingSlice {
+        resource: reading.resource.as_str().into(),
+        range,
+    };
+    ReadingEvent {
+        id: event.id.clone(),
+        device,
+        origin: event.origin,
+        readings: slices.map(slice).collect(),
+        body,
+    }
+}
+
+/// Empty the queue into the store until the bus is gone.
+pub async fn store(mut queue: mpsc::Receiver<ReadingEvent>, readings: Readings) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while queue.recv_many(&mut batch, BATCH).await > 0 {
+        let full = tokio::time::Instant::now() + LINGER;
+        while batch.len() < BATCH {
+            let room = BATCH - batch.len();
+            let more = queue.recv_many(&mut batch, room);
+            if !matches!(tokio::time::timeout_at(full, more).await, Ok(1..)) {
+                break;
+            }
+        }
+        if let Err(error) = readings.append(std::mem::take(&mut batch)).await {
+            tracing::error!(%error, "readings were not stored");
+        }
+    }
+}

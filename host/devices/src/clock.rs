@@ -1,0 +1,17 @@
+//! The wall clock, in the unit of readings.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+
+/// Nanoseconds since 1970-01-01T00:00:00Z.
+pub fn nanoseconds() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The same instant as Kubernetes writes it: whole seconds.
+pub fn kubernetes(nanoseconds: u64) -> Option<Time> {
+    let seconds = i64::try_from(nanoseconds / 1_000_000_000).ok()?;
+    Timestamp::from_second(seconds).ok().map(Time)
+}

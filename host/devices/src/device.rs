@@ -1,0 +1,153 @@
+//! One device: a task that owns the driver's session with it.
+//!
+//! The task is the only one that talks to the session, so reads, writes and re-opening cannot
+//! overlap, and a device that hangs or a driver that traps holds up nobody else.
+//!
+//! ```text
+//!              driver and profile are there            opened
+//!   Unbound ───────────────────────────────▶ Opening ─────────▶ Up ◀─────────────┐
+//!      ▲                                        │  ▲            │ no answer      │ answers
+//!      │ driver gone, profile gone      failed  │  │ time is up ▼                │
+//!      └──────────── from every state           └──┴───────── Down{until} ───────┘
+//!                                                 (trapped: the session is dropped first)
+//! ```
+//!
+//! `Invalid` is a `Down` that only an edit of the device or its profile ends. A change of the
+//! device's spec, its profile or its driver starts over from the top.
+
+mod actor;
+mod schedule;
+mod state;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use eyot_api::{Device, DeviceProfile};
+use eyot_runtime::{guest::Driver, reading::Event};
+use serde_json::Value as Json;
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub use actor::run;
+
+use crate::source::SourceError;
+
+/// Commands that wait for one device at most: more are refused at once.
+const COMMANDS: usize = 64;
+/// How long a command may take in all, waiting included.
+pub const COMMAND: Duration = Duration::from_secs(30);
+
+/// A driver that serves a device service.
+#[derive(Clone)]
+pub struct Binding {
+    /// Tells one start of a driver from the next.
+    pub id: u64,
+    pub driver: Arc<dyn Driver>,
+    /// How many sessions are open: the driver's pod waits for them when it ends.
+    pub sessions: Arc<watch::Sender<usize>>,
+}
+
+/// Everything that a device's task works from. A new one replaces the old.
+#[derive(Clone)]
+pub struct Assignment {
+    pub device: Arc<Device>,
+    pub profile: Option<Arc<DeviceProfile>>,
+    pub binding: Option<Binding>,
+}
+
+impl Assignment {
+    /// Whether the session can go on as it is: status and annotations do not matter to it.
+    pub fn same(&self, other: &Self) -> bool {
+        let binding = |assignment: &Self| assignment.binding.as_ref().map(|binding| binding.id);
+        let profile = |assignment: &Self| assignment.profile.as_ref().map(|p| p.spec.clone());
+        binding(self) == binding(other)
+            && self.device.spec == other.device.spec
+            && self.device.metadata.uid == other.device.metadata.uid
+            && profile(self) == profile(other)
+    }
+}
+
+/// Why a command did not succeed.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum CommandError {
+    #[error("no device {0}")]
+    NoDevice(String),
+    #[error("device {0} is locked (adminState LOCKED)")]
+    Locked(String),
+    #[error("device {device} is down: {reason}")]
+    Down { device: String, reason: String },
+    #[error("device {device} is not served: {reason}")]
+    NotServed { device: String, reason: String },
+    #[error("{0}")]
+    Source(#[from] SourceError),
+    #[error("device {0} has too many commands waiting; try again later")]
+    Busy(String),
+    #[error("device {0} did not answer in {COMMAND:?}")]
+    Timeout(String),
+    #[error("device {device}: {reason}")]
+    Failed { device: String, reason: String },
+    #[error("device {device}: {reason}")]
+    Refused { device: String, reason: String },
+}
+
+/// What a device's task can be told to do.
+pub enum Command {
+    Read { source: String, push: bool, reply: oneshot::Sender<Result<Arc<Event>, CommandError>> },
+    Write {
+        source: String,
+        values: BTreeMap<String, Json>,
+        reply: oneshot::Sender<Result<(), CommandError>>,
+    },
+}
+
+/// The way to a device's task.
+#[derive(Clone)]
+pub struct Handle {
+    name: Arc<str>,
+    commands: mpsc::Sender<Command>,
+}
+
+/// The task's end of the way.
+pub type Commands = mpsc::Receiver<Command>;
+
+/// Make both ends.
+pub fn handle(name: &str) -> (Handle, Commands) {
+    let (commands, receiver) = mpsc::channel(COMMANDS);
+    (Handle { name: name.into(), commands }, receiver)
+}
+
+impl Handle {
+    /// Read a source now. `push` sends the event to the bus too.
+    pub async fn read(&self, source: &str, push: bool) -> Result<Arc<Event>, CommandError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Command::Read { source: source.to_owned(), push, reply }, answer).await
+    }
+
+    /// Write values, by resource name, to a source.
+    pub async fn write(
+        &self,
+        source: &str,
+        values: BTreeMap<String, Json>,
+    ) -> Result<(), CommandError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Command::Write { source: source.to_owned(), values, reply }, answer).await
+    }
+
+    async fn ask<T>(
+        &self,
+        command: Command,
+        answer: oneshot::Receiver<Result<T, CommandError>>,
+    ) -> Result<T, CommandError> {
+        let name = || self.name.to_string();
+        self.commands.try_send(command).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => CommandError::Busy(name()),
+            mpsc::error::TrySendError::Closed(_) => CommandError::NoDevice(name()),
+        })?;
+        match tokio::time::timeout(COMMAND, answer).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(CommandError::NoDevice(name())),
+            Err(_) => Err(CommandError::Timeout(name())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,456 @@
+//! The task of one device: waits for what comes first (a change, a command, a beat), makes one
+//! driver call at a time and tells the outcome to the bus and the board.
+
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
+
+use eyot_api::{AdminState, DEVICE_SERVICE_LABEL, OperatingState};
+use eyot_runtime::{
+    guest::{DriverError, DriverSession},
+    reading::Event,
+};
+use serde_json::Value as Json;
+use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Assignment, Binding, Command, CommandError, Commands,
+    schedule::{self, Timer},
+    state::{State, Verdict, judge},
+};
+use crate::{
+    backoff::Backoff,
+    bus::Bus,
+    clock,
+    source::{self, Names, Plan},
+    status::{Board, DeviceKey},
+};
+
+/// Longest driver call. Transports have shorter time limits of their own: a driver that is still
+/// busy then does not come back, and its session is given up.
+const CALL: Duration = Duration::from_secs(30);
+/// How long a driver may take to say goodbye to a device.
+const CLOSE: Duration = Duration::from_secs(1);
+/// Delays between tries to reach a device that does not answer.
+const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+
+/// Serve one device until `stop` is cancelled or its assignments end.
+pub async fn run(
+    key: DeviceKey,
+    mut assignments: watch::Receiver<Assignment>,
+    mut commands: Commands,
+    bus: Bus,
+    board: Board,
+    stop: CancellationToken,
+) {
+    let first = assignments.borrow_and_update().clone();
+    let mut actor = Actor::new(key, first, bus, board, stop.clone());
+    loop {
+        if actor.state == State::Opening {
+            actor.open().await;
+        }
+        let wake = actor.wake();
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            changed = assignments.changed() => {
+                if changed.is_err() {
+                    break;
+                }
+                let assignment = assignments.borrow_and_update().clone();
+                actor.assign(assignment).await;
+            }
+            Some(command) = commands.recv() => actor.command(command).await,
+            () = at(wake), if wake.is_some() => actor.due().await,
+        }
+    }
+    actor.close().await;
+}
+
+async fn at(wake: Option<Instant>) {
+    if let Some(wake) = wake {
+        tokio::time::sleep_until(wake).await;
+    }
+}
+
+struct Session {
+    driver: Box<dyn DriverSession>,
+    _open: Open,
+}
+
+/// Counts a session as open as long as it lives.
+struct Open(Arc<watch::Sender<usize>>);
+
+impl Open {
+    fn new(binding: &Binding) -> Self {
+        binding.sessions.send_modify(|open| *open += 1);
+        Self(binding.sessions.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.send_modify(|open| *open -= 1);
+    }
+}
+
+struct Actor {
+    key: DeviceKey,
+    assignment: Assignment,
+    names: Option<Names>,
+    timers: Vec<Timer>,
+    session: Option<Session>,
+    state: State,
+    backoff: Backoff,
+    /// What is wrong, per source; empty for the device as a whole.
+    faults: BTreeMap<Arc<str>, String>,
+    bus: Bus,
+    board: Board,
+    stop: CancellationToken,
+}
+
+impl Actor {
+    fn new(
+        key: DeviceKey,
+        assignment: Assignment,
+        bus: Bus,
+        board: Board,
+        stop: CancellationToken,
+    ) -> Self {
+        let mut actor = Self {
+            key,
+            assignment,
+            names: None,
+            timers: Vec::new(),
+            session: None,
+            state: State::Opening,
+            backoff: RETRY,
+            faults: BTreeMap::new(),
+            bus,
+            board,
+            stop,
+        };
+        actor.begin();
+        actor
+    }
+
+    /// Work out from the assignment what is to be done.
+    fn begin(&mut self) {
+        self.backoff = RETRY;
+        self.faults.clear();
+        self.timers.clear();
+        self.names = None;
+        self.state = match self.unserved() {
+            Some(reason) => State::Unbound(reason),
+            None => State::Opening,
+        };
+        if let Some(profile) = self.assignment.profile.clone() {
+            let device = self.assignment.device.clone();
+            self.names = Some(Names::of(&device, &profile));
+            let (timers, wrong) =
+                schedule::timers(&device.spec.auto_events, &profile, Instant::now());
+            self.timers = timers;
+            if !wrong.is_empty() {
+                self.faults.insert("".into(), wrong.join("; "));
+            }
+        }
+        self.tell();
+    }
+
+    fn unserved(&self) -> Option<String> {
+        let spec = &self.assignment.device.spec;
+        if spec.admin_state == AdminState::Locked {
+            return Some("adminState is LOCKED".to_owned());
+        }
+        if self.assignment.profile.is_none() {
+            return Some(match spec.profile_name.as_str() {
+                "" => "profileName is not set".to_owned(),
+                name => format!("DeviceProfile {name} does not exist"),
+            });
+        }
+        self.assignment.binding.is_none().then(|| {
+            format!(
+                "no driver serves {}: none of the running pods has the label \
+                 {DEVICE_SERVICE_LABEL}={} or a driver container of that name",
+                spec.service_name, spec.service_name
+            )
+        })
+    }
+
+    async fn assign(&mut self, assignment: Assignment) {
+        if self.assignment.same(&assignment) {
+            self.assignment = assignment;
+            return;
+        }
+        self.close().await;
+        self.assignment = assignment;
+        self.begin();
+    }
+
+    async fn open(&mut self) {
+        let Some(binding) = self.assignment.binding.clone() else { return };
+        let device = &self.assignment.device;
+        let opening = binding.driver.open(source::info(device), source::grants(device));
+        match call(&self.stop, opening).await {
+            Ok(driver) => {
+                self.session = Some(Session { driver, _open: Open::new(&binding) });
+                // Up until it shows otherwise; the first read is due now.
+                let now = Instant::now();
+                self.timers.iter_mut().for_each(|timer| timer.due = now);
+                self.state = State::Up;
+            }
+            Err(error) => {
+                self.state = State::not_opened(&error, &mut self.backoff, Instant::now());
+            }
+        }
+        self.tell();
+    }
+
+    async fn close(&mut self) {
+        if let Some(session) = self.session.take() {
+            let _ = tokio::time::timeout(CLOSE, session.driver.close()).await;
+        }
+    }
+
+    fn wake(&self) -> Option<Instant> {
+        match &self.state {
+            State::Down { until, .. } => Some(*until),
+            State::Up => self.timers.iter().filter(|t| !t.broken).map(|timer| timer.due).min(),
+            State::Unbound(_) | State::Opening | State::Invalid(_) => None,
+        }
+    }
+
+    /// A beat is due, or a device that was down is to be tried again.
+    async fn due(&mut self) {
+        if let State::Down { .. } = self.state {
+            if self.session.is_none() {
+                self.state = State::Opening;
+                return;
+            }
+            return self.probe().await;
+        }
+        let now = Instant::now();
+        let Some(index) = self.timers.iter().position(|timer| !timer.broken && timer.due <= now)
+        else {
+            return;
+        };
+        let plan = self.timers[index].plan.clone();
+        let outcome = self.read(&plan).await;
+        let Some(timer) = self.timers.get_mut(index) else { return };
+        timer.advance(Instant::now());
+        match outcome {
+            Ok(event) => {
+                if timer.changed(&event) {
+                    self.bus.publish(&self.key.namespace, event);
+                }
+            }
+            Err(Verdict::NeverAgain) => timer.broken = true,
+            Err(_) => {}
+        }
+    }
+
+    /// See whether a silent device answers again: read what is read by itself, else anything.
+    async fn probe(&mut self) {
+        let timed = self.timers.iter().find(|timer| !timer.broken).map(|t| t.plan.clone());
+        let any = || {
+            let profile = self.assignment.profile.as_ref()?;
+            let resources = profile.spec.device_resources.iter();
+            let mut readable = resources.filter(|r| r.properties.read_write.readable());
+            source::plan(profile, &readable.next()?.name).ok().map(Arc::new)
+        };
+        match timed.or_else(any) {
+            Some(plan) => {
+                if let Ok(event) = self.read(&plan).await {
+                    self.bus.publish(&self.key.namespace, event);
+                }
+            }
+            None => {
+                self.state = State::Up;
+                self.tell();
+            }
+        }
+    }
+
+    /// Read and take the outcome into the state.
+    async fn read(&mut self, plan: &Plan) -> Result<Arc<Event>, Verdict> {
+        let (Some(session), Some(names)) = (self.session.as_mut(), self.names.as_ref()) else {
+            return Err(Verdict::Dead);
+        };
+        let outcome = call(&self.stop, session.driver.read(&plan.requests)).await;
+        let outcome = outcome.and_then(|raw| {
+            plan.event(names, raw, clock::nanoseconds()).map_err(DriverError::Other)
+        });
+        match outcome {
+            Ok(answer) => {
+                let event = Arc::new(answer.event);
+                self.board.event(&self.key, &event);
+                match answer.broken_assertion {
+                    Some(resource) => {
+                        let reason = format!("{resource} is not what its profile asserts");
+                        let until = Instant::now() + self.backoff.next();
+                        self.state = State::Down { reason, until };
+                        self.tell();
+                    }
+                    None => self.answered(&plan.source),
+                }
+                Ok(event)
+            }
+            Err(error) => Err(self.failed(&plan.source, &error)),
+        }
+    }
+
+    fn answered(&mut self, source: &Arc<str>) {
+        let news = self.state != State::Up || self.faults.remove(source).is_some();
+        self.backoff.reset();
+        if news {
+            self.state = State::Up;
+            self.tell();
+        }
+    }
+
+    fn failed(&mut self, source: &Arc<str>, error: &DriverError) -> Verdict {
+        if self.stop.is_cancelled() {
+            return Verdict::Dead;
+        }
+        let verdict = judge(error);
+        let state = std::mem::replace(&mut self.state, State::Up);
+        self.state = state.failed(error, &mut self.backoff, Instant::now());
+        match verdict {
+            Verdict::Dead => self.session = None,
+            Verdict::Silent => {}
+            Verdict::Alive | Verdict::NeverAgain => {
+                self.faults.insert(source.clone(), format!("{source}: {error}"));
+            }
+        }
+        self.tell();
+        verdict
+    }
+
+    fn tell(&self) {
+        let fault = self.faults.values().next().cloned();
+        let (state, reason, message) = match &self.state {
+            State::Unbound(reason) => (OperatingState::Unknown, "NotServed", reason.clone()),
+            State::Opening => (OperatingState::Unknown, "Opening", String::new()),
+            State::Up => (OperatingState::Up, "Answers", String::new()),
+            State::Down { reason, .. } => (OperatingState::Down, "NoAnswer", reason.clone()),
+            State::Invalid(reason) => (OperatingState::Down, "Invalid", reason.clone()),
+        };
+        if self.state != State::Opening {
+            self.board.state(&self.key, state, reason, message, fault);
+        }
+    }
+
+    async fn command(&mut self, command: Command) {
+        match command {
+            Command::Read { source, push, reply } => {
+                // Whoever asked may have given up while it waited.
+                if !reply.is_closed() {
+                    let _ = reply.send(self.read_command(&source, push).await);
+                }
+            }
+            Command::Write { source, values, reply } => {
+                if !reply.is_closed() {
+                    let _ = reply.send(self.write_command(&source, values).await);
+                }
+            }
+        }
+    }
+
+    async fn read_command(
+        &mut self,
+        source: &str,
+        push: bool,
+    ) -> Result<Arc<Event>, CommandError> {
+        self.ready()?;
+        let Some(profile) = self.assignment.profile.clone() else { return Err(self.no_answer()) };
+        let plan = source::plan(&profile, source)?;
+        match self.read(&plan).await {
+            Ok(event) => {
+                if push {
+                    self.bus.publish(&self.key.namespace, event.clone());
+                }
+                Ok(event)
+            }
+            Err(verdict) => Err(self.outcome(&plan.source, verdict)),
+        }
+    }
+
+    async fn write_command(
+        &mut self,
+        source: &str,
+        values: BTreeMap<String, Json>,
+    ) -> Result<(), CommandError> {
+        self.ready()?;
+        let Some(profile) = self.assignment.profile.clone() else { return Err(self.no_answer()) };
+        let requests = source::writes(&profile, source, &values)?;
+        let Some(session) = self.session.as_mut() else { return Err(self.no_answer()) };
+        let source: Arc<str> = source.into();
+        match call(&self.stop, session.driver.write(&requests)).await {
+            Ok(()) => {
+                self.answered(&source);
+                Ok(())
+            }
+            Err(error) => {
+                let verdict = self.failed(&source, &error);
+                let outcome = self.outcome(&source, verdict);
+                // A refused write is the business of the one who wrote, not the device's state.
+                if matches!(verdict, Verdict::Alive | Verdict::NeverAgain) {
+                    self.faults.remove(&source);
+                    self.tell();
+                }
+                Err(outcome)
+            }
+        }
+    }
+
+    fn ready(&self) -> Result<(), CommandError> {
+        match &self.state {
+            State::Up => Ok(()),
+            State::Unbound(_) if self.assignment.device.spec.admin_state == AdminState::Locked => {
+                Err(CommandError::Locked(self.device()))
+            }
+            _ => Err(self.no_answer()),
+        }
+    }
+
+    fn no_answer(&self) -> CommandError {
+        let device = self.device();
+        match &self.state {
+            State::Down { reason, .. } => CommandError::Down { device, reason: reason.clone() },
+            State::Invalid(reason) | State::Unbound(reason) => {
+                CommandError::NotServed { device, reason: reason.clone() }
+            }
+            State::Up | State::Opening => {
+                CommandError::NotServed { device, reason: "it is being opened".to_owned() }
+            }
+        }
+    }
+
+    fn outcome(&self, source: &Arc<str>, verdict: Verdict) -> CommandError {
+        let device = self.device();
+        let reason = match (&self.state, self.faults.get(source)) {
+            (State::Down { reason, .. }, _) => reason.clone(),
+            (_, Some(fault)) => fault.clone(),
+            _ => "the driver gave no reason".to_owned(),
+        };
+        match verdict {
+            Verdict::NeverAgain => CommandError::Refused { device, reason },
+            _ => CommandError::Failed { device, reason },
+        }
+    }
+
+    fn device(&self) -> String {
+        self.assignment.device.edgex_name().into_owned()
+    }
+}
+
+async fn call<T>(
+    stop: &CancellationToken,
+    call: impl Future<Output = Result<T, DriverError>>,
+) -> Result<T, DriverError> {
+    tokio::select! {
+        outcome = tokio::time::timeout(CALL, call) => outcome.unwrap_or_else(|_| {
+            Err(DriverError::Trapped(format!("no answer from the driver in {CALL:?}")))
+        }),
+        () = stop.cancelled() => Err(DriverError::Trapped("the host is stopping".to_owned())),
+    }
+}

@@ -1,0 +1,204 @@
+#![expect(clippy::unwrap_used, reason = "tests")]
+use eyot_runtime::{guest::DriverError, reading::Value};
+use eyot_store::ReadingEvent;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::{
+    broker::Message,
+    bus::Bus,
+    fakes::Site,
+    status::{Board, DeviceKey},
+};
+
+struct Bench {
+    site: Site,
+    handle: Handle,
+    assignment: watch::Sender<Assignment>,
+    stored: mpsc::Receiver<ReadingEvent>,
+    published: Arc<std::sync::Mutex<Vec<Message>>>,
+    _stop: tokio_util::sync::DropGuard,
+}
+
+fn profile() -> DeviceProfile {
+    DeviceProfile::from_edgex_yaml(
+        r"
+name: press
+deviceResources:
+- name: Heat
+  properties: { valueType: Int16, readWrite: RW, scale: 0.1 }
+- name: Mode
+  properties: { valueType: Uint8, readWrite: R }
+",
+    )
+    .unwrap()
+}
+
+fn device(auto_events: Json) -> Device {
+    let spec = serde_json::from_value(json!({
+        "serviceName": "modbus", "profileName": "press", "autoEvents": auto_events,
+        "protocols": { "modbus-tcp": { "Address": "10.0.0.7", "Port": 502 } },
+    }));
+    Device::new("d", spec.unwrap())
+}
+
+fn bench(device: Device) -> Bench {
+    let site = Site::default();
+    site.set("d", "Heat", Value::Int16(234));
+    site.set("d", "Mode", Value::Uint8(1));
+    let (handle, commands) = handle("d");
+    let assignment = watch::Sender::new(Assignment {
+        device: Arc::new(device),
+        profile: Some(Arc::new(profile())),
+        binding: Some(Binding {
+            id: 1,
+            driver: Arc::new(site.clone()),
+            sessions: Arc::new(watch::Sender::new(0)),
+        }),
+    });
+    let published: Arc<std::sync::Mutex<Vec<Message>>> = Arc::default();
+    let sink = published.clone();
+    let publisher = Arc::new(move |message| {
+        sink.lock().unwrap().push(message);
+        true
+    });
+    let (bus, stored) = Bus::new(publisher, "default".into());
+    let stop = CancellationToken::new();
+    let key = DeviceKey { namespace: "default".into(), name: "d".into() };
+    tokio::spawn(run(key, assignment.subscribe(), commands, bus, Board::default(), stop.clone()));
+    Bench { site, handle, assignment, stored, published, _stop: stop.drop_guard() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn auto_events_are_read_on_their_beat_and_reach_store_and_broker() {
+    let mut bench = bench(device(json!([{ "interval": "1s", "sourceName": "Heat" }])));
+    let start = tokio::time::Instant::now();
+    for beat in 0..5 {
+        let event = bench.stored.recv().await.unwrap();
+        assert_eq!(start.elapsed().as_secs(), beat);
+        let json: Json = serde_json::from_slice(&event.body).unwrap();
+        assert_eq!(json["readings"][0]["value"], "2.34e+01");
+    }
+    let published = bench.published.lock().unwrap();
+    assert_eq!(published[0].topic, "edgex/events/device/modbus/press/d/Heat");
+    assert_eq!(bench.site.grants("d").unwrap().modbus, ["10.0.0.7:502"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn on_change_tells_only_changes() {
+    let events = json!([{ "interval": "1s", "sourceName": "Mode", "onChange": true }]);
+    let mut bench = bench(device(events));
+    bench.stored.recv().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(bench.stored.try_recv().is_err());
+    bench.site.set("d", "Mode", Value::Uint8(2));
+    let event = bench.stored.recv().await.unwrap();
+    assert!(std::str::from_utf8(&event.body).unwrap().contains(r#""value":"2""#));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_device_goes_down_is_tried_again_and_comes_back() {
+    let mut bench = bench(device(json!([{ "interval": "1s", "sourceName": "Heat" }])));
+    bench.stored.recv().await.unwrap();
+    bench.site.fail("d", Some(DriverError::Unreachable("connection refused".into())));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let error = bench.handle.read("Heat", false).await.unwrap_err();
+    assert!(matches!(error, CommandError::Down { .. }), "{error}");
+    assert!(error.to_string().contains("connection refused"), "{error}");
+    let tries = bench.site.reads("d");
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    // Once a minute at the most by then, not once a second.
+    assert!((8..=20).contains(&(bench.site.reads("d") - tries)), "{}", bench.site.reads("d"));
+    bench.site.fail("d", None);
+    while bench.stored.try_recv().is_ok() {}
+    bench.stored.recv().await.unwrap();
+    assert!(bench.handle.read("Heat", false).await.is_ok());
+    assert_eq!(bench.site.opened("d"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trap_makes_a_new_instance() {
+    let mut bench = bench(device(json!([{ "interval": "1s", "sourceName": "Heat" }])));
+    bench.stored.recv().await.unwrap();
+    bench.site.fail("d", Some(DriverError::Trapped("unreachable executed".into())));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    bench.site.fail("d", None);
+    while bench.stored.try_recv().is_ok() {}
+    bench.stored.recv().await.unwrap();
+    assert!(bench.site.opened("d") >= 2, "{}", bench.site.opened("d"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_driver_that_never_returns_is_given_up() {
+    let bench = bench(device(json!([])));
+    bench.site.hang("d");
+    let error = bench.handle.read("Heat", false).await.unwrap_err();
+    assert!(
+        matches!(error, CommandError::Timeout(_) | CommandError::Failed { .. }),
+        "{error}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_invalid_setting_waits_for_an_edit() {
+    let bench = bench(device(json!([{ "interval": "1s", "sourceName": "Heat" }])));
+    let error = DriverError::Invalid { field: "protocols".into(), message: "no Port".into() };
+    bench.site.fail("d", Some(error));
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    let opened = bench.site.opened("d");
+    assert!(opened <= 1, "{opened}");
+    bench.site.fail("d", None);
+    let mut edited = bench.assignment.borrow().clone();
+    let mut device = Device::clone(&edited.device);
+    device.spec.description = "edited".into();
+    edited.device = Arc::new(device);
+    bench.assignment.send_replace(edited);
+    assert!(bench.handle.read("Heat", false).await.is_ok());
+    assert_eq!(bench.site.opened("d"), opened + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_is_scaled_back_and_a_wrong_one_is_refused() {
+    let bench = bench(device(json!([])));
+    let values = |json: Json| serde_json::from_value(json).unwrap();
+    bench.handle.write("Heat", values(json!({"Heat": "25.5"}))).await.unwrap();
+    assert_eq!(bench.site.value("d", "Heat"), Some(Value::Int16(255)));
+    let error = bench.handle.write("Mode", values(json!({"Mode": 1}))).await.unwrap_err();
+    assert!(error.to_string().contains("cannot be written"), "{error}");
+    let error = bench.handle.read("Nope", false).await.unwrap_err();
+    assert!(error.to_string().contains("Nope"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_locked_or_unserved_device_says_so() {
+    let mut locked = device(json!([]));
+    locked.spec.admin_state = eyot_api::AdminState::Locked;
+    let bench = bench(locked);
+    let error = bench.handle.read("Heat", false).await.unwrap_err();
+    assert_eq!(error, CommandError::Locked("d".into()));
+    bench.assignment.send_modify(|assignment| {
+        assignment.device = Arc::new(device(json!([])));
+        assignment.binding = None;
+    });
+    let error = bench.handle.read("Heat", false).await.unwrap_err().to_string();
+    assert!(error.contains("no driver serves modbus"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_answer_keeps_the_device_up_and_the_other_sources_alive() {
+    let mut bench = bench(device(json!([
+        { "interval": "1s", "sourceName": "Mode" },
+        { "interval": "1s", "sourceName": "Heat" },
+    ])));
+    bench.stored.recv().await.unwrap();
+    // A resource that the fake does not have answers with a protocol error.
+    let mut edited = bench.assignment.borrow().clone();
+    let mut profile = DeviceProfile::clone(edited.profile.as_ref().unwrap());
+    profile.spec.device_resources[1].name = "Gone".into();
+    edited.profile = Some(Arc::new(profile));
+    bench.assignment.send_replace(edited);
+    let error = bench.handle.read("Gone", false).await.unwrap_err().to_string();
+    assert!(error.contains("illegal data address"), "{error}");
+    assert!(bench.handle.read("Heat", false).await.is_ok());
+}

@@ -1,0 +1,144 @@
+//! core-command: reading and writing devices by name, and the list of what is possible.
+
+use std::collections::BTreeMap;
+
+use eyot_api::{Device, DeviceProfile, DeviceResource, ReadWrite};
+use http::Method;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value as Json, json};
+
+use super::{
+    Edgex, no_such_method,
+    reply::{Failure, Reply},
+    request::Parsed,
+};
+use crate::{device::CommandError, encode};
+
+/// Where EdgeX's clients look for core-command.
+const URL: &str = "http://localhost:59882";
+
+pub async fn route(
+    edgex: &Edgex,
+    request: &Parsed,
+    path: &[&str],
+) -> Option<Result<Reply, Failure>> {
+    Some(match (path, &request.method) {
+        (["device", "name", device, source], &Method::GET) => {
+            read(edgex, request, device, source).await
+        }
+        (["device", "name", device, source], &Method::PUT) => {
+            write(edgex, request, device, source).await
+        }
+        (["device", "name", device], &Method::GET) => commands(edgex, device),
+        (["device", "all"], &Method::GET) => all(edgex, request),
+        (["device", "name", _, _] | ["device", "name", _] | ["device", "all"], _) => {
+            Err(no_such_method(request))
+        }
+        _ => return None,
+    })
+}
+
+async fn read(
+    edgex: &Edgex,
+    request: &Parsed,
+    device: &str,
+    source: &str,
+) -> Result<Reply, Failure> {
+    let push = request.flag("ds-pushevent", false)?;
+    let answer = request.flag("ds-returnevent", true)?;
+    let (key, _) = edgex.device(device)?;
+    let handle =
+        edgex.inner.handle(&key).ok_or_else(|| CommandError::NoDevice(device.to_owned()))?;
+    let event = handle.read(source, push).await?;
+    if !answer {
+        return Ok(Reply::ok(json!({})));
+    }
+    let body = encode::event(event).body;
+    let body = String::from_utf8_lossy(&body).into_owned();
+    Ok(Reply::written(format!("{{\"apiVersion\":\"v3\",\"statusCode\":200,\"event\":{body}}}")))
+}
+
+async fn write(
+    edgex: &Edgex,
+    request: &Parsed,
+    device: &str,
+    source: &str,
+) -> Result<Reply, Failure> {
+    let (key, _) = edgex.device(device)?;
+    let values: BTreeMap<String, Json> =
+        serde_json::from_slice(&request.body).map_err(|error| {
+            Failure::bad_request(format!(
+                "the body must be a JSON object such as {{\"{source}\":\"1\"}}: {error}"
+            ))
+        })?;
+    let handle =
+        edgex.inner.handle(&key).ok_or_else(|| CommandError::NoDevice(device.to_owned()))?;
+    handle.write(source, values).await?;
+    Ok(Reply::ok(json!({})))
+}
+
+/// What can be done with one device.
+pub fn commands(edgex: &Edgex, name: &str) -> Result<Reply, Failure> {
+    let (_, device) = edgex.device(name)?;
+    Ok(Reply::ok(json!({ "deviceCoreCommand": core_commands(edgex, &device) })))
+}
+
+/// What can be done with all devices.
+pub fn all(edgex: &Edgex, request: &Parsed) -> Result<Reply, Failure> {
+    let (total, devices) = request.page()?.of(edgex.all_devices())?;
+    let commands: Vec<_> = devices.iter().map(|device| core_commands(edgex, device)).collect();
+    Ok(Reply::ok(json!({ "totalCount": total, "deviceCoreCommands": commands })))
+}
+
+fn core_commands(edgex: &Edgex, device: &Device) -> Json {
+    let name = device.edgex_name();
+    let mut commands = Vec::new();
+    // A device without a profile has no commands.
+    if let Ok(profile) = edgex.profile(&device.spec.profile_name) {
+        for command in profile.spec.device_commands.iter().filter(|command| !command.is_hidden) {
+            let operations = command.resource_operations.iter();
+            let resources =
+                operations.filter_map(|operation| profile.spec.resource(&operation.device_resource));
+            let parameters = resources.map(parameter).collect();
+            commands.push(core_command(&name, &command.name, command.read_write, parameters));
+        }
+        for resource in visible(&profile) {
+            let access = resource.properties.read_write;
+            commands.push(core_command(&name, &resource.name, access, vec![parameter(resource)]));
+        }
+    }
+    json!({
+        "deviceName": name,
+        "profileName": device.spec.profile_name,
+        "coreCommands": commands,
+    })
+}
+
+/// Resources that are commands by themselves: a command of the same name hides one.
+fn visible(profile: &DeviceProfile) -> impl Iterator<Item = &DeviceResource> {
+    let resources = profile.spec.device_resources.iter();
+    resources.filter(|r| !r.is_hidden && profile.spec.command(&r.name).is_none())
+}
+
+fn parameter(resource: &DeviceResource) -> Json {
+    json!({ "resourceName": resource.name, "valueType": resource.properties.value_type })
+}
+
+fn core_command(device: &str, name: &str, access: ReadWrite, parameters: Vec<Json>) -> Json {
+    let part = |text| utf8_percent_encode(text, NON_ALPHANUMERIC);
+    let plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b));
+    let segment = |text: &str| if plain(text) { text.to_owned() } else { part(text).to_string() };
+    let mut command = json!({
+        "name": name,
+        "path": format!("/api/v3/device/name/{}/{}", segment(device), segment(name)),
+        "url": URL,
+        "parameters": parameters,
+    });
+    if access.readable() {
+        command["get"] = true.into();
+    }
+    if access.writable() {
+        command["set"] = true.into();
+    }
+    command
+}

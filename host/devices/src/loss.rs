@@ -1,0 +1,41 @@
+//! Counting what a full queue could not take, and saying so now and then.
+
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+/// At most one log line in this time for each place of loss.
+const EVERY: Duration = Duration::from_secs(10);
+
+/// A place where things can be lost.
+pub struct Loss {
+    place: String,
+    lost: AtomicU64,
+    said: Mutex<Option<Instant>>,
+}
+
+impl Loss {
+    pub fn new(place: impl Into<String>) -> Self {
+        Self { place: place.into(), lost: AtomicU64::new(0), said: Mutex::new(None) }
+    }
+
+    pub fn lost(&self, count: u64) {
+        let total = self.lost.fetch_add(count, Ordering::Relaxed) + count;
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if said.is_none_or(|said| now - said >= EVERY) {
+            *said = Some(now);
+            tracing::warn!(place = %self.place, total, "events dropped: the queue is full");
+        }
+    }
+
+    pub fn total(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+}

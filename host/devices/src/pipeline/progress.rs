@@ -1,0 +1,221 @@
+//! How a pipeline does: counted by its tasks, written to its status sparingly.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use eyot_api::{CONDITION_READY, Pipeline, PipelineStatus};
+use eyot_client::EventType;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{Patch, PatchParams},
+};
+use tokio::{sync::Notify, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{Context, queue::Queue};
+use crate::clock;
+
+/// Least time between two writes of the counts.
+const PAUSE: Duration = Duration::from_secs(2);
+/// Longest error text in a status.
+const ERROR: usize = 1024;
+
+/// Shared by the tasks of one pipeline.
+#[derive(Default)]
+pub struct Progress {
+    pub received: AtomicI64,
+    pub delivered: AtomicI64,
+    pub dropped: AtomicI64,
+    pub failed: AtomicI64,
+    state: Mutex<State>,
+    news: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// Components that are loaded and configured.
+    loaded: BTreeSet<String>,
+    /// What is wrong now, by component.
+    faults: BTreeMap<String, Fault>,
+    last_error: Option<String>,
+    unsaid: Vec<(EventType, &'static str, String)>,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+struct Fault {
+    reason: &'static str,
+    message: String,
+}
+
+impl Progress {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The component is ready for work.
+    pub fn loaded(&self, stage: &str) {
+        let mut state = self.state();
+        let news = state.faults.remove(stage).is_some() | state.loaded.insert(stage.to_owned());
+        drop(state);
+        if news {
+            self.news.notify_one();
+        }
+    }
+
+    /// The component works (again).
+    pub fn works(&self, stage: &str) {
+        let mut state = self.state();
+        if state.faults.remove(stage).is_some() {
+            drop(state);
+            self.news.notify_one();
+        }
+    }
+
+    /// The component is not there: not loaded any more, if it was.
+    pub fn unloaded(&self, stage: &str, reason: &'static str, message: String) {
+        self.state().loaded.remove(stage);
+        self.fault(stage, reason, message);
+    }
+
+    /// Something went wrong with the component.
+    pub fn fault(&self, stage: &str, reason: &'static str, message: String) {
+        let message = if stage.is_empty() { message } else { format!("{stage}: {message}") };
+        let message = message[..message.floor_char_boundary(ERROR)].to_owned();
+        let mut state = self.state();
+        state.last_error = Some(message.clone());
+        let fault = Fault { reason, message };
+        // One event for one kind of trouble, not one for every try.
+        if state.faults.get(stage).is_none_or(|known| known.reason != reason) {
+            state.unsaid.push((EventType::Warning, reason, fault.message.clone()));
+            self.news.notify_one();
+        }
+        state.faults.insert(stage.to_owned(), fault);
+    }
+
+    /// Write the status until `stop` is cancelled, and once more then.
+    pub async fn report(
+        &self,
+        context: &Context,
+        pipeline: &Pipeline,
+        queues: &[Arc<Queue>],
+        stop: &CancellationToken,
+    ) {
+        let stages = pipeline.spec.steps.iter().chain(&pipeline.spec.exporters);
+        let stages: BTreeSet<String> = stages.map(|stage| stage.name.clone()).collect();
+        let mut written: Option<PipelineStatus> = None;
+        let mut pause = tokio::time::interval_at(Instant::now() + PAUSE, PAUSE);
+        loop {
+            let stopped = tokio::select! {
+                () = stop.cancelled() => true,
+                () = self.news.notified() => false,
+                _ = pause.tick() => false,
+            };
+            let before = written.as_ref().or(pipeline.status.as_ref());
+            let status = self.status(pipeline, &stages, queues, before);
+            let unsaid = std::mem::take(&mut self.state().unsaid);
+            if written.as_ref() != Some(&status) && write(context, pipeline, &status).await {
+                let ready = |status: &PipelineStatus| {
+                    status.conditions.iter().any(|condition| condition.status == "True")
+                };
+                if ready(&status) && !before.is_some_and(ready) {
+                    let message = "all components are loaded and configured";
+                    say(context, pipeline, EventType::Normal, "Ready", message).await;
+                }
+                written = Some(status);
+            }
+            for (kind, reason, message) in unsaid {
+                say(context, pipeline, kind, reason, &message).await;
+            }
+            if stopped {
+                return;
+            }
+        }
+    }
+
+    fn status(
+        &self,
+        pipeline: &Pipeline,
+        stages: &BTreeSet<String>,
+        queues: &[Arc<Queue>],
+        before: Option<&PipelineStatus>,
+    ) -> PipelineStatus {
+        let state = self.state();
+        let count = |counter: &AtomicI64| counter.load(Ordering::Relaxed);
+        let queued: usize = queues.iter().map(|queue| queue.len()).sum();
+        let missing: Vec<_> =
+            stages.iter().filter(|stage| !state.loaded.contains(*stage)).cloned().collect();
+        let blocking = state.faults.iter().find(|(stage, _)| !state.loaded.contains(*stage));
+        let (status, reason, message) = match blocking {
+            Some((_, fault)) => ("False", fault.reason, fault.message.clone()),
+            None if !missing.is_empty() => {
+                ("False", "Loading", format!("loading {}", missing.join(", ")))
+            }
+            None => ("True", "Running", String::new()),
+        };
+        let conditions = before.map(|status| status.conditions.as_slice()).unwrap_or_default();
+        let since = conditions.iter().find(|c| c.type_ == CONDITION_READY && c.status == status);
+        let condition = Condition {
+            type_: CONDITION_READY.to_owned(),
+            status: status.to_owned(),
+            reason: reason.to_owned(),
+            message,
+            last_transition_time: since
+                .map(|condition| condition.last_transition_time.clone())
+                .or_else(|| clock::kubernetes(clock::nanoseconds()))
+                .unwrap_or(Time(jiff::Timestamp::UNIX_EPOCH)),
+            observed_generation: pipeline.metadata.generation,
+        };
+        PipelineStatus {
+            received: count(&self.received),
+            delivered: count(&self.delivered),
+            dropped: count(&self.dropped),
+            failed: count(&self.failed),
+            queued: i64::try_from(queued).unwrap_or(i64::MAX),
+            last_error: match state.faults.values().next() {
+                Some(fault) => Some(fault.message.clone()),
+                // Over now, but what was set aside stays set aside.
+                None if count(&self.failed) > 0 => state.last_error.clone(),
+                None => None,
+            },
+            observed_generation: pipeline.metadata.generation,
+            conditions: vec![condition],
+        }
+    }
+}
+
+async fn write(context: &Context, pipeline: &Pipeline, status: &PipelineStatus) -> bool {
+    let namespace = pipeline.namespace().unwrap_or_default();
+    let api: Api<Pipeline> = Api::namespaced(context.client.clone(), &namespace);
+    let name = pipeline.name_any();
+    let mut status = serde_json::to_value(status).unwrap_or_default();
+    if status.get("lastError").is_none() {
+        // A merge patch removes what is null.
+        status["lastError"] = serde_json::Value::Null;
+    }
+    let patch = serde_json::json!({ "status": status });
+    match api.patch_status(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
+        Ok(_) => true,
+        Err(kube::Error::Api(error)) if error.code == 404 => true,
+        Err(error) => {
+            tracing::warn!(pipeline = %name, %error, "pipeline status was not written");
+            false
+        }
+    }
+}
+
+async fn say(
+    context: &Context,
+    pipeline: &Pipeline,
+    kind: EventType,
+    reason: &'static str,
+    message: &str,
+) {
+    context.recorder.event(&pipeline.object_ref(&()), kind, reason, message).await;
+}
