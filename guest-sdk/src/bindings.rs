@@ -1,0 +1,53 @@
+//! What is generated from `wit/`: one module per world, the shared types once.
+//!
+//! The rest of the SDK is written over this; a guest uses it only through the macros.
+
+#![expect(
+    unsafe_code,
+    reason = "generated glue between Rust values and the component ABI"
+)]
+#![expect(clippy::allow_attributes_without_reason, reason = "generated")]
+#![expect(missing_docs, reason = "generated names of modules")]
+
+/// The world `eyot:device/device-driver`.
+pub mod driver {
+    wit_bindgen::generate!({
+        path: ["../wit/reading", "../wit/modbus", "../wit/mqtt", "../wit/device"],
+        world: "eyot:device/device-driver@0.1.0",
+        pub_export_macro: true,
+        additional_derives: [PartialEq],
+        generate_unused_types: true,
+        generate_all,
+    });
+}
+
+/// The world `eyot:pipeline/pipeline-step`.
+pub mod step {
+    wit_bindgen::generate!({
+        path: ["../wit/reading", "../wit/modbus", "../wit/mqtt", "../wit/pipeline"],
+        world: "eyot:pipeline/pipeline-step@0.1.0",
+        pub_export_macro: true,
+        additional_derives: [PartialEq],
+        generate_unused_types: true,
+        with: {
+            "eyot:reading/types@0.1.0": crate::bindings::driver::eyot::reading::types,
+            "eyot:pipeline/types@0.1.0": generate,
+        },
+    });
+}
+
+/// The world `eyot:pipeline/pipeline-exporter`.
+pub mod exporter {
+    wit_bindgen::generate!({
+        path: ["../wit/reading", "../wit/modbus", "../wit/mqtt", "../wit/pipeline"],
+        world: "eyot:pipeline/pipeline-exporter@0.1.0",
+        pub_export_macro: true,
+        additional_derives: [PartialEq],
+        generate_unused_types: true,
+        with: {
+            "eyot:reading/types@0.1.0": crate::bindings::driver::eyot::reading::types,
+            "eyot:mqtt/client@0.1.0": crate::bindings::driver::eyot::mqtt::client,
+            "eyot:pipeline/types@0.1.0": crate::bindings::step::eyot::pipeline::types,
+        },
+    });
+}

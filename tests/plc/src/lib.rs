@@ -1,0 +1,156 @@
+//! A simulated PLC: a Modbus TCP server whose values drift as those of a heated vessel would.
+//!
+//! Used by the demo as a program and by tests as a library. Each unit has, zero-based:
+//!
+//! | table | address | | |
+//! |---|---|---|---|
+//! | input registers | 0 | temperature | Int16, 0.1 °C |
+//! | | 1, 2 | pressure | Float32, bar |
+//! | | 3, 4 | pieces made | Uint32 |
+//! | holding registers | 0 | setpoint of the temperature, writable | Int16, 0.1 °C |
+//! | | 1 to 15 | free, writable | |
+//! | coils | 0 | running, writable | |
+//! | discrete inputs | 0 | alarm: more than 5 °C off the setpoint | |
+//!
+//! Everything else is exception 2. It can also misbehave: see [`Mode`].
+
+mod server;
+mod vessel;
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{net::TcpListener, sync::watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+pub use crate::vessel::Vessel;
+
+/// How often values move.
+const STEP: Duration = Duration::from_millis(100);
+
+/// How the PLC answers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Mode {
+    /// As it should.
+    #[default]
+    Normal,
+    /// Takes requests and never answers.
+    Hang,
+    /// Answers with bytes that are no Modbus.
+    Garbage,
+    /// Answers everything with exception 4, server device failure.
+    Exception,
+}
+
+/// What a PLC is started with.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Units 1 to this answer.
+    pub units: u8,
+    pub mode: Mode,
+    /// Whether values move by themselves.
+    pub drift: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            units: 3,
+            mode: Mode::Normal,
+            drift: true,
+        }
+    }
+}
+
+/// A running PLC; it stops when dropped.
+#[derive(Debug)]
+pub struct Plc {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    mode: watch::Sender<Mode>,
+    _stop: DropGuard,
+}
+
+#[derive(Debug)]
+struct Shared {
+    units: Mutex<Vec<Vessel>>,
+    requests: AtomicU64,
+}
+
+impl Plc {
+    /// Listen on `address`; port 0 takes a free one.
+    pub async fn start(address: SocketAddr, options: Options) -> io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        let vessels = (0..options.units).map(Vessel::new).collect();
+        let shared = Arc::new(Shared {
+            units: Mutex::new(vessels),
+            requests: AtomicU64::new(0),
+        });
+        let (mode, watched) = watch::channel(options.mode);
+        let stop = CancellationToken::new();
+        let serving = server::serve(listener, Arc::clone(&shared), watched);
+        tokio::spawn(stop.clone().run_until_cancelled_owned(serving));
+        if options.drift {
+            tokio::spawn(
+                stop.clone()
+                    .run_until_cancelled_owned(drift(Arc::clone(&shared))),
+            );
+        }
+        Ok(Self {
+            address,
+            shared,
+            mode,
+            _stop: stop.drop_guard(),
+        })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Change the mode; open connections are closed.
+    pub fn set_mode(&self, mode: Mode) {
+        self.mode.send_replace(mode);
+    }
+
+    /// The registers of a unit as they are now.
+    pub fn registers(&self, unit: u8) -> Option<Vessel> {
+        let index = usize::from(unit.checked_sub(1)?);
+        self.shared.units().get(index).cloned()
+    }
+
+    /// Change the registers of a unit from outside, as a process would.
+    pub fn change(&self, unit: u8, change: impl FnOnce(&mut Vessel)) {
+        let index = usize::from(unit).wrapping_sub(1);
+        if let Some(vessel) = self.shared.units().get_mut(index) {
+            change(vessel);
+        }
+    }
+
+    /// Requests answered or left hanging so far.
+    pub fn requests(&self) -> u64 {
+        self.shared.requests.load(Ordering::Relaxed)
+    }
+}
+
+impl Shared {
+    fn units(&self) -> MutexGuard<'_, Vec<Vessel>> {
+        self.units.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn drift(shared: Arc<Shared>) {
+    let mut tick = tokio::time::interval(STEP);
+    loop {
+        tick.tick().await;
+        shared.units().iter_mut().for_each(Vessel::step);
+    }
+}
