@@ -114,6 +114,12 @@ impl<R: Reconciler> Controller<R> {
         self
     }
 
+    /// Use this queue, to which somebody else may have added keys already.
+    pub fn with_queue(mut self, queue: Queue) -> Self {
+        self.queue = queue;
+        self
+    }
+
     /// To name keys from elsewhere.
     pub fn queue(&self) -> Queue {
         self.queue.clone()

@@ -1,0 +1,161 @@
+//! Rolls a Deployment's template out through ReplicaSets.
+//!
+//! Reads the Deployment, the ReplicaSets of its namespace and (for `Recreate`) their pods; creates,
+//! scales, adopts and deletes ReplicaSets; writes the Deployment's status and revision. Pods
+//! themselves are the ReplicaSet controller's business. Earlier ReplicaSets are kept, scaled to
+//! nothing, up to `revisionHistoryLimit`: they are what a rollback goes back to.
+
+mod conditions;
+mod plan;
+mod revision;
+mod rolling;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use eyot_client::{Cache, Change, Key, Reconciler, Requeue};
+use jiff::Timestamp;
+use k8s_openapi::api::{
+    apps::v1::{Deployment, ReplicaSet},
+    core::v1::Pod,
+};
+use kube::{
+    Api, Client, Resource,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+};
+
+use self::plan::Write;
+use crate::{
+    announce::Announcer,
+    error::{Act, ControlError, is},
+    owner,
+};
+
+pub(crate) struct Deployments {
+    pub(crate) client: Client,
+    pub(crate) deployments: Cache<Deployment>,
+    pub(crate) sets: Cache<ReplicaSet>,
+    pub(crate) pods: Cache<Pod>,
+    pub(crate) announcer: Announcer,
+}
+
+impl Reconciler for Deployments {
+    type Error = ControlError;
+
+    fn name(&self) -> &'static str {
+        "deployment"
+    }
+
+    async fn reconcile(&self, key: &Key) -> Result<Requeue, ControlError> {
+        let Some(deployment) = self.deployments.get(key) else {
+            return Ok(Requeue::OnChange);
+        };
+        let sets = self.sets.list_in(&key.namespace);
+        let pods = self.pods.list_in(&key.namespace);
+        let plan = plan::plan(&deployment, &sets, &pods, Timestamp::now());
+        for write in &plan.writes {
+            self.write(key, &deployment, write).await?;
+        }
+        Ok(plan.again.map_or(Requeue::OnChange, Requeue::After))
+    }
+}
+
+impl Deployments {
+    async fn write(&self, key: &Key, of: &Deployment, write: &Write) -> Result<(), ControlError> {
+        let sets: Api<ReplicaSet> = Api::namespaced(self.client.clone(), &key.namespace);
+        let deployments: Api<Deployment> = Api::namespaced(self.client.clone(), &key.namespace);
+        let params = PatchParams::default();
+        match write {
+            Write::Create(set) => {
+                let name = set.metadata.name.as_deref().unwrap_or_default();
+                match sets.create(&PostParams::default(), set).await {
+                    // An earlier pass did it, and the cache has not seen it yet.
+                    Err(error) if is(&error, 409) => return Ok(()),
+                    other => other.act(|| format!("creating replicaset {name}"))?,
+                };
+                let count = set
+                    .spec
+                    .as_ref()
+                    .and_then(|spec| spec.replicas)
+                    .unwrap_or(0);
+                self.scaled(of, name, 0, count);
+            }
+            Write::Scale {
+                set,
+                from,
+                to,
+                patch,
+            } => {
+                let patched = sets.patch(set, &params, &Patch::Merge(patch)).await;
+                patched.act_if_there(|| format!("scaling replicaset {set}"))?;
+                self.scaled(of, set, *from, *to);
+            }
+            Write::Set { set, patch } => sets
+                .patch(set, &params, &Patch::Merge(patch))
+                .await
+                .act_if_there(|| format!("annotating replicaset {set}"))?,
+            Write::Delete { set } => sets
+                .delete(set, &DeleteParams::default())
+                .await
+                .act_if_there(|| format!("deleting replicaset {set}"))?,
+            Write::Annotate(patch) => deployments
+                .patch(&key.name, &params, &Patch::Merge(patch))
+                .await
+                .act_if_there(|| format!("annotating deployment {key}"))?,
+            Write::Status(patch) => deployments
+                .patch_status(&key.name, &params, &Patch::Merge(patch))
+                .await
+                .act_if_there(|| format!("writing the status of deployment {key}"))?,
+        }
+        Ok(())
+    }
+
+    fn scaled(&self, of: &Deployment, set: &str, from: i32, to: i32) {
+        if from == to {
+            return;
+        }
+        let direction = if to > from { "up" } else { "down" };
+        let said = format!("Scaled {direction} replica set {set} from {from} to {to}");
+        self.announcer.normal(of, "ScalingReplicaSet", said);
+    }
+}
+
+/// The Deployments that a change of a ReplicaSet concerns.
+pub(crate) fn of_set(all: &Cache<Deployment>, change: &Change<'_, ReplicaSet>) -> Vec<Key> {
+    let mut keys = Vec::new();
+    for set in [change.before, change.after].into_iter().flatten() {
+        if let Some(owner) = owner::controller(&set.metadata) {
+            keys.push(Key::new(&change.key.namespace, &owner.name));
+        }
+    }
+    if let Some(set) = change
+        .after
+        .filter(|set| owner::controller(&set.metadata).is_none())
+    {
+        for deployment in all.list_in(&change.key.namespace) {
+            if plan::selects(&deployment).matches(&set.metadata) {
+                keys.push(Key::of(deployment.meta()));
+            }
+        }
+    }
+    keys.dedup();
+    keys
+}
+
+/// The Deployment that waits for this pod to be gone: only `Recreate` does.
+pub(crate) fn of_ended_pod(
+    all: &Cache<Deployment>,
+    sets: &Cache<ReplicaSet>,
+    change: &Change<'_, Pod>,
+) -> Option<Key> {
+    let ended = change.after.is_none_or(|pod| crate::pod::has_ended(pod));
+    let pod = change.before.filter(|_| ended)?;
+    let set = owner::controller(&pod.metadata)?;
+    let set = sets.get(&Key::new(&change.key.namespace, &set.name))?;
+    let key = Key::new(
+        &change.key.namespace,
+        &owner::controller(&set.metadata)?.name,
+    );
+    let deployment = all.get(&key)?;
+    plan::recreates(&deployment).then_some(key)
+}

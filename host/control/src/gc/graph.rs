@@ -1,0 +1,136 @@
+//! Who owns whom, as far as the watches have shown it.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+    sync::Arc,
+};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+
+use super::decide;
+use crate::resources::Served;
+
+/// One object.
+#[derive(Debug, Clone)]
+pub(super) struct Item {
+    pub(super) served: Arc<Served>,
+    pub(super) meta: Arc<ObjectMeta>,
+}
+
+impl fmt::Display for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ", self.served.resource.plural)?;
+        if !self.namespace().is_empty() {
+            write!(f, "{}/", self.namespace())?;
+        }
+        f.write_str(self.name())
+    }
+}
+
+impl Item {
+    pub(super) fn name(&self) -> &str {
+        self.meta.name.as_deref().unwrap_or_default()
+    }
+
+    pub(super) fn namespace(&self) -> &str {
+        self.meta.namespace.as_deref().unwrap_or_default()
+    }
+
+    pub(super) fn uid(&self) -> &str {
+        self.meta.uid.as_deref().unwrap_or_default()
+    }
+
+    pub(super) fn owners(&self) -> &[OwnerReference] {
+        self.meta.owner_references.as_deref().unwrap_or_default()
+    }
+
+    pub(super) fn is_deleting(&self) -> bool {
+        self.meta.deletion_timestamp.is_some()
+    }
+
+    pub(super) fn has_finalizer(&self, name: &str) -> bool {
+        self.meta
+            .finalizers
+            .iter()
+            .flatten()
+            .any(|found| found == name)
+    }
+
+    /// It is an owner that is being deleted in one of the slow ways.
+    fn waits(&self) -> bool {
+        self.is_deleting()
+            && (self.has_finalizer(decide::FOREGROUND) || self.has_finalizer(decide::ORPHAN))
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Graph {
+    items: HashMap<String, Item>,
+    dependents: HashMap<String, BTreeSet<String>>,
+}
+
+impl Graph {
+    pub(super) fn get(&self, uid: &str) -> Option<Item> {
+        self.items.get(uid).cloned()
+    }
+
+    /// What names this object as an owner.
+    pub(super) fn dependents(&self, uid: &str) -> Vec<Item> {
+        let uids = self.dependents.get(uid).into_iter().flatten();
+        uids.filter_map(|uid| self.items.get(uid).cloned())
+            .collect()
+    }
+
+    /// An object as it is now; answers the uids that are to be looked at.
+    pub(super) fn put(&mut self, item: Item) -> Vec<String> {
+        let uid = item.uid().to_owned();
+        let before = self.items.get(&uid);
+        let same_owners = before.is_some_and(|before| before.owners() == item.owners());
+        if !same_owners {
+            self.unlink(&uid);
+            for owner in item.owners() {
+                self.dependents
+                    .entry(owner.uid.clone())
+                    .or_default()
+                    .insert(uid.clone());
+            }
+        }
+        let mut look = Vec::new();
+        if item.waits() || (!same_owners && !item.owners().is_empty()) {
+            look.push(uid.clone());
+        }
+        self.items.insert(uid, item);
+        look
+    }
+
+    /// An object is gone; answers the uids that are to be looked at: its dependents, and owners
+    /// that wait for it.
+    pub(super) fn remove(&mut self, uid: &str) -> Vec<String> {
+        self.unlink(uid);
+        let Some(item) = self.items.remove(uid) else {
+            return Vec::new();
+        };
+        let owners = item.owners().iter().map(|owner| owner.uid.as_str());
+        let waiting = owners.filter(|uid| self.items.get(*uid).is_some_and(Item::waits));
+        let dependents = self.dependents.get(uid).into_iter().flatten();
+        waiting
+            .map(str::to_owned)
+            .chain(dependents.cloned())
+            .collect()
+    }
+
+    fn unlink(&mut self, uid: &str) {
+        let Some(item) = self.items.get(uid) else {
+            return;
+        };
+        for owner in item.owners() {
+            if let Some(dependents) = self.dependents.get_mut(&owner.uid) {
+                dependents.remove(uid);
+                if dependents.is_empty() {
+                    self.dependents.remove(&owner.uid);
+                }
+            }
+        }
+    }
+}
