@@ -1,1 +1,274 @@
-//! placeholder
+//! The pod network of one node: an address for each pod, and a network namespace for the pods
+//! that hold containers.
+//!
+//! All pods of a node share a bridge. A pod with containers gets a namespace of its own, joined to
+//! the bridge by a veth pair. A pod of Wasm guests only has none, since the host opens its sockets:
+//! its address is simply added to the bridge, so that a socket of the host can be bound to it, and
+//! everybody reaches both kinds of pods in the same way.
+//!
+//! ```text
+//!   host ── eyot0 (bridge) 10.244.0.1/24, and 10.244.0.3/32 for each Wasm pod
+//!             ├─ veth ── eth0 10.244.0.2/24 in STATE/netns/<uid>, default route 10.244.0.1
+//!             └─ …       what leaves the pod network is masqueraded (nftables)
+//! ```
+//!
+//! A namespace is kept alive by a bind mount of its file instead of a pause process. All state is
+//! in the kernel and in memory: after a restart [`PodNetwork::sweep`] removes what is left, and
+//! pods are attached anew.
+//!
+//! Without the privilege to make a bridge, pods of Wasm guests get loopback addresses out of
+//! 127.244.0.0/16, which need no set-up, and pods with containers are refused.
+
+mod bridge;
+mod masquerade;
+mod namespace;
+mod pool;
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+};
+
+use eyot_runtime::{PodRef, Sandbox};
+
+use crate::{bridge::Bridge, pool::Pool};
+
+pub use pool::Cidr;
+
+/// Where addresses come from when there is no bridge; the part of 127.0.0.0/8 that looks most
+/// like the usual pod network.
+const LOOPBACK: Cidr = Cidr::new_unchecked(Ipv4Addr::new(127, 244, 0, 0), 16);
+
+/// The kernel's limit on a host name.
+const MAX_HOSTNAME: usize = 63;
+
+/// How the pod network is laid out. Two hosts on one machine need different values of all three.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Name of the bridge and of the nftables table; at most 15 characters.
+    pub bridge: String,
+    /// Addresses of pods; the first is the bridge's own.
+    pub cidr: Cidr,
+    /// Where the files of network namespaces are kept; on a tmpfs, usually below `/run`.
+    pub netns_dir: PathBuf,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            bridge: "eyot0".into(),
+            cidr: Cidr::new_unchecked(Ipv4Addr::new(10, 244, 0, 0), 24),
+            netns_dir: "/run/eyot/netns".into(),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    #[error("pod network {text:?}: {reason}")]
+    Cidr { text: String, reason: &'static str },
+    #[error("bridge name {0:?} must be 1 to 15 letters, digits or -")]
+    BridgeName(String),
+    /// Another interface already has an address in the pod network.
+    #[error("pod network {cidr} is in use: interface {interface} has {address}; choose another")]
+    Overlap {
+        cidr: Cidr,
+        interface: String,
+        address: Ipv4Addr,
+    },
+    #[error("all {count} addresses of the pod network {cidr} are in use; stop pods or widen it")]
+    Exhausted { cidr: Cidr, count: u32 },
+    #[error(
+        "pods with containers need a network namespace, which this process may not make: run eyot \
+         as root, or use hostNetwork or Wasm images"
+    )]
+    Unprivileged,
+    #[error("{act}: {source}")]
+    Netlink {
+        act: &'static str,
+        source: rtnetlink::Error,
+    },
+    #[error("{act}: {source}")]
+    Io {
+        act: &'static str,
+        source: io::Error,
+    },
+}
+
+/// The pod network. All methods are idempotent.
+pub struct PodNetwork {
+    cidr: Cidr,
+    /// `None`: loopback addresses only.
+    bridge: Option<Bridge>,
+    pods: Mutex<Pods>,
+    /// One change of the kernel's state at a time; netlink serialises anyway.
+    changing: tokio::sync::Mutex<()>,
+}
+
+struct Pods {
+    pool: Pool,
+    attached: HashMap<String, Attached>,
+}
+
+#[derive(Clone)]
+struct Attached {
+    address: Ipv4Addr,
+    netns: Option<PathBuf>,
+    sandbox: Sandbox,
+}
+
+impl PodNetwork {
+    /// Make or take over the bridge. Must be called in the host's network namespace.
+    pub async fn open(options: Options) -> Result<Self, NetworkError> {
+        let bridge = match Bridge::open(&options).await {
+            Ok(bridge) => Some(bridge),
+            Err(NetworkError::Unprivileged) => {
+                tracing::warn!(
+                    "no privilege to make a bridge: Wasm pods get loopback addresses, pods with \
+                     containers cannot run"
+                );
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        let cidr = if bridge.is_some() {
+            options.cidr
+        } else {
+            LOOPBACK
+        };
+        let pods = Pods {
+            pool: Pool::new(cidr),
+            attached: HashMap::new(),
+        };
+        Ok(Self {
+            cidr,
+            bridge,
+            pods: Mutex::new(pods),
+            changing: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// The network that pods are in.
+    pub fn cidr(&self) -> Cidr {
+        self.cidr
+    }
+
+    /// Whether pods with containers can be attached.
+    pub fn has_namespaces(&self) -> bool {
+        self.bridge.is_some()
+    }
+
+    /// Give a pod its address and, with `netns`, a network namespace. A pod that is attached
+    /// already gets the same again.
+    pub async fn attach(&self, pod: &PodRef, netns: bool) -> Result<Sandbox, NetworkError> {
+        let _changing = self.changing.lock().await;
+        if let Some(attached) = self.lock().attached.get(&pod.uid)
+            && (attached.netns.is_some() || !netns)
+        {
+            return Ok(attached.sandbox.clone());
+        }
+        self.detach_locked(pod).await?;
+        if netns && self.bridge.is_none() {
+            return Err(NetworkError::Unprivileged);
+        }
+        let address = self.lock().pool.take().ok_or(NetworkError::Exhausted {
+            cidr: self.cidr,
+            count: self.cidr.hosts(),
+        })?;
+        let joined = match &self.bridge {
+            Some(bridge) if netns => bridge.join(&pod.uid, address).await.map(Some),
+            Some(bridge) => bridge.add_address(address).await.map(|()| None),
+            None => Ok(None),
+        };
+        match joined {
+            Ok(netns) => {
+                let mut hostname = pod.name.clone();
+                hostname.truncate(MAX_HOSTNAME);
+                let sandbox = Sandbox {
+                    ip: Some(IpAddr::V4(address)),
+                    netns: netns.clone(),
+                    hostname,
+                };
+                let attached = Attached {
+                    address,
+                    netns,
+                    sandbox: sandbox.clone(),
+                };
+                self.lock().attached.insert(pod.uid.clone(), attached);
+                Ok(sandbox)
+            }
+            Err(error) => {
+                if let Some(bridge) = &self.bridge
+                    && let Err(error) = bridge.leave(&pod.uid, address, netns).await
+                {
+                    tracing::warn!(%pod, %error, "cannot undo a failed attachment");
+                }
+                self.lock().pool.give_back(address);
+                Err(error)
+            }
+        }
+    }
+
+    /// Take the address and the namespace back. No error if the pod is not attached.
+    pub async fn detach(&self, pod: &PodRef) -> Result<(), NetworkError> {
+        let _changing = self.changing.lock().await;
+        self.detach_locked(pod).await
+    }
+
+    async fn detach_locked(&self, pod: &PodRef) -> Result<(), NetworkError> {
+        let Some(attached) = self.lock().attached.get(&pod.uid).cloned() else {
+            return Ok(());
+        };
+        if let Some(bridge) = &self.bridge {
+            bridge
+                .leave(&pod.uid, attached.address, attached.netns.is_some())
+                .await?;
+        }
+        let mut pods = self.lock();
+        pods.attached.remove(&pod.uid);
+        pods.pool.give_back(attached.address);
+        Ok(())
+    }
+
+    /// Remove what an earlier host left: namespaces, links and addresses of pods that this one has
+    /// not attached. Called once, before pods are started.
+    pub async fn sweep(&self) -> Result<(), NetworkError> {
+        let _changing = self.changing.lock().await;
+        let Some(bridge) = &self.bridge else {
+            return Ok(());
+        };
+        let attached: Vec<(String, Attached)> = {
+            let pods = self.lock();
+            pods.attached
+                .iter()
+                .map(|(uid, pod)| (uid.clone(), pod.clone()))
+                .collect()
+        };
+        bridge
+            .sweep(
+                &|uid| attached.iter().any(|(known, _)| known == uid),
+                &|address| attached.iter().any(|(_, pod)| pod.address == address),
+            )
+            .await
+    }
+
+    /// Remove everything, the bridge included. For the end of a host that leaves nothing behind.
+    pub async fn close(&self) -> Result<(), NetworkError> {
+        let _changing = self.changing.lock().await;
+        self.lock().attached.clear();
+        match &self.bridge {
+            Some(bridge) => bridge.close().await,
+            None => Ok(()),
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Pods> {
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,436 @@
+//! The host's side of the pod network, through netlink.
+
+use std::{
+    fs,
+    fs::File,
+    io,
+    net::{IpAddr, Ipv4Addr},
+    os::fd::AsRawFd,
+    path::PathBuf,
+};
+
+use futures::TryStreamExt;
+use rtnetlink::{
+    Handle, LinkBridge, LinkUnspec, LinkVeth,
+    packet_route::{
+        address::{AddressAttribute, AddressMessage},
+        link::LinkAttribute,
+    },
+};
+
+use crate::{Cidr, NetworkError, Options, masquerade, namespace};
+
+pub(crate) struct Bridge {
+    netlink: Handle,
+    connection: tokio::task::JoinHandle<()>,
+    name: String,
+    index: u32,
+    cidr: Cidr,
+    netns_dir: PathBuf,
+}
+
+impl Bridge {
+    pub(crate) async fn open(options: &Options) -> Result<Self, NetworkError> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        if !(1..=15).contains(&options.bridge.len()) || !options.bridge.chars().all(plain) {
+            return Err(NetworkError::BridgeName(options.bridge.clone()));
+        }
+        let (connection, netlink, _) =
+            rtnetlink::new_connection().map_err(|source| NetworkError::Io {
+                act: "netlink",
+                source,
+            })?;
+        let connection = tokio::spawn(connection);
+        let name = options.bridge.clone();
+        let mut bridge = Self {
+            netlink,
+            connection,
+            name,
+            index: 0,
+            cidr: options.cidr,
+            netns_dir: options.netns_dir.clone(),
+        };
+        bridge.refuse_overlap().await?;
+        bridge.make().await?;
+        fs::write("/proc/sys/net/ipv4/ip_forward", "1").or_else(|source| {
+            let on = fs::read_to_string("/proc/sys/net/ipv4/ip_forward");
+            match on.is_ok_and(|value| value.trim() == "1") {
+                true => Ok(()),
+                false => Err(NetworkError::Io {
+                    act: "switching on ip_forward",
+                    source,
+                }),
+            }
+        })?;
+        let (table, cidr) = (bridge.table(), options.cidr);
+        let name = bridge.name.clone();
+        let installed =
+            tokio::task::spawn_blocking(move || masquerade::install(&table, &name, cidr)).await;
+        if let Err(error) = installed.map_err(io::Error::other).flatten() {
+            tracing::warn!(
+                %error,
+                "no masquerading: pods reach this host and each other, but nothing beyond; \
+                 install nftables"
+            );
+        }
+        Ok(bridge)
+    }
+
+    /// Two networks with the same addresses would take each other's packets.
+    async fn refuse_overlap(&self) -> Result<(), NetworkError> {
+        let own = index_of(&self.netlink, &self.name).await?;
+        for (index, address, _) in self.addresses().await? {
+            if Some(index) != own && self.cidr.contains(address) {
+                let interface = name_of(&self.netlink, index)
+                    .await?
+                    .unwrap_or_else(|| format!("#{index}"));
+                return Err(NetworkError::Overlap {
+                    cidr: self.cidr,
+                    interface,
+                    address,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    async fn make(&mut self) -> Result<(), NetworkError> {
+        if index_of(&self.netlink, &self.name).await?.is_none() {
+            let link = LinkBridge::new(&self.name).up().build();
+            self.netlink
+                .link()
+                .add(link)
+                .execute()
+                .await
+                .map_err(|source| match errno(&source) {
+                    Some(libc::EPERM | libc::EACCES) => NetworkError::Unprivileged,
+                    _ => NetworkError::Netlink {
+                        act: "making the bridge",
+                        source,
+                    },
+                })?;
+        }
+        let missing = || NetworkError::Io {
+            act: "making the bridge",
+            source: io::ErrorKind::NotFound.into(),
+        };
+        self.index = index_of(&self.netlink, &self.name)
+            .await?
+            .ok_or_else(missing)?;
+        let up = LinkUnspec::new_with_index(self.index).up().build();
+        self.netlink
+            .link()
+            .set(up)
+            .execute()
+            .await
+            .map_err(|source| match errno(&source) {
+                Some(libc::EPERM | libc::EACCES) => NetworkError::Unprivileged,
+                _ => NetworkError::Netlink {
+                    act: "bringing the bridge up",
+                    source,
+                },
+            })?;
+        self.add(self.cidr.gateway(), self.cidr.prefix()).await
+    }
+
+    async fn add(&self, address: Ipv4Addr, prefix: u8) -> Result<(), NetworkError> {
+        let added = self
+            .netlink
+            .address()
+            .add(self.index, IpAddr::V4(address), prefix)
+            .execute()
+            .await;
+        match added {
+            Err(error) if errno(&error) == Some(libc::EEXIST) => Ok(()),
+            result => result.map_err(|source| NetworkError::Netlink {
+                act: "adding an address to the bridge",
+                source,
+            }),
+        }
+    }
+
+    /// The address of a pod without a namespace.
+    pub(crate) async fn add_address(&self, address: Ipv4Addr) -> Result<(), NetworkError> {
+        self.add(address, 32).await
+    }
+
+    /// Make a namespace for a pod and join it to the bridge.
+    pub(crate) async fn join(&self, uid: &str, address: Ipv4Addr) -> Result<PathBuf, NetworkError> {
+        let failed = |act| move |source| NetworkError::Netlink { act, source };
+        let path = self.netns_path(uid)?;
+        namespace::create(path.clone()).await?;
+        let file = File::open(&path).map_err(|source| NetworkError::Io {
+            act: "opening a network namespace",
+            source,
+        })?;
+        let (outside, inside) = veth_names(address);
+        let links = self.netlink.link();
+        self.delete_link(&outside).await?;
+        links
+            .add(LinkVeth::new(&outside, &inside).build())
+            .execute()
+            .await
+            .map_err(failed("making a veth pair"))?;
+        let missing = || NetworkError::Io {
+            act: "making a veth pair",
+            source: io::ErrorKind::NotFound.into(),
+        };
+        let inside = index_of(&self.netlink, &inside)
+            .await?
+            .ok_or_else(missing)?;
+        let moved = LinkUnspec::new_with_index(inside)
+            .name(namespace::INTERFACE)
+            .setns_by_fd(file.as_raw_fd())
+            .build();
+        links
+            .set(moved)
+            .execute()
+            .await
+            .map_err(failed("moving a veth into its pod"))?;
+        let outside = index_of(&self.netlink, &outside)
+            .await?
+            .ok_or_else(missing)?;
+        let joined = LinkUnspec::new_with_index(outside)
+            .controller(self.index)
+            .up()
+            .build();
+        links
+            .set(joined)
+            .execute()
+            .await
+            .map_err(failed("joining a veth to the bridge"))?;
+        namespace::configure(path.clone(), address, self.cidr).await?;
+        Ok(path)
+    }
+
+    /// Undo [`Self::join`] or [`Self::add_address`], also half of it.
+    pub(crate) async fn leave(
+        &self,
+        uid: &str,
+        address: Ipv4Addr,
+        netns: bool,
+    ) -> Result<(), NetworkError> {
+        if !netns {
+            return self.delete_address(address).await;
+        }
+        self.delete_link(&veth_names(address).0).await?;
+        namespace::remove(&self.netns_path(uid)?).map_err(|source| NetworkError::Io {
+            act: "removing a network namespace",
+            source,
+        })
+    }
+
+    pub(crate) async fn sweep(
+        &self,
+        keep_uid: &(dyn Fn(&str) -> bool + Sync),
+        keep_address: &(dyn Fn(Ipv4Addr) -> bool + Sync),
+    ) -> Result<(), NetworkError> {
+        let links: Vec<_> = self
+            .netlink
+            .link()
+            .get()
+            .execute()
+            .try_filter_map(|link| {
+                let controlled = link
+                    .attributes
+                    .contains(&LinkAttribute::Controller(self.index));
+                let name = link
+                    .attributes
+                    .into_iter()
+                    .find_map(|attribute| match attribute {
+                        LinkAttribute::IfName(name) if controlled => Some(name),
+                        _ => None,
+                    });
+                std::future::ready(Ok(name))
+            })
+            .try_collect()
+            .await
+            .map_err(|source| NetworkError::Netlink {
+                act: "listing links",
+                source,
+            })?;
+        for link in links {
+            if address_of_veth(&link).is_some_and(|address| !keep_address(address)) {
+                self.delete_link(&link).await?;
+            }
+        }
+        for (index, address, prefix) in self.addresses().await? {
+            if index == self.index && prefix == 32 && !keep_address(address) {
+                self.delete_address(address).await?;
+            }
+        }
+        let act = "removing network namespaces of an earlier host";
+        let entries = match fs::read_dir(&self.netns_dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries.map_err(|source| NetworkError::Io { act, source })?,
+        };
+        for entry in entries.flatten() {
+            if !keep_uid(&entry.file_name().to_string_lossy()) {
+                namespace::remove(&entry.path())
+                    .map_err(|source| NetworkError::Io { act, source })?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn close(&self) -> Result<(), NetworkError> {
+        self.sweep(&|_| false, &|_| false).await?;
+        let table = self.table();
+        let removed = tokio::task::spawn_blocking(move || masquerade::remove(&table)).await;
+        if let Err(error) = removed.map_err(io::Error::other).flatten() {
+            tracing::debug!(%error, "no nftables table to remove");
+        }
+        self.delete_link(&self.name).await
+    }
+
+    fn table(&self) -> String {
+        format!("eyot-{}", self.name)
+    }
+
+    /// A pod's uid is part of a path: nothing but what uids are made of.
+    fn netns_path(&self, uid: &str) -> Result<PathBuf, NetworkError> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        if uid.is_empty() || uid.len() > 128 || !uid.chars().all(plain) {
+            let source = io::Error::other(format!("uid {uid:?} is not made of letters, digits, -"));
+            return Err(NetworkError::Io {
+                act: "naming a network namespace",
+                source,
+            });
+        }
+        Ok(self.netns_dir.join(uid))
+    }
+
+    /// Interface, address and prefix length of every IPv4 address of the host.
+    async fn addresses(&self) -> Result<Vec<(u32, Ipv4Addr, u8)>, NetworkError> {
+        let all: Vec<AddressMessage> = self
+            .netlink
+            .address()
+            .get()
+            .execute()
+            .try_collect()
+            .await
+            .map_err(|source| NetworkError::Netlink {
+            act: "listing addresses",
+            source,
+        })?;
+        Ok(all
+            .iter()
+            .filter_map(|message| {
+                let address = v4(message)?;
+                Some((message.header.index, address, message.header.prefix_len))
+            })
+            .collect())
+    }
+
+    async fn delete_address(&self, address: Ipv4Addr) -> Result<(), NetworkError> {
+        let act = "removing an address from the bridge";
+        let all: Vec<AddressMessage> = self
+            .netlink
+            .address()
+            .get()
+            .set_link_index_filter(self.index)
+            .set_address_filter(IpAddr::V4(address))
+            .execute()
+            .try_collect()
+            .await
+            .map_err(|source| NetworkError::Netlink { act, source })?;
+        for message in all {
+            match self.netlink.address().del(message).execute().await {
+                Err(error) if errno(&error) == Some(libc::EADDRNOTAVAIL) => {}
+                result => result.map_err(|source| NetworkError::Netlink { act, source })?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn delete_link(&self, name: &str) -> Result<(), NetworkError> {
+        let Some(index) = index_of(&self.netlink, name).await? else {
+            return Ok(());
+        };
+        match self.netlink.link().del(index).execute().await {
+            Err(error) if errno(&error) == Some(libc::ENODEV) => Ok(()),
+            result => result.map_err(|source| NetworkError::Netlink {
+                act: "removing a link",
+                source,
+            }),
+        }
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+/// The index of an interface, if there is one of that name.
+pub(crate) async fn index_of(netlink: &Handle, name: &str) -> Result<Option<u32>, NetworkError> {
+    match netlink
+        .link()
+        .get()
+        .match_name(name.to_owned())
+        .execute()
+        .try_next()
+        .await
+    {
+        Ok(link) => Ok(link.map(|link| link.header.index)),
+        Err(error) if errno(&error) == Some(libc::ENODEV) => Ok(None),
+        Err(source) => Err(NetworkError::Netlink {
+            act: "finding an interface",
+            source,
+        }),
+    }
+}
+
+async fn name_of(netlink: &Handle, index: u32) -> Result<Option<String>, NetworkError> {
+    let link = netlink
+        .link()
+        .get()
+        .match_index(index)
+        .execute()
+        .try_next()
+        .await
+        .map_err(|source| NetworkError::Netlink {
+            act: "finding an interface",
+            source,
+        })?;
+    Ok(link.and_then(|link| {
+        link.attributes
+            .into_iter()
+            .find_map(|attribute| match attribute {
+                LinkAttribute::IfName(name) => Some(name),
+                _ => None,
+            })
+    }))
+}
+
+fn v4(message: &AddressMessage) -> Option<Ipv4Addr> {
+    message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            AddressAttribute::Address(IpAddr::V4(address)) => Some(*address),
+            _ => None,
+        })
+}
+
+/// Names of a pod's veth pair: outside, and inside until it has moved. Derived from the address,
+/// so that what is left over can be told apart.
+fn veth_names(address: Ipv4Addr) -> (String, String) {
+    let number = u32::from(address);
+    (format!("veth{number:08x}"), format!("vpod{number:08x}"))
+}
+
+fn address_of_veth(name: &str) -> Option<Ipv4Addr> {
+    u32::from_str_radix(name.strip_prefix("veth")?, 16)
+        .ok()
+        .map(Ipv4Addr::from)
+}
+
+/// The system's error number in a netlink answer.
+fn errno(error: &rtnetlink::Error) -> Option<i32> {
+    match error {
+        rtnetlink::Error::NetlinkError(message) => Some(-message.raw_code()),
+        _ => None,
+    }
+}

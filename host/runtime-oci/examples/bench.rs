@@ -1,0 +1,183 @@
+//! How long a container's life takes, beside `crun run` of the same bundle in the same minutes:
+//! `cargo run --release -p eyot-runtime-oci --example bench [LIVES]`, as root.
+//!
+//! Ours: start (unpacked layer, overlay mount, configuration, create, start) to the exit of
+//! `/bin/true` known, then removal. crun: `crun run` of a bundle with the same configuration, on
+//! an overlay that is already mounted, so what it does is less.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    process::Command,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use eyot_runtime::{
+    ContainerSpec, Image, ImageConfig, ImageContent, Limits, LogSink, LogStream, PodRef, Runtime,
+    Sandbox, image::Layer,
+};
+use eyot_runtime_oci::{OciRuntime, Options, launcher};
+use sha2::{Digest, Sha256};
+
+type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+struct NoLog;
+
+impl LogSink for NoLog {
+    fn write(&self, _: LogStream, _: &[u8]) {}
+}
+
+fn main() -> Outcome<()> {
+    launcher::main_if_launcher();
+    let lives: u32 = std::env::args()
+        .nth(1)
+        .map_or(Ok(50), |lives| lives.parse())?;
+    let launcher = launcher::start()?;
+    tokio::runtime::Runtime::new()?.block_on(bench(launcher, lives))
+}
+
+async fn bench(launcher: launcher::Launcher, lives: u32) -> Outcome<()> {
+    let directory = tempfile::tempdir()?;
+    let options = Options::new(directory.path().join("data"));
+    let runtime = OciRuntime::new(launcher, options.clone());
+    runtime.sweep().await?;
+    let image = image(directory.path())?;
+    runtime.prepare(&image).await?;
+
+    // A container that stays provides crun's bundle: its configuration and its mounted root.
+    let host = runtime
+        .start(spec(
+            &image,
+            "bundle",
+            0,
+            &["/bin/busybox", "sleep", "1000"],
+        ))
+        .await?;
+    let bundle = directory.path().join("bundle");
+    let crun_state = options.state_dir.join("crun");
+    fs::create_dir_all(&bundle)?;
+    let mut config: serde_json::Value = serde_json::from_slice(&fs::read(
+        options
+            .state_dir
+            .join("bundles")
+            .join(host.id())
+            .join("config.json"),
+    )?)?;
+    config["process"]["args"] = serde_json::json!(["/bin/true"]);
+    config["linux"]["cgroupsPath"] = format!("{}/crun", options.cgroup_parent).into();
+    fs::write(bundle.join("config.json"), config.to_string())?;
+
+    let (mut ours, mut until_exit, mut crun) = (Vec::new(), Vec::new(), Vec::new());
+    for life in 0..lives {
+        let start = Instant::now();
+        let container = runtime
+            .start(spec(&image, "life", life, &["/bin/true"]))
+            .await?;
+        let exit = container.wait().await;
+        until_exit.push(start.elapsed());
+        container.remove().await?;
+        ours.push(start.elapsed());
+        if exit.code != 0 {
+            return Err(format!("exit code {}", exit.code).into());
+        }
+        let start = Instant::now();
+        let status = Command::new("crun")
+            .arg("--root")
+            .arg(&crun_state)
+            .args(["run", "--bundle"])
+            .arg(&bundle)
+            .arg(format!("bench-{life}"))
+            .status();
+        match status {
+            Ok(status) if status.success() => crun.push(start.elapsed()),
+            Ok(status) => return Err(format!("crun: {status}").into()),
+            Err(error) => eprintln!("crun is left out: {error}"),
+        }
+    }
+    host.remove().await?;
+    let (ours, until_exit) = (median(ours), median(until_exit));
+    println!("start to exit     p50 {until_exit:.2?}");
+    println!("start to removed  p50 {ours:.2?}");
+    if !crun.is_empty() {
+        let crun = median(crun);
+        println!("crun run          p50 {crun:.2?}");
+        println!(
+            "ratio to crun     {:.2}",
+            ours.as_secs_f64() / crun.as_secs_f64()
+        );
+    }
+    nix::mount::umount(&options.state_dir)?;
+    Ok(())
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}
+
+fn spec(image: &Image, name: &str, attempt: u32, command: &[&str]) -> ContainerSpec {
+    ContainerSpec {
+        pod: PodRef {
+            namespace: "default".into(),
+            name: "bench".into(),
+            uid: "bench".into(),
+        },
+        labels: BTreeMap::new(),
+        name: name.into(),
+        attempt,
+        image: image.clone(),
+        command: command.iter().map(|&word| word.to_owned()).collect(),
+        args: vec![],
+        env: vec![],
+        working_dir: None,
+        user: None,
+        read_only_root: false,
+        mounts: vec![],
+        limits: Limits {
+            memory: Some(64 << 20),
+            cpu_millis: None,
+            pids: Some(32),
+        },
+        sandbox: Sandbox {
+            ip: None,
+            netns: None,
+            hostname: "bench".into(),
+        },
+        ports: vec![],
+        log: Arc::new(NoLog),
+    }
+}
+
+fn image(directory: &Path) -> Outcome<Image> {
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    let busybox = fs::read("/bin/busybox")?;
+    header.set_mode(0o755);
+    header.set_size(busybox.len() as u64);
+    archive.append_data(&mut header, "bin/busybox", busybox.as_slice())?;
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Symlink);
+    header.set_size(0);
+    archive.append_link(&mut header, "bin/true", "busybox")?;
+    let tar = archive.into_inner()?;
+    let path = directory.join("layer.tar");
+    fs::write(&path, &tar)?;
+    let digest = format!("sha256:{}", hex::encode(Sha256::digest(&tar)));
+    let layer = Layer {
+        path,
+        digest: digest.clone(),
+        media_type: "application/vnd.oci.image.layer.v1.tar".into(),
+        diff_id: digest.clone(),
+    };
+    let content = ImageContent::Oci {
+        layers: vec![layer],
+        config: ImageConfig::default(),
+    };
+    Ok(Image {
+        reference: "bench:v1".into(),
+        digest,
+        content: Arc::new(content),
+    })
+}

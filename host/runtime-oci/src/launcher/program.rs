@@ -1,0 +1,105 @@
+//! How the container's first process becomes the image's program.
+//!
+//! The checks run inside the finished container (its root, its user), just before the program
+//! would be executed, so that "no such program" is an error of `create` and not an exit code that
+//! the user must guess at.
+
+use std::{
+    ffi::CString,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
+
+use libcontainer::{
+    oci_spec::runtime::Spec,
+    workload::{Executor, ExecutorError, ExecutorValidationError},
+};
+use nix::unistd::{AccessFlags, access, execv};
+
+/// Marks an error text of this file on its way through libcontainer, which passes plain strings.
+pub(super) const MARK: &str = "program: ";
+
+/// Finds the program as a shell would, and executes it.
+#[derive(Clone)]
+pub(super) struct Program;
+
+impl Executor for Program {
+    fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
+        find(spec).map(drop).map_err(|reason| {
+            ExecutorValidationError::ArgValidationError(format!("{MARK}{reason}"))
+        })
+    }
+
+    fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
+        let path = find(spec).map_err(ExecutorError::Other)?;
+        let arguments = arguments(spec)
+            .iter()
+            .map(|argument| CString::new(argument.as_bytes()))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|_| ExecutorError::InvalidArg)?;
+        let program =
+            CString::new(path.as_os_str().as_bytes()).map_err(|_| ExecutorError::InvalidArg)?;
+        let Err(errno) = execv(&program, &arguments);
+        // Standard error is the container's log by now; 126 is a shell's code for this.
+        let reason = match errno {
+            nix::Error::ENOEXEC => "it is neither a program for this machine nor a script",
+            nix::Error::ENOENT => "its interpreter or dynamic loader is missing in the image",
+            other => other.desc(),
+        };
+        let text = format!("cannot execute {}: {reason}\n", path.display());
+        let _ = nix::unistd::write(std::io::stderr(), text.as_bytes());
+        std::process::exit(126)
+    }
+}
+
+fn arguments(spec: &Spec) -> &[String] {
+    spec.process()
+        .as_ref()
+        .and_then(|process| process.args().as_deref())
+        .unwrap_or_default()
+}
+
+fn find(spec: &Spec) -> Result<PathBuf, String> {
+    let name = arguments(spec)
+        .first()
+        .ok_or("the container has no command")?;
+    if name.contains('/') {
+        return runnable(Path::new(name)).map_err(|reason| format!("{name:?}: {reason}"));
+    }
+    let environment = spec
+        .process()
+        .as_ref()
+        .and_then(|process| process.env().as_deref());
+    let search = environment
+        .unwrap_or_default()
+        .iter()
+        .rev()
+        .find_map(|entry| entry.strip_prefix("PATH="))
+        .unwrap_or_default();
+    let mut refused = None;
+    for directory in search.split(':').filter(|directory| !directory.is_empty()) {
+        let candidate = Path::new(directory).join(name);
+        match runnable(&candidate) {
+            Ok(path) => return Ok(path),
+            Err(reason) if candidate.exists() => refused = Some(reason),
+            Err(_) => {}
+        }
+    }
+    match refused {
+        Some(reason) => Err(format!("{name:?}: {reason}")),
+        None => Err(format!(
+            "{name:?}: executable file not found in $PATH ({search})"
+        )),
+    }
+}
+
+fn runnable(path: &Path) -> Result<PathBuf, &'static str> {
+    match path.metadata() {
+        Err(_) => Err("no such file"),
+        Ok(metadata) if metadata.is_dir() => Err("is a directory"),
+        Ok(_) => match access(path, AccessFlags::X_OK) {
+            Ok(()) => Ok(path.to_owned()),
+            Err(_) => Err("permission denied: the file is not executable for the container's user"),
+        },
+    }
+}

@@ -1,0 +1,290 @@
+//! The OCI runtime configuration (`config.json`) of a container: pure, from what the pod and the
+//! image say.
+//!
+//! Defaults are those that containers get from Kubernetes' usual runtimes, with two exceptions.
+//! `CAP_MKNOD` is not given: on cgroup v2 a container that can make device nodes could open any
+//! disk, and hardly any program needs it. And the default seccomp profile always applies.
+
+use std::path::Path;
+
+use eyot_runtime::{ContainerError, ContainerSpec, ImageConfig};
+use serde_json::{Value, json};
+
+use crate::{seccomp, user::User};
+
+/// What most images expect if they say nothing, as in the OCI image configuration's usual value.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Tasks of a container without a limit of its own: a fork bomb must not take the host down, and
+/// no ordinary program comes near it.
+const DEFAULT_PIDS: u64 = 4096;
+
+/// The kernel's usual period for processor quotas, in microseconds, and its smallest quota.
+const CPU_PERIOD: u64 = 100_000;
+const MIN_CPU_QUOTA: u64 = 1_000;
+
+/// Containers go before the host when memory runs out for all.
+const OOM_SCORE: i32 = 500;
+
+const CAPABILITIES: &[&str] = &[
+    "CAP_AUDIT_WRITE",
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_RAW",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
+];
+
+/// Kernel interfaces that tell about the host or reach it; hidden.
+const MASKED: &[&str] = &[
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+/// Kernel interfaces that programs read but must not write.
+const READ_ONLY: &[&str] = &[
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
+
+/// Files of the host's making that are shown in every container.
+pub(crate) const HOST_FILES: &[&str] = &["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
+
+/// Everything that is not in the [`ContainerSpec`] itself.
+pub(crate) struct Surroundings<'a> {
+    pub(crate) config: &'a ImageConfig,
+    pub(crate) root: &'a Path,
+    pub(crate) user: &'a User,
+    /// Directory with the host's version of [`HOST_FILES`], by last name.
+    pub(crate) files: &'a Path,
+    pub(crate) cgroup: &'a str,
+}
+
+/// The configuration, as `config.json` holds it.
+pub(crate) fn runtime_spec(
+    spec: &ContainerSpec,
+    around: &Surroundings<'_>,
+) -> Result<Value, ContainerError> {
+    let mut namespaces = vec![
+        json!({ "type": "pid" }),
+        json!({ "type": "ipc" }),
+        json!({ "type": "uts" }),
+        json!({ "type": "mount" }),
+        json!({ "type": "cgroup" }),
+    ];
+    if let Some(netns) = &spec.sandbox.netns {
+        namespaces.push(json!({ "type": "network", "path": netns }));
+    }
+    let capabilities = json!(CAPABILITIES);
+    Ok(json!({
+        "ociVersion": "1.0.2",
+        "hostname": spec.sandbox.hostname,
+        "root": { "path": around.root, "readonly": spec.read_only_root },
+        "process": {
+            "terminal": false,
+            "user": {
+                "uid": around.user.uid,
+                "gid": around.user.gid,
+                "additionalGids": around.user.additional_gids,
+            },
+            "args": arguments(spec, around.config)?,
+            "env": environment(spec, around.config)?,
+            "cwd": working_dir(spec, around.config)?,
+            "capabilities": {
+                "bounding": capabilities,
+                "effective": capabilities,
+                "permitted": capabilities,
+            },
+            "oomScoreAdj": OOM_SCORE,
+        },
+        "mounts": mounts(spec, around)?,
+        "linux": {
+            "cgroupsPath": around.cgroup,
+            "namespaces": namespaces,
+            "resources": resources(spec),
+            "maskedPaths": MASKED,
+            "readonlyPaths": READ_ONLY,
+            "seccomp": seccomp::profile(),
+        },
+    }))
+}
+
+/// Kubernetes' rules: `command` replaces the entry point *and* drops the image's `Cmd`; `args`
+/// replaces `Cmd` alone.
+pub(crate) fn arguments(
+    spec: &ContainerSpec,
+    config: &ImageConfig,
+) -> Result<Vec<String>, ContainerError> {
+    let (first, rest) = match (spec.command.is_empty(), spec.args.is_empty()) {
+        (true, true) => (&config.entrypoint, &config.cmd),
+        (true, false) => (&config.entrypoint, &spec.args),
+        (false, _) => (&spec.command, &spec.args),
+    };
+    let arguments: Vec<String> = first.iter().chain(rest).cloned().collect();
+    if arguments.is_empty() {
+        return Err(ContainerError::Image {
+            image: spec.image.reference.clone(),
+            reason: "it has no entry point; set command in the container".into(),
+        });
+    }
+    match arguments.iter().any(|argument| argument.contains('\0')) {
+        true => Err(refuse(spec, "command", "an argument contains a NUL byte")),
+        false => Ok(arguments),
+    }
+}
+
+/// The image's variables, then HOSTNAME, then the manifest's; the last of a name wins.
+fn environment(spec: &ContainerSpec, config: &ImageConfig) -> Result<Vec<String>, ContainerError> {
+    let hostname = ("HOSTNAME".to_owned(), spec.sandbox.hostname.clone());
+    let mut variables: Vec<(String, String)> = Vec::new();
+    for (name, value) in config.env.iter().chain([&hostname]).chain(&spec.env) {
+        if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+            return Err(refuse(
+                spec,
+                "env",
+                &format!("{name:?} cannot be a variable"),
+            ));
+        }
+        match variables.iter_mut().find(|(known, _)| known == name) {
+            Some((_, known)) => value.clone_into(known),
+            None => variables.push((name.clone(), value.clone())),
+        }
+    }
+    if !variables.iter().any(|(name, _)| name == "PATH") {
+        variables.insert(0, ("PATH".into(), DEFAULT_PATH.into()));
+    }
+    Ok(variables
+        .into_iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect())
+}
+
+pub(crate) fn working_dir(
+    spec: &ContainerSpec,
+    config: &ImageConfig,
+) -> Result<String, ContainerError> {
+    let directory = spec
+        .working_dir
+        .as_deref()
+        .or(config.working_dir.as_deref())
+        .filter(|directory| !directory.is_empty())
+        .unwrap_or("/");
+    if !directory.starts_with('/') || directory.split('/').any(|name| name == "..") {
+        let reason = format!("{directory:?} is not an absolute path without \"..\"");
+        return Err(refuse(spec, "workingDir", &reason));
+    }
+    Ok(directory.to_owned())
+}
+
+fn mounts(spec: &ContainerSpec, around: &Surroundings<'_>) -> Result<Vec<Value>, ContainerError> {
+    let special = |kind: &str, target: &str, options: &[&str]| json!({ "type": kind, "source": kind, "destination": target, "options": options });
+    let hard = ["nosuid", "noexec", "nodev"];
+    let mut mounts = vec![
+        special("proc", "/proc", &hard),
+        special(
+            "tmpfs",
+            "/dev",
+            &["nosuid", "strictatime", "mode=755", "size=65536k"],
+        ),
+        special(
+            "devpts",
+            "/dev/pts",
+            &[
+                "nosuid",
+                "noexec",
+                "newinstance",
+                "ptmxmode=0666",
+                "mode=0620",
+                "gid=5",
+            ],
+        ),
+        special("mqueue", "/dev/mqueue", &hard),
+        special(
+            "tmpfs",
+            "/dev/shm",
+            &[&hard[..], &["mode=1777", "size=65536k"]].concat(),
+        ),
+        special("sysfs", "/sys", &[&hard[..], &["ro"]].concat()),
+        special(
+            "cgroup",
+            "/sys/fs/cgroup",
+            &[&hard[..], &["relatime", "ro"]].concat(),
+        ),
+    ];
+    let bind = |source: &Path, target: &str, access: &str| {
+        json!({
+            "type": "bind",
+            "source": source,
+            "destination": target,
+            "options": ["rbind", "rprivate", access],
+        })
+    };
+    for file in HOST_FILES {
+        if spec.mounts.iter().all(|mount| mount.target != *file) {
+            let name = file.rsplit('/').next().unwrap_or(file);
+            let access = if spec.read_only_root { "ro" } else { "rw" };
+            mounts.push(bind(&around.files.join(name), file, access));
+        }
+    }
+    for mount in &spec.mounts {
+        if !mount.target.starts_with('/') || mount.target.split('/').any(|name| name == "..") {
+            let reason = format!("{:?} is not an absolute path without \"..\"", mount.target);
+            return Err(refuse(spec, "volumeMounts", &reason));
+        }
+        if !mount.source.exists() {
+            let reason = format!("{} does not exist on the node", mount.source.display());
+            return Err(refuse(spec, "volumeMounts", &reason));
+        }
+        let access = if mount.read_only { "ro" } else { "rw" };
+        mounts.push(bind(&mount.source, &mount.target, access));
+    }
+    Ok(mounts)
+}
+
+fn resources(spec: &ContainerSpec) -> Value {
+    let limits = &spec.limits;
+    let mut resources = json!({
+        // All devices are denied; libcontainer adds the usual harmless ones (null, zero, …).
+        "devices": [{ "allow": false, "access": "rwm" }],
+        "pids": { "limit": limits.pids.unwrap_or(DEFAULT_PIDS) },
+    });
+    if let Some(bytes) = limits.memory {
+        resources["memory"] = json!({ "limit": i64::try_from(bytes).unwrap_or(i64::MAX) });
+    }
+    if let Some(millis) = limits.cpu_millis {
+        let quota = (millis.saturating_mul(CPU_PERIOD) / 1000).max(MIN_CPU_QUOTA);
+        let quota = i64::try_from(quota).unwrap_or(i64::MAX);
+        resources["cpu"] = json!({ "quota": quota, "period": CPU_PERIOD });
+    }
+    resources
+}
+
+fn refuse(spec: &ContainerSpec, field: &str, reason: &str) -> ContainerError {
+    ContainerError::Config {
+        field: format!("container {} {field}", spec.name),
+        reason: reason.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,271 @@
+use std::{collections::BTreeMap, sync::Arc};
+
+use eyot_runtime::{Image, ImageContent, Limits, LogSink, LogStream, Mount, PodRef, Sandbox};
+
+use super::*;
+
+struct NoLog;
+
+impl LogSink for NoLog {
+    fn write(&self, _: LogStream, _: &[u8]) {}
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+fn container() -> ContainerSpec {
+    ContainerSpec {
+        pod: PodRef {
+            namespace: "default".into(),
+            name: "web".into(),
+            uid: "u-1".into(),
+        },
+        labels: BTreeMap::new(),
+        name: "main".into(),
+        attempt: 0,
+        image: Image {
+            reference: "demo/x:v1".into(),
+            digest: "sha256:0".into(),
+            content: Arc::new(ImageContent::Oci {
+                layers: vec![],
+                config: config(),
+            }),
+        },
+        command: vec![],
+        args: vec![],
+        env: vec![],
+        working_dir: None,
+        user: None,
+        read_only_root: false,
+        mounts: vec![],
+        limits: Limits::default(),
+        sandbox: Sandbox {
+            ip: None,
+            netns: None,
+            hostname: "web".into(),
+        },
+        ports: vec![],
+        log: Arc::new(NoLog),
+    }
+}
+
+fn config() -> ImageConfig {
+    ImageConfig {
+        entrypoint: words("/entry point"),
+        cmd: words("cmd"),
+        env: vec![("A".into(), "image".into()), ("B".into(), "image".into())],
+        ..ImageConfig::default()
+    }
+}
+
+fn generate(spec: &ContainerSpec) -> Result<Value, ContainerError> {
+    let around = Surroundings {
+        config: &config(),
+        root: Path::new("/root-of-it"),
+        user: &User {
+            uid: 7,
+            gid: 8,
+            additional_gids: vec![9],
+        },
+        files: Path::new("/files"),
+        cgroup: "/eyot/u-1/main",
+    };
+    runtime_spec(spec, &around)
+}
+
+#[test]
+fn command_and_args_follow_kubernetes_rules() {
+    for (command, args, expected) in [
+        ("", "", "/entry point cmd"),
+        ("", "a b", "/entry point a b"),
+        ("/my", "", "/my"),
+        ("/my", "a", "/my a"),
+    ] {
+        let spec = ContainerSpec {
+            command: words(command),
+            args: words(args),
+            ..container()
+        };
+        assert_eq!(
+            arguments(&spec, &config()).unwrap(),
+            words(expected),
+            "{command:?} {args:?}"
+        );
+    }
+    let error = arguments(&container(), &ImageConfig::default())
+        .unwrap_err()
+        .to_string();
+    assert_eq!(
+        error,
+        "image demo/x:v1 cannot be run: it has no entry point; set command in the container"
+    );
+}
+
+#[test]
+fn the_manifests_environment_overrides_the_images() {
+    let env = vec![
+        ("B".into(), "mine".into()),
+        ("C".into(), "with = sign".into()),
+    ];
+    let spec = generate(&ContainerSpec { env, ..container() }).unwrap();
+    let expected = [
+        &format!("PATH={DEFAULT_PATH}"),
+        "A=image",
+        "B=mine",
+        "HOSTNAME=web",
+        "C=with = sign",
+    ];
+    assert_eq!(spec["process"]["env"], json!(expected));
+}
+
+#[test]
+fn limits_become_resources() {
+    let limits = Limits {
+        memory: Some(64 << 20),
+        cpu_millis: Some(250),
+        pids: Some(10),
+    };
+    let spec = generate(&ContainerSpec {
+        limits,
+        ..container()
+    })
+    .unwrap();
+    let resources = &spec["linux"]["resources"];
+    assert_eq!(resources["memory"], json!({ "limit": 67_108_864 }));
+    assert_eq!(
+        resources["cpu"],
+        json!({ "quota": 25_000, "period": 100_000 })
+    );
+    assert_eq!(resources["pids"], json!({ "limit": 10 }));
+    let unlimited = generate(&container()).unwrap();
+    assert_eq!(
+        unlimited["linux"]["resources"]["pids"],
+        json!({ "limit": DEFAULT_PIDS })
+    );
+    assert_eq!(unlimited["linux"]["resources"]["memory"], Value::Null);
+}
+
+#[test]
+fn a_pods_network_namespace_is_joined_and_the_hosts_is_shared_without_one() {
+    let networks = |spec: &Value| -> Vec<Value> {
+        let namespaces = spec["linux"]["namespaces"].as_array().unwrap().clone();
+        namespaces
+            .into_iter()
+            .filter(|namespace| namespace["type"] == "network")
+            .collect()
+    };
+    assert_eq!(
+        networks(&generate(&container()).unwrap()),
+        Vec::<Value>::new()
+    );
+    let mut spec = container();
+    spec.sandbox.netns = Some("/run/netns/u-1".into());
+    let expected = vec![json!({ "type": "network", "path": "/run/netns/u-1" })];
+    assert_eq!(networks(&generate(&spec).unwrap()), expected);
+}
+
+#[test]
+fn a_mount_over_a_file_of_the_hosts_making_replaces_it() {
+    let mount = Mount {
+        source: "/dev/null".into(),
+        target: "/etc/hosts".into(),
+        read_only: true,
+    };
+    let spec = generate(&ContainerSpec {
+        mounts: vec![mount],
+        ..container()
+    })
+    .unwrap();
+    let hosts: Vec<&Value> = spec["mounts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|mount| mount["destination"] == "/etc/hosts")
+        .collect();
+    assert_eq!(hosts.len(), 1);
+    assert_eq!(hosts[0]["source"], "/dev/null");
+    assert_eq!(hosts[0]["options"], json!(["rbind", "rprivate", "ro"]));
+}
+
+#[test]
+fn nonsense_is_refused_with_the_field_that_holds_it() {
+    #[track_caller]
+    fn check(spec: ContainerSpec, expected: &str) {
+        assert_eq!(generate(&spec).unwrap_err().to_string(), expected);
+    }
+    let missing = Mount {
+        source: "/no/such".into(),
+        target: "/x".into(),
+        read_only: false,
+    };
+    let escaping = Mount {
+        source: "/dev".into(),
+        target: "/x/../..".into(),
+        read_only: false,
+    };
+    check(
+        ContainerSpec {
+            mounts: vec![missing],
+            ..container()
+        },
+        "container main volumeMounts: /no/such does not exist on the node",
+    );
+    check(
+        ContainerSpec {
+            mounts: vec![escaping],
+            ..container()
+        },
+        "container main volumeMounts: \"/x/../..\" is not an absolute path without \"..\"",
+    );
+    check(
+        ContainerSpec {
+            working_dir: Some("tmp".into()),
+            ..container()
+        },
+        "container main workingDir: \"tmp\" is not an absolute path without \"..\"",
+    );
+    check(
+        ContainerSpec {
+            env: vec![("A=B".into(), String::new())],
+            ..container()
+        },
+        "container main env: \"A=B\" cannot be a variable",
+    );
+    check(
+        ContainerSpec {
+            command: vec!["a\0b".into()],
+            ..container()
+        },
+        "container main command: an argument contains a NUL byte",
+    );
+}
+
+#[test]
+fn the_configuration_is_one_that_libcontainer_reads() {
+    let text = generate(&container()).unwrap().to_string();
+    let spec: libcontainer::oci_spec::runtime::Spec = serde_json::from_str(&text).unwrap();
+    let linux = spec.linux().as_ref().unwrap();
+    assert_eq!(
+        linux.cgroups_path().as_deref(),
+        Some(Path::new("/eyot/u-1/main"))
+    );
+    let process = spec.process().as_ref().unwrap();
+    assert_eq!(
+        process.no_new_privileges(),
+        None,
+        "set only when a pod asks for it"
+    );
+    assert_eq!(process.user().additional_gids().as_deref(), Some(&[9][..]));
+    assert!(
+        linux
+            .seccomp()
+            .as_ref()
+            .unwrap()
+            .syscalls()
+            .as_ref()
+            .unwrap()
+            .len()
+            > 3
+    );
+}

@@ -1,0 +1,697 @@
+//! Real containers, through the public interface only. Needs root and a static busybox
+//! (`/bin/busybox`); says so and passes without.
+//!
+//! No test harness, because this binary must be able to become the launcher, and, for one test, a
+//! host that is killed, before a thread exists. Each test has its own directories and its own
+//! control group, and uses no network.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead, BufReader},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use eyot_runtime::{
+    Container, ContainerError, ContainerSpec, Image, ImageConfig, ImageContent, Limits, LogSink,
+    LogStream, Mount, PodRef, Runtime, Sandbox, Signal, image::Layer,
+};
+use eyot_runtime_oci::{Launcher, OciRuntime, Options, launcher};
+use sha2::{Digest, Sha256};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+const BUSYBOX: &str = "/bin/busybox";
+
+fn main() -> ExitCode {
+    launcher::main_if_launcher();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    if let [flag, directory] = arguments.as_slice()
+        && flag == "--doomed-host"
+    {
+        runtime.block_on(doomed_host(Path::new(directory)));
+        return ExitCode::SUCCESS;
+    }
+    if arguments.iter().any(|argument| argument == "--list") {
+        return ExitCode::SUCCESS;
+    }
+    if !nix::unistd::geteuid().is_root() || !Path::new(BUSYBOX).exists() {
+        eprintln!("SKIPPED all tests of containers: they need root and {BUSYBOX}");
+        return ExitCode::SUCCESS;
+    }
+    let only: Vec<&String> = arguments
+        .iter()
+        .filter(|name| !name.starts_with('-'))
+        .collect();
+    let launcher = launcher::start().unwrap();
+    macro_rules! run {
+        ($($test:ident),* $(,)?) => {
+            $(
+                let name = stringify!($test);
+                if only.is_empty() || only.iter().any(|wanted| name.contains(wanted.as_str())) {
+                    let started = Instant::now();
+                    eprintln!("test {name} ...");
+                    runtime.block_on(async {
+                        let site = Site::new(&launcher);
+                        tokio::time::timeout(DEADLINE * 2, $test(&site)).await.expect(name);
+                        site.leave_nothing();
+                    });
+                    eprintln!("test {name} ... ok ({:.2?})", started.elapsed());
+                }
+            )*
+        };
+    }
+    run!(
+        many_lives_in_parallel_each_with_their_own_output_and_code,
+        the_program_sees_what_the_pod_asked_for,
+        a_container_in_a_namespace_sees_no_other_network,
+        layers_are_stacked_and_whiteouts_hide,
+        writes_stay_in_the_container_and_a_read_only_root_refuses_them,
+        memory_over_the_limit_ends_with_oom_killed,
+        a_fork_bomb_stops_at_its_limit,
+        what_cannot_be_executed_is_named,
+        signals_arrive,
+        privileged_calls_are_refused,
+        a_running_container_is_measured_and_removed,
+        a_dead_launcher_is_started_again,
+        the_next_host_sweeps_what_a_killed_one_left,
+    );
+    ExitCode::SUCCESS
+}
+
+/// One host's directories with two images.
+struct Site {
+    directory: tempfile::TempDir,
+    options: Options,
+    runtime: OciRuntime,
+    layers: Vec<Layer>,
+}
+
+impl Site {
+    fn new(launcher: &Launcher) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let options = Options::new(directory.path().join("data"));
+        let layers = make_layers(directory.path());
+        let runtime = OciRuntime::new(launcher.clone(), options.clone());
+        Self {
+            directory,
+            options,
+            runtime,
+            layers,
+        }
+    }
+
+    fn image(&self, config: ImageConfig) -> Image {
+        Image {
+            reference: "test/busybox:v1".into(),
+            digest: "sha256:0".into(),
+            content: Arc::new(ImageContent::Oci {
+                layers: self.layers.clone(),
+                config,
+            }),
+        }
+    }
+
+    /// A container that runs a shell script.
+    fn script(&self, name: &str, script: &str) -> (ContainerSpec, Arc<Log>) {
+        let log = Arc::new(Log::default());
+        let spec = ContainerSpec {
+            pod: PodRef {
+                namespace: "default".into(),
+                name: "pod".into(),
+                uid: format!("uid-{}", std::process::id()),
+            },
+            labels: BTreeMap::new(),
+            name: name.into(),
+            attempt: 0,
+            image: self.image(ImageConfig::default()),
+            command: vec!["/bin/sh".into(), "-c".into(), script.into()],
+            args: vec![],
+            env: vec![],
+            working_dir: None,
+            user: None,
+            read_only_root: false,
+            mounts: vec![],
+            limits: Limits::default(),
+            sandbox: Sandbox {
+                ip: None,
+                netns: None,
+                hostname: "pod".into(),
+            },
+            ports: vec![],
+            log: Arc::clone(&log) as Arc<dyn LogSink>,
+        };
+        (spec, log)
+    }
+
+    /// Start, wait, remove: exit code, reason and standard output.
+    async fn live(&self, spec: ContainerSpec, log: &Log) -> (i32, &'static str, String) {
+        let container = self.runtime.start(spec).await.unwrap();
+        let exit = container.wait().await;
+        container.remove().await.unwrap();
+        container.remove().await.unwrap();
+        (exit.code, exit.reason, log.text(LogStream::Stdout))
+    }
+
+    /// No mount, no state, no container directory, no control group.
+    fn leave_nothing(self) {
+        for directory in ["data/containers"] {
+            let left: Vec<_> = entries(&self.directory.path().join(directory));
+            assert_eq!(left, Vec::<PathBuf>::new());
+        }
+        for directory in ["bundles", "states"] {
+            assert_eq!(
+                entries(&self.options.state_dir.join(directory)),
+                Vec::<PathBuf>::new()
+            );
+        }
+        for pod in
+            entries(&Path::new("/sys/fs/cgroup/memory").join(&self.options.cgroup_parent[1..]))
+        {
+            assert!(!pod.is_dir(), "{} is left", pod.display());
+        }
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let data = self.directory.path().to_str().unwrap();
+        assert!(!mounts.contains(data), "mounts are left below {data}");
+        let _ = nix::mount::umount(&self.options.state_dir);
+        if let Some(instance) = self.options.state_dir.parent() {
+            let _ = fs::remove_dir_all(instance);
+        }
+        for mount in entries(Path::new("/sys/fs/cgroup")) {
+            let _ = fs::remove_dir(mount.join(&self.options.cgroup_parent[1..]));
+        }
+    }
+}
+
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    match fs::read_dir(directory) {
+        Ok(entries) => entries.map(|entry| entry.unwrap().path()).collect(),
+        Err(_) => Vec::new(),
+    }
+}
+
+#[derive(Default)]
+struct Log {
+    chunks: Mutex<Vec<(LogStream, Vec<u8>)>>,
+}
+
+impl Log {
+    fn text(&self, wanted: LogStream) -> String {
+        let chunks = self.chunks.lock().unwrap();
+        let bytes: Vec<u8> = chunks
+            .iter()
+            .filter(|(stream, _)| *stream == wanted)
+            .flat_map(|(_, data)| data.clone())
+            .collect();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    async fn until_contains(&self, text: &str) {
+        eventually(|| self.text(LogStream::Stdout).contains(text)).await;
+    }
+}
+
+impl LogSink for Log {
+    fn write(&self, stream: LogStream, data: &[u8]) {
+        self.chunks.lock().unwrap().push((stream, data.to_vec()));
+    }
+}
+
+async fn eventually(condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !condition() {
+        assert!(
+            Instant::now() < deadline,
+            "the condition does not become true"
+        );
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Two layers: busybox with accounts, and one that changes it.
+fn make_layers(directory: &Path) -> Vec<Layer> {
+    let file = |archive: &mut tar::Builder<Vec<u8>>, name: &str, mode: u32, data: &[u8]| {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(mode);
+        header.set_size(data.len() as u64);
+        archive.append_data(&mut header, name, data).unwrap();
+    };
+    let directory_entry = |archive: &mut tar::Builder<Vec<u8>>, name: &str, mode: u32| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Directory);
+        header.set_mode(mode);
+        header.set_size(0);
+        archive
+            .append_data(&mut header, name, std::io::empty())
+            .unwrap();
+    };
+    let mut base = tar::Builder::new(Vec::new());
+    for (name, mode) in [
+        ("bin", 0o755),
+        ("etc", 0o755),
+        ("tmp", 0o1777),
+        ("old", 0o755),
+    ] {
+        directory_entry(&mut base, name, mode);
+    }
+    file(&mut base, "bin/busybox", 0o755, &fs::read(BUSYBOX).unwrap());
+    for applet in [
+        "sh", "cat", "echo", "id", "ls", "mount", "pwd", "sleep", "tail", "true", "unshare",
+        "touch", "hostname", "env", "grep", "head", "yes", "mkdir", "dd",
+    ] {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_mode(0o777);
+        header.set_size(0);
+        base.append_link(&mut header, format!("bin/{applet}"), "busybox")
+            .unwrap();
+    }
+    file(
+        &mut base,
+        "etc/passwd",
+        0o644,
+        b"root:x:0:0::/root:/bin/sh\napp:x:1000:1001::/:/bin/sh\n",
+    );
+    file(
+        &mut base,
+        "etc/group",
+        0o644,
+        b"root:x:0:\napp:x:1001:\nplc:x:30:app\n",
+    );
+    file(&mut base, "etc/plain", 0o644, b"not a program");
+    file(
+        &mut base,
+        "bin/garbage",
+        0o755,
+        b"\x00\x01\x02 not a program",
+    );
+    file(&mut base, "old/a", 0o644, b"lower");
+    file(&mut base, "old/b", 0o644, b"lower");
+    let mut upper = tar::Builder::new(Vec::new());
+    directory_entry(&mut upper, "old", 0o755);
+    file(&mut upper, "old/.wh.a", 0o644, b"");
+    file(&mut upper, "old/b", 0o644, b"upper");
+    [base, upper]
+        .into_iter()
+        .enumerate()
+        .map(|(index, archive)| {
+            let tar = archive.into_inner().unwrap();
+            let path = directory.join(format!("layer-{index}"));
+            fs::write(&path, &tar).unwrap();
+            let digest = format!("sha256:{}", hex::encode(Sha256::digest(&tar)));
+            Layer {
+                path,
+                digest: digest.clone(),
+                media_type: "application/vnd.oci.image.layer.v1.tar".into(),
+                diff_id: digest,
+            }
+        })
+        .collect()
+}
+
+async fn many_lives_in_parallel_each_with_their_own_output_and_code(site: &Site) {
+    let stop = Arc::new(AtomicBool::new(false));
+    let noise: Vec<_> = (0..2)
+        .map(|_| {
+            let stop = Arc::clone(&stop);
+            std::thread::spawn(move || {
+                let mut size = 1_usize;
+                while !stop.load(Ordering::Relaxed) {
+                    size = size.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    std::hint::black_box(vec![0_u8; size % 60_000]);
+                }
+            })
+        })
+        .collect();
+    let here = std::env::current_dir().unwrap();
+    let lives = futures_of(40, 4, |index| async move {
+        let code = index % 200;
+        let script = format!("echo out-{index}; echo err-{index} >&2; exit {code}");
+        let (spec, log) = site.script(&format!("life-{index}"), &script);
+        let (ended, _, output) = site.live(spec, &log).await;
+        assert_eq!(ended, i32::try_from(code).unwrap());
+        assert_eq!(output, format!("out-{index}\n"));
+        assert_eq!(log.text(LogStream::Stderr), format!("err-{index}\n"));
+    });
+    lives.await;
+    stop.store(true, Ordering::Relaxed);
+    for thread in noise {
+        thread.join().unwrap();
+    }
+    assert_eq!(std::env::current_dir().unwrap(), here);
+}
+
+/// Run `count` pieces of work, `parallel` at a time.
+async fn futures_of<F: Future<Output = ()>>(
+    count: usize,
+    parallel: usize,
+    work: impl Fn(usize) -> F,
+) {
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let worker = || async {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            if index >= count {
+                return;
+            }
+            work(index).await;
+        }
+    };
+    assert_eq!(parallel, 4);
+    tokio::join!(worker(), worker(), worker(), worker());
+}
+
+async fn the_program_sees_what_the_pod_asked_for(site: &Site) {
+    let shared = site.directory.path().join("volume");
+    fs::create_dir(&shared).unwrap();
+    fs::write(shared.join("hello"), "from the host").unwrap();
+    let script = r#"
+        echo "host=$(hostname) var=$HOSTNAME image=$FROM_IMAGE mine=$MINE"
+        echo "path=$PATH"
+        echo "id=$(id -u):$(id -g) groups=$(id -G)"
+        echo "cwd=$(pwd) file=$(cat /data/hello)"
+        echo "ignored=$(grep SigIgn /proc/self/status)"
+        echo "first=$(grep NSpid /proc/1/status | tail -c 2)"
+        echo "pids=$(ls /proc | grep -c '^[0-9]')"
+        echo "hosts=$(grep -c localhost /etc/hosts)"
+        echo x 2>/dev/null > /data/new && echo WROTE
+        mount | grep -q ' / ' && echo ROOT
+        exit 3
+    "#;
+    let (mut spec, log) = site.script("view", script);
+    spec.image = site.image(ImageConfig {
+        env: vec![
+            ("FROM_IMAGE".into(), "i".into()),
+            ("MINE".into(), "no".into()),
+        ],
+        user: Some("app".into()),
+        working_dir: Some("/made/for/it".into()),
+        ..ImageConfig::default()
+    });
+    spec.env = vec![("MINE".into(), "m".into())];
+    spec.mounts = vec![Mount {
+        source: shared.clone(),
+        target: "/data".into(),
+        read_only: true,
+    }];
+    let (code, reason, output) = site.live(spec, &log).await;
+    assert_eq!(
+        (code, reason),
+        (3, "Error"),
+        "{output}{}",
+        log.text(LogStream::Stderr)
+    );
+    for expected in [
+        "host=pod var=pod image=i mine=m\n",
+        "path=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n",
+        "id=1000:1001 groups=1001 30\n",
+        "cwd=/made/for/it file=from the host\n",
+        "ignored=SigIgn:\t0000000000000000\n",
+        "first=1\n",
+        "hosts=2\n",
+        "ROOT\n",
+    ] {
+        assert!(output.contains(expected), "no {expected:?} in\n{output}");
+    }
+    assert!(!output.contains("WROTE"), "a read-only mount was written");
+    assert!(!shared.join("new").exists());
+}
+
+async fn a_container_in_a_namespace_sees_no_other_network(site: &Site) {
+    let (ready, path) = std::sync::mpsc::channel();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let holder = std::thread::spawn(move || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        let pid = std::process::id();
+        ready
+            .send(format!("/proc/{pid}/task/{}/ns/net", nix::unistd::gettid()))
+            .unwrap();
+        let _ = released.recv();
+    });
+    let (mut spec, log) = site.script("netns", "ls /sys/class/net");
+    spec.sandbox.netns = Some(path.recv().unwrap().into());
+    spec.sandbox.ip = Some("10.1.2.3".parse().unwrap());
+    assert_eq!(site.live(spec, &log).await, (0, "Completed", "lo\n".into()));
+    drop(release);
+    holder.join().unwrap();
+}
+
+async fn layers_are_stacked_and_whiteouts_hide(site: &Site) {
+    let (spec, log) = site.script("layers", "ls /old; cat /old/b");
+    assert_eq!(site.live(spec, &log).await.2, "b\nupper");
+}
+
+async fn writes_stay_in_the_container_and_a_read_only_root_refuses_them(site: &Site) {
+    let script = "touch /old/new && ls /old; echo x > /dev/shm/y && cat /dev/shm/y";
+    for _ in 0..2 {
+        let (spec, log) = site.script("writer", script);
+        assert_eq!(site.live(spec, &log).await.2, "b\nnew\nx\n");
+    }
+    let (mut spec, log) = site.script("reader", script);
+    spec.read_only_root = true;
+    assert_eq!(site.live(spec, &log).await.2, "x\n");
+    let error = log.text(LogStream::Stderr);
+    assert!(error.contains("Read-only file system"), "{error}");
+}
+
+async fn memory_over_the_limit_ends_with_oom_killed(site: &Site) {
+    let (mut spec, log) = site.script("hungry", "exec tail /dev/zero");
+    spec.limits.memory = Some(32 << 20);
+    assert_eq!(
+        site.live(spec, &log).await,
+        (137, "OOMKilled", String::new())
+    );
+}
+
+async fn a_fork_bomb_stops_at_its_limit(site: &Site) {
+    let script = "for i in 1 2 3 4 5 6 7 8 9; do sleep 100 & done; echo all";
+    let (mut spec, log) = site.script("forks", script);
+    spec.limits.pids = Some(5);
+    let (code, _, output) = site.live(spec, &log).await;
+    let error = log.text(LogStream::Stderr);
+    assert!(error.contains("can't fork"), "{error}");
+    assert_ne!((code, output.as_str()), (0, "all\n"));
+}
+
+async fn what_cannot_be_executed_is_named(site: &Site) {
+    let start = |name: &str, command: &str| {
+        let (mut spec, log) = site.script(name, "");
+        spec.command = vec![command.into()];
+        async move { (site.runtime.start(spec).await, log) }
+    };
+    for (name, command, expected) in [
+        (
+            "missing",
+            "nothere",
+            "container missing command: \"nothere\": executable file not found in $PATH \
+             (/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin)",
+        ),
+        (
+            "absolute",
+            "/no/such",
+            "container absolute command: \"/no/such\": no such file",
+        ),
+        (
+            "plain",
+            "/etc/plain",
+            "container plain command: \"/etc/plain\": permission denied: the file is not \
+             executable for the container's user",
+        ),
+        (
+            "folder",
+            "/bin",
+            "container folder command: \"/bin\": is a directory",
+        ),
+    ] {
+        let error = start(name, command).await.0.err().unwrap();
+        assert!(matches!(error, ContainerError::Config { .. }), "{error}");
+        assert_eq!(error.to_string(), expected);
+    }
+    let (container, log) = start("garbage", "/bin/garbage").await;
+    let container = container.unwrap();
+    assert_eq!(container.wait().await.code, 126);
+    container.remove().await.unwrap();
+    let error = log.text(LogStream::Stderr);
+    assert!(
+        error.contains("cannot execute /bin/garbage: it is neither a program"),
+        "{error}"
+    );
+
+    let (mut spec, _) = site.script("user", "");
+    spec.image = site.image(ImageConfig {
+        user: Some("nobody".into()),
+        ..ImageConfig::default()
+    });
+    let error = site.runtime.start(spec).await.err().unwrap();
+    assert!(matches!(error, ContainerError::Image { .. }), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("user \"nobody\" is not in the image's /etc/passwd")
+    );
+}
+
+async fn signals_arrive(site: &Site) {
+    let script = "trap 'echo bye; exit 7' TERM; echo ready; while true; do sleep 0.05; done";
+    let (spec, log) = site.script("polite", script);
+    let container = site.runtime.start(spec).await.unwrap();
+    log.until_contains("ready\n").await;
+    container.signal(Signal::Terminate).await.unwrap();
+    assert_eq!(container.wait().await.code, 7);
+    assert_eq!(log.text(LogStream::Stdout), "ready\nbye\n");
+    container.signal(Signal::Kill).await.unwrap();
+    container.remove().await.unwrap();
+
+    let (mut spec, log) = site.script("custom", &script.replace("TERM", "USR1"));
+    let config = ImageConfig {
+        stop_signal: Some("SIGUSR1".into()),
+        ..ImageConfig::default()
+    };
+    spec.image = site.image(config);
+    let container = site.runtime.start(spec).await.unwrap();
+    log.until_contains("ready\n").await;
+    container.signal(Signal::Terminate).await.unwrap();
+    assert_eq!(container.wait().await.code, 7);
+    container.remove().await.unwrap();
+
+    let (spec, log) = site.script("stubborn", "trap '' TERM; echo ready; sleep 1000");
+    let container = site.runtime.start(spec).await.unwrap();
+    log.until_contains("ready\n").await;
+    container.signal(Signal::Kill).await.unwrap();
+    assert_eq!(container.wait().await.code, 137);
+    container.remove().await.unwrap();
+}
+
+async fn privileged_calls_are_refused(site: &Site) {
+    let script = "unshare -m true; mkdir /m; mount -t tmpfs x /m; \
+                  dd if=/dev/zero of=/proc/sys/kernel/hostname count=0; \
+                  cat /proc/kcore | head -c 1; cat /proc/keys; echo done";
+    let (spec, log) = site.script("evil", script);
+    assert_eq!(site.live(spec, &log).await.2, "done\n");
+    let error = log.text(LogStream::Stderr);
+    assert!(
+        error.contains("unshare: ") && error.contains("Operation not permitted"),
+        "{error}"
+    );
+    assert!(error.contains("mount: "), "{error}");
+    assert!(error.contains("Read-only file system"), "{error}");
+}
+
+async fn a_running_container_is_measured_and_removed(site: &Site) {
+    let (spec, log) = site.script("busy", "echo ready; while true; do true; done");
+    let container = site.runtime.start(spec).await.unwrap();
+    log.until_contains("ready\n").await;
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let usage = container.usage().await.unwrap();
+        if usage.memory > 0 && usage.cpu > Duration::from_millis(20) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{usage:?}");
+        tokio::task::yield_now().await;
+    }
+    assert!(
+        container
+            .id()
+            .starts_with(&format!("uid-{}-busy-0", std::process::id()))
+    );
+    container.remove().await.unwrap();
+    assert_eq!(container.wait().await.code, 137);
+    assert_eq!(container.usage().await, None);
+}
+
+async fn a_dead_launcher_is_started_again(site: &Site) {
+    let launcher = launcher::start().unwrap();
+    let runtime = OciRuntime::new(launcher.clone(), site.options.clone());
+    let (spec, log) = site.script("before", "echo ready; sleep 1000");
+    let before = runtime.start(spec).await.unwrap();
+    log.until_contains("ready").await;
+    let old = launcher.pid().unwrap();
+    kill(old);
+    let (spec, log) = site.script("after", "echo alive");
+    let after = runtime.start(spec).await.unwrap();
+    assert_ne!(launcher.pid().unwrap(), old);
+    assert_eq!(after.wait().await.code, 0);
+    assert_eq!(log.text(LogStream::Stdout), "alive\n");
+    after.remove().await.unwrap();
+    // Containers do not depend on the launcher that built them.
+    assert!(before.usage().await.is_some());
+    before.remove().await.unwrap();
+}
+
+fn kill(pid: u32) {
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+}
+
+/// The host that `the_next_host_sweeps_what_a_killed_one_left` kills.
+async fn doomed_host(directory: &Path) {
+    let launcher = launcher::start().unwrap();
+    let options = Options::new(directory.join("data"));
+    let site = Site {
+        directory: tempfile::tempdir().unwrap(),
+        runtime: OciRuntime::new(launcher, options.clone()),
+        options,
+        layers: make_layers(directory),
+    };
+    // Half an unpacked layer too.
+    fs::create_dir_all(directory.join("data/layers/abc.partial/x")).unwrap();
+    let mut running = Vec::new();
+    for name in ["one", "two"] {
+        let (spec, log) = site.script(name, "echo ready; exec sleep 12345");
+        running.push(site.runtime.start(spec).await.unwrap());
+        log.until_contains("ready").await;
+    }
+    println!("running");
+    std::future::pending::<()>().await;
+}
+
+async fn the_next_host_sweeps_what_a_killed_one_left(site: &Site) {
+    let mut host = Command::new("/proc/self/exe")
+        .arg("--doomed-host")
+        .arg(site.directory.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(host.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    assert_eq!(line, "running\n");
+    kill(host.id());
+    host.wait().unwrap();
+    assert_eq!(sleepers(), 2, "the containers outlive their host");
+    assert_eq!(
+        entries(&site.directory.path().join("data/containers")).len(),
+        2
+    );
+
+    site.runtime.sweep().await.unwrap();
+    eventually(|| sleepers() == 0).await;
+    let layers = entries(&site.directory.path().join("data/layers"));
+    assert_eq!(layers.len(), 2, "{layers:?}");
+    let (spec, log) = site.script("one", "echo again");
+    assert_eq!(site.live(spec, &log).await.2, "again\n");
+    let mode = fs::metadata(&site.options.state_dir)
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o077, 0, "the state directory is the host's alone");
+}
+
+/// Processes of `doomed_host`'s containers; the dead ones have no command line.
+fn sleepers() -> usize {
+    entries(Path::new("/proc"))
+        .iter()
+        .filter(|process| {
+            fs::read(process.join("cmdline")).is_ok_and(|line| line == b"sleep\x0012345\x00")
+        })
+        .count()
+}
