@@ -10,7 +10,10 @@ use std::{
     fs, io,
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use eyot_runtime::{ContainerError, Image, ImageContent};
@@ -270,7 +273,9 @@ fn forget_others(dir: &Path, engine_hash: &str) {
 }
 
 fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let partial = path.with_extension("partial");
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let partial = path.with_extension(format!("{}-{number}.partial", std::process::id()));
     let _ = fs::remove_file(&partial);
     let mut file = fs::OpenOptions::new()
         .write(true)

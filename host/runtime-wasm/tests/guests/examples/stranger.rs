@@ -7,7 +7,6 @@ wit_bindgen::generate!({
         world stranger {
             import telepathy;
             export eyot:pipeline/step@0.1.0;
-            export run: func();
         }
     ",
     path: ["../../../../wit/reading", "../../../../wit/mqtt", "../../../../wit/pipeline"],
@@ -18,10 +17,6 @@ use exports::eyot::pipeline::step::{Error, Guest, Item, Setting};
 
 struct Stranger;
 export!(Stranger);
-
-impl crate::Guest for Stranger {
-    fn run() {}
-}
 
 impl Guest for Stranger {
     fn configure(_: Vec<Setting>) -> Result<(), Error> {

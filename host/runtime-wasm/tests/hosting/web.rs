@@ -1,0 +1,196 @@
+//! Web services.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use eyot_runtime::{Container, ContainerError, Runtime, Signal};
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use crate::support::{Log, end, guest, runtime, spec};
+
+struct Service {
+    address: SocketAddr,
+    container: Arc<dyn Container>,
+    log: Arc<Log>,
+}
+
+async fn serve(test: &str) -> Option<Service> {
+    let image = guest(test, "web")?;
+    let log = Arc::new(Log::default());
+    // Another process may take a port between finding it free and using it.
+    for _ in 0..10 {
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let mut spec = spec(image.clone(), &[], &log);
+        spec.ports = vec![port];
+        spec.env = vec![("GREETING".into(), "hello".into())];
+        match runtime().start(spec).await {
+            Ok(container) => {
+                let address = ([127, 0, 0, 1], port).into();
+                return Some(Service {
+                    address,
+                    container,
+                    log,
+                });
+            }
+            Err(error) => assert!(error.to_string().contains("in use"), "{error}"),
+        }
+    }
+    panic!("no free port");
+}
+
+impl Service {
+    async fn request(&self, path: &str, body: &[u8]) -> (StatusCode, Result<String, hyper::Error>) {
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        let request = Request::post(path).header("host", "pod");
+        let request = request
+            .body(Full::new(Bytes::copy_from_slice(body)))
+            .unwrap();
+        let response = send.send_request(request).await.unwrap();
+        let status = response.status();
+        let body = response.into_body().collect().await;
+        (
+            status,
+            body.map(|body| String::from_utf8(body.to_bytes().to_vec()).unwrap()),
+        )
+    }
+
+    async fn get(&self, path: &str) -> (u16, String) {
+        let (status, body) = self.request(path, b"").await;
+        (status.as_u16(), body.unwrap())
+    }
+}
+
+#[tokio::test]
+async fn it_answers_as_soon_as_it_is_started_with_its_environment() {
+    let Some(service) = serve("web").await else {
+        return;
+    };
+    assert_eq!(service.get("/").await, (200, "hello\n".into()));
+    assert_eq!(service.get("/env").await, (200, "Ok(\"hello\")".into()));
+    service.container.signal(Signal::Terminate).await.unwrap();
+    let exit = end(&service.container).await;
+    assert_eq!((exit.code, exit.reason), (0, "Completed"));
+    assert!(TcpStream::connect(service.address).await.is_err());
+}
+
+#[tokio::test]
+async fn each_request_has_an_instance_of_its_own() {
+    let Some(service) = serve("web").await else {
+        return;
+    };
+    for _ in 0..3 {
+        assert_eq!(service.get("/count").await, (200, "1".into()));
+    }
+}
+
+#[tokio::test]
+async fn bodies_stream_both_ways() {
+    let Some(service) = serve("web").await else {
+        return;
+    };
+    let long = "0123456789".repeat(100_000);
+    let (status, body) = service.request("/echo", long.as_bytes()).await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(body.unwrap() == long);
+}
+
+#[tokio::test]
+async fn a_guest_that_fails_is_a_500_with_the_reason_in_the_log_alone() {
+    let Some(service) = serve("web").await else {
+        return;
+    };
+    for (path, reason) in [
+        ("/panic", "unreachable"),
+        ("/hog", "out of memory"),
+        ("/silent", "returned without an answer"),
+    ] {
+        let (status, body) = service.get(path).await;
+        assert_eq!(
+            (status, body.as_str()),
+            (500, "500 Internal Server Error\n")
+        );
+        service.log.contains(&format!("! POST {path}: ")).await;
+        service.log.contains(reason).await;
+    }
+    assert_eq!(service.get("/").await.0, 200);
+    // The memory of the failed instances is given back.
+    assert_eq!(service.container.usage().await.unwrap().memory, 0);
+}
+
+#[tokio::test]
+async fn a_guest_that_fails_half_way_breaks_the_answer_and_is_logged() {
+    let Some(service) = serve("web").await else {
+        return;
+    };
+    let (status, body) = service.request("/late-panic", b"").await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(body.is_err());
+    service.log.contains("after its answer had begun").await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_ends_the_work_for_it() {
+    let Some(service) = serve("web").await else {
+        return;
+    };
+    let memory = async || service.container.usage().await.unwrap().memory;
+    let until = async |wanted: bool| {
+        let wait = async {
+            while (memory().await > 0) != wanted {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(crate::support::DEADLINE, wait)
+            .await
+            .unwrap();
+    };
+    let stuck = tokio::time::timeout(
+        std::time::Duration::from_millis(500),
+        service.request("/spin", b""),
+    );
+    assert!(stuck.await.is_err());
+    until(false).await;
+    assert_eq!(service.get("/").await.0, 200);
+}
+
+#[tokio::test]
+async fn outgoing_requests_are_denied() {
+    let Some(service) = serve("web").await else {
+        return;
+    };
+    assert_eq!(service.get("/out").await, (200, "denied true".into()));
+}
+
+#[tokio::test]
+async fn a_busy_port_is_an_error_that_names_it() {
+    let Some(image) = guest("web", "web") else {
+        return;
+    };
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut spec = spec(image, &[], &Arc::new(Log::default()));
+    spec.ports = vec![taken.local_addr().unwrap().port()];
+    let Err(error) = runtime().start(spec).await else {
+        panic!("started")
+    };
+    assert!(matches!(error, ContainerError::Config { .. }), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains(&taken.local_addr().unwrap().to_string()),
+        "{error}"
+    );
+}
