@@ -43,7 +43,7 @@ pub fn validate_metadata(
     }
     if !namespaced
         && has(object, "/metadata/namespace")
-        && text(object, "/metadata/namespace") != ""
+        && !text(object, "/metadata/namespace").is_empty()
     {
         errors.push(FieldError::forbidden(
             "metadata.namespace",

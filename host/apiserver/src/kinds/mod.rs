@@ -34,6 +34,9 @@ use crate::{
 
 pub use self::metadata::validate_metadata;
 
+/// Names and values of what field selectors may ask for, in the store's form.
+pub type Fields = Vec<(Box<str>, Box<str>)>;
+
 /// Everything the machinery needs to know about a built-in kind.
 pub struct KindSpec {
     /// Empty for the core group.
@@ -64,7 +67,7 @@ pub struct KindSpec {
     pub validate: fn(&Value, Option<&Value>) -> Vec<FieldError>,
     /// The fields that field selectors may name, in `Store`'s form; always has metadata.name and,
     /// where namespaced, metadata.namespace.
-    pub fields: fn(&Value) -> Vec<(Box<str>, Box<str>)>,
+    pub fields: fn(&Value) -> Fields,
     /// Names of those fields: a selector on another one is a bad request.
     pub field_names: &'static [&'static str],
     pub columns: &'static [Column],

@@ -90,9 +90,9 @@ fn default(object: &mut Value) {
         fill(port, "protocol", "TCP");
         let same = at(port, "/targetPort") == &json!(0) || text(port, "/targetPort").is_empty();
         if same
-            && !at(port, "/targetPort")
+            && at(port, "/targetPort")
                 .as_i64()
-                .is_some_and(|number| number != 0)
+                .is_none_or(|number| number == 0)
         {
             remove(port, "targetPort");
             let number = at(port, "/port").clone();
@@ -146,10 +146,11 @@ fn prepare(object: &mut Value, old: Option<&Value>) {
                 at(one, "/port") == at(port, "/port")
                     && at(one, "/protocol") == at(port, "/protocol")
             };
-            if let Some(stored) = list(old, "/spec/ports").iter().find(same) {
-                if has(stored, "/nodePort") && !has(port, "/nodePort") {
-                    carry(port, stored, "nodePort");
-                }
+            if let Some(stored) = list(old, "/spec/ports").iter().find(same)
+                && has(stored, "/nodePort")
+                && !has(port, "/nodePort")
+            {
+                carry(port, stored, "nodePort");
             }
         }
     }

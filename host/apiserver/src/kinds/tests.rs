@@ -6,7 +6,9 @@ use serde_json::{Value, json};
 use super::{KindSpec, all};
 
 fn spec(api_version: &str, kind: &str) -> Option<&'static KindSpec> {
-    all().iter().find(|spec| spec.api_version() == api_version && spec.kind == kind)
+    all()
+        .iter()
+        .find(|spec| spec.api_version() == api_version && spec.kind == kind)
 }
 
 /// What a create makes of a body: the stored object, or the error message.
@@ -39,7 +41,13 @@ fn create(body: &Value) -> Result<Value, String> {
 /// What differs from run to run, or is not this module's work.
 fn normalised(mut object: Value) -> Value {
     if let Some(metadata) = object["metadata"].as_object_mut() {
-        for name in ["uid", "resourceVersion", "creationTimestamp", "managedFields", "generation"] {
+        for name in [
+            "uid",
+            "resourceVersion",
+            "creationTimestamp",
+            "managedFields",
+            "generation",
+        ] {
             metadata.remove(name);
         }
     }
@@ -47,19 +55,34 @@ fn normalised(mut object: Value) -> Value {
     let pod = object["kind"] == "Pod";
     if let Some(spec) = object["spec"].as_object_mut() {
         for name in ["clusterIP", "clusterIPs"] {
-            if spec.get(name).is_some_and(|value| !value.to_string().contains("None")) {
+            if spec
+                .get(name)
+                .is_some_and(|value| !value.to_string().contains("None"))
+            {
                 spec.remove(name);
             }
         }
         spec.remove("taints");
-        for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
+        for port in spec
+            .get_mut("ports")
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
             port.as_object_mut().map(|port| port.remove("nodePort"));
         }
         let token = |value: &Value| {
-            value["name"].as_str().is_some_and(|name| name.starts_with("kube-api-access"))
+            value["name"]
+                .as_str()
+                .is_some_and(|name| name.starts_with("kube-api-access"))
         };
         for group in ["containers", "initContainers"] {
-            for one in spec.get_mut(group).and_then(Value::as_array_mut).into_iter().flatten() {
+            for one in spec
+                .get_mut(group)
+                .and_then(Value::as_array_mut)
+                .into_iter()
+                .flatten()
+            {
                 without(one, "volumeMounts", token);
             }
         }
@@ -85,7 +108,10 @@ fn without(object: &mut Value, list: &str, unwanted: impl Fn(&Value) -> bool) {
 
 /// The lists of errors of a map come in the map's order, which Go leaves to chance.
 fn sorted(message: &str) -> Vec<String> {
-    let inner = message.strip_prefix('[').and_then(|one| one.strip_suffix(']')).unwrap_or(message);
+    let inner = message
+        .strip_prefix('[')
+        .and_then(|one| one.strip_suffix(']'))
+        .unwrap_or(message);
     let mut parts: Vec<String> = inner.split(", ").map(str::to_owned).collect();
     parts.sort();
     parts
@@ -96,15 +122,27 @@ const DIFFERENT: &[(&str, &str)] = &[
     ("namespace mismatch", "the machinery compares body and path"),
     ("wrong kind", "the machinery compares body and path"),
     ("wrong apiVersion", "the machinery compares body and path"),
-    ("customresourcedefinitions: empty spec", "shows null versions as Go does"),
+    (
+        "customresourcedefinitions: empty spec",
+        "shows null versions as Go does",
+    ),
     ("CRD two storage versions", "prints Go's own field names"),
     ("CRD bad CEL", "rules are a later work"),
-    ("deployment: bad percent", "maxUnavailable 0 is defaulted in another order"),
-    ("service: clusterIP out of range", "addresses are given by the machinery"),
+    (
+        "deployment: bad percent",
+        "maxUnavailable 0 is defaulted in another order",
+    ),
+    (
+        "service: clusterIP out of range",
+        "addresses are given by the machinery",
+    ),
     ("pod: unknown priority class", "admission"),
     ("pod: unknown service account", "admission"),
     ("pod: unknown runtime class", "admission"),
-    ("minimal pods, dry run: the answer shows every default", "needs a service account there"),
+    (
+        "minimal pods, dry run: the answer shows every default",
+        "needs a service account there",
+    ),
 ];
 
 #[test]
@@ -115,7 +153,13 @@ fn creates_answer_as_a_real_server() {
     };
     let mut failures = Vec::new();
     let mut compared = 0;
-    for file in ["defaults", "validation-generic", "validation-specific", "custom-resources", "life"] {
+    for file in [
+        "defaults",
+        "validation-generic",
+        "validation-specific",
+        "custom-resources",
+        "life",
+    ] {
         let path = format!("{shared}/facts/kubernetes-golden/conversations/{file}.json");
         let text = std::fs::read_to_string(&path).unwrap();
         let pairs: Vec<Value> = serde_json::from_str(&text).unwrap();
@@ -158,6 +202,253 @@ fn creates_answer_as_a_real_server() {
         }
     }
     eprintln!("compared {compared}");
-    assert!(failures.is_empty(), "{} differ\n{}", failures.len(), failures.join("\n"));
+    assert!(
+        failures.is_empty(),
+        "{} differ\n{}",
+        failures.len(),
+        failures.join("\n")
+    );
     assert!(compared > 100, "{compared}");
+}
+
+fn pod(spec: Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": spec})
+}
+
+/// READY, STATUS and RESTARTS of a pod with this status.
+#[track_caller]
+fn shows(spec_part: Value, status: Value, expected: [&str; 3]) {
+    let mut object = pod(json!({"containers": [{"name": "c"}]}));
+    if let Value::Object(part) = spec_part {
+        object["spec"].as_object_mut().unwrap().extend(part);
+    }
+    object["status"] = status;
+    let now = "2026-01-01T01:00:00Z".parse().unwrap();
+    let cells = (spec("v1", "Pod").unwrap().cells)(&object, now);
+    assert_eq!(
+        cells[1..4],
+        expected.map(Value::from),
+        "{}",
+        object["status"]
+    );
+}
+
+#[test]
+fn the_status_of_a_pod_is_one_word() {
+    let running = json!({"ready": true, "restartCount": 0, "state": {"running": {}}});
+    let waits = |reason: &str, count: i64| {
+        json!({"ready": false, "restartCount": count, "state": {"waiting": {"reason": reason}},
+               "lastState": {"terminated": {"finishedAt": "2026-01-01T00:59:00Z"}}})
+    };
+    shows(
+        json!({}),
+        json!({"phase": "Pending"}),
+        ["0/1", "Pending", "0"],
+    );
+    shows(
+        json!({}),
+        json!({"phase": "Running", "containerStatuses": [running]}),
+        ["1/1", "Running", "0"],
+    );
+    shows(
+        json!({}),
+        json!({"phase": "Running", "containerStatuses": [waits("CrashLoopBackOff", 3)]}),
+        ["0/1", "CrashLoopBackOff", "3 (60s ago)"],
+    );
+    let ended = |code: i64, reason: &str| json!({"restartCount": 0, "state": {"terminated": {"exitCode": code, "reason": reason}}});
+    shows(
+        json!({}),
+        json!({"phase": "Succeeded", "containerStatuses": [ended(0, "Completed")]}),
+        ["0/1", "Completed", "0"],
+    );
+    shows(
+        json!({}),
+        json!({"phase": "Failed", "containerStatuses": [ended(3, "")]}),
+        ["0/1", "ExitCode:3", "0"],
+    );
+    let init = json!({"initContainers": [{"name": "i"}, {"name": "j"}]});
+    shows(
+        init.clone(),
+        json!({"phase": "Pending", "initContainerStatuses": [ended(0, "Completed"),
+            waits("PodInitializing", 0)]}),
+        ["0/1", "Init:1/2", "0"],
+    );
+    shows(
+        init,
+        json!({"phase": "Pending", "initContainerStatuses": [ended(1, "Error"), waits("", 0)]}),
+        ["0/1", "Init:Error", "0"],
+    );
+}
+
+#[test]
+fn a_deleted_pod_is_terminating_until_it_has_ended() {
+    let mut object = pod(json!({"containers": [{"name": "c"}]}));
+    object["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    let status = |object: &Value| {
+        let cells =
+            (spec("v1", "Pod").unwrap().cells)(object, "2026-01-01T00:00:00Z".parse().unwrap());
+        cells[2].as_str().unwrap_or_default().to_owned()
+    };
+    object["status"] = json!({"phase": "Running"});
+    assert_eq!(status(&object), "Terminating");
+    object["status"] = json!({"phase": "Succeeded"});
+    assert_eq!(status(&object), "Succeeded");
+}
+
+#[test]
+fn a_pod_gets_every_default() {
+    let object = create(&pod(json!({"containers": [{"name": "c", "image": "x:1",
+        "resources": {"limits": {"cpu": "1000m", "memory": "1024Mi"}},
+        "readinessProbe": {"httpGet": {"port": 80}}}]})))
+    .unwrap();
+    let container = &object["spec"]["containers"][0];
+    assert_eq!(container["imagePullPolicy"], "IfNotPresent");
+    assert_eq!(
+        container["resources"]["requests"],
+        json!({"cpu": "1", "memory": "1Gi"})
+    );
+    assert_eq!(
+        container["readinessProbe"]["httpGet"],
+        json!({"path": "/", "port": 80, "scheme": "HTTP"})
+    );
+    assert_eq!(object["spec"]["restartPolicy"], "Always");
+    assert_eq!(
+        object["status"],
+        json!({"phase": "Pending", "qosClass": "Guaranteed"})
+    );
+}
+
+#[track_caller]
+fn refused(body: Value, message: &str) {
+    assert_eq!(create(&body).unwrap_err(), message);
+}
+
+#[test]
+fn bad_pods_are_refused_by_field() {
+    refused(
+        pod(json!({"containers": [{"name": "c"}]})),
+        "spec.containers[0].image: Required value",
+    );
+    refused(
+        pod(json!({"containers": [{"name": "c", "image": "x", "typo": 1}]})),
+        "strict decoding error: unknown field \"spec.containers[0].typo\"",
+    );
+    refused(
+        pod(json!({"containers": [{"name": "c", "image": 1}]})),
+        "json: cannot unmarshal number into Go struct field Container.spec.containers.image of type string",
+    );
+    refused(
+        pod(json!({"containers": [{"name": "c", "image": "x",
+            "resources": {"limits": {"memory": "-1"}}}]})),
+        "[spec.containers[0].resources.limits[memory]: Invalid value: \"-1\": must be greater than \
+         or equal to 0, spec.containers[0].resources.requests[memory]: Invalid value: \"-1\": must \
+         be greater than or equal to 0]",
+    );
+}
+
+/// What an update of a valid object says.
+#[track_caller]
+fn update(body: Value, change: impl Fn(&mut Value)) -> Vec<String> {
+    let stored = create(&body).unwrap();
+    let kind = spec(
+        body["apiVersion"].as_str().unwrap(),
+        body["kind"].as_str().unwrap(),
+    )
+    .unwrap();
+    let mut object = stored.clone();
+    change(&mut object);
+    (kind.prepare)(&mut object, Some(&stored));
+    (kind.default)(&mut object);
+    (kind.validate)(&object, Some(&stored))
+        .iter()
+        .map(ToString::to_string)
+        .collect()
+}
+
+#[test]
+fn what_may_not_change_stays() {
+    let simple = || pod(json!({"containers": [{"name": "c", "image": "x"}]}));
+    let image = update(simple(), |pod| {
+        pod["spec"]["containers"][0]["image"] = json!("y")
+    });
+    assert!(image.is_empty(), "{image:?}");
+    let command = update(simple(), |pod| {
+        pod["spec"]["containers"][0]["command"] = json!(["x"])
+    });
+    assert!(command[0].starts_with("spec: Forbidden: pod updates may not change fields"));
+    let deployment = || {
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": {
+            "selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b", "c": "d"}},
+            "spec": {"containers": [{"name": "c", "image": "x"}]}}}})
+    };
+    let selector = update(deployment(), |object| {
+        object["spec"]["selector"] = json!({"matchLabels": {"c": "d"}});
+    });
+    assert_eq!(
+        selector,
+        ["spec.selector: Invalid value: {\"matchLabels\":{\"c\":\"d\"}}: field is immutable"]
+    );
+    let sealed = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"},
+        "immutable": true, "data": {"a": "1"}});
+    let data = update(sealed, |object| object["data"]["a"] = json!("2"));
+    assert_eq!(
+        data,
+        ["data: Forbidden: field is immutable when `immutable` is set"]
+    );
+}
+
+#[test]
+fn every_kind_prints_as_many_cells_as_columns_and_lists_its_fields() {
+    let now = "2026-01-01T00:00:00Z".parse().unwrap();
+    for kind in all() {
+        let object = json!({"metadata": {"name": "x", "namespace": "y"}});
+        assert_eq!(
+            (kind.cells)(&object, now).len(),
+            kind.columns.len(),
+            "{}",
+            kind.kind
+        );
+        for (name, _) in (kind.fields)(&object) {
+            assert!(
+                kind.field_names.contains(&name.as_ref()),
+                "{} {name}",
+                kind.kind
+            );
+        }
+        assert_eq!(
+            (kind.fields)(&object).len(),
+            kind.field_names.len(),
+            "{}",
+            kind.kind
+        );
+        // Defaults and rules must take anything that decodes.
+        for body in [
+            json!({}),
+            json!({"spec": null}),
+            json!({"metadata": null, "status": null}),
+        ] {
+            let mut object = body.clone();
+            (kind.decode)(&mut object).unwrap();
+            (kind.prepare)(&mut object, None);
+            (kind.default)(&mut object);
+            assert!(
+                !(kind.validate)(&object, None).is_empty(),
+                "{} {body}",
+                kind.kind
+            );
+        }
+    }
+}
+
+#[test]
+fn events_have_one_stored_form_and_two_faces() {
+    let face = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "e"},
+        "regarding": {"kind": "Pod"}, "note": "n", "reportingController": "c"});
+    let stored = super::event::from_events_v1(&face);
+    assert_eq!(stored["involvedObject"]["kind"], "Pod");
+    assert_eq!(
+        (stored["message"].as_str(), stored["apiVersion"].as_str()),
+        (Some("n"), Some("v1"))
+    );
+    assert_eq!(super::event::to_events_v1(&stored), face);
 }

@@ -50,14 +50,14 @@ pub(super) fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
         ));
     }
     errors.extend(template(at(spec, "/template"), "spec.template"));
-    if let Some(old) = old {
-        if at(old, "/spec/selector") != selector {
-            errors.push(FieldError::invalid(
-                "spec.selector",
-                selector,
-                "field is immutable",
-            ));
-        }
+    if let Some(old) = old
+        && at(old, "/spec/selector") != selector
+    {
+        errors.push(FieldError::invalid(
+            "spec.selector",
+            selector,
+            "field is immutable",
+        ));
     }
     errors
 }

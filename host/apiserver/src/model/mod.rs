@@ -11,8 +11,8 @@ mod tests;
 
 use std::{collections::HashMap, sync::OnceLock};
 
-pub(crate) use check::spelled;
 pub use check::check;
+pub(crate) use check::spelled;
 
 /// The type of a field.
 #[derive(Debug, Clone, PartialEq, Eq)]

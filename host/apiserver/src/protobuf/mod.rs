@@ -116,10 +116,10 @@ impl Walk {
                 continue;
             };
             if field.name == "." {
-                if let (Kind::Object(at), Wire::Bytes(bytes)) = (&field.kind, wire) {
-                    if let Some(of) = Model::get().at(*at) {
-                        self.message(of, bytes, object, depth + 1)?;
-                    }
+                if let (Kind::Object(at), Wire::Bytes(bytes)) = (&field.kind, wire)
+                    && let Some(of) = Model::get().at(*at)
+                {
+                    self.message(of, bytes, object, depth + 1)?;
                 }
                 continue;
             }

@@ -219,21 +219,21 @@ fn number(node: &Node, value: &Value, path: &str, errors: &mut Vec<FieldError>) 
         let detail = format!("{path} in body should be {detail}");
         errors.push(FieldError::invalid(path, value, &detail));
     };
-    if let Some(bound) = node.minimum {
-        if number < bound.value || (bound.exclusive && number == bound.value) {
-            let or_equal = if bound.exclusive { "" } else { " or equal to" };
-            wrong(if bound.exclusive {
-                format!("greater than {}", bound.value)
-            } else {
-                format!("greater than{or_equal} {}", bound.value)
-            });
-        }
+    if let Some(bound) = node.minimum
+        && (number < bound.value || (bound.exclusive && number == bound.value))
+    {
+        let or_equal = if bound.exclusive { "" } else { " or equal to" };
+        wrong(if bound.exclusive {
+            format!("greater than {}", bound.value)
+        } else {
+            format!("greater than{or_equal} {}", bound.value)
+        });
     }
-    if let Some(bound) = node.maximum {
-        if number > bound.value || (bound.exclusive && number == bound.value) {
-            let or_equal = if bound.exclusive { "" } else { " or equal to" };
-            wrong(format!("less than{or_equal} {}", bound.value));
-        }
+    if let Some(bound) = node.maximum
+        && (number > bound.value || (bound.exclusive && number == bound.value))
+    {
+        let or_equal = if bound.exclusive { "" } else { " or equal to" };
+        wrong(format!("less than{or_equal} {}", bound.value));
     }
     if let Some(step) = node.multiple_of {
         let times = number / step;

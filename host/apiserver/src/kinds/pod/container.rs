@@ -190,10 +190,10 @@ fn value_from(variable: &Value, field: &str, errors: &mut Vec<FieldError>) {
         }
     }
     for reference in ["configMapKeyRef", "secretKeyRef"] {
-        if has(source, &format!("/{reference}")) {
-            if text(source, &format!("/{reference}/key")).is_empty() {
-                errors.push(FieldError::required(format!("{field}.{reference}.key"), ""));
-            }
+        if has(source, &format!("/{reference}"))
+            && text(source, &format!("/{reference}/key")).is_empty()
+        {
+            errors.push(FieldError::required(format!("{field}.{reference}.key"), ""));
         }
     }
 }

@@ -50,10 +50,9 @@ pub(in crate::kinds) fn pod(pod: &mut Value) {
         .get("terminationGracePeriodSeconds")
         .and_then(Value::as_i64)
         .is_some_and(|s| s < 0)
+        && let Value::Object(map) = spec
     {
-        if let Value::Object(map) = spec {
-            map.insert("terminationGracePeriodSeconds".to_owned(), json!(1));
-        }
+        map.insert("terminationGracePeriodSeconds".to_owned(), json!(1));
     }
     for group in ["initContainers", "containers"] {
         for container in items(spec, group) {
@@ -113,10 +112,8 @@ fn container(container: &mut Value, host_network: bool) {
     fill(container, "imagePullPolicy", policy);
     for port in items(container, "ports") {
         fill(port, "protocol", "TCP");
-        if host_network {
-            if let Some(number) = port.get("containerPort").cloned() {
-                fill(port, "hostPort", number);
-            }
+        if host_network && let Some(number) = port.get("containerPort").cloned() {
+            fill(port, "hostPort", number);
         }
     }
     for variable in items(container, "env") {
@@ -145,10 +142,10 @@ fn container(container: &mut Value, host_network: bool) {
         }
     }
     let profile = child_of(container, "securityContext");
-    if let Some(context) = profile {
-        if context.get("procMount").is_some_and(|value| value == "") {
-            remove(context, "procMount");
-        }
+    if let Some(context) = profile
+        && context.get("procMount").is_some_and(|value| value == "")
+    {
+        remove(context, "procMount");
     }
 }
 

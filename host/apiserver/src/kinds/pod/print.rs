@@ -92,7 +92,7 @@ impl Summary {
         };
         let initializing = summary.initialising(pod);
         if !initializing || condition(pod, "Initialized") == "True" {
-            summary.running(pod, initializing);
+            summary.running(pod);
         }
         if has(pod, "/metadata/deletionTimestamp") {
             let lost = text(pod, "/status/reason") == "NodeLost";
@@ -110,18 +110,12 @@ impl Summary {
     fn initialising(&mut self, pod: &Value) -> bool {
         let sidecars: Vec<&str> = sidecars(pod).collect();
         let total = list(pod, "/spec/initContainers").len();
-        let (mut restarts, mut last) = (0, None);
         for (index, status) in list(pod, "/status/initContainerStatuses")
             .iter()
             .enumerate()
         {
             let is_sidecar = sidecars.contains(&text(status, "/name"));
-            self.restarts += int(status, "/restartCount");
-            last = last.max(ended(at(status, "/lastState")));
-            if is_sidecar {
-                restarts += int(status, "/restartCount");
-                self.last_restart = self.last_restart.max(ended(at(status, "/lastState")));
-            }
+            self.count(status);
             if has(status, "/state/terminated") && int(status, "/state/terminated/exitCode") == 0 {
                 continue;
             }
@@ -139,21 +133,29 @@ impl Summary {
                     reason => format!("Init:{reason}"),
                 }
             };
-            self.last_restart = self.last_restart.max(last);
             return true;
         }
-        self.restarts = restarts;
         false
     }
 
-    fn running(&mut self, pod: &Value, initializing: bool) {
-        if !initializing {
-            // Restarts of finished init containers count no more; those of sidecars stay.
+    fn count(&mut self, status: &Value) {
+        self.restarts += int(status, "/restartCount");
+        self.last_restart = self.last_restart.max(ended(at(status, "/lastState")));
+    }
+
+    /// Restarts of init containers that are done count no more; those of sidecars do.
+    fn running(&mut self, pod: &Value) {
+        self.restarts = 0;
+        self.last_restart = None;
+        let sidecars: Vec<&str> = sidecars(pod).collect();
+        for status in list(pod, "/status/initContainerStatuses") {
+            if sidecars.contains(&text(status, "/name")) {
+                self.count(status);
+            }
         }
         let mut has_running = false;
         for status in list(pod, "/status/containerStatuses").iter().rev() {
-            self.restarts += int(status, "/restartCount");
-            self.last_restart = self.last_restart.max(ended(at(status, "/lastState")));
+            self.count(status);
             if !text(status, "/state/waiting/reason").is_empty() {
                 self.reason = text(status, "/state/waiting/reason").to_owned();
             } else if has(status, "/state/terminated") {
