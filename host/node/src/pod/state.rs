@@ -282,6 +282,12 @@ impl PodState {
             return;
         };
         let mut until = None;
+        for (index, unit) in self.units.iter_mut().enumerate() {
+            let failed_again = failures.iter().any(|(failed, _)| *failed == index);
+            if matches!(unit.life, Life::Blocked { .. }) && !failed_again {
+                unit.life = Life::Waiting;
+            }
+        }
         for (index, failure) in failures {
             let Some(unit) = self.units.get_mut(index) else {
                 continue;
