@@ -129,10 +129,6 @@ const DIFFERENT: &[(&str, &str)] = &[
     ("CRD two storage versions", "prints Go's own field names"),
     ("CRD bad CEL", "rules are a later work"),
     (
-        "deployment: bad percent",
-        "maxUnavailable 0 is defaulted in another order",
-    ),
-    (
         "service: clusterIP out of range",
         "addresses are given by the machinery",
     ),
