@@ -2,13 +2,6 @@
 //!
 //! The rest of the SDK is written over this; a guest uses it only through the macros.
 
-#![expect(
-    unsafe_code,
-    reason = "generated glue between Rust values and the component ABI"
-)]
-#![expect(clippy::allow_attributes_without_reason, reason = "generated")]
-#![expect(missing_docs, reason = "generated names of modules")]
-
 /// The world `eyot:device/device-driver`.
 pub mod driver {
     wit_bindgen::generate!({

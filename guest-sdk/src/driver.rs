@@ -166,7 +166,7 @@ impl<D: Driver> Session<D> {
                 let field = format!("deviceResources[{}].properties.valueType", request.resource);
                 Error::invalid(field, format!("{:?} is no value type", request.value_type))
             })?;
-            let attributes = self.attributes_of(&request.resource)?;
+            let attributes = look_up(&self.attributes, &request.resource)?;
             typed.push(ReadRequest {
                 resource: &request.resource,
                 value_type,
@@ -191,7 +191,7 @@ impl<D: Driver> Session<D> {
         )?;
         let mut typed = Vec::with_capacity(requests.len());
         for request in requests {
-            let attributes = self.attributes_of(&request.resource)?;
+            let attributes = look_up(&self.attributes, &request.resource)?;
             let (resource, value) = (request.resource.as_str(), &request.value);
             typed.push(WriteRequest {
                 resource,
@@ -230,15 +230,12 @@ impl<D: Driver> Session<D> {
     }
 }
 
-// A borrow of one field, so that the driver can be borrowed beside it.
-impl<D: Driver> Session<D> {
-    fn attributes_of(&self, resource: &str) -> Result<&D::Attributes, Error> {
-        let found = self
-            .attributes
-            .get(resource)
-            .map(|(_, attributes)| attributes);
-        found.ok_or_else(|| Error::Other(format!("no attributes of {resource}")))
-    }
+fn look_up<'a, A>(
+    attributes: &'a HashMap<String, (String, A)>,
+    resource: &str,
+) -> Result<&'a A, Error> {
+    let found = attributes.get(resource).map(|(_, attributes)| attributes);
+    found.ok_or_else(|| Error::Other(format!("no attributes of {resource}")))
 }
 
 /// Make a component of a [`Driver`].
