@@ -8,7 +8,7 @@
 //! | | 1, 2 | pressure | Float32, bar |
 //! | | 3, 4 | pieces made | Uint32 |
 //! | holding registers | 0 | setpoint of the temperature, writable | Int16, 0.1 °C |
-//! | | 1 to 15 | free, writable | |
+//! | | 1 to 127 | free, writable | |
 //! | coils | 0 | running, writable | |
 //! | discrete inputs | 0 | alarm: more than 5 °C off the setpoint | |
 //!
@@ -27,7 +27,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{net::TcpListener, runtime, sync::watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use crate::vessel::Vessel;
@@ -69,7 +69,7 @@ impl Default for Options {
     }
 }
 
-/// A running PLC; it stops when dropped.
+/// A running PLC, on a thread of its own; it stops when dropped.
 #[derive(Debug)]
 pub struct Plc {
     address: SocketAddr,
@@ -86,8 +86,24 @@ struct Shared {
 
 impl Plc {
     /// Listen on `address`; port 0 takes a free one.
-    pub async fn start(address: SocketAddr, options: Options) -> io::Result<Self> {
-        let listener = TcpListener::bind(address).await?;
+    pub fn start(address: SocketAddr) -> io::Result<Self> {
+        Self::start_with(address, Options::default())
+    }
+
+    /// As [`start`](Self::start), but answer as `mode` says.
+    pub fn start_misbehaving(address: SocketAddr, mode: Mode) -> io::Result<Self> {
+        Self::start_with(
+            address,
+            Options {
+                mode,
+                ..Options::default()
+            },
+        )
+    }
+
+    pub fn start_with(address: SocketAddr, options: Options) -> io::Result<Self> {
+        let listener = std::net::TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let vessels = (0..options.units).map(Vessel::new).collect();
         let shared = Arc::new(Shared {
@@ -96,14 +112,22 @@ impl Plc {
         });
         let (mode, watched) = watch::channel(options.mode);
         let stop = CancellationToken::new();
-        let serving = server::serve(listener, Arc::clone(&shared), watched);
-        tokio::spawn(stop.clone().run_until_cancelled_owned(serving));
-        if options.drift {
-            tokio::spawn(
-                stop.clone()
-                    .run_until_cancelled_owned(drift(Arc::clone(&shared))),
-            );
-        }
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let (served, stopped) = (Arc::clone(&shared), stop.clone());
+        let run = async move {
+            let listener = TcpListener::from_std(listener)?;
+            tokio::select! {
+                () = server::serve(listener, Arc::clone(&served), watched) => {}
+                () = drift(served), if options.drift => {}
+                () = stopped.cancelled() => {}
+            }
+            io::Result::Ok(())
+        };
+        std::thread::Builder::new()
+            .name("plc".to_owned())
+            .spawn(move || runtime.block_on(run))?;
         Ok(Self {
             address,
             shared,
@@ -119,6 +143,12 @@ impl Plc {
     /// Change the mode; open connections are closed.
     pub fn set_mode(&self, mode: Mode) {
         self.mode.send_replace(mode);
+    }
+
+    /// The setpoint register of unit 1: tenths of a degree.
+    pub fn setpoint(&self) -> i16 {
+        self.registers(1)
+            .map_or(0, |vessel| vessel.holding[0] as i16)
     }
 
     /// The registers of a unit as they are now.

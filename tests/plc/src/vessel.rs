@@ -1,7 +1,7 @@
 //! What one unit holds, and how it moves.
 
 /// Number of holding registers.
-const HOLDING: usize = 16;
+const HOLDING: usize = 128;
 
 /// A heated vessel behind a unit identifier.
 #[derive(Debug, Clone, PartialEq)]

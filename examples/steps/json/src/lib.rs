@@ -10,7 +10,7 @@
 use eyot_sdk::{Event, Item, Payload, PipelineError, Step};
 use serde::Deserialize;
 
-pub struct Convert {
+pub struct Json {
     config: Config,
 }
 
@@ -29,7 +29,7 @@ enum Format {
     Flat,
 }
 
-impl Step for Convert {
+impl Step for Json {
     type Config = Config;
 
     fn configure(config: Config) -> Result<Self, PipelineError> {
@@ -45,7 +45,7 @@ impl Step for Convert {
     }
 }
 
-impl Convert {
+impl Json {
     fn payload(&self, event: &Event) -> Payload {
         let json = match self.config.format {
             Format::Edgex => event.to_edgex_json(),
@@ -62,7 +62,7 @@ impl Convert {
     }
 }
 
-eyot_sdk::export_step!(Convert);
+eyot_sdk::export_step!(Json);
 
 #[cfg(test)]
 mod tests {
@@ -89,7 +89,7 @@ mod tests {
             tags: vec![],
         };
         let config = Config { format: Format::Flat, destination: "x/{device}/{source}".into() };
-        let items = Convert { config }.process(vec![Item::Event(event)]).unwrap();
+        let items = Json { config }.process(vec![Item::Event(event)]).unwrap();
         let [Item::Payload(payload)] = &items[..] else { panic!("{items:?}") };
         assert_eq!((payload.destination.as_str(), payload.device.as_str()), ("x/d/s", "d"));
         let text = String::from_utf8(payload.data.clone()).unwrap();
