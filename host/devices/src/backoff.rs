@@ -12,7 +12,11 @@ pub struct Backoff {
 
 impl Backoff {
     pub const fn new(first: Duration, most: Duration) -> Self {
-        Self { first, most, failures: 0 }
+        Self {
+            first,
+            most,
+            failures: 0,
+        }
     }
 
     /// It worked: the next failure starts from the beginning.
@@ -22,7 +26,10 @@ impl Backoff {
 
     /// How long to wait after one more failure: the delay, less up to a quarter of it.
     pub fn next(&mut self) -> Duration {
-        let delay = self.first.saturating_mul(1 << self.failures.min(16)).min(self.most);
+        let delay = self
+            .first
+            .saturating_mul(1 << self.failures.min(16))
+            .min(self.most);
         self.failures = self.failures.saturating_add(1);
         delay.mul_f64(1.0 - rand::random::<f64>() / 4.0)
     }
@@ -42,7 +49,10 @@ mod tests {
         for expected in [1, 2, 4, 8, 16, 32, 60, 60] {
             let delay = backoff.next().as_secs_f64();
             let expected = f64::from(expected);
-            assert!(delay <= expected && delay >= expected * 0.75, "{delay} of {expected}");
+            assert!(
+                delay <= expected && delay >= expected * 0.75,
+                "{delay} of {expected}"
+            );
         }
         backoff.reset();
         assert!(backoff.next() <= Duration::from_secs(1));

@@ -36,8 +36,13 @@ const START: Duration = Duration::from_secs(5);
 /// Why the broker did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
-    #[error("MQTT broker on {address}: {source} (end the program that has the port, or set another address)")]
-    Bind { address: SocketAddr, source: std::io::Error },
+    #[error(
+        "MQTT broker on {address}: {source} (end the program that has the port, or set another address)"
+    )]
+    Bind {
+        address: SocketAddr,
+        source: std::io::Error,
+    },
     #[error("MQTT broker on {address} does not answer")]
     Silent { address: SocketAddr },
     #[error("MQTT broker: {0}")]
@@ -62,8 +67,9 @@ pub struct Message {
 pub fn start(address: SocketAddr) -> Result<Broker, BrokerError> {
     let address = probe(address).map_err(|source| BrokerError::Bind { address, source })?;
     let mut broker = rumqttd::Broker::new(config(address));
-    let (link, answers) =
-        broker.link("eyot").map_err(|error| BrokerError::Link(error.to_string()))?;
+    let (link, answers) = broker
+        .link("eyot")
+        .map_err(|error| BrokerError::Link(error.to_string()))?;
     let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
     let bind = |source| BrokerError::Bind { address, source };
     thread("mqtt-start")
@@ -74,7 +80,9 @@ pub fn start(address: SocketAddr) -> Result<Broker, BrokerError> {
         })
         .map_err(bind)?;
     let (published, queue) = mpsc::channel(PUBLISHED);
-    thread("mqtt-publish").spawn(move || publish(queue, link, answers)).map_err(bind)?;
+    thread("mqtt-publish")
+        .spawn(move || publish(queue, link, answers))
+        .map_err(bind)?;
     answering(address)?;
     Ok(Broker { address, published })
 }
@@ -166,6 +174,9 @@ mod tests {
         let held = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = held.local_addr().unwrap();
         let error = start(address).err().unwrap().to_string();
-        assert!(error.contains(&address.to_string()) && error.contains("in use"), "{error}");
+        assert!(
+            error.contains(&address.to_string()) && error.contains("in use"),
+            "{error}"
+        );
     }
 }

@@ -12,6 +12,7 @@ use std::{
 use eyot_runtime::reading::Event;
 use eyot_store::{ReadingEvent, ReadingSlice, Readings};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     broker::{Message, Publisher},
@@ -58,13 +59,22 @@ impl Bus {
             inlets: RwLock::new(Arc::new([])),
             namespace,
         };
-        (Self { inner: Arc::new(inner) }, queue)
+        (
+            Self {
+                inner: Arc::new(inner),
+            },
+            queue,
+        )
     }
 
     /// Tell everybody.
     pub fn publish(&self, namespace: &str, event: Arc<Event>) {
         let inner = &*self.inner;
-        let inlets = inner.inlets.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let inlets = inner
+            .inlets
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         for inlet in inlets.iter() {
             inlet.offer(namespace, &event);
         }
@@ -77,30 +87,49 @@ impl Bus {
             inner.broker_loss.lost(1);
         }
         let device = stored_name(&inner.namespace, namespace, &encoded.event.device);
-        if inner.store.try_send(reading_event(encoded, device)).is_err() {
+        if inner
+            .store
+            .try_send(reading_event(encoded, device))
+            .is_err()
+        {
             inner.store_loss.lost(1);
         }
     }
 
     /// Replace the pipelines that listen.
     pub fn set_inlets(&self, inlets: Vec<Arc<dyn Inlet>>) {
-        *self.inner.inlets.write().unwrap_or_else(PoisonError::into_inner) = inlets.into();
+        *self
+            .inner
+            .inlets
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = inlets.into();
     }
 
     /// Events that an outlet could not take: the store's, the broker's.
     pub fn lost(&self) -> (u64, u64) {
-        (self.inner.store_loss.total(), self.inner.broker_loss.total())
+        (
+            self.inner.store_loss.total(),
+            self.inner.broker_loss.total(),
+        )
     }
 }
 
 /// EdgeX knows no namespaces: devices of others than its own are kept apart by a prefix that no
 /// name can have.
 fn stored_name(edgex: &str, namespace: &str, device: &Arc<str>) -> Arc<str> {
-    if namespace == edgex { device.clone() } else { format!("{namespace}/{device}").into() }
+    if namespace == edgex {
+        device.clone()
+    } else {
+        format!("{namespace}/{device}").into()
+    }
 }
 
 fn reading_event(encoded: Encoded, device: Arc<str>) -> ReadingEvent {
-    let Encoded { event, body, readings } = encoded;
+    let Encoded {
+        event,
+        body,
+        readings,
+    } = encoded;
     let slices = event.readings.iter().zip(readings);
     let slice = |(reading, range): (&eyot_runtime::reading::Reading, _)| ReadingSlice {
         resource: reading.resource.as_str().into(),
@@ -115,12 +144,24 @@ fn reading_event(encoded: Encoded, device: Arc<str>) -> ReadingEvent {
     }
 }
 
-/// Empty the queue into the store until the bus is gone.
-pub async fn store(mut queue: mpsc::Receiver<ReadingEvent>, readings: Readings) {
+/// Empty the queue into the store until `stop` is cancelled, and then what is left of it.
+pub async fn store(
+    mut queue: mpsc::Receiver<ReadingEvent>,
+    readings: Readings,
+    stop: CancellationToken,
+) {
     let mut batch = Vec::with_capacity(BATCH);
-    while queue.recv_many(&mut batch, BATCH).await > 0 {
+    loop {
+        let more = tokio::select! {
+            biased;
+            count = queue.recv_many(&mut batch, BATCH) => count > 0,
+            () = stop.cancelled() => false,
+        };
+        if !more {
+            return;
+        }
         let full = tokio::time::Instant::now() + LINGER;
-        while batch.len() < BATCH {
+        while batch.len() < BATCH && !stop.is_cancelled() {
             let room = BATCH - batch.len();
             let more = queue.recv_many(&mut batch, room);
             if !matches!(tokio::time::timeout_at(full, more).await, Ok(1..)) {

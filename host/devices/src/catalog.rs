@@ -31,24 +31,33 @@ pub struct Cache<K> {
 
 impl<K> Clone for Cache<K> {
     fn clone(&self) -> Self {
-        Self { objects: self.objects.clone() }
+        Self {
+            objects: self.objects.clone(),
+        }
     }
 }
 
 impl<K> Default for Cache<K> {
     fn default() -> Self {
-        Self { objects: Arc::default() }
+        Self {
+            objects: Arc::default(),
+        }
     }
 }
 
 impl<K> Cache<K> {
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
-        self.all().get(&(namespace.to_owned(), name.to_owned())).cloned()
+        self.all()
+            .get(&(namespace.to_owned(), name.to_owned()))
+            .cloned()
     }
 
     /// What there is now.
     pub fn all(&self) -> Objects<K> {
-        self.objects.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.objects
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 

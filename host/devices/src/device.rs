@@ -90,7 +90,11 @@ pub enum CommandError {
 
 /// What a device's task can be told to do.
 pub enum Command {
-    Read { source: String, push: bool, reply: oneshot::Sender<Result<Arc<Event>, CommandError>> },
+    Read {
+        source: String,
+        push: bool,
+        reply: oneshot::Sender<Result<Arc<Event>, CommandError>>,
+    },
     Write {
         source: String,
         values: BTreeMap<String, Json>,
@@ -111,14 +115,28 @@ pub type Commands = mpsc::Receiver<Command>;
 /// Make both ends.
 pub fn handle(name: &str) -> (Handle, Commands) {
     let (commands, receiver) = mpsc::channel(COMMANDS);
-    (Handle { name: name.into(), commands }, receiver)
+    (
+        Handle {
+            name: name.into(),
+            commands,
+        },
+        receiver,
+    )
 }
 
 impl Handle {
     /// Read a source now. `push` sends the event to the bus too.
     pub async fn read(&self, source: &str, push: bool) -> Result<Arc<Event>, CommandError> {
         let (reply, answer) = oneshot::channel();
-        self.ask(Command::Read { source: source.to_owned(), push, reply }, answer).await
+        self.ask(
+            Command::Read {
+                source: source.to_owned(),
+                push,
+                reply,
+            },
+            answer,
+        )
+        .await
     }
 
     /// Write values, by resource name, to a source.
@@ -128,7 +146,15 @@ impl Handle {
         values: BTreeMap<String, Json>,
     ) -> Result<(), CommandError> {
         let (reply, answer) = oneshot::channel();
-        self.ask(Command::Write { source: source.to_owned(), values, reply }, answer).await
+        self.ask(
+            Command::Write {
+                source: source.to_owned(),
+                values,
+                reply,
+            },
+            answer,
+        )
+        .await
     }
 
     async fn ask<T>(
@@ -137,10 +163,12 @@ impl Handle {
         answer: oneshot::Receiver<Result<T, CommandError>>,
     ) -> Result<T, CommandError> {
         let name = || self.name.to_string();
-        self.commands.try_send(command).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => CommandError::Busy(name()),
-            mpsc::error::TrySendError::Closed(_) => CommandError::NoDevice(name()),
-        })?;
+        self.commands
+            .try_send(command)
+            .map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => CommandError::Busy(name()),
+                mpsc::error::TrySendError::Closed(_) => CommandError::NoDevice(name()),
+            })?;
         match tokio::time::timeout(COMMAND, answer).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(CommandError::NoDevice(name())),

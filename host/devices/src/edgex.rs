@@ -119,9 +119,10 @@ impl Edgex {
                     answer => answer,
                 }
             }
-            ["device" | "deviceprofile" | "deviceresource" | "deviceservice", ..]
-                if self.service.is(EdgexService::CoreMetadata) =>
-            {
+            [
+                "device" | "deviceprofile" | "deviceresource" | "deviceservice",
+                ..,
+            ] if self.service.is(EdgexService::CoreMetadata) => {
                 metadata::route(self, request, path)
             }
             _ => None,
@@ -130,7 +131,9 @@ impl Edgex {
     }
 
     fn ping(&self) -> Reply {
-        let now = jiff::Timestamp::now().strftime("%a, %d %b %Y %H:%M:%S UTC").to_string();
+        let now = jiff::Timestamp::now()
+            .strftime("%a, %d %b %Y %H:%M:%S UTC")
+            .to_string();
         Reply::ok(json!({ "timestamp": now, "serviceName": self.service.name() }))
     }
 
@@ -146,16 +149,26 @@ impl Edgex {
                 .map(|(_, device)| device),
         };
         let device = found.cloned().ok_or_else(|| {
-            Failure::not_found(format!("device {name} does not exist in namespace {namespace}"))
+            Failure::not_found(format!(
+                "device {name} does not exist in namespace {namespace}"
+            ))
         })?;
         let object = device.metadata.name.clone().unwrap_or_default();
-        Ok((DeviceKey { namespace: namespace.into(), name: object.into() }, device))
+        Ok((
+            DeviceKey {
+                namespace: namespace.into(),
+                name: object.into(),
+            },
+            device,
+        ))
     }
 
     /// All devices of EdgeX's namespace, by name.
     fn all_devices(&self) -> Vec<Arc<Device>> {
         let all = self.inner.devices.all();
-        let mine = all.iter().filter(|((namespace, _), _)| *namespace == self.inner.namespace);
+        let mine = all
+            .iter()
+            .filter(|((namespace, _), _)| *namespace == self.inner.namespace);
         let mut devices: Vec<_> = mine.map(|(_, device)| device.clone()).collect();
         devices.sort_by(|a, b| a.edgex_name().cmp(&b.edgex_name()));
         devices
@@ -179,7 +192,9 @@ impl Edgex {
 
     fn all_profiles(&self) -> Vec<Arc<DeviceProfile>> {
         let all = self.inner.profiles.all();
-        let mine = all.iter().filter(|((namespace, _), _)| *namespace == self.inner.namespace);
+        let mine = all
+            .iter()
+            .filter(|((namespace, _), _)| *namespace == self.inner.namespace);
         let mut profiles: Vec<_> = mine.map(|(_, profile)| profile.clone()).collect();
         profiles.sort_by(|a, b| a.edgex_name().cmp(&b.edgex_name()));
         profiles
@@ -188,7 +203,11 @@ impl Edgex {
 
 /// Wrap the answer of a path that can only be read.
 fn get_only(request: &Parsed, answer: Reply) -> Option<Result<Reply, Failure>> {
-    Some(if request.method == Method::GET { Ok(answer) } else { Err(no_such_method(request)) })
+    Some(if request.method == Method::GET {
+        Ok(answer)
+    } else {
+        Err(no_such_method(request))
+    })
 }
 
 fn no_such_path(request: &Parsed) -> Failure {

@@ -14,7 +14,11 @@ use uuid::Uuid;
 use crate::value;
 
 /// Everything but RFC 3986's unreserved characters: a name must not add levels or wildcards.
-const NAME: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+const NAME: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 /// An event and its JSON.
 #[derive(Debug, Clone)]
@@ -52,7 +56,11 @@ pub fn event(event: Arc<Event>) -> Encoded {
     out.push(b']');
     tags(&mut out, &event.tags);
     out.push(b'}');
-    Encoded { event, body: out.into(), readings }
+    Encoded {
+        event,
+        body: out.into(),
+        readings,
+    }
 }
 
 /// The message envelope of EdgeX's bus around an event's body.
@@ -157,7 +165,12 @@ fn number(out: &mut Vec<u8>, name: &[u8], number: u64) {
 
 fn uuid(out: &mut Vec<u8>) {
     let mut text = Uuid::encode_buffer();
-    out.extend_from_slice(Uuid::new_v4().hyphenated().encode_lower(&mut text).as_bytes());
+    out.extend_from_slice(
+        Uuid::new_v4()
+            .hyphenated()
+            .encode_lower(&mut text)
+            .as_bytes(),
+    );
 }
 
 #[cfg(test)]
@@ -188,7 +201,13 @@ mod tests {
                     tags: vec![("q".into(), "good".into())],
                     ..reading("Heat", Value::Float64(23.4))
                 },
-                reading("Raw", Value::Binary { data: vec![1, 2], media_type: "a/b".into() }),
+                reading(
+                    "Raw",
+                    Value::Binary {
+                        data: vec![1, 2],
+                        media_type: "a/b".into(),
+                    },
+                ),
                 reading("Odd", Value::Object("{".into())),
                 reading("None", Value::Null("Int8".into())),
             ],

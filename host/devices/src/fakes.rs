@@ -35,11 +35,20 @@ struct State {
 
 impl Site {
     pub fn set(&self, device: &str, resource: &str, value: Value) {
-        self.state.lock().unwrap().values.insert((device.into(), resource.into()), value);
+        self.state
+            .lock()
+            .unwrap()
+            .values
+            .insert((device.into(), resource.into()), value);
     }
 
     pub fn value(&self, device: &str, resource: &str) -> Option<Value> {
-        self.state.lock().unwrap().values.get(&(device.into(), resource.into())).cloned()
+        self.state
+            .lock()
+            .unwrap()
+            .values
+            .get(&(device.into(), resource.into()))
+            .cloned()
     }
 
     /// Every call for this device fails so, until told otherwise.
@@ -56,11 +65,23 @@ impl Site {
     }
 
     pub fn opened(&self, device: &str) -> usize {
-        self.state.lock().unwrap().opened.get(device).copied().unwrap_or(0)
+        self.state
+            .lock()
+            .unwrap()
+            .opened
+            .get(device)
+            .copied()
+            .unwrap_or(0)
     }
 
     pub fn reads(&self, device: &str) -> usize {
-        self.state.lock().unwrap().reads.get(device).copied().unwrap_or(0)
+        self.state
+            .lock()
+            .unwrap()
+            .reads
+            .get(device)
+            .copied()
+            .unwrap_or(0)
     }
 
     pub fn grants(&self, device: &str) -> Option<Grants> {
@@ -68,11 +89,22 @@ impl Site {
     }
 
     fn check(&self, device: &str) -> Result<(), DriverError> {
-        self.state.lock().unwrap().failures.get(device).cloned().map_or(Ok(()), Err)
+        self.state
+            .lock()
+            .unwrap()
+            .failures
+            .get(device)
+            .cloned()
+            .map_or(Ok(()), Err)
     }
 
     fn hangs(&self, device: &str) -> bool {
-        self.state.lock().unwrap().hanging.iter().any(|name| name == device)
+        self.state
+            .lock()
+            .unwrap()
+            .hanging
+            .iter()
+            .any(|name| name == device)
     }
 }
 
@@ -91,7 +123,10 @@ impl Driver for Site {
         // A wrong setting is found when it is opened; a dead device only when it is read.
         match self.check(&device.name) {
             Err(error @ DriverError::Invalid { .. }) => Err(error),
-            _ => Ok(Box::new(FakeSession { site: self.clone(), device: device.name })),
+            _ => Ok(Box::new(FakeSession {
+                site: self.clone(),
+                device: device.name,
+            })),
         }
     }
 }
@@ -104,15 +139,26 @@ struct FakeSession {
 #[async_trait]
 impl DriverSession for FakeSession {
     async fn read(&mut self, requests: &[ReadRequest]) -> Result<Vec<Reading>, DriverError> {
-        *self.site.state.lock().unwrap().reads.entry(self.device.clone()).or_default() += 1;
+        *self
+            .site
+            .state
+            .lock()
+            .unwrap()
+            .reads
+            .entry(self.device.clone())
+            .or_default() += 1;
         if self.site.hangs(&self.device) {
             std::future::pending::<()>().await;
         }
         self.site.check(&self.device)?;
         let reading = |request: &ReadRequest| {
-            let value = self.site.value(&self.device, &request.resource).ok_or_else(|| {
-                DriverError::Protocol { code: 2, message: "illegal data address".into() }
-            })?;
+            let value = self
+                .site
+                .value(&self.device, &request.resource)
+                .ok_or_else(|| DriverError::Protocol {
+                    code: 2,
+                    message: "illegal data address".into(),
+                })?;
             Ok(Reading {
                 resource: request.resource.clone(),
                 value,
@@ -127,7 +173,8 @@ impl DriverSession for FakeSession {
     async fn write(&mut self, requests: &[WriteRequest]) -> Result<(), DriverError> {
         self.site.check(&self.device)?;
         for request in requests {
-            self.site.set(&self.device, &request.resource, request.value.clone());
+            self.site
+                .set(&self.device, &request.resource, request.value.clone());
         }
         Ok(())
     }
@@ -178,7 +225,9 @@ impl StepLoader for Components {
         if let Some((name, _)) = settings.iter().find(|(name, _)| name != "keep") {
             return Err(StepError::Config(format!("unknown setting {name:?}")));
         }
-        Ok(Box::new(FakeStep { image: image.reference.clone() }))
+        Ok(Box::new(FakeStep {
+            image: image.reference.clone(),
+        }))
     }
 
     async fn exporter(
@@ -209,7 +258,11 @@ impl Step for FakeStep {
         if self.image.contains("trap") && batch.iter().any(|item| source(item) == "poison") {
             return Err(StepError::Trapped("unreachable executed".into()));
         }
-        Ok(batch.iter().filter(|item| source(item) != "noise").cloned().collect())
+        Ok(batch
+            .iter()
+            .filter(|item| source(item) != "noise")
+            .cloned()
+            .collect())
     }
 }
 

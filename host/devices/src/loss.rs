@@ -22,7 +22,11 @@ pub struct Loss {
 
 impl Loss {
     pub fn new(place: impl Into<String>) -> Self {
-        Self { place: place.into(), lost: AtomicU64::new(0), said: Mutex::new(None) }
+        Self {
+            place: place.into(),
+            lost: AtomicU64::new(0),
+            said: Mutex::new(None),
+        }
     }
 
     pub fn lost(&self, count: u64) {

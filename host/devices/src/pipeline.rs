@@ -62,7 +62,11 @@ pub async fn run(
         let wanted = pipelines.all();
         let gone: HashSet<_> = running
             .iter()
-            .filter(|(key, now)| wanted.get(*key).is_none_or(|wanted| !same(&now.pipeline, wanted)))
+            .filter(|(key, now)| {
+                wanted
+                    .get(*key)
+                    .is_none_or(|wanted| !same(&now.pipeline, wanted))
+            })
             .map(|(key, _)| key.clone())
             .collect();
         for key in gone {
@@ -77,9 +81,21 @@ pub async fn run(
             let stop = stop.child_token();
             let (inlet, task) = runner::prepare(&context, pipeline.clone(), stop.clone());
             tasks.spawn(task);
-            running.insert(key.clone(), Running { pipeline: pipeline.clone(), inlet, stop });
+            running.insert(
+                key.clone(),
+                Running {
+                    pipeline: pipeline.clone(),
+                    inlet,
+                    stop,
+                },
+            );
         }
-        bus.set_inlets(running.values().filter_map(|running| running.inlet.clone()).collect());
+        bus.set_inlets(
+            running
+                .values()
+                .filter_map(|running| running.inlet.clone())
+                .collect(),
+        );
         tokio::select! {
             () = stop.cancelled() => break,
             () = changed.notified() => {}

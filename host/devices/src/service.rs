@@ -103,7 +103,9 @@ impl Devices {
             changed: Arc::default(),
             pipelines_changed: Arc::default(),
         };
-        Self { inner: Arc::new(inner) }
+        Self {
+            inner: Arc::new(inner),
+        }
     }
 
     /// All of EdgeX's core services behind one door. Where core-metadata and core-command answer
@@ -120,16 +122,20 @@ impl Devices {
     /// Run until `stop` is cancelled. Call it once.
     pub async fn run(&self, stop: CancellationToken) {
         let inner = &self.inner;
-        let Some(stored) =
-            inner.stored.lock().unwrap_or_else(PoisonError::into_inner).take()
+        let Some(stored) = inner
+            .stored
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
         else {
             tracing::error!("the device tier runs already");
             return;
         };
         let recorder = Recorder::new(inner.client.clone(), COMPONENT);
         let mut tasks = JoinSet::new();
-        // Aborted at the end: it has no end of its own while the bus lives.
-        let store = tokio::spawn(bus::store(stored, inner.readings.clone()));
+        // Ends last, so that what the others still had to say is stored.
+        let storing = CancellationToken::new();
+        let store = tokio::spawn(bus::store(stored, inner.readings.clone(), storing.clone()));
         let (client, changed) = (inner.client.clone(), inner.changed.clone());
         let (devices, cancel) = (inner.devices.clone(), stop.clone());
         tasks.spawn(async move { devices.run(client, changed, cancel).await });
@@ -149,11 +155,18 @@ impl Devices {
             images: inner.images.clone(),
         };
         let (pipelines, changed) = (inner.pipelines.clone(), inner.pipelines_changed.clone());
-        tasks.spawn(pipeline::run(context, pipelines, changed, inner.bus.clone(), stop.clone()));
+        tasks.spawn(pipeline::run(
+            context,
+            pipelines,
+            changed,
+            inner.bus.clone(),
+            stop.clone(),
+        ));
         let this = inner.clone();
         tasks.spawn(async move { this.assign(stop).await });
         while tasks.join_next().await.is_some() {}
-        store.abort();
+        storing.cancel();
+        let _ = store.await;
     }
 }
 
@@ -175,7 +188,11 @@ struct Running {
 
 impl Inner {
     pub(crate) fn handle(&self, key: &DeviceKey) -> Option<Handle> {
-        self.handles.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+        self.handles
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(key)
+            .cloned()
     }
 
     fn bindings(&self) -> MutexGuard<'_, HashMap<(String, String), Vec<Binding>>> {
@@ -218,7 +235,13 @@ impl Inner {
                     board,
                     stop.clone(),
                 ));
-                running.insert(key.clone(), Running { assignment: sender, stop });
+                running.insert(
+                    key.clone(),
+                    Running {
+                        assignment: sender,
+                        stop,
+                    },
+                );
                 new_handles.insert(key, handle);
             }
             {
@@ -246,14 +269,18 @@ impl Inner {
             .collect();
         let bindings = self.bindings();
         let devices = self.devices.all();
-        let alive = devices.iter().filter(|(_, d)| d.metadata.deletion_timestamp.is_none());
+        let alive = devices
+            .iter()
+            .filter(|(_, d)| d.metadata.deletion_timestamp.is_none());
         alive
             .map(|((namespace, name), device)| {
                 let spec = &device.spec;
                 let profile = profiles
                     .get(&(namespace.clone(), spec.profile_name.clone()))
                     .or_else(|| {
-                        by_edgex_name.get(&(namespace.as_str(), spec.profile_name.as_str())).copied()
+                        by_edgex_name
+                            .get(&(namespace.as_str(), spec.profile_name.as_str()))
+                            .copied()
                     });
                 let service = (namespace.clone(), spec.service_name.clone());
                 let key = DeviceKey {
@@ -288,7 +315,15 @@ impl DriverHost for Devices {
         let key = (pod.namespace.clone(), service.clone());
         let line = format!("serving the devices of device service {service}\n");
         log.write(eyot_runtime::LogStream::Stdout, line.as_bytes());
-        inner.bindings().entry(key.clone()).or_default().push(Binding { id, driver, sessions });
+        inner
+            .bindings()
+            .entry(key.clone())
+            .or_default()
+            .push(Binding {
+                id,
+                driver,
+                sessions,
+            });
         inner.changed.notify_one();
         tracing::info!(%pod, service, "driver started");
         stop.cancelled().await;

@@ -20,9 +20,16 @@ const OPERATIONS: usize = 128;
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum SourceError {
     #[error("profile {profile} has neither a resource nor a command {source_name}")]
-    Unknown { profile: String, source_name: String },
+    Unknown {
+        profile: String,
+        source_name: String,
+    },
     #[error("command {command} names resource {resource}, which profile {profile} does not have")]
-    Dangling { profile: String, command: String, resource: String },
+    Dangling {
+        profile: String,
+        command: String,
+        resource: String,
+    },
     #[error("{source_name} cannot be read: its readWrite is W")]
     WriteOnly { source_name: String },
     #[error("{source_name} cannot be written: its readWrite is R")]
@@ -34,7 +41,10 @@ pub enum SourceError {
     #[error("{name} is no resource of {source_name}")]
     NotPart { name: String, source_name: String },
     #[error("resource {resource}: {error}")]
-    Value { resource: String, error: transform::WriteError },
+    Value {
+        resource: String,
+        error: transform::WriteError,
+    },
 }
 
 /// One resource of a source, with the command's mappings for it.
@@ -69,7 +79,12 @@ impl Names {
             service: device.spec.service_name.as_str().into(),
             device: device.edgex_name().into(),
             profile: profile.edgex_name().into(),
-            tags: device.spec.tags.iter().map(|(name, tag)| (name.clone(), plain(tag))).collect(),
+            tags: device
+                .spec
+                .tags
+                .iter()
+                .map(|(name, tag)| (name.clone(), plain(tag)))
+                .collect(),
         }
     }
 }
@@ -80,7 +95,9 @@ pub fn plan(profile: &DeviceProfile, source: &str) -> Result<Plan, SourceError> 
     if let Some(command) = profile.spec.command(source)
         && !command.read_write.readable()
     {
-        return Err(SourceError::WriteOnly { source_name: source.to_owned() });
+        return Err(SourceError::WriteOnly {
+            source_name: source.to_owned(),
+        });
     }
     let mut plan = Plan {
         source: source.into(),
@@ -91,7 +108,9 @@ pub fn plan(profile: &DeviceProfile, source: &str) -> Result<Plan, SourceError> 
     for operation in operations {
         let resource = operation.resource;
         if !resource.properties.read_write.readable() {
-            return Err(SourceError::WriteOnly { source_name: resource.name.clone() });
+            return Err(SourceError::WriteOnly {
+                source_name: resource.name.clone(),
+            });
         }
         plan.requests.push(ReadRequest {
             resource: resource.name.clone(),
@@ -99,7 +118,8 @@ pub fn plan(profile: &DeviceProfile, source: &str) -> Result<Plan, SourceError> 
             attributes: attributes(resource),
         });
         plan.resources.push(resource.clone());
-        plan.mappings.push(operation.mappings.cloned().unwrap_or_default());
+        plan.mappings
+            .push(operation.mappings.cloned().unwrap_or_default());
     }
     Ok(plan)
 }
@@ -169,7 +189,10 @@ impl Plan {
             readings,
             tags: names.tags.clone(),
         };
-        Ok(Answer { event, broken_assertion })
+        Ok(Answer {
+            event,
+            broken_assertion,
+        })
     }
 }
 
@@ -183,10 +206,15 @@ pub fn writes(
     if let Some(command) = profile.spec.command(source)
         && !command.read_write.writable()
     {
-        return Err(SourceError::ReadOnly { source_name: source.to_owned() });
+        return Err(SourceError::ReadOnly {
+            source_name: source.to_owned(),
+        });
     }
     for name in values.keys() {
-        if !operations.iter().any(|operation| operation.resource.name == *name) {
+        if !operations
+            .iter()
+            .any(|operation| operation.resource.name == *name)
+        {
             return Err(SourceError::NotPart {
                 name: name.clone(),
                 source_name: source.to_owned(),
@@ -198,16 +226,22 @@ pub fn writes(
         let resource = operation.resource;
         let properties = &resource.properties;
         if !properties.read_write.writable() {
-            return Err(SourceError::ReadOnly { source_name: resource.name.clone() });
+            return Err(SourceError::ReadOnly {
+                source_name: resource.name.clone(),
+            });
         }
         let given = values.get(&resource.name).map(plain);
         let default = || operation.default.or(properties.default_value.as_deref());
         let text = given
             .or_else(|| default().map(str::to_owned))
-            .ok_or_else(|| SourceError::NoValue { resource: resource.name.clone() })?;
+            .ok_or_else(|| SourceError::NoValue {
+                resource: resource.name.clone(),
+            })?;
         let text = unmapped(&text, operation.mappings);
-        let value = transform::write(&text, properties)
-            .map_err(|error| SourceError::Value { resource: resource.name.clone(), error })?;
+        let value = transform::write(&text, properties).map_err(|error| SourceError::Value {
+            resource: resource.name.clone(),
+            error,
+        })?;
         requests.push(WriteRequest {
             resource: resource.name.clone(),
             value,
@@ -220,7 +254,10 @@ pub fn writes(
 /// What the driver is told about a device.
 pub fn info(device: &Device) -> DeviceInfo {
     let protocols = device.spec.protocols.iter().map(|(name, properties)| {
-        (name.clone(), serde_json::to_string(properties).unwrap_or_default())
+        (
+            name.clone(),
+            serde_json::to_string(properties).unwrap_or_default(),
+        )
     });
     DeviceInfo {
         name: device.edgex_name().into_owned(),
@@ -243,8 +280,13 @@ pub fn grants(device: &Device) -> Grants {
         if let Some(broker) = property("broker") {
             grants.mqtt.push(broker);
         }
-        let Some(host) = property("address").or_else(|| property("host")) else { continue };
-        let default = protocol.to_ascii_lowercase().contains("modbus").then(|| "502".to_owned());
+        let Some(host) = property("address").or_else(|| property("host")) else {
+            continue;
+        };
+        let default = protocol
+            .to_ascii_lowercase()
+            .contains("modbus")
+            .then(|| "502".to_owned());
         match property("port").or(default) {
             _ if host.contains(':') && host.parse::<std::net::Ipv6Addr>().is_err() => {
                 grants.modbus.push(host);
@@ -263,27 +305,41 @@ fn operations<'a>(
 ) -> Result<Vec<Operation<'a>>, SourceError> {
     // As EdgeX does: a command hides the resource of the same name.
     let Some(command) = profile.spec.command(source) else {
-        let resource = profile.spec.resource(source).ok_or_else(|| SourceError::Unknown {
-            profile: profile.edgex_name().into_owned(),
-            source_name: source.to_owned(),
-        })?;
-        return Ok(vec![Operation { resource, default: None, mappings: None }]);
+        let resource = profile
+            .spec
+            .resource(source)
+            .ok_or_else(|| SourceError::Unknown {
+                profile: profile.edgex_name().into_owned(),
+                source_name: source.to_owned(),
+            })?;
+        return Ok(vec![Operation {
+            resource,
+            default: None,
+            mappings: None,
+        }]);
     };
     let count = command.resource_operations.len();
     if count > OPERATIONS {
-        return Err(SourceError::TooMany { command: source.to_owned(), count });
+        return Err(SourceError::TooMany {
+            command: source.to_owned(),
+            count,
+        });
     }
     let resolve = |operation: &'a eyot_api::ResourceOperation| {
-        let resource = profile.spec.resource(&operation.device_resource).ok_or_else(|| {
-            SourceError::Dangling {
+        let resource = profile
+            .spec
+            .resource(&operation.device_resource)
+            .ok_or_else(|| SourceError::Dangling {
                 profile: profile.edgex_name().into_owned(),
                 command: source.to_owned(),
                 resource: operation.device_resource.clone(),
-            }
-        })?;
+            })?;
         Ok(Operation {
             resource,
-            default: operation.default_value.as_deref().filter(|text| !text.is_empty()),
+            default: operation
+                .default_value
+                .as_deref()
+                .filter(|text| !text.is_empty()),
             mappings: Some(&operation.mappings),
         })
     };
@@ -303,7 +359,10 @@ fn mapped(value: &Value, mappings: &BTreeMap<String, Json>) -> Option<Value> {
 }
 
 fn unmapped(text: &str, mappings: Option<&BTreeMap<String, Json>>) -> String {
-    let from = mappings.into_iter().flatten().find(|(_, to)| plain(to) == text);
+    let from = mappings
+        .into_iter()
+        .flatten()
+        .find(|(_, to)| plain(to) == text);
     from.map_or_else(|| text.to_owned(), |(from, _)| from.clone())
 }
 

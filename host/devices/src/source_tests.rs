@@ -32,11 +32,22 @@ deviceCommands:
 }
 
 fn names() -> Names {
-    Names { service: "s".into(), device: "d".into(), profile: "press".into(), tags: vec![] }
+    Names {
+        service: "s".into(),
+        device: "d".into(),
+        profile: "press".into(),
+        tags: vec![],
+    }
 }
 
 fn raw(resource: &str, value: Value) -> Reading {
-    Reading { resource: resource.into(), value, origin: 0, units: String::new(), tags: vec![] }
+    Reading {
+        resource: resource.into(),
+        value,
+        origin: 0,
+        units: String::new(),
+        tags: vec![],
+    }
 }
 
 #[test]
@@ -63,14 +74,22 @@ fn a_driver_that_breaks_its_contract_is_told_how() {
         assert!(error.contains(said), "{error}");
     };
     check(vec![raw("Heat", Value::Int16(1))], "1 readings for 2");
-    check(vec![raw("Mode", Value::Uint8(1)), raw("Heat", Value::Int16(1))], "Mode where Heat");
-    check(vec![raw("Heat", Value::Int32(1)), raw("Mode", Value::Uint8(1))], "Int32 for Heat");
+    check(
+        vec![raw("Mode", Value::Uint8(1)), raw("Heat", Value::Int16(1))],
+        "Mode where Heat",
+    );
+    check(
+        vec![raw("Heat", Value::Int32(1)), raw("Mode", Value::Uint8(1))],
+        "Int32 for Heat",
+    );
 }
 
 #[test]
 fn a_broken_assertion_is_seen() {
     let plan = plan(&profile(), "Alarm").unwrap();
-    let answer = plan.event(&names(), vec![raw("Alarm", Value::Bool(true))], 1).unwrap();
+    let answer = plan
+        .event(&names(), vec![raw("Alarm", Value::Bool(true))], 1)
+        .unwrap();
     assert_eq!(answer.broken_assertion.as_deref(), Some("Alarm"));
 }
 
@@ -94,13 +113,24 @@ fn what_cannot_be_done_is_refused_with_the_reason() {
         assert!(error.contains(said), "{error}");
     };
     fails("All", json!({}), "no value for resource Heat");
-    fails("All", json!({"Heat": "1", "Cold": "1"}), "Cold is no resource of All");
+    fails(
+        "All",
+        json!({"Heat": "1", "Cold": "1"}),
+        "Cold is no resource of All",
+    );
     fails("Heat", json!({"Heat": "90.1"}), "above the maximum of 90");
-    fails("Heat", json!({"Heat": "warm"}), "\"warm\" is not a value of type Int16");
+    fails(
+        "Heat",
+        json!({"Heat": "warm"}),
+        "\"warm\" is not a value of type Int16",
+    );
     fails("Alarm", json!({"Alarm": "true"}), "cannot be written");
     fails("Nope", json!({}), "neither a resource nor a command Nope");
     fails("Broken", json!({}), "names resource Nope");
-    assert!(matches!(plan(&profile(), "Reset"), Err(SourceError::WriteOnly { .. })));
+    assert!(matches!(
+        plan(&profile(), "Reset"),
+        Err(SourceError::WriteOnly { .. })
+    ));
 }
 
 #[test]
@@ -114,8 +144,17 @@ fn a_driver_may_reach_the_addresses_of_its_device_and_no_others() {
         device(json!({"modbus-tcp": {"Address": "10.0.0.7", "Port": 1502, "UnitID": "1"}})),
         ["10.0.0.7:1502"]
     );
-    assert_eq!(device(json!({"modbus-tcp": {"Address": "plc"}})), ["plc:502"]);
-    assert_eq!(device(json!({"modbus-tcp": {"Address": "::1", "Port": "1"}})), ["[::1]:1"]);
-    assert_eq!(device(json!({"modbus-tcp": {"Address": "plc:1502"}})), ["plc:1502"]);
+    assert_eq!(
+        device(json!({"modbus-tcp": {"Address": "plc"}})),
+        ["plc:502"]
+    );
+    assert_eq!(
+        device(json!({"modbus-tcp": {"Address": "::1", "Port": "1"}})),
+        ["[::1]:1"]
+    );
+    assert_eq!(
+        device(json!({"modbus-tcp": {"Address": "plc:1502"}})),
+        ["plc:1502"]
+    );
     assert!(device(json!({"other": {"Path": "/x"}})).is_empty());
 }

@@ -70,7 +70,10 @@ struct Report {
 
 impl Board {
     fn reports(&self) -> MutexGuard<'_, HashMap<DeviceKey, Report>> {
-        self.inner.reports.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner
+            .reports
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The device is in this state now.
@@ -104,7 +107,9 @@ impl Board {
     /// The device said this.
     pub fn event(&self, key: &DeviceKey, event: &Arc<Event>) {
         let mut reports = self.reports();
-        let Some(report) = reports.get_mut(key) else { return };
+        let Some(report) = reports.get_mut(key) else {
+            return;
+        };
         report.changed = true;
         report.latest.insert(event.source.clone(), event.clone());
     }
@@ -144,7 +149,10 @@ impl Board {
             let since = report.written.as_ref().map(|(written, _)| now - *written);
             !report.urgent && since.is_none_or(|since| since >= PAUSE)
         });
-        urgent.chain(rested.take(WRITES)).map(|(key, _)| key.clone()).collect()
+        urgent
+            .chain(rested.take(WRITES))
+            .map(|(key, _)| key.clone())
+            .collect()
     }
 
     async fn write(
@@ -154,13 +162,20 @@ impl Board {
         key: &DeviceKey,
         device: &Device,
     ) {
-        let Some((status, news)) = self.take(key, device) else { return };
+        let Some((status, news)) = self.take(key, device) else {
+            return;
+        };
         let api: Api<Device> = Api::namespaced(client.clone(), &key.namespace);
         let patch = serde_json::json!({ "status": complete(&status) });
-        match api.patch_status(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await {
+        match api
+            .patch_status(&key.name, &PatchParams::default(), &Patch::Merge(patch))
+            .await
+        {
             Ok(_) => {
                 if let Some((kind, reason, message)) = news {
-                    recorder.event(&device.object_ref(&()), kind, reason, &message).await;
+                    recorder
+                        .event(&device.object_ref(&()), kind, reason, &message)
+                        .await;
                 }
             }
             Err(kube::Error::Api(error)) if error.code == 404 => {}
@@ -168,7 +183,7 @@ impl Board {
                 tracing::warn!(device = %key.name, %error, "device status was not written");
                 if let Some(report) = self.reports().get_mut(key) {
                     // Not urgent again: that would be a tight loop while the API is away.
-                    report.changed = true;
+                    (report.changed, report.written) = (true, None);
                 }
             }
         }
@@ -185,7 +200,11 @@ impl Board {
         report.changed = false;
         let urgent = std::mem::take(&mut report.urgent);
         let now = Instant::now();
-        let earlier = report.written.as_ref().map(|(_, status)| status).or(device.status.as_ref());
+        let earlier = report
+            .written
+            .as_ref()
+            .map(|(_, status)| status)
+            .or(device.status.as_ref());
         let status = render(report, device, earlier);
         if let Some((written, last)) = &report.written
             && timeless(last) == timeless(&status)
@@ -195,7 +214,11 @@ impl Board {
         }
         report.written = Some((now, status.clone()));
         let news = urgent.then(|| match report.state {
-            OperatingState::Up => (EventType::Normal, "DeviceUp", "the device is served".to_owned()),
+            OperatingState::Up => (
+                EventType::Normal,
+                "DeviceUp",
+                "the device is served".to_owned(),
+            ),
             OperatingState::Down => (EventType::Warning, "DeviceDown", report.message.clone()),
             OperatingState::Unknown => (EventType::Warning, report.reason, report.message.clone()),
         });
@@ -218,7 +241,10 @@ fn complete(status: &DeviceStatus) -> serde_json::Value {
 fn timeless(status: &DeviceStatus) -> DeviceStatus {
     let mut status = status.clone();
     status.last_connected = None;
-    status.last_readings.iter_mut().for_each(|reading| reading.time = None);
+    status
+        .last_readings
+        .iter_mut()
+        .for_each(|reading| reading.time = None);
     status
 }
 
@@ -239,11 +265,16 @@ fn render(report: &Report, device: &Device, earlier: Option<&DeviceStatus>) -> D
             readings.insert(&reading.resource, (reading.origin, last));
         }
     }
-    let mut last_readings: Vec<LastReading> =
-        readings.into_values().map(|(_, last)| last).take(RESOURCES).collect();
+    let mut last_readings: Vec<LastReading> = readings
+        .into_values()
+        .map(|(_, last)| last)
+        .take(RESOURCES)
+        .collect();
     if last_readings.is_empty() {
         // After a restart, what was known before is better than nothing.
-        last_readings = earlier.map(|status| status.last_readings.clone()).unwrap_or_default();
+        last_readings = earlier
+            .map(|status| status.last_readings.clone())
+            .unwrap_or_default();
     }
     let connected = report.latest.values().map(|event| event.origin).max();
     DeviceStatus {
@@ -268,7 +299,10 @@ fn condition(report: &Report, device: &Device, earlier: Option<&DeviceStatus>) -
         OperatingState::Unknown => "Unknown",
     };
     let before = earlier.and_then(|status| {
-        status.conditions.iter().find(|condition| condition.type_ == CONDITION_AVAILABLE)
+        status
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == CONDITION_AVAILABLE)
     });
     let since = before.filter(|before| before.status == status);
     Condition {
@@ -291,7 +325,10 @@ fn summary(readings: &[LastReading]) -> String {
         let separator = if line.is_empty() { "" } else { ", " };
         let space = if reading.units.is_empty() { "" } else { " " };
         let value = cut(&reading.value, 24);
-        let one = format!("{separator}{}={value}{space}{}", reading.resource, reading.units);
+        let one = format!(
+            "{separator}{}={value}{space}{}",
+            reading.resource, reading.units
+        );
         if line.chars().count() + one.chars().count() > SUMMARY && !line.is_empty() {
             line.push_str(", …");
             break;
@@ -325,15 +362,23 @@ mod tests {
     fn the_summary_is_one_short_line() {
         let readings = [reading("Heat", "23.4", "°C"), reading("Mode", "on", "")];
         assert_eq!(summary(&readings), "Heat=23.4 °C, Mode=on");
-        let many: Vec<_> = (0..40).map(|i| reading(&format!("R{i}"), "1", "")).collect();
+        let many: Vec<_> = (0..40)
+            .map(|i| reading(&format!("R{i}"), "1", ""))
+            .collect();
         let line = summary(&many);
-        assert!(line.ends_with(", …") && line.chars().count() <= SUMMARY + 3, "{line}");
+        assert!(
+            line.ends_with(", …") && line.chars().count() <= SUMMARY + 3,
+            "{line}"
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn readings_are_written_at_most_every_five_seconds_and_states_at_once() {
         let board = Board::default();
-        let key = DeviceKey { namespace: "default".into(), name: "d".into() };
+        let key = DeviceKey {
+            namespace: "default".into(),
+            name: "d".into(),
+        };
         let device = Device::new("d", eyot_api::DeviceSpec::default());
         board.state(&key, OperatingState::Up, "Answers", String::new(), None);
         assert_eq!(board.due(Instant::now()), [key.clone()]);
@@ -355,7 +400,13 @@ mod tests {
         tokio::time::advance(PAUSE).await;
         assert_eq!(board.due(Instant::now()), [key.clone()]);
 
-        board.state(&key, OperatingState::Down, "NoAnswer", "timeout".into(), None);
+        board.state(
+            &key,
+            OperatingState::Down,
+            "NoAnswer",
+            "timeout".into(),
+            None,
+        );
         assert_eq!(board.due(Instant::now()), [key.clone()]);
         let (status, news) = board.take(&key, &device).unwrap_or_default();
         assert_eq!(status.last_error.as_deref(), Some("timeout"));

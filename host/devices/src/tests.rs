@@ -2,226 +2,25 @@
 //! client, native stand-ins for the guests.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::{sync::Arc, time::Duration};
+mod host;
 
-use eyot_api::{Device, DeviceProfile, Pipeline};
-use eyot_apiserver::{ApiServer, NoNodes, User};
+use std::sync::Arc;
+
+use eyot_api::{Device, Pipeline};
 use eyot_runtime::{
-    PodRef,
-    guest::{DriverError, DriverHost, Item},
+    guest::{DriverError, Item},
     reading::{Event, Value},
 };
-use eyot_store::Store;
-use http::{Method, Request, StatusCode};
-use k8s_openapi::{
-    api::core::v1 as core,
-    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
-};
+use http::{Method, StatusCode};
+use k8s_openapi::api::core::v1 as core;
 use kube::{
-    Api, Client, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    Api, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams},
 };
-use rumqttc::{AsyncClient, MqttOptions, QoS};
-use serde_json::{Value as Json, json};
-use tokio::sync::mpsc;
-use tokio_util::sync::{CancellationToken, DropGuard};
-use tower::ServiceExt;
+use serde_json::json;
 
-use crate::{
-    Broker, Devices, EdgexService, Options, broker,
-    fakes::{Components, Images, NoLog, Site},
-};
-
-/// How long a condition may take to come true on a busy machine.
-const DEADLINE: Duration = Duration::from_secs(30);
-
-struct Host {
-    client: Client,
-    devices: Devices,
-    site: Site,
-    components: Components,
-    broker: Broker,
-    driver: CancellationToken,
-    _stop: DropGuard,
-}
-
-async fn host() -> Host {
-    let store = Store::in_memory(eyot_apiserver::extract);
-    let stop = CancellationToken::new();
-    let options = eyot_apiserver::Options { nodes: Arc::new(NoNodes), shutdown: stop.clone() };
-    let api = ApiServer::new(store.clone(), options).await.unwrap();
-    let user = User { name: "test".into(), groups: vec!["system:masters".into()] };
-    let client = Client::new(api.as_user(user), "default");
-    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
-    for definition in eyot_api::crds() {
-        definitions.create(&PostParams::default(), &definition).await.unwrap();
-    }
-    let broker = broker::start("127.0.0.1:0".parse().unwrap()).unwrap();
-    let components = Components::default();
-    let devices = Devices::new(Options {
-        client: client.clone(),
-        readings: store.readings(),
-        loader: Arc::new(components.clone()),
-        images: Arc::new(Images),
-        broker: Some(broker.clone()),
-        namespace: "default".into(),
-    });
-    let (running, cancel) = (devices.clone(), stop.clone());
-    tokio::spawn(async move { running.run(cancel).await });
-    let site = Site::default();
-    let driver = serve(&devices, &site);
-    Host { client, devices, site, components, broker, driver, _stop: stop.drop_guard() }
-}
-
-fn serve(devices: &Devices, site: &Site) -> CancellationToken {
-    let stop = CancellationToken::new();
-    let pod = PodRef { namespace: "default".into(), name: "driver".into(), uid: "1".into() };
-    let (devices, site, cancel) = (devices.clone(), site.clone(), stop.clone());
-    tokio::spawn(async move {
-        devices.serve(pod, "modbus".into(), Arc::new(site), Arc::new(NoLog), cancel).await
-    });
-    stop
-}
-
-fn profile() -> DeviceProfile {
-    DeviceProfile::from_edgex_yaml(
-        r"
-name: press
-manufacturer: Iron & Sons
-deviceResources:
-- name: Heat
-  properties: { valueType: Int16, readWrite: RW, scale: '0.1', units: °C, maximum: 90 }
-- name: Mode
-  properties: { valueType: Uint8, readWrite: R }
-deviceCommands:
-- name: All
-  readWrite: R
-  resourceOperations: [ { deviceResource: Heat }, { deviceResource: Mode } ]
-",
-    )
-    .unwrap()
-}
-
-fn device(name: &str, auto_events: Json) -> Device {
-    let spec = json!({
-        "serviceName": "modbus", "profileName": "press", "autoEvents": auto_events,
-        "protocols": { "modbus-tcp": { "Address": "10.0.0.7", "Port": "502" } },
-    });
-    Device::new(name, serde_json::from_value(spec).unwrap())
-}
-
-/// Wait until `condition` is some.
-async fn until<T, F: Future<Output = Option<T>>>(what: &str, condition: impl Fn() -> F) -> T {
-    let end = tokio::time::Instant::now() + DEADLINE;
-    loop {
-        if let Some(found) = condition().await {
-            return found;
-        }
-        assert!(tokio::time::Instant::now() < end, "never came true: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-impl Host {
-    async fn create(&self, name: &str, auto_events: Json) {
-        self.site.set(name, "Heat", Value::Int16(234));
-        self.site.set(name, "Mode", Value::Uint8(1));
-        let profiles: Api<DeviceProfile> = Api::default_namespaced(self.client.clone());
-        if profiles.get_opt("press").await.unwrap().is_none() {
-            profiles.create(&PostParams::default(), &profile()).await.unwrap();
-        }
-        let devices: Api<Device> = Api::default_namespaced(self.client.clone());
-        devices.create(&PostParams::default(), &device(name, auto_events)).await.unwrap();
-    }
-
-    async fn pipeline(&self, name: &str, spec: Json) {
-        let pipelines: Api<Pipeline> = Api::default_namespaced(self.client.clone());
-        let pipeline = Pipeline::new(name, serde_json::from_value(spec).unwrap());
-        pipelines.create(&PostParams::default(), &pipeline).await.unwrap();
-    }
-
-    async fn pipeline_until(&self, name: &str, what: &str, wanted: impl Fn(&Pipeline) -> bool) {
-        let pipelines: Api<Pipeline> = Api::default_namespaced(self.client.clone());
-        let (pipelines, wanted) = (&pipelines, &wanted);
-        until(what, || async move {
-            let pipeline = pipelines.get(name).await.unwrap();
-            wanted(&pipeline).then_some(())
-        })
-        .await;
-    }
-
-    async fn device_until(&self, name: &str, what: &str, wanted: impl Fn(&Json) -> bool) -> Json {
-        let devices: Api<Device> = Api::default_namespaced(self.client.clone());
-        let (devices, wanted) = (&devices, &wanted);
-        until(what, || async move {
-            let device = devices.get(name).await.unwrap();
-            let status = serde_json::to_value(&device.status).unwrap();
-            wanted(&status).then_some(status)
-        })
-        .await
-    }
-
-    async fn http(&self, method: Method, path: &str, body: &str) -> (StatusCode, Json) {
-        self.http_of(EdgexService::All, method, path, body).await
-    }
-
-    async fn http_of(
-        &self,
-        service: EdgexService,
-        method: Method,
-        path: &str,
-        body: &str,
-    ) -> (StatusCode, Json) {
-        let request = Request::builder().method(method).uri(path);
-        let request = request.body(eyot_http::full(body.to_owned())).unwrap();
-        let response = self.devices.service_of(service).oneshot(request).await.unwrap();
-        let status = response.status();
-        assert!(response.headers().contains_key("x-correlation-id"));
-        let bytes = eyot_http::collect(response.into_body(), 1 << 20).await.unwrap();
-        (status, serde_json::from_slice(&bytes).unwrap())
-    }
-
-    /// Wait until a read by command works.
-    async fn up(&self, name: &str) {
-        let path = format!("/api/v3/device/name/{name}/Mode");
-        let path = &path;
-        until("the device is served", || async move {
-            let (status, _) = self.http(Method::GET, path, "").await;
-            (status == StatusCode::OK).then_some(())
-        })
-        .await;
-    }
-}
-
-async fn subscribe(broker: &Broker, filter: &str) -> mpsc::Receiver<(String, Json)> {
-    let address = broker.address();
-    let options = MqttOptions::new("test", address.ip().to_string(), address.port());
-    let (client, mut events) = AsyncClient::new(options, 16);
-    client.subscribe(filter, QoS::AtMostOnce).await.unwrap();
-    let (sender, mut receiver) = mpsc::channel(1000);
-    let (ready, subscribed) = tokio::sync::oneshot::channel();
-    tokio::spawn(async move {
-        let _client = client;
-        let mut ready = Some(ready);
-        while let Ok(event) = events.poll().await {
-            match event {
-                rumqttc::Event::Incoming(rumqttc::Packet::SubAck(_)) => {
-                    ready.take().map(|ready| ready.send(()));
-                }
-                rumqttc::Event::Incoming(rumqttc::Packet::Publish(publish)) => {
-                    let json = serde_json::from_slice(&publish.payload).unwrap();
-                    if sender.send((publish.topic, json)).await.is_err() {
-                        return;
-                    }
-                }
-                _ => {}
-            }
-        }
-    });
-    tokio::time::timeout(DEADLINE, subscribed).await.unwrap().unwrap();
-    assert!(receiver.try_recv().is_err());
-    receiver
-}
+use self::host::{DEADLINE, host, serve, subscribe, until};
+use crate::{EdgexService, fakes::Site};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn readings_reach_mqtt_status_rest_and_the_pipeline() {
@@ -241,17 +40,25 @@ async fn readings_reach_mqtt_status_rest_and_the_pipeline() {
         status.is_some_and(|status| status.conditions.iter().any(|c| c.status == "True"))
     })
     .await;
-    host.create("press-1", json!([{ "interval": "50ms", "sourceName": "All" }])).await;
+    host.create(
+        "press-1",
+        json!([{ "interval": "50ms", "sourceName": "All" }]),
+    )
+    .await;
 
-    let (topic, message) = tokio::time::timeout(DEADLINE, mqtt.recv()).await.unwrap().unwrap();
+    let (topic, message) = tokio::time::timeout(DEADLINE, mqtt.recv())
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(topic, "edgex/events/device/modbus/press/press-1/All");
     let event = &message["payload"]["event"];
     assert_eq!(event["deviceName"], "press-1");
     assert_eq!(event["readings"][0]["value"], "2.34e+01");
     assert_eq!(event["readings"][0]["units"], "°C");
 
-    let status =
-        host.device_until("press-1", "readings in the status", |s| s["last"] != "").await;
+    let status = host
+        .device_until("press-1", "readings in the status", |s| s["last"] != "")
+        .await;
     assert_eq!(status["operatingState"], "UP");
     assert_eq!(status["last"], "Heat=23.4 °C, Mode=1");
     assert_eq!(status["conditions"][0]["status"], "True");
@@ -260,11 +67,16 @@ async fn readings_reach_mqtt_status_rest_and_the_pipeline() {
         host.components.delivered.lock().unwrap().first().cloned()
     })
     .await;
-    let Item::Event(event) = delivered else { panic!("{delivered:?}") };
+    let Item::Event(event) = delivered else {
+        panic!("{delivered:?}")
+    };
     let resources: Vec<_> = event.readings.iter().map(|r| r.resource.as_str()).collect();
     assert_eq!(resources, ["Heat"]);
     host.pipeline_until("out", "deliveries are counted", |pipeline| {
-        pipeline.status.as_ref().is_some_and(|s| s.delivered > 0 && s.received >= s.delivered)
+        pipeline
+            .status
+            .as_ref()
+            .is_some_and(|s| s.delivered > 0 && s.received >= s.delivered)
     })
     .await;
 
@@ -281,7 +93,13 @@ async fn readings_reach_mqtt_status_rest_and_the_pipeline() {
     let path = "/api/v3/reading/device/name/press-1/resourceName/Heat?limit=1";
     let (_, answer) = host.http(Method::GET, path, "").await;
     assert_eq!(answer["readings"][0]["resourceName"], "Heat");
-    let (_, answer) = host.http(Method::GET, "/api/v3/reading/device/name/press-1/latest", "").await;
+    let (_, answer) = host
+        .http(
+            Method::GET,
+            "/api/v3/reading/device/name/press-1/latest",
+            "",
+        )
+        .await;
     assert_eq!(answer["readings"].as_array().unwrap().len(), 2);
 }
 
@@ -294,12 +112,18 @@ async fn commands_over_http_read_and_write_and_say_what_is_wrong() {
     let put = async |path: &str, body: &str| host.http(Method::PUT, path, body).await;
 
     let (status, answer) = get("/api/v3/device/name/press-1/All").await;
-    assert_eq!((status, &answer["event"]["readings"][0]["value"]), (StatusCode::OK, &json!("2.34e+01")));
+    assert_eq!(
+        (status, &answer["event"]["readings"][0]["value"]),
+        (StatusCode::OK, &json!("2.34e+01"))
+    );
     let (_, answer) = get("/api/v3/device/name/press-1/All?ds-returnevent=false").await;
     assert_eq!(answer.get("event"), None);
 
     let (status, answer) = put("/api/v3/device/name/press-1/Heat", r#"{"Heat":"42.5"}"#).await;
-    assert_eq!((status, &answer["statusCode"]), (StatusCode::OK, &json!(200)));
+    assert_eq!(
+        (status, &answer["statusCode"]),
+        (StatusCode::OK, &json!(200))
+    );
     assert_eq!(host.site.value("press-1", "Heat"), Some(Value::Int16(425)));
 
     let fails = async |method: Method, path: &str, body: &str, status: u16, said: &str| {
@@ -307,27 +131,78 @@ async fn commands_over_http_read_and_write_and_say_what_is_wrong() {
         assert_eq!(code.as_u16(), status, "{answer}");
         assert_eq!(answer["statusCode"], status);
         assert_eq!(answer["apiVersion"], "v3");
-        assert!(answer["message"].as_str().unwrap().contains(said), "{answer}");
+        assert!(
+            answer["message"].as_str().unwrap().contains(said),
+            "{answer}"
+        );
     };
     let heat = "/api/v3/device/name/press-1/Heat";
-    fails(Method::PUT, heat, r#"{"Heat":"91"}"#, 400, "above the maximum of 90").await;
-    fails(Method::PUT, heat, r#"{"Heat":"warm"}"#, 400, "\"warm\" is not a value").await;
+    fails(
+        Method::PUT,
+        heat,
+        r#"{"Heat":"91"}"#,
+        400,
+        "above the maximum of 90",
+    )
+    .await;
+    fails(
+        Method::PUT,
+        heat,
+        r#"{"Heat":"warm"}"#,
+        400,
+        "\"warm\" is not a value",
+    )
+    .await;
     fails(Method::PUT, heat, "[]", 400, "must be a JSON object").await;
-    fails(Method::PUT, "/api/v3/device/name/press-1/Mode", r#"{"Mode":"1"}"#, 405, "readWrite").await;
-    fails(Method::GET, "/api/v3/device/name/press-1/Nope", "", 404, "Nope").await;
-    fails(Method::GET, "/api/v3/device/name/pr%C3%A8s%2F1/Heat", "", 404, "près/1").await;
+    fails(
+        Method::PUT,
+        "/api/v3/device/name/press-1/Mode",
+        r#"{"Mode":"1"}"#,
+        405,
+        "readWrite",
+    )
+    .await;
+    fails(
+        Method::GET,
+        "/api/v3/device/name/press-1/Nope",
+        "",
+        404,
+        "Nope",
+    )
+    .await;
+    fails(
+        Method::GET,
+        "/api/v3/device/name/pr%C3%A8s%2F1/Heat",
+        "",
+        404,
+        "près/1",
+    )
+    .await;
     fails(Method::DELETE, heat, "", 405, "DELETE").await;
     fails(Method::GET, "/api/v3/nothing", "", 404, "/api/v3/nothing").await;
-    fails(Method::GET, "/api/v3/event/all?limit=5000", "", 400, "limit").await;
+    fails(
+        Method::GET,
+        "/api/v3/event/all?limit=5000",
+        "",
+        400,
+        "limit",
+    )
+    .await;
 
-    host.site.fail("press-1", Some(DriverError::Unreachable("connection refused".into())));
+    host.site.fail(
+        "press-1",
+        Some(DriverError::Unreachable("connection refused".into())),
+    );
     fails(Method::GET, heat, "", 500, "connection refused").await;
     fails(Method::GET, heat, "", 423, "connection refused").await;
     host.driver.cancel();
     let (host, heat) = (&host, &heat);
     until("the driver's end is noticed", || async move {
         let (status, answer) = host.http(Method::GET, heat, "").await;
-        let said = answer["message"].as_str().unwrap().contains("no driver serves modbus");
+        let said = answer["message"]
+            .as_str()
+            .unwrap()
+            .contains("no driver serves modbus");
         (status == StatusCode::SERVICE_UNAVAILABLE && said).then_some(())
     })
     .await;
@@ -349,13 +224,25 @@ async fn edgex_clients_find_devices_profiles_and_commands() {
     assert_eq!(device["device"]["profileName"], "press");
     assert_eq!(device["device"]["protocols"]["modbus-tcp"]["Port"], "502");
     assert_eq!(device["device"]["adminState"], "UNLOCKED");
-    let profile = get(EdgexService::CoreMetadata, "/api/v3/deviceprofile/name/press").await;
-    assert_eq!(profile["profile"]["deviceResources"][0]["properties"]["scale"], 0.1);
+    let profile = get(
+        EdgexService::CoreMetadata,
+        "/api/v3/deviceprofile/name/press",
+    )
+    .await;
+    assert_eq!(
+        profile["profile"]["deviceResources"][0]["properties"]["scale"],
+        0.1
+    );
     let services = get(EdgexService::CoreMetadata, "/api/v3/deviceservice/all").await;
     assert_eq!(services["services"][0]["name"], "modbus");
     let commands = get(EdgexService::CoreCommand, "/api/v3/device/name/press-1").await;
-    let commands = commands["deviceCoreCommand"]["coreCommands"].as_array().unwrap();
-    let heat = commands.iter().find(|command| command["name"] == "Heat").unwrap();
+    let commands = commands["deviceCoreCommand"]["coreCommands"]
+        .as_array()
+        .unwrap();
+    let heat = commands
+        .iter()
+        .find(|command| command["name"] == "Heat")
+        .unwrap();
     assert_eq!((&heat["get"], &heat["set"]), (&json!(true), &json!(true)));
     assert_eq!(heat["path"], "/api/v3/device/name/press-1/Heat");
     let both = get(EdgexService::All, "/api/v3/device/all").await;
@@ -371,11 +258,17 @@ async fn trouble_is_in_status_and_events_and_stays_with_its_device() {
     host.create("press-2", beat).await;
     host.up("press-1").await;
     host.up("press-2").await;
-    host.site.fail("press-2", Some(DriverError::Timeout("5s".into())));
+    host.site
+        .fail("press-2", Some(DriverError::Timeout("5s".into())));
     let status = host
-        .device_until("press-2", "it is down", |status| status["operatingState"] == "DOWN")
+        .device_until("press-2", "it is down", |status| {
+            status["operatingState"] == "DOWN"
+        })
         .await;
-    assert!(status["lastError"].as_str().unwrap().contains("5s"), "{status}");
+    assert!(
+        status["lastError"].as_str().unwrap().contains("5s"),
+        "{status}"
+    );
     let before = host.site.reads("press-1");
     let host = &host;
     until("the other device is read on", || async move {
@@ -395,14 +288,21 @@ async fn trouble_is_in_status_and_events_and_stays_with_its_device() {
     .await;
     host.site.fail("press-2", None);
     let status = host
-        .device_until("press-2", "it is up again", |status| status["operatingState"] == "UP")
+        .device_until("press-2", "it is up again", |status| {
+            status["operatingState"] == "UP"
+        })
         .await;
     assert_eq!(status.get("lastError"), None);
 
     let devices: Api<Device> = Api::default_namespaced(host.client.clone());
-    devices.delete("press-2", &DeleteParams::default()).await.unwrap();
+    devices
+        .delete("press-2", &DeleteParams::default())
+        .await
+        .unwrap();
     until("a deleted device is gone", || async move {
-        let (status, _) = host.http(Method::GET, "/api/v3/device/name/press-2/Mode", "").await;
+        let (status, _) = host
+            .http(Method::GET, "/api/v3/device/name/press-2/Mode", "")
+            .await;
         (status == StatusCode::NOT_FOUND).then_some(())
     })
     .await;
@@ -412,8 +312,11 @@ async fn trouble_is_in_status_and_events_and_stays_with_its_device() {
 async fn a_pipeline_says_what_is_wrong_and_recovers_by_an_edit() {
     let host = host().await;
     let out = json!([{ "name": "mqtt", "image": "demo/out:v1" }]);
-    host.pipeline("image", json!({ "exporters": [{ "name": "x", "image": "demo/missing:v1" }] }))
-        .await;
+    host.pipeline(
+        "image",
+        json!({ "exporters": [{ "name": "x", "image": "demo/missing:v1" }] }),
+    )
+    .await;
     host.pipeline(
         "config",
         json!({
@@ -422,24 +325,48 @@ async fn a_pipeline_says_what_is_wrong_and_recovers_by_an_edit() {
         }),
     )
     .await;
-    host.pipeline("regex", json!({ "source": { "devices": ["("] }, "exporters": out })).await;
+    host.pipeline(
+        "regex",
+        json!({ "source": { "devices": ["("] }, "exporters": out }),
+    )
+    .await;
     let said = |reason: &'static str, text: &'static str| {
         move |pipeline: &Pipeline| {
             let status = pipeline.status.clone().unwrap_or_default();
-            status.conditions.iter().any(|c| c.status == "False" && c.reason == reason)
+            status
+                .conditions
+                .iter()
+                .any(|c| c.status == "False" && c.reason == reason)
                 && status.last_error.unwrap_or_default().contains(text)
         }
     };
-    host.pipeline_until("image", "the missing image is named", said("ImageError", "push it first"))
-        .await;
-    host.pipeline_until("config", "the setting is named", said("ConfigError", "\"kep\"")).await;
-    host.pipeline_until("regex", "the pattern is named", said("InvalidSpec", "devices[0]")).await;
+    host.pipeline_until(
+        "image",
+        "the missing image is named",
+        said("ImageError", "push it first"),
+    )
+    .await;
+    host.pipeline_until(
+        "config",
+        "the setting is named",
+        said("ConfigError", "\"kep\""),
+    )
+    .await;
+    host.pipeline_until(
+        "regex",
+        "the pattern is named",
+        said("InvalidSpec", "devices[0]"),
+    )
+    .await;
 
     let pipelines: Api<Pipeline> = Api::default_namespaced(host.client.clone());
     let edit = json!({ "spec": {
         "steps": [{ "name": "s", "image": "demo/drop:v1", "config": { "keep": "1" } }],
     }});
-    pipelines.patch("config", &PatchParams::default(), &Patch::Merge(edit)).await.unwrap();
+    pipelines
+        .patch("config", &PatchParams::default(), &Patch::Merge(edit))
+        .await
+        .unwrap();
     host.pipeline_until("config", "the edit helps", |pipeline| {
         let status = pipeline.status.clone().unwrap_or_default();
         status.conditions.iter().any(|c| c.status == "True") && status.last_error.is_none()
@@ -485,11 +412,15 @@ async fn a_poisonous_item_is_set_aside_and_the_rest_arrives_in_order_after_an_ou
     *host.components.away.lock().unwrap() = true;
     for number in 0..20 {
         let source = if number == 7 { "poison" } else { "good" };
-        host.devices.publish_for_test("default", event(source, number));
+        host.devices
+            .publish_for_test("default", event(source, number));
     }
     host.pipeline_until("out", "the outage is told", |pipeline| {
         let status = pipeline.status.clone().unwrap_or_default();
-        status.last_error.unwrap_or_default().contains("connection refused")
+        status
+            .last_error
+            .unwrap_or_default()
+            .contains("connection refused")
     })
     .await;
     *host.components.away.lock().unwrap() = false;
@@ -500,7 +431,13 @@ async fn a_poisonous_item_is_set_aside_and_the_rest_arrives_in_order_after_an_ou
     let delivered = host.components.delivered.lock().unwrap().clone();
     let numbers: Vec<u64> = delivered
         .iter()
-        .map(|item| if let Item::Event(event) = item { event.origin } else { u64::MAX })
+        .map(|item| {
+            if let Item::Event(event) = item {
+                event.origin
+            } else {
+                u64::MAX
+            }
+        })
         .collect();
     let expected: Vec<u64> = (0..20).filter(|number| *number != 7).collect();
     assert_eq!(numbers, expected);
@@ -521,7 +458,9 @@ async fn a_new_driver_takes_over_the_devices_of_the_old() {
     let _new = serve(&host.devices, &other);
     let host = &host;
     until("the new driver answers", || async move {
-        let (_, answer) = host.http(Method::GET, "/api/v3/device/name/press-1/Mode", "").await;
+        let (_, answer) = host
+            .http(Method::GET, "/api/v3/device/name/press-1/Mode", "")
+            .await;
         (answer["event"]["readings"][0]["value"] == "9").then_some(())
     })
     .await;

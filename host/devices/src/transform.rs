@@ -24,12 +24,18 @@ pub enum WriteError {
     #[error("{value} is above the maximum of {maximum}")]
     AboveMaximum { value: f64, maximum: f64 },
     #[error("{value} becomes {raw} for the device, which does not fit its {value_type}")]
-    Overflow { value: f64, raw: f64, value_type: String },
+    Overflow {
+        value: f64,
+        raw: f64,
+        value_type: String,
+    },
 }
 
 /// The value of a reading, from what the device gave.
 pub fn read(raw: Value, properties: &ResourceProperties) -> Value {
-    let Some(number) = Number::of(&raw) else { return raw };
+    let Some(number) = Number::of(&raw) else {
+        return raw;
+    };
     let number = match number {
         Number::Integer(bits) => match masked(bits, &raw, properties) {
             Some(bits) => Number::Integer(bits),
@@ -38,12 +44,17 @@ pub fn read(raw: Value, properties: &ResourceProperties) -> Value {
         float @ Number::Float(_) => float,
     };
     let base = properties.base.filter(|base| *base != 0.0);
-    let scale = properties.scale.filter(|scale| *scale != 1.0 && *scale != 0.0);
+    let scale = properties
+        .scale
+        .filter(|scale| *scale != 1.0 && *scale != 0.0);
     let offset = properties.offset.filter(|offset| *offset != 0.0);
     if base.is_none() && scale.is_none() && offset.is_none() {
         return number.into_value(raw.value_type());
     }
-    let whole = [base, scale, offset].into_iter().flatten().all(|factor| factor.fract() == 0.0);
+    let whole = [base, scale, offset]
+        .into_iter()
+        .flatten()
+        .all(|factor| factor.fract() == 0.0);
     if let (Number::Integer(integer), true) = (number, whole) {
         return match whole_numbers(integer, base, scale, offset) {
             Some(integer) => Number::Integer(integer).into_value(raw.value_type()),
@@ -58,7 +69,11 @@ pub fn read(raw: Value, properties: &ResourceProperties) -> Value {
         float = times(float, scale);
     }
     float += offset.unwrap_or(0.0);
-    let value_type = if Number::is_integer(&raw) { "Float64" } else { raw.value_type() };
+    let value_type = if Number::is_integer(&raw) {
+        "Float64"
+    } else {
+        raw.value_type()
+    };
     Number::Float(float).into_value(value_type)
 }
 
@@ -66,7 +81,9 @@ pub fn read(raw: Value, properties: &ResourceProperties) -> Value {
 pub fn write(text: &str, properties: &ResourceProperties) -> Result<Value, WriteError> {
     let value_type = properties.value_type.as_str();
     let base = properties.base.filter(|base| *base > 0.0 && *base != 1.0);
-    let scale = properties.scale.filter(|scale| *scale != 1.0 && *scale != 0.0);
+    let scale = properties
+        .scale
+        .filter(|scale| *scale != 1.0 && *scale != 0.0);
     let offset = properties.offset.filter(|offset| *offset != 0.0);
     let plain = base.is_none() && scale.is_none() && offset.is_none();
     // In the profile's unit an integer resource may have a fraction: 23.5 with a scale of 0.1.
@@ -75,7 +92,9 @@ pub fn write(text: &str, properties: &ResourceProperties) -> Result<Value, Write
         Err(error) if plain || !is_integer_type(value_type) => return Err(error.into()),
         Err(error) => value::parse("Float64", text).map_err(|_| error)?,
     };
-    let Some(number) = Number::of(&given) else { return Ok(given) };
+    let Some(number) = Number::of(&given) else {
+        return Ok(given);
+    };
     check_range(number.float(), properties)?;
     let raw = if plain {
         number

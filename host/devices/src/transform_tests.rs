@@ -23,7 +23,11 @@ fn an_integer_with_a_fractional_scale_is_not_zero() {
         json!({"valueType": "Int16", "scale": 0.1}),
         Value::Float64(23.4),
     );
-    check_read(Value::Uint16(5), json!({"valueType": "Uint16", "scale": 0.1}), Value::Float64(0.5));
+    check_read(
+        Value::Uint16(5),
+        json!({"valueType": "Uint16", "scale": 0.1}),
+        Value::Float64(0.5),
+    );
     check_read(
         Value::Int16(7),
         json!({"valueType": "Int16", "scale": 0.001, "offset": 1.5}),
@@ -38,8 +42,16 @@ fn whole_factors_keep_the_type() {
         json!({"valueType": "Int16", "scale": 10, "offset": 2}),
         Value::Int16(-28),
     );
-    check_read(Value::Uint8(10), json!({"valueType": "Uint8", "base": 2}), overflow());
-    check_read(Value::Uint8(7), json!({"valueType": "Uint8", "base": 2}), Value::Uint8(128));
+    check_read(
+        Value::Uint8(10),
+        json!({"valueType": "Uint8", "base": 2}),
+        overflow(),
+    );
+    check_read(
+        Value::Uint8(7),
+        json!({"valueType": "Uint8", "base": 2}),
+        Value::Uint8(128),
+    );
 }
 
 #[test]
@@ -73,28 +85,60 @@ fn mask_comes_before_shift_and_shift_before_scale() {
         json!({"valueType": "Int16", "mask": 0xF, "shift": 1}),
         Value::Int16(30),
     );
-    check_read(Value::Uint8(0xFF), json!({"valueType": "Uint8", "shift": 4}), overflow());
+    check_read(
+        Value::Uint8(0xFF),
+        json!({"valueType": "Uint8", "shift": 4}),
+        overflow(),
+    );
 }
 
 #[test]
 fn overflow_of_whole_numbers_is_said_and_not_wrapped() {
-    check_read(Value::Int16(32767), json!({"valueType": "Int16", "scale": 2}), overflow());
-    check_read(Value::Uint8(1), json!({"valueType": "Uint8", "offset": -2}), overflow());
+    check_read(
+        Value::Int16(32767),
+        json!({"valueType": "Int16", "scale": 2}),
+        overflow(),
+    );
+    check_read(
+        Value::Uint8(1),
+        json!({"valueType": "Uint8", "offset": -2}),
+        overflow(),
+    );
 }
 
 #[test]
 fn texts_and_booleans_pass_unchanged() {
     let all = json!({"valueType": "String", "scale": 2, "mask": 1, "offset": 4});
-    check_read(Value::String("x".into()), all.clone(), Value::String("x".into()));
+    check_read(
+        Value::String("x".into()),
+        all.clone(),
+        Value::String("x".into()),
+    );
     check_read(Value::Bool(true), all, Value::Bool(true));
 }
 
 #[test]
 fn writing_reverses_reading() {
-    check_write("23.4", json!({"valueType": "Int16", "scale": 0.1}), Value::Int16(234));
-    check_write("-28", json!({"valueType": "Int16", "scale": 10, "offset": 2}), Value::Int16(-3));
-    check_write("12.3", json!({"valueType": "Float32", "scale": 0.1}), Value::Float32(123.0));
-    check_write("128", json!({"valueType": "Uint8", "base": 2}), Value::Uint8(7));
+    check_write(
+        "23.4",
+        json!({"valueType": "Int16", "scale": 0.1}),
+        Value::Int16(234),
+    );
+    check_write(
+        "-28",
+        json!({"valueType": "Int16", "scale": 10, "offset": 2}),
+        Value::Int16(-3),
+    );
+    check_write(
+        "12.3",
+        json!({"valueType": "Float32", "scale": 0.1}),
+        Value::Float32(123.0),
+    );
+    check_write(
+        "128",
+        json!({"valueType": "Uint8", "base": 2}),
+        Value::Uint8(7),
+    );
     check_write(
         "188",
         json!({"valueType": "Uint16", "mask": 0x0FF0, "shift": -4}),
@@ -106,14 +150,24 @@ fn writing_reverses_reading() {
 #[test]
 fn a_value_out_of_range_is_refused_with_the_limit() {
     let limits = json!({"valueType": "Int16", "scale": 0.1, "minimum": 0, "maximum": 100});
-    let error = write("100.5", &properties(limits.clone())).unwrap_err().to_string();
+    let error = write("100.5", &properties(limits.clone()))
+        .unwrap_err()
+        .to_string();
     assert_eq!(error, "100.5 is above the maximum of 100");
-    let error = write("-1", &properties(limits.clone())).unwrap_err().to_string();
+    let error = write("-1", &properties(limits.clone()))
+        .unwrap_err()
+        .to_string();
     assert_eq!(error, "-1 is below the minimum of 0");
     let error = write("hot", &properties(limits)).unwrap_err().to_string();
     assert_eq!(error, "\"hot\" is not a value of type Int16");
-    let error = write("5000", &properties(json!({"valueType": "Int16", "scale": 0.1})));
-    assert!(matches!(error, Err(WriteError::Overflow { .. })), "{error:?}");
+    let error = write(
+        "5000",
+        &properties(json!({"valueType": "Int16", "scale": 0.1})),
+    );
+    assert!(
+        matches!(error, Err(WriteError::Overflow { .. })),
+        "{error:?}"
+    );
     let error = write("1.5", &properties(json!({"valueType": "Int16"})));
     assert!(matches!(error, Err(WriteError::Parse(_))), "{error:?}");
 }
@@ -123,5 +177,8 @@ fn an_assertion_compares_what_people_see() {
     let expected = properties(json!({"valueType": "Float32", "assertion": "1.5"}));
     assert!(asserted(&Value::Float32(1.5), &expected));
     assert!(!asserted(&Value::Float32(1.6), &expected));
-    assert!(asserted(&Value::Bool(true), &properties(json!({"valueType": "Bool"}))));
+    assert!(asserted(
+        &Value::Bool(true),
+        &properties(json!({"valueType": "Bool"}))
+    ));
 }

@@ -64,7 +64,9 @@ fn scientific<T: std::fmt::LowerExp + Into<f64> + Copy>(value: T) -> String {
         return if wide > 0.0 { "+Inf" } else { "-Inf" }.to_owned();
     }
     let short = format!("{value:e}");
-    let Some((digits, exponent)) = short.split_once('e') else { return short };
+    let Some((digits, exponent)) = short.split_once('e') else {
+        return short;
+    };
     let (sign, exponent) = match exponent.strip_prefix('-') {
         Some(exponent) => ('-', exponent),
         None => ('+', exponent),
@@ -164,7 +166,12 @@ fn items(text: &str) -> Option<Vec<&str>> {
     if inner.is_empty() {
         return Some(Vec::new());
     }
-    Some(inner.split(',').map(|item| item.trim().trim_matches('"')).collect())
+    Some(
+        inner
+            .split(',')
+            .map(|item| item.trim().trim_matches('"'))
+            .collect(),
+    )
 }
 
 /// Texts may hold commas: take JSON where it is JSON.
@@ -227,7 +234,10 @@ mod tests {
             ("Binary", "AA=="),
         ] {
             let error = parse(value_type, text).unwrap_err().to_string();
-            assert!(error.contains(value_type) && error.contains(text), "{error}");
+            assert!(
+                error.contains(value_type) && error.contains(text),
+                "{error}"
+            );
         }
     }
 }

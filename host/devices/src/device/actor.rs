@@ -187,12 +187,19 @@ impl Actor {
     }
 
     async fn open(&mut self) {
-        let Some(binding) = self.assignment.binding.clone() else { return };
+        let Some(binding) = self.assignment.binding.clone() else {
+            return;
+        };
         let device = &self.assignment.device;
-        let opening = binding.driver.open(source::info(device), source::grants(device));
+        let opening = binding
+            .driver
+            .open(source::info(device), source::grants(device));
         match call(&self.stop, opening).await {
             Ok(driver) => {
-                self.session = Some(Session { driver, _open: Open::new(&binding) });
+                self.session = Some(Session {
+                    driver,
+                    _open: Open::new(&binding),
+                });
                 // Up until it shows otherwise; the first read is due now.
                 let now = Instant::now();
                 self.timers.iter_mut().for_each(|timer| timer.due = now);
@@ -214,7 +221,12 @@ impl Actor {
     fn wake(&self) -> Option<Instant> {
         match &self.state {
             State::Down { until, .. } => Some(*until),
-            State::Up => self.timers.iter().filter(|t| !t.broken).map(|timer| timer.due).min(),
+            State::Up => self
+                .timers
+                .iter()
+                .filter(|t| !t.broken)
+                .map(|timer| timer.due)
+                .min(),
             State::Unbound(_) | State::Opening | State::Invalid(_) => None,
         }
     }
@@ -229,13 +241,18 @@ impl Actor {
             return self.probe().await;
         }
         let now = Instant::now();
-        let Some(index) = self.timers.iter().position(|timer| !timer.broken && timer.due <= now)
+        let Some(index) = self
+            .timers
+            .iter()
+            .position(|timer| !timer.broken && timer.due <= now)
         else {
             return;
         };
         let plan = self.timers[index].plan.clone();
         let outcome = self.read(&plan).await;
-        let Some(timer) = self.timers.get_mut(index) else { return };
+        let Some(timer) = self.timers.get_mut(index) else {
+            return;
+        };
         timer.advance(Instant::now());
         match outcome {
             Ok(event) => {
@@ -250,12 +267,18 @@ impl Actor {
 
     /// See whether a silent device answers again: read what is read by itself, else anything.
     async fn probe(&mut self) {
-        let timed = self.timers.iter().find(|timer| !timer.broken).map(|t| t.plan.clone());
+        let timed = self
+            .timers
+            .iter()
+            .find(|timer| !timer.broken)
+            .map(|t| t.plan.clone());
         let any = || {
             let profile = self.assignment.profile.as_ref()?;
             let resources = profile.spec.device_resources.iter();
             let mut readable = resources.filter(|r| r.properties.read_write.readable());
-            source::plan(profile, &readable.next()?.name).ok().map(Arc::new)
+            source::plan(profile, &readable.next()?.name)
+                .ok()
+                .map(Arc::new)
         };
         match timed.or_else(any) {
             Some(plan) => {
@@ -277,7 +300,8 @@ impl Actor {
         };
         let outcome = call(&self.stop, session.driver.read(&plan.requests)).await;
         let outcome = outcome.and_then(|raw| {
-            plan.event(names, raw, clock::nanoseconds()).map_err(DriverError::Other)
+            plan.event(names, raw, clock::nanoseconds())
+                .map_err(DriverError::Other)
         });
         match outcome {
             Ok(answer) => {
@@ -299,7 +323,7 @@ impl Actor {
     }
 
     fn answered(&mut self, source: &Arc<str>) {
-        let news = self.state != State::Up || self.faults.remove(source).is_some();
+        let news = self.faults.remove(source).is_some() | (self.state != State::Up);
         self.backoff.reset();
         if news {
             self.state = State::Up;
@@ -318,7 +342,8 @@ impl Actor {
             Verdict::Dead => self.session = None,
             Verdict::Silent => {}
             Verdict::Alive | Verdict::NeverAgain => {
-                self.faults.insert(source.clone(), format!("{source}: {error}"));
+                self.faults
+                    .insert(source.clone(), format!("{source}: {error}"));
             }
         }
         self.tell();
@@ -341,13 +366,21 @@ impl Actor {
 
     async fn command(&mut self, command: Command) {
         match command {
-            Command::Read { source, push, reply } => {
+            Command::Read {
+                source,
+                push,
+                reply,
+            } => {
                 // Whoever asked may have given up while it waited.
                 if !reply.is_closed() {
                     let _ = reply.send(self.read_command(&source, push).await);
                 }
             }
-            Command::Write { source, values, reply } => {
+            Command::Write {
+                source,
+                values,
+                reply,
+            } => {
                 if !reply.is_closed() {
                     let _ = reply.send(self.write_command(&source, values).await);
                 }
@@ -355,13 +388,11 @@ impl Actor {
         }
     }
 
-    async fn read_command(
-        &mut self,
-        source: &str,
-        push: bool,
-    ) -> Result<Arc<Event>, CommandError> {
+    async fn read_command(&mut self, source: &str, push: bool) -> Result<Arc<Event>, CommandError> {
         self.ready()?;
-        let Some(profile) = self.assignment.profile.clone() else { return Err(self.no_answer()) };
+        let Some(profile) = self.assignment.profile.clone() else {
+            return Err(self.no_answer());
+        };
         let plan = source::plan(&profile, source)?;
         match self.read(&plan).await {
             Ok(event) => {
@@ -380,9 +411,13 @@ impl Actor {
         values: BTreeMap<String, Json>,
     ) -> Result<(), CommandError> {
         self.ready()?;
-        let Some(profile) = self.assignment.profile.clone() else { return Err(self.no_answer()) };
+        let Some(profile) = self.assignment.profile.clone() else {
+            return Err(self.no_answer());
+        };
         let requests = source::writes(&profile, source, &values)?;
-        let Some(session) = self.session.as_mut() else { return Err(self.no_answer()) };
+        let Some(session) = self.session.as_mut() else {
+            return Err(self.no_answer());
+        };
         let source: Arc<str> = source.into();
         match call(&self.stop, session.driver.write(&requests)).await {
             Ok(()) => {
@@ -415,13 +450,18 @@ impl Actor {
     fn no_answer(&self) -> CommandError {
         let device = self.device();
         match &self.state {
-            State::Down { reason, .. } => CommandError::Down { device, reason: reason.clone() },
-            State::Invalid(reason) | State::Unbound(reason) => {
-                CommandError::NotServed { device, reason: reason.clone() }
-            }
-            State::Up | State::Opening => {
-                CommandError::NotServed { device, reason: "it is being opened".to_owned() }
-            }
+            State::Down { reason, .. } => CommandError::Down {
+                device,
+                reason: reason.clone(),
+            },
+            State::Invalid(reason) | State::Unbound(reason) => CommandError::NotServed {
+                device,
+                reason: reason.clone(),
+            },
+            State::Up | State::Opening => CommandError::NotServed {
+                device,
+                reason: "it is being opened".to_owned(),
+            },
         }
     }
 

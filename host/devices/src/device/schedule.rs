@@ -38,7 +38,10 @@ pub fn timers(
 ) -> (Vec<Timer>, Vec<String>) {
     let (mut timers, mut wrong) = (Vec::new(), Vec::new());
     if events.len() > AUTO_EVENTS {
-        wrong.push(format!("autoEvents: only the first {AUTO_EVENTS} of {} are read", events.len()));
+        wrong.push(format!(
+            "autoEvents: only the first {AUTO_EVENTS} of {} are read",
+            events.len()
+        ));
     }
     for (index, event) in events.iter().take(AUTO_EVENTS).enumerate() {
         match timer(event, profile, now) {
@@ -87,7 +90,10 @@ impl Timer {
             None => true,
             Some(last) => {
                 last.len() != values.len()
-                    || last.iter().zip(&values).any(|(a, b)| differs(a, b, self.threshold))
+                    || last
+                        .iter()
+                        .zip(&values)
+                        .any(|(a, b)| differs(a, b, self.threshold))
             }
         };
         if changed {
@@ -158,11 +164,22 @@ mod tests {
             source_name: source.into(),
             ..AutoEvent::default()
         };
-        let events = [event("1s", "T"), event("often", "T"), event("1s", "U"), event("1us", "T")];
+        let events = [
+            event("1s", "T"),
+            event("often", "T"),
+            event("1s", "U"),
+            event("1us", "T"),
+        ];
         let (timers, wrong) = timers(&events, &profile.unwrap(), Instant::now());
         assert_eq!(timers.len(), 1);
-        assert!(wrong[0].contains("autoEvents[1]") && wrong[0].contains("often"), "{wrong:?}");
-        assert!(wrong[1].contains("autoEvents[2]") && wrong[1].contains('U'), "{wrong:?}");
+        assert!(
+            wrong[0].contains("autoEvents[1]") && wrong[0].contains("often"),
+            "{wrong:?}"
+        );
+        assert!(
+            wrong[1].contains("autoEvents[2]") && wrong[1].contains('U'),
+            "{wrong:?}"
+        );
         assert!(wrong[2].contains("shorter than 1ms"), "{wrong:?}");
     }
 
@@ -171,6 +188,10 @@ mod tests {
         assert!(!differs(&Value::Float64(1.0), &Value::Float64(1.4), 0.5));
         assert!(differs(&Value::Float64(1.0), &Value::Float64(1.6), 0.5));
         assert!(differs(&Value::Int8(1), &Value::Int8(2), 0.0));
-        assert!(differs(&Value::String("a".into()), &Value::String("b".into()), 9.0));
+        assert!(differs(
+            &Value::String("a".into()),
+            &Value::String("b".into()),
+            9.0
+        ));
     }
 }

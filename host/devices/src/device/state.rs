@@ -15,7 +15,10 @@ pub enum State {
     Opening,
     Up,
     /// It did not answer: why, and when to try again.
-    Down { reason: String, until: Instant },
+    Down {
+        reason: String,
+        until: Instant,
+    },
     /// Only an edit helps: what is wrong.
     Invalid(String),
 }
@@ -50,7 +53,10 @@ impl State {
     pub fn not_opened(error: &DriverError, backoff: &mut Backoff, now: Instant) -> Self {
         match judge(error) {
             Verdict::NeverAgain => Self::Invalid(error.to_string()),
-            _ => Self::Down { reason: error.to_string(), until: now + backoff.next() },
+            _ => Self::Down {
+                reason: error.to_string(),
+                until: now + backoff.next(),
+            },
         }
     }
 
@@ -58,9 +64,10 @@ impl State {
     pub fn failed(self, error: &DriverError, backoff: &mut Backoff, now: Instant) -> Self {
         match judge(error) {
             Verdict::Alive | Verdict::NeverAgain => self.answered(backoff),
-            Verdict::Silent | Verdict::Dead => {
-                Self::Down { reason: error.to_string(), until: now + backoff.next() }
-            }
+            Verdict::Silent | Verdict::Dead => Self::Down {
+                reason: error.to_string(),
+                until: now + backoff.next(),
+            },
         }
     }
 
@@ -85,7 +92,9 @@ mod tests {
     async fn silence_takes_a_device_down_and_an_answer_brings_it_up() {
         let (mut backoff, now) = (backoff(), Instant::now());
         let down = State::Up.failed(&DriverError::Timeout("5s".into()), &mut backoff, now);
-        let State::Down { until, ref reason } = down else { panic!("{down:?}") };
+        let State::Down { until, ref reason } = down else {
+            panic!("{down:?}")
+        };
         assert!(until > now && reason.contains("5s"));
         assert_eq!(down.answered(&mut backoff), State::Up);
         assert_eq!(backoff.failures(), 0);
@@ -93,13 +102,22 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_error_answer_is_an_answer() {
-        let error = DriverError::Protocol { code: 2, message: "illegal data address".into() };
-        assert_eq!(State::Up.failed(&error, &mut backoff(), Instant::now()), State::Up);
+        let error = DriverError::Protocol {
+            code: 2,
+            message: "illegal data address".into(),
+        };
+        assert_eq!(
+            State::Up.failed(&error, &mut backoff(), Instant::now()),
+            State::Up
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_wrong_setting_is_not_tried_again() {
-        let error = DriverError::Invalid { field: "protocols".into(), message: "none".into() };
+        let error = DriverError::Invalid {
+            field: "protocols".into(),
+            message: "none".into(),
+        };
         let state = State::not_opened(&error, &mut backoff(), Instant::now());
         assert!(matches!(state, State::Invalid(ref reason) if reason.contains("protocols")));
     }

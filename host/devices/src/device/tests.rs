@@ -65,9 +65,26 @@ fn bench(device: Device) -> Bench {
     });
     let (bus, stored) = Bus::new(publisher, "default".into());
     let stop = CancellationToken::new();
-    let key = DeviceKey { namespace: "default".into(), name: "d".into() };
-    tokio::spawn(run(key, assignment.subscribe(), commands, bus, Board::default(), stop.clone()));
-    Bench { site, handle, assignment, stored, published, _stop: stop.drop_guard() }
+    let key = DeviceKey {
+        namespace: "default".into(),
+        name: "d".into(),
+    };
+    tokio::spawn(run(
+        key,
+        assignment.subscribe(),
+        commands,
+        bus,
+        Board::default(),
+        stop.clone(),
+    ));
+    Bench {
+        site,
+        handle,
+        assignment,
+        stored,
+        published,
+        _stop: stop.drop_guard(),
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -81,7 +98,10 @@ async fn auto_events_are_read_on_their_beat_and_reach_store_and_broker() {
         assert_eq!(json["readings"][0]["value"], "2.34e+01");
     }
     let published = bench.published.lock().unwrap();
-    assert_eq!(published[0].topic, "edgex/events/device/modbus/press/d/Heat");
+    assert_eq!(
+        published[0].topic,
+        "edgex/events/device/modbus/press/d/Heat"
+    );
     assert_eq!(bench.site.grants("d").unwrap().modbus, ["10.0.0.7:502"]);
 }
 
@@ -94,14 +114,21 @@ async fn on_change_tells_only_changes() {
     assert!(bench.stored.try_recv().is_err());
     bench.site.set("d", "Mode", Value::Uint8(2));
     let event = bench.stored.recv().await.unwrap();
-    assert!(std::str::from_utf8(&event.body).unwrap().contains(r#""value":"2""#));
+    assert!(
+        std::str::from_utf8(&event.body)
+            .unwrap()
+            .contains(r#""value":"2""#)
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_silent_device_goes_down_is_tried_again_and_comes_back() {
     let mut bench = bench(device(json!([{ "interval": "1s", "sourceName": "Heat" }])));
     bench.stored.recv().await.unwrap();
-    bench.site.fail("d", Some(DriverError::Unreachable("connection refused".into())));
+    bench.site.fail(
+        "d",
+        Some(DriverError::Unreachable("connection refused".into())),
+    );
     tokio::time::sleep(Duration::from_secs(5)).await;
     let error = bench.handle.read("Heat", false).await.unwrap_err();
     assert!(matches!(error, CommandError::Down { .. }), "{error}");
@@ -109,7 +136,11 @@ async fn a_silent_device_goes_down_is_tried_again_and_comes_back() {
     let tries = bench.site.reads("d");
     tokio::time::sleep(Duration::from_secs(600)).await;
     // Once a minute at the most by then, not once a second.
-    assert!((8..=20).contains(&(bench.site.reads("d") - tries)), "{}", bench.site.reads("d"));
+    assert!(
+        (8..=20).contains(&(bench.site.reads("d") - tries)),
+        "{}",
+        bench.site.reads("d")
+    );
     bench.site.fail("d", None);
     while bench.stored.try_recv().is_ok() {}
     bench.stored.recv().await.unwrap();
@@ -121,7 +152,10 @@ async fn a_silent_device_goes_down_is_tried_again_and_comes_back() {
 async fn a_trap_makes_a_new_instance() {
     let mut bench = bench(device(json!([{ "interval": "1s", "sourceName": "Heat" }])));
     bench.stored.recv().await.unwrap();
-    bench.site.fail("d", Some(DriverError::Trapped("unreachable executed".into())));
+    bench.site.fail(
+        "d",
+        Some(DriverError::Trapped("unreachable executed".into())),
+    );
     tokio::time::sleep(Duration::from_secs(2)).await;
     bench.site.fail("d", None);
     while bench.stored.try_recv().is_ok() {}
@@ -135,7 +169,10 @@ async fn a_driver_that_never_returns_is_given_up() {
     bench.site.hang("d");
     let error = bench.handle.read("Heat", false).await.unwrap_err();
     assert!(
-        matches!(error, CommandError::Timeout(_) | CommandError::Failed { .. }),
+        matches!(
+            error,
+            CommandError::Timeout(_) | CommandError::Failed { .. }
+        ),
         "{error}"
     );
 }
@@ -143,7 +180,10 @@ async fn a_driver_that_never_returns_is_given_up() {
 #[tokio::test(start_paused = true)]
 async fn an_invalid_setting_waits_for_an_edit() {
     let bench = bench(device(json!([{ "interval": "1s", "sourceName": "Heat" }])));
-    let error = DriverError::Invalid { field: "protocols".into(), message: "no Port".into() };
+    let error = DriverError::Invalid {
+        field: "protocols".into(),
+        message: "no Port".into(),
+    };
     bench.site.fail("d", Some(error));
     tokio::time::sleep(Duration::from_secs(3600)).await;
     let opened = bench.site.opened("d");
@@ -162,9 +202,17 @@ async fn an_invalid_setting_waits_for_an_edit() {
 async fn a_write_is_scaled_back_and_a_wrong_one_is_refused() {
     let bench = bench(device(json!([])));
     let values = |json: Json| serde_json::from_value(json).unwrap();
-    bench.handle.write("Heat", values(json!({"Heat": "25.5"}))).await.unwrap();
+    bench
+        .handle
+        .write("Heat", values(json!({"Heat": "25.5"})))
+        .await
+        .unwrap();
     assert_eq!(bench.site.value("d", "Heat"), Some(Value::Int16(255)));
-    let error = bench.handle.write("Mode", values(json!({"Mode": 1}))).await.unwrap_err();
+    let error = bench
+        .handle
+        .write("Mode", values(json!({"Mode": 1})))
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("cannot be written"), "{error}");
     let error = bench.handle.read("Nope", false).await.unwrap_err();
     assert!(error.to_string().contains("Nope"), "{error}");
@@ -181,7 +229,12 @@ async fn a_locked_or_unserved_device_says_so() {
         assignment.device = Arc::new(device(json!([])));
         assignment.binding = None;
     });
-    let error = bench.handle.read("Heat", false).await.unwrap_err().to_string();
+    let error = bench
+        .handle
+        .read("Heat", false)
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("no driver serves modbus"), "{error}");
 }
 
@@ -198,7 +251,12 @@ async fn an_error_answer_keeps_the_device_up_and_the_other_sources_alive() {
     profile.spec.device_resources[1].name = "Gone".into();
     edited.profile = Some(Arc::new(profile));
     bench.assignment.send_replace(edited);
-    let error = bench.handle.read("Gone", false).await.unwrap_err().to_string();
+    let error = bench
+        .handle
+        .read("Gone", false)
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("illegal data address"), "{error}");
     assert!(bench.handle.read("Heat", false).await.is_ok());
 }

@@ -47,15 +47,19 @@ async fn read(
     let push = request.flag("ds-pushevent", false)?;
     let answer = request.flag("ds-returnevent", true)?;
     let (key, _) = edgex.device(device)?;
-    let handle =
-        edgex.inner.handle(&key).ok_or_else(|| CommandError::NoDevice(device.to_owned()))?;
+    let handle = edgex
+        .inner
+        .handle(&key)
+        .ok_or_else(|| CommandError::NoDevice(device.to_owned()))?;
     let event = handle.read(source, push).await?;
     if !answer {
         return Ok(Reply::ok(json!({})));
     }
     let body = encode::event(event).body;
     let body = String::from_utf8_lossy(&body).into_owned();
-    Ok(Reply::written(format!("{{\"apiVersion\":\"v3\",\"statusCode\":200,\"event\":{body}}}")))
+    Ok(Reply::written(format!(
+        "{{\"apiVersion\":\"v3\",\"statusCode\":200,\"event\":{body}}}"
+    )))
 }
 
 async fn write(
@@ -71,8 +75,10 @@ async fn write(
                 "the body must be a JSON object such as {{\"{source}\":\"1\"}}: {error}"
             ))
         })?;
-    let handle =
-        edgex.inner.handle(&key).ok_or_else(|| CommandError::NoDevice(device.to_owned()))?;
+    let handle = edgex
+        .inner
+        .handle(&key)
+        .ok_or_else(|| CommandError::NoDevice(device.to_owned()))?;
     handle.write(source, values).await?;
     Ok(Reply::ok(json!({})))
 }
@@ -80,14 +86,21 @@ async fn write(
 /// What can be done with one device.
 pub fn commands(edgex: &Edgex, name: &str) -> Result<Reply, Failure> {
     let (_, device) = edgex.device(name)?;
-    Ok(Reply::ok(json!({ "deviceCoreCommand": core_commands(edgex, &device) })))
+    Ok(Reply::ok(
+        json!({ "deviceCoreCommand": core_commands(edgex, &device) }),
+    ))
 }
 
 /// What can be done with all devices.
 pub fn all(edgex: &Edgex, request: &Parsed) -> Result<Reply, Failure> {
     let (total, devices) = request.page()?.of(edgex.all_devices())?;
-    let commands: Vec<_> = devices.iter().map(|device| core_commands(edgex, device)).collect();
-    Ok(Reply::ok(json!({ "totalCount": total, "deviceCoreCommands": commands })))
+    let commands: Vec<_> = devices
+        .iter()
+        .map(|device| core_commands(edgex, device))
+        .collect();
+    Ok(Reply::ok(
+        json!({ "totalCount": total, "deviceCoreCommands": commands }),
+    ))
 }
 
 fn core_commands(edgex: &Edgex, device: &Device) -> Json {
@@ -95,16 +108,31 @@ fn core_commands(edgex: &Edgex, device: &Device) -> Json {
     let mut commands = Vec::new();
     // A device without a profile has no commands.
     if let Ok(profile) = edgex.profile(&device.spec.profile_name) {
-        for command in profile.spec.device_commands.iter().filter(|command| !command.is_hidden) {
+        for command in profile
+            .spec
+            .device_commands
+            .iter()
+            .filter(|command| !command.is_hidden)
+        {
             let operations = command.resource_operations.iter();
-            let resources =
-                operations.filter_map(|operation| profile.spec.resource(&operation.device_resource));
+            let resources = operations
+                .filter_map(|operation| profile.spec.resource(&operation.device_resource));
             let parameters = resources.map(parameter).collect();
-            commands.push(core_command(&name, &command.name, command.read_write, parameters));
+            commands.push(core_command(
+                &name,
+                &command.name,
+                command.read_write,
+                parameters,
+            ));
         }
         for resource in visible(&profile) {
             let access = resource.properties.read_write;
-            commands.push(core_command(&name, &resource.name, access, vec![parameter(resource)]));
+            commands.push(core_command(
+                &name,
+                &resource.name,
+                access,
+                vec![parameter(resource)],
+            ));
         }
     }
     json!({
@@ -126,8 +154,17 @@ fn parameter(resource: &DeviceResource) -> Json {
 
 fn core_command(device: &str, name: &str, access: ReadWrite, parameters: Vec<Json>) -> Json {
     let part = |text| utf8_percent_encode(text, NON_ALPHANUMERIC);
-    let plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b));
-    let segment = |text: &str| if plain(text) { text.to_owned() } else { part(text).to_string() };
+    let plain = |text: &str| {
+        text.bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b))
+    };
+    let segment = |text: &str| {
+        if plain(text) {
+            text.to_owned()
+        } else {
+            part(text).to_string()
+        }
+    };
     let mut command = json!({
         "name": name,
         "path": format!("/api/v3/device/name/{}/{}", segment(device), segment(name)),

@@ -35,10 +35,18 @@ pub async fn route(
 }
 
 fn query(path: &[&str]) -> Option<Result<Query, Failure>> {
-    let device = |name: &str| Filter { device: Some(name.to_owned()), ..Filter::default() };
-    let resource =
-        |name: &str| Filter { resources: vec![name.to_owned()], ..Filter::default() };
-    let both = |name: &str, of: &str| Filter { resources: vec![of.to_owned()], ..device(name) };
+    let device = |name: &str| Filter {
+        device: Some(name.to_owned()),
+        ..Filter::default()
+    };
+    let resource = |name: &str| Filter {
+        resources: vec![name.to_owned()],
+        ..Filter::default()
+    };
+    let both = |name: &str, of: &str| Filter {
+        resources: vec![of.to_owned()],
+        ..device(name)
+    };
     Some(Ok(match path {
         ["event", "all"] => Query::Events(Filter::default()),
         ["event", "count"] => Query::EventCount(Filter::default()),
@@ -54,9 +62,7 @@ fn query(path: &[&str]) -> Option<Result<Query, Failure>> {
         ["reading", "device", "name", name] => Query::Readings(device(name)),
         ["reading", "device", "name", name, "latest"] => Query::Latest((*name).to_owned()),
         ["reading", "resourceName", of] => Query::Readings(resource(of)),
-        ["reading", "device", "name", name, "resourceName", of] => {
-            Query::Readings(both(name, of))
-        }
+        ["reading", "device", "name", name, "resourceName", of] => Query::Readings(both(name, of)),
         ["reading", rest @ .., "start", start, "end", end] => {
             let filter = match rest {
                 [] => Filter::default(),
@@ -74,43 +80,66 @@ fn query(path: &[&str]) -> Option<Result<Query, Failure>> {
 fn between(filter: Filter, start: &str, end: &str) -> Result<Filter, Failure> {
     let number = |name: &str, text: &str| {
         text.parse::<u64>().map_err(|_| {
-            Failure::bad_request(format!("{name}: {text:?} is no number of nanoseconds since 1970"))
+            Failure::bad_request(format!(
+                "{name}: {text:?} is no number of nanoseconds since 1970"
+            ))
         })
     };
     let (start, end) = (number("start", start)?, number("end", end)?);
     if end < start {
-        return Err(Failure::bad_request(format!("end {end} is before start {start}")));
+        return Err(Failure::bad_request(format!(
+            "end {end} is before start {start}"
+        )));
     }
-    Ok(Filter { start: Some(start), end: Some(end), ..filter })
+    Ok(Filter {
+        start: Some(start),
+        end: Some(end),
+        ..filter
+    })
 }
 
 async fn answer(edgex: &Edgex, request: &Parsed, query: Query) -> Result<Reply, Failure> {
     let readings = &edgex.inner.readings;
     let broken = |error: eyot_store::ReadingsError| Failure::internal(error.to_string());
-    let count = Page { offset: 0, limit: 0 };
+    let count = Page {
+        offset: 0,
+        limit: 0,
+    };
     match query {
         Query::Event(id) => match readings.event(&id).await.map_err(broken)? {
             Some(body) => Ok(written(&[("event", text(&body))], None)),
-            None => Err(Failure::not_found(format!("event {id} is not there (any more)"))),
+            None => Err(Failure::not_found(format!(
+                "event {id} is not there (any more)"
+            ))),
         },
         Query::EventCount(filter) => {
             let found = readings.events(&filter, count).await.map_err(broken)?;
-            Ok(Reply::ok(json!({ "Count": found.total, "count": found.total })))
+            Ok(Reply::ok(
+                json!({ "Count": found.total, "count": found.total }),
+            ))
         }
         Query::ReadingCount(filter) => {
             let found = readings.readings(&filter, count).await.map_err(broken)?;
-            Ok(Reply::ok(json!({ "Count": found.total, "count": found.total })))
+            Ok(Reply::ok(
+                json!({ "Count": found.total, "count": found.total }),
+            ))
         }
         Query::Events(filter) => {
             let page = request.page()?;
-            let wanted = Page { offset: page.offset, limit: page.limit };
+            let wanted = Page {
+                offset: page.offset,
+                limit: page.limit,
+            };
             let found = readings.events(&filter, wanted).await.map_err(broken)?;
             page.check(found.total)?;
             Ok(written(&[("events", array(&found))], Some(found.total)))
         }
         Query::Readings(filter) => {
             let page = request.page()?;
-            let wanted = Page { offset: page.offset, limit: page.limit };
+            let wanted = Page {
+                offset: page.offset,
+                limit: page.limit,
+            };
             let found = readings.readings(&filter, wanted).await.map_err(broken)?;
             page.check(found.total)?;
             Ok(written(&[("readings", array(&found))], Some(found.total)))

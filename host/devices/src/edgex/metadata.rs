@@ -28,20 +28,22 @@ pub fn route(edgex: &Edgex, request: &Parsed, path: &[&str]) -> Option<Result<Re
         ["deviceprofile", "name", name] => edgex
             .profile(name)
             .map(|profile| Reply::ok(json!({ "profile": profile_json(&profile) }))),
-        ["deviceprofile", "manufacturer", manufacturer] => {
-            profiles(edgex, request, |profile| profile.spec.manufacturer == *manufacturer)
-        }
+        ["deviceprofile", "manufacturer", manufacturer] => profiles(edgex, request, |profile| {
+            profile.spec.manufacturer == *manufacturer
+        }),
         ["deviceprofile", "model", model] => {
             profiles(edgex, request, |profile| profile.spec.model == *model)
         }
-        ["deviceprofile", "manufacturer", manufacturer, "model", model] => {
-            profiles(edgex, request, |profile| {
-                profile.spec.manufacturer == *manufacturer && profile.spec.model == *model
-            })
-        }
-        ["deviceresource", "profile", profile, "resource", name] => {
-            resource(edgex, profile, name)
-        }
+        [
+            "deviceprofile",
+            "manufacturer",
+            manufacturer,
+            "model",
+            model,
+        ] => profiles(edgex, request, |profile| {
+            profile.spec.manufacturer == *manufacturer && profile.spec.model == *model
+        }),
+        ["deviceresource", "profile", profile, "resource", name] => resource(edgex, profile, name),
         ["deviceservice", "all"] => services(edgex, request),
         ["deviceservice", "name", name] => service(edgex, name),
         ["device" | "deviceprofile"] if request.method != Method::GET => {
@@ -49,7 +51,11 @@ pub fn route(edgex: &Edgex, request: &Parsed, path: &[&str]) -> Option<Result<Re
         }
         _ => return None,
     };
-    Some(if request.method == Method::GET { answer } else { Err(no_such_method(request)) })
+    Some(if request.method == Method::GET {
+        answer
+    } else {
+        Err(no_such_method(request))
+    })
 }
 
 pub fn device(edgex: &Edgex, name: &str) -> Result<Reply, Failure> {
@@ -65,7 +71,10 @@ pub fn devices(
     let labels = labels(request);
     let mut devices = edgex.all_devices();
     devices.retain(|device| {
-        wanted(device) && labels.iter().all(|label| device.spec.labels.contains(label))
+        wanted(device)
+            && labels
+                .iter()
+                .all(|label| device.spec.labels.contains(label))
     });
     let (total, page) = request.page()?.of(devices)?;
     let page: Vec<_> = page.iter().map(|device| device_json(device)).collect();
@@ -80,7 +89,10 @@ fn profiles(
     let labels = labels(request);
     let mut profiles = edgex.all_profiles();
     profiles.retain(|profile| {
-        wanted(profile) && labels.iter().all(|label| profile.spec.labels.contains(label))
+        wanted(profile)
+            && labels
+                .iter()
+                .all(|label| profile.spec.labels.contains(label))
     });
     let (total, page) = request.page()?.of(profiles)?;
     let page: Vec<_> = page.iter().map(|profile| profile_json(profile)).collect();
@@ -105,15 +117,19 @@ fn resource(edgex: &Edgex, profile: &str, name: &str) -> Result<Reply, Failure> 
     let found = edgex.profile(profile)?;
     match found.spec.resource(name) {
         Some(resource) => Ok(Reply::ok(json!({ "resource": resource }))),
-        None => Err(Failure::not_found(format!("profile {profile} has no resource {name}"))),
+        None => Err(Failure::not_found(format!(
+            "profile {profile} has no resource {name}"
+        ))),
     }
 }
 
 /// Device services are named by the devices that they serve.
 fn known_services(edgex: &Edgex) -> Vec<Json> {
     let devices = edgex.all_devices();
-    let names: BTreeMap<&str, ()> =
-        devices.iter().map(|device| (device.spec.service_name.as_str(), ())).collect();
+    let names: BTreeMap<&str, ()> = devices
+        .iter()
+        .map(|device| (device.spec.service_name.as_str(), ()))
+        .collect();
     names.into_keys().map(service_json).collect()
 }
 
@@ -123,7 +139,9 @@ fn services(edgex: &Edgex, request: &Parsed) -> Result<Reply, Failure> {
 }
 
 fn service(edgex: &Edgex, name: &str) -> Result<Reply, Failure> {
-    let known = known_services(edgex).into_iter().find(|service| service["name"] == name);
+    let known = known_services(edgex)
+        .into_iter()
+        .find(|service| service["name"] == name);
     let missing = || Failure::not_found(format!("no device names device service {name}"));
     Ok(Reply::ok(json!({ "service": known.ok_or_else(missing)? })))
 }
@@ -137,14 +155,25 @@ fn service_json(name: &str) -> Json {
 }
 
 fn labels(request: &Parsed) -> Vec<String> {
-    let given = request.query.get("labels").map(String::as_str).unwrap_or_default();
-    given.split(',').filter(|label| !label.is_empty()).map(str::to_owned).collect()
+    let given = request
+        .query
+        .get("labels")
+        .map(String::as_str)
+        .unwrap_or_default();
+    given
+        .split(',')
+        .filter(|label| !label.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// The spec has EdgeX's fields already: add what EdgeX keeps beside them.
 fn device_json(device: &Device) -> Json {
     let mut json = serde_json::to_value(&device.spec).unwrap_or_default();
-    let state = device.status.as_ref().map_or(OperatingState::Unknown, |s| s.operating_state);
+    let state = device
+        .status
+        .as_ref()
+        .map_or(OperatingState::Unknown, |s| s.operating_state);
     json["name"] = device.edgex_name().into();
     json["operatingState"] = state.as_str().into();
     for list in ["autoEvents", "labels"] {

@@ -16,13 +16,20 @@ pub struct Reply {
 
 impl Reply {
     pub fn ok(fields: Json) -> Self {
-        let fields = if let Json::Object(fields) = fields { fields } else { Map::new() };
+        let fields = if let Json::Object(fields) = fields {
+            fields
+        } else {
+            Map::new()
+        };
         Self { fields, body: None }
     }
 
     /// An answer whose body is written already.
     pub fn written(body: String) -> Self {
-        Self { fields: Map::new(), body: Some(body) }
+        Self {
+            fields: Map::new(),
+            body: Some(body),
+        }
     }
 
     pub fn merge(&mut self, other: Self) {
@@ -39,15 +46,24 @@ pub struct Failure {
 
 impl Failure {
     pub fn not_found(message: impl Into<String>) -> Self {
-        Self { status: StatusCode::NOT_FOUND, message: message.into() }
+        Self {
+            status: StatusCode::NOT_FOUND,
+            message: message.into(),
+        }
     }
 
     pub fn bad_request(message: impl Into<String>) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, message: message.into() }
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            message: message.into(),
+        }
     }
 
     pub fn internal(message: impl Into<String>) -> Self {
-        Self { status: StatusCode::INTERNAL_SERVER_ERROR, message: message.into() }
+        Self {
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            message: message.into(),
+        }
     }
 }
 
@@ -58,9 +74,9 @@ impl From<CommandError> for Failure {
             CommandError::NoDevice(_) | CommandError::Source(SourceError::Unknown { .. }) => {
                 StatusCode::NOT_FOUND
             }
-            CommandError::Source(
-                SourceError::WriteOnly { .. } | SourceError::ReadOnly { .. },
-            ) => StatusCode::METHOD_NOT_ALLOWED,
+            CommandError::Source(SourceError::WriteOnly { .. } | SourceError::ReadOnly { .. }) => {
+                StatusCode::METHOD_NOT_ALLOWED
+            }
             CommandError::Source(_) | CommandError::Refused { .. } => StatusCode::BAD_REQUEST,
             CommandError::Locked(_) | CommandError::Down { .. } => StatusCode::LOCKED,
             CommandError::NotServed { .. } | CommandError::Busy(_) => {
@@ -69,17 +85,24 @@ impl From<CommandError> for Failure {
             CommandError::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
             CommandError::Failed { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        Self { status, message: error.to_string() }
+        Self {
+            status,
+            message: error.to_string(),
+        }
     }
 }
 
 /// Make the HTTP answer.
 pub fn reply(outcome: Result<Reply, Failure>, correlation: &str) -> Response {
     let mut response = match outcome {
-        Ok(Reply { body: Some(body), .. }) => {
+        Ok(Reply {
+            body: Some(body), ..
+        }) => {
             let mut response = eyot_http::text(StatusCode::OK, body);
             let json = HeaderValue::from_static("application/json");
-            response.headers_mut().insert(http::header::CONTENT_TYPE, json);
+            response
+                .headers_mut()
+                .insert(http::header::CONTENT_TYPE, json);
             response
         }
         Ok(Reply { fields, .. }) => {

@@ -34,7 +34,10 @@ pub struct Page {
 
 /// The caller's correlation identifier, or a new one.
 pub fn correlation(request: &Request) -> String {
-    let given = request.headers().get("x-correlation-id").and_then(|id| id.to_str().ok());
+    let given = request
+        .headers()
+        .get("x-correlation-id")
+        .and_then(|id| id.to_str().ok());
     given.map_or_else(|| Uuid::new_v4().to_string(), str::to_owned)
 }
 
@@ -44,16 +47,25 @@ pub async fn parse(request: Request) -> Result<Parsed, Failure> {
     let segments = raw_path.split('/').filter(|segment| !segment.is_empty());
     let path = segments
         .map(|segment| percent_decode_str(segment).decode_utf8().map(Into::into))
-        .collect::<Result<_, _>>()
+        .collect::<Result<Vec<String>, _>>()
         .map_err(|_| Failure::bad_request(format!("{raw_path} is not UTF-8")))?;
     let query = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
-    let body = eyot_http::collect(body, BODY).await.map_err(|error| match error {
-        BodyError::TooLarge { .. } => {
-            Failure { status: StatusCode::PAYLOAD_TOO_LARGE, message: error.to_string() }
-        }
-        BodyError::Broken(_) => Failure::bad_request(error.to_string()),
-    })?;
-    Ok(Parsed { method: parts.method, raw_path, path, query: query.into_owned().collect(), body })
+    let body = eyot_http::collect(body, BODY)
+        .await
+        .map_err(|error| match error {
+            BodyError::TooLarge { .. } => Failure {
+                status: StatusCode::PAYLOAD_TOO_LARGE,
+                message: error.to_string(),
+            },
+            BodyError::Broken(_) => Failure::bad_request(error.to_string()),
+        })?;
+    Ok(Parsed {
+        method: parts.method,
+        raw_path,
+        path,
+        query: query.into_owned().collect(),
+        body,
+    })
 }
 
 impl Parsed {
@@ -76,7 +88,11 @@ impl Parsed {
             Some(-1) => MOST,
             Some(limit) => match usize::try_from(limit) {
                 Ok(limit) if limit <= MOST => limit,
-                _ => return Err(Failure::bad_request(format!("limit: -1 to {MOST} is possible"))),
+                _ => {
+                    return Err(Failure::bad_request(format!(
+                        "limit: -1 to {MOST} is possible"
+                    )));
+                }
             },
         };
         Ok(Page { offset, limit })
@@ -89,9 +105,9 @@ impl Parsed {
             // EdgeX 2 wrote yes and no.
             Some("true" | "yes") => Ok(true),
             Some("false" | "no") => Ok(false),
-            Some(other) => {
-                Err(Failure::bad_request(format!("{name}: {other:?} is neither true nor false")))
-            }
+            Some(other) => Err(Failure::bad_request(format!(
+                "{name}: {other:?} is neither true nor false"
+            ))),
         }
     }
 }
@@ -101,14 +117,24 @@ impl Page {
     pub fn of<T>(self, items: Vec<T>) -> Result<(usize, Vec<T>), Failure> {
         let total = items.len();
         self.check(total)?;
-        Ok((total, items.into_iter().skip(self.offset).take(self.limit).collect()))
+        Ok((
+            total,
+            items
+                .into_iter()
+                .skip(self.offset)
+                .take(self.limit)
+                .collect(),
+        ))
     }
 
     pub fn check(self, total: usize) -> Result<(), Failure> {
         if self.offset > total {
             return Err(Failure {
                 status: StatusCode::RANGE_NOT_SATISFIABLE,
-                message: format!("offset {} is beyond the {total} items there are", self.offset),
+                message: format!(
+                    "offset {} is beyond the {total} items there are",
+                    self.offset
+                ),
             });
         }
         Ok(())

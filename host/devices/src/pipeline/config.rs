@@ -61,7 +61,10 @@ impl Selector {
             return None;
         }
         let readings = event.readings.iter().filter(wanted).cloned().collect();
-        Some(Arc::new(Event { readings, ..Event::clone(event) }))
+        Some(Arc::new(Event {
+            readings,
+            ..Event::clone(event)
+        }))
     }
 }
 
@@ -82,7 +85,12 @@ impl Patterns {
                 .map(Pattern::Regex)
                 .map_err(|error| format!("spec.source.{field}[{index}]: {error}"))
         };
-        patterns.iter().enumerate().map(compile).collect::<Result<_, _>>().map(Self)
+        patterns
+            .iter()
+            .enumerate()
+            .map(compile)
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 
     fn matches(&self, name: &str) -> bool {
@@ -112,7 +120,10 @@ pub fn check(spec: &PipelineSpec) -> Result<Selector, String> {
                 return Err(format!("spec.{list}[{index}].image: must not be empty"));
             }
             if !names.insert(&stage.name) {
-                return Err(format!("spec.{list}[{index}].name: {} is there twice", stage.name));
+                return Err(format!(
+                    "spec.{list}[{index}].name: {} is there twice",
+                    stage.name
+                ));
             }
         }
     }
@@ -120,14 +131,24 @@ pub fn check(spec: &PipelineSpec) -> Result<Selector, String> {
 }
 
 pub fn settings(stage: &Stage) -> Vec<(String, String)> {
-    stage.config.iter().map(|(name, value)| (name.clone(), value.clone())).collect()
+    stage
+        .config
+        .iter()
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }
 
 /// What an exporter may reach: the broker that its own configuration names, else the host's.
 pub fn grants(stage: &Stage) -> Grants {
-    let broker = stage.config.iter().find(|(name, _)| name.eq_ignore_ascii_case("broker"));
+    let broker = stage
+        .config
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case("broker"));
     let broker = broker.map_or(LOCAL_BROKER, |(_, value)| value.as_str());
-    Grants { mqtt: vec![broker.to_owned()], modbus: Vec::new() }
+    Grants {
+        mqtt: vec![broker.to_owned()],
+        modbus: Vec::new(),
+    }
 }
 
 #[cfg(test)]
@@ -174,10 +195,17 @@ mod tests {
     fn readings_of_other_resources_are_taken_out() -> Result<(), String> {
         let selector = selector(serde_json::json!({"resources": ["Temp.*"]}))?;
         let whole = event("d", &["TempA"]);
-        assert!(selector.select(&whole).is_some_and(|selected| Arc::ptr_eq(&selected, &whole)));
+        assert!(
+            selector
+                .select(&whole)
+                .is_some_and(|selected| Arc::ptr_eq(&selected, &whole))
+        );
         let some = selector.select(&event("d", &["TempA", "Mode", "TempB"]));
-        let names: Vec<_> =
-            some.iter().flat_map(|e| &e.readings).map(|r| r.resource.as_str()).collect();
+        let names: Vec<_> = some
+            .iter()
+            .flat_map(|e| &e.readings)
+            .map(|r| r.resource.as_str())
+            .collect();
         assert_eq!(names, ["TempA", "TempB"]);
         assert!(selector.select(&event("d", &["Mode"])).is_none());
         Ok(())
@@ -206,7 +234,9 @@ mod tests {
     fn an_exporter_reaches_the_broker_that_it_is_configured_with() {
         let mut stage = Stage::default();
         assert_eq!(grants(&stage).mqtt, ["mqtt://local"]);
-        stage.config.insert("broker".into(), "mqtt://10.0.0.1:1883".into());
+        stage
+            .config
+            .insert("broker".into(), "mqtt://10.0.0.1:1883".into());
         assert_eq!(grants(&stage).mqtt, ["mqtt://10.0.0.1:1883"]);
     }
 }

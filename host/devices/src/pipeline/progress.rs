@@ -86,14 +86,24 @@ impl Progress {
 
     /// Something went wrong with the component.
     pub fn fault(&self, stage: &str, reason: &'static str, message: String) {
-        let message = if stage.is_empty() { message } else { format!("{stage}: {message}") };
+        let message = if stage.is_empty() {
+            message
+        } else {
+            format!("{stage}: {message}")
+        };
         let message = message[..message.floor_char_boundary(ERROR)].to_owned();
         let mut state = self.state();
         state.last_error = Some(message.clone());
         let fault = Fault { reason, message };
         // One event for one kind of trouble, not one for every try.
-        if state.faults.get(stage).is_none_or(|known| known.reason != reason) {
-            state.unsaid.push((EventType::Warning, reason, fault.message.clone()));
+        if state
+            .faults
+            .get(stage)
+            .is_none_or(|known| known.reason != reason)
+        {
+            state
+                .unsaid
+                .push((EventType::Warning, reason, fault.message.clone()));
             self.news.notify_one();
         }
         state.faults.insert(stage.to_owned(), fault);
@@ -122,7 +132,10 @@ impl Progress {
             let unsaid = std::mem::take(&mut self.state().unsaid);
             if written.as_ref() != Some(&status) && write(context, pipeline, &status).await {
                 let ready = |status: &PipelineStatus| {
-                    status.conditions.iter().any(|condition| condition.status == "True")
+                    status
+                        .conditions
+                        .iter()
+                        .any(|condition| condition.status == "True")
                 };
                 if ready(&status) && !before.is_some_and(ready) {
                     let message = "all components are loaded and configured";
@@ -149,18 +162,30 @@ impl Progress {
         let state = self.state();
         let count = |counter: &AtomicI64| counter.load(Ordering::Relaxed);
         let queued: usize = queues.iter().map(|queue| queue.len()).sum();
-        let missing: Vec<_> =
-            stages.iter().filter(|stage| !state.loaded.contains(*stage)).cloned().collect();
-        let blocking = state.faults.iter().find(|(stage, _)| !state.loaded.contains(*stage));
+        let missing: Vec<_> = stages
+            .iter()
+            .filter(|stage| !state.loaded.contains(*stage))
+            .cloned()
+            .collect();
+        let blocking = state
+            .faults
+            .iter()
+            .find(|(stage, _)| !state.loaded.contains(*stage));
         let (status, reason, message) = match blocking {
             Some((_, fault)) => ("False", fault.reason, fault.message.clone()),
-            None if !missing.is_empty() => {
-                ("False", "Loading", format!("loading {}", missing.join(", ")))
-            }
+            None if !missing.is_empty() => (
+                "False",
+                "Loading",
+                format!("loading {}", missing.join(", ")),
+            ),
             None => ("True", "Running", String::new()),
         };
-        let conditions = before.map(|status| status.conditions.as_slice()).unwrap_or_default();
-        let since = conditions.iter().find(|c| c.type_ == CONDITION_READY && c.status == status);
+        let conditions = before
+            .map(|status| status.conditions.as_slice())
+            .unwrap_or_default();
+        let since = conditions
+            .iter()
+            .find(|c| c.type_ == CONDITION_READY && c.status == status);
         let condition = Condition {
             type_: CONDITION_READY.to_owned(),
             status: status.to_owned(),
@@ -200,7 +225,10 @@ async fn write(context: &Context, pipeline: &Pipeline, status: &PipelineStatus) 
         status["lastError"] = serde_json::Value::Null;
     }
     let patch = serde_json::json!({ "status": status });
-    match api.patch_status(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
+    match api
+        .patch_status(&name, &PatchParams::default(), &Patch::Merge(patch))
+        .await
+    {
         Ok(_) => true,
         Err(kube::Error::Api(error)) if error.code == 404 => true,
         Err(error) => {
@@ -217,5 +245,8 @@ async fn say(
     reason: &'static str,
     message: &str,
 ) {
-    context.recorder.event(&pipeline.object_ref(&()), kind, reason, message).await;
+    context
+        .recorder
+        .event(&pipeline.object_ref(&()), kind, reason, message)
+        .await;
 }

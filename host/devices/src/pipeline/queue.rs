@@ -74,7 +74,10 @@ impl Queue {
         }
         let state = self.state();
         let items: Vec<Item> = state.items.iter().take(most).cloned().collect();
-        Batch { end: state.first + items.len() as u64, items }
+        Batch {
+            end: state.first + items.len() as u64,
+            items,
+        }
     }
 
     /// The batch has been dealt with.
@@ -122,7 +125,10 @@ mod tests {
         assert_eq!(batch.items, [item("a"), item("b")]);
         assert_eq!(queue.push([item("c"), item("d")]), 1);
         queue.done(batch.end());
-        assert_eq!(queue.batch(10, Duration::ZERO).await.items, [item("c"), item("d")]);
+        assert_eq!(
+            queue.batch(10, Duration::ZERO).await.items,
+            [item("c"), item("d")]
+        );
         assert_eq!(queue.len(), 2);
     }
 }

@@ -42,7 +42,9 @@ impl Inlet for Door {
         if namespace != self.namespace {
             return;
         }
-        let Some(event) = self.selector.select(event) else { return };
+        let Some(event) = self.selector.select(event) else {
+            return;
+        };
         self.progress.received.fetch_add(1, Ordering::Relaxed);
         let lost = self.queue.push([Item::Event(event)]);
         count_lost(&self.progress, &self.loss, lost);
@@ -51,7 +53,9 @@ impl Inlet for Door {
 
 fn count_lost(progress: &Progress, loss: &Loss, lost: usize) {
     if lost > 0 {
-        progress.dropped.fetch_add(i64::try_from(lost).unwrap_or(i64::MAX), Ordering::Relaxed);
+        progress
+            .dropped
+            .fetch_add(i64::try_from(lost).unwrap_or(i64::MAX), Ordering::Relaxed);
         loss.lost(lost as u64);
     }
 }
@@ -61,10 +65,16 @@ pub fn prepare(
     context: &Context,
     pipeline: Arc<Pipeline>,
     stop: CancellationToken,
-) -> (Option<Arc<dyn Inlet>>, impl Future<Output = ()> + Send + use<>) {
+) -> (
+    Option<Arc<dyn Inlet>>,
+    impl Future<Output = ()> + Send + use<>,
+) {
     let context = context.clone();
     let progress = Arc::new(Progress::default());
-    let limit = pipeline.spec.queue_limit.and_then(|limit| usize::try_from(limit).ok());
+    let limit = pipeline
+        .spec
+        .queue_limit
+        .and_then(|limit| usize::try_from(limit).ok());
     let limit = limit.unwrap_or(QUEUE);
     let namespace = pipeline.namespace().unwrap_or_default();
     let place = |stage: &str| Loss::new(format!("pipeline {}/{}", pipeline.name_any(), stage));
@@ -81,14 +91,31 @@ pub fn prepare(
         }) as Arc<dyn Inlet>
     });
     let worker = |stage: &eyot_api::Stage, kind| {
-        Worker::new(stage.clone(), kind, context.clone(), progress.clone(), stop.clone())
+        Worker::new(
+            stage.clone(),
+            kind,
+            context.clone(),
+            progress.clone(),
+            stop.clone(),
+        )
     };
-    let steps: Vec<Worker> = pipeline.spec.steps.iter().map(|s| worker(s, Kind::Step)).collect();
+    let steps: Vec<Worker> = pipeline
+        .spec
+        .steps
+        .iter()
+        .map(|s| worker(s, Kind::Step))
+        .collect();
     let exporters: Vec<(Worker, Arc<Queue>, Loss)> = pipeline
         .spec
         .exporters
         .iter()
-        .map(|s| (worker(s, Kind::Exporter), Arc::new(Queue::new(limit)), place(&s.name)))
+        .map(|s| {
+            (
+                worker(s, Kind::Exporter),
+                Arc::new(Queue::new(limit)),
+                place(&s.name),
+            )
+        })
         .collect();
     let task = async move {
         let mut queues = vec![queue.clone()];
@@ -102,7 +129,13 @@ pub fn prepare(
                 outlets.push((queue.clone(), loss));
                 tasks.spawn(export(worker, queue, progress.clone(), stop.clone()));
             }
-            tasks.spawn(process(steps, queue, outlets, progress.clone(), stop.clone()));
+            tasks.spawn(process(
+                steps,
+                queue,
+                outlets,
+                progress.clone(),
+                stop.clone(),
+            ));
         }
         progress.report(&context, &pipeline, &queues, &stop).await;
         while tasks.join_next().await.is_some() {}
@@ -129,7 +162,9 @@ async fn process(
             () = stop.cancelled() => return,
         };
         let end = batch.end();
-        let Ok(items) = through(&mut steps, batch.items).await else { return };
+        let Ok(items) = through(&mut steps, batch.items).await else {
+            return;
+        };
         if let Some(((last, last_loss), others)) = outlets.split_last() {
             for (outlet, loss) in others {
                 count_lost(&progress, loss, outlet.push(items.iter().cloned()));
@@ -167,7 +202,9 @@ async fn export(
             batch = queue.batch(BATCH, Duration::ZERO) => batch,
             () = stop.cancelled() => return,
         };
-        let Ok(passed) = exporter.pass(&batch.items).await else { return };
+        let Ok(passed) = exporter.pass(&batch.items).await else {
+            return;
+        };
         let delivered = i64::try_from(passed.taken).unwrap_or(i64::MAX);
         progress.delivered.fetch_add(delivered, Ordering::Relaxed);
         queue.done(batch.end());

@@ -70,14 +70,22 @@ impl Worker {
         progress: Arc<Progress>,
         stop: CancellationToken,
     ) -> Self {
-        Self { stage, kind, context, progress, stop, guest: None, backoff: RETRY }
+        Self {
+            stage,
+            kind,
+            context,
+            progress,
+            stop,
+            guest: None,
+            backoff: RETRY,
+        }
     }
 
     /// Load the component, as often as it takes.
     pub async fn load(&mut self) -> Result<(), Stopped> {
         while self.guest.is_none() {
             let loaded = tokio::select! {
-                loaded = self.instance() => loaded,
+                loaded = instance(&self.stage, &self.kind, &self.context) => loaded,
                 () = self.stop.cancelled() => return Err(Stopped),
             };
             match loaded {
@@ -88,7 +96,7 @@ impl Worker {
                 Err((reason, message, forever)) => {
                     self.progress.unloaded(&self.stage.name, reason, message);
                     if forever {
-                        return self.wait_for_edit().await;
+                        return wait_for_edit(&self.stop).await;
                     }
                     self.pause().await?;
                 }
@@ -97,31 +105,21 @@ impl Worker {
         Ok(())
     }
 
-    async fn instance(&self) -> Result<Guest, (&'static str, String, bool)> {
-        let image = self.context.images.resolve(&self.stage.image).await;
-        let image = image.map_err(|error| ("ImageError", error.to_string(), false))?;
-        let settings = config::settings(&self.stage);
-        let loader = &self.context.loader;
-        let guest = match self.kind {
-            Kind::Step => loader.step(&image, &settings).await.map(Guest::Step),
-            Kind::Exporter => {
-                let grants = config::grants(&self.stage);
-                loader.exporter(&image, &settings, grants).await.map(Guest::Exporter)
-            }
-        };
-        guest.map_err(|error| match error {
-            // The image may be pushed anew under its name, so even this is tried again, rarely.
-            StepError::Config(_) => ("ConfigError", error.to_string(), true),
-            _ => ("LoadError", error.to_string(), false),
-        })
-    }
-
     /// Give a batch to the component until it has taken it or parts of it have been set aside.
     pub async fn pass(&mut self, batch: &[Item]) -> Result<Passed, Stopped> {
-        let mut passed = Passed { items: Vec::new(), taken: 0 };
+        let mut passed = Passed {
+            items: Vec::new(),
+            taken: 0,
+        };
         let mut parts = vec![batch];
         while let Some(part) = parts.pop() {
-            match self.part(part).await? {
+            // Parts are known to be bad: only for the last item is it worth to be sure.
+            let traps = if part.len() == batch.len() || part.len() == 1 {
+                TRAPS
+            } else {
+                1
+            };
+            match self.part(part, traps).await? {
                 Ok(items) => {
                     passed.items.extend(items);
                     passed.taken += part.len();
@@ -139,18 +137,23 @@ impl Worker {
     }
 
     /// One part of a batch: what came out, or why it never will.
-    async fn part(&mut self, part: &[Item]) -> Result<Result<Vec<Item>, StepError>, Stopped> {
+    async fn part(
+        &mut self,
+        part: &[Item],
+        most: u32,
+    ) -> Result<Result<Vec<Item>, StepError>, Stopped> {
         let mut traps = 0;
         loop {
             self.load().await?;
-            let Some(guest) = self.guest.as_mut() else { return Err(Stopped) };
+            let Some(guest) = self.guest.as_mut() else {
+                return Err(Stopped);
+            };
             let outcome = tokio::select! {
                 outcome = tokio::time::timeout(CALL, guest.call(part)) => outcome,
                 () = self.stop.cancelled() => return Err(Stopped),
             };
-            let outcome = outcome.unwrap_or_else(|_| {
-                Err(StepError::Trapped(format!("no return within {CALL:?}")))
-            });
+            let outcome = outcome
+                .unwrap_or_else(|_| Err(StepError::Trapped(format!("no return within {CALL:?}"))));
             match outcome {
                 Ok(items) => {
                     self.backoff.reset();
@@ -161,20 +164,23 @@ impl Worker {
                 Err(error @ StepError::Config(_)) => {
                     self.guest = None;
                     let message = error.to_string();
-                    self.progress.unloaded(&self.stage.name, "ConfigError", message);
-                    self.wait_for_edit().await?;
+                    self.progress
+                        .unloaded(&self.stage.name, "ConfigError", message);
+                    wait_for_edit(&self.stop).await?;
                 }
                 Err(error @ StepError::Trapped(_)) => {
                     self.guest = None;
-                    self.progress.fault(&self.stage.name, "Trapped", error.to_string());
+                    self.progress
+                        .fault(&self.stage.name, "Trapped", error.to_string());
                     traps += 1;
-                    if traps >= TRAPS {
+                    if traps >= most {
                         return Ok(Err(error));
                     }
                     self.pause().await?;
                 }
                 Err(error @ StepError::Retry(_)) => {
-                    self.progress.fault(&self.stage.name, "Retrying", error.to_string());
+                    self.progress
+                        .fault(&self.stage.name, "Retrying", error.to_string());
                     self.pause().await?;
                 }
             }
@@ -184,7 +190,8 @@ impl Worker {
     fn set_aside(&self, part: &[Item], error: &StepError) {
         let count = i64::try_from(part.len()).unwrap_or(i64::MAX);
         self.progress.failed.fetch_add(count, Ordering::Relaxed);
-        self.progress.fault(&self.stage.name, "SetAside", error.to_string());
+        self.progress
+            .fault(&self.stage.name, "SetAside", error.to_string());
         tracing::warn!(stage = %self.stage.name, count, %error, "items set aside");
     }
 
@@ -195,10 +202,36 @@ impl Worker {
             () = self.stop.cancelled() => Err(Stopped),
         }
     }
+}
 
-    /// An edit of the pipeline stops this run of it.
-    async fn wait_for_edit(&self) -> Result<(), Stopped> {
-        self.stop.cancelled().await;
-        Err(Stopped)
-    }
+/// Load the component. An error has a reason, a message, and whether only an edit helps.
+async fn instance(
+    stage: &Stage,
+    kind: &Kind,
+    context: &Context,
+) -> Result<Guest, (&'static str, String, bool)> {
+    let image = context.images.resolve(&stage.image).await;
+    let image = image.map_err(|error| ("ImageError", error.to_string(), false))?;
+    let settings = config::settings(stage);
+    let loader = &context.loader;
+    let guest = match kind {
+        Kind::Step => loader.step(&image, &settings).await.map(Guest::Step),
+        Kind::Exporter => {
+            let grants = config::grants(stage);
+            loader
+                .exporter(&image, &settings, grants)
+                .await
+                .map(Guest::Exporter)
+        }
+    };
+    guest.map_err(|error| match error {
+        StepError::Config(_) => ("ConfigError", error.to_string(), true),
+        _ => ("LoadError", error.to_string(), false),
+    })
+}
+
+/// An edit of the pipeline stops this run of it.
+async fn wait_for_edit(stop: &CancellationToken) -> Result<(), Stopped> {
+    stop.cancelled().await;
+    Err(Stopped)
 }
