@@ -19,6 +19,7 @@ mod tests;
 mod upload;
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -49,18 +50,21 @@ struct Inner {
 }
 
 impl Registry {
-    /// Open the content store in `dir`, which is made if it does not exist. `addresses` are the
-    /// `HOST:PORT` under which image references mean this registry, beside no host at all.
-    pub fn open(
-        dir: &Path,
-        addresses: impl IntoIterator<Item = String>,
-    ) -> Result<Self, OpenError> {
+    /// Open the content store in `dir`, which is made if it does not exist. `address` is where
+    /// the service will listen: image references that name it mean this registry, as those
+    /// without any host do.
+    pub fn open(dir: &Path, address: SocketAddr) -> Result<Self, OpenError> {
         let content = Content::open(dir).map_err(|source| OpenError {
             path: dir.to_owned(),
             source,
         })?;
         let uploads = Uploads::new(content.scratch());
-        let addresses = addresses.into_iter().collect();
+        let mut addresses = vec![address.to_string()];
+        if address.ip().is_loopback() || address.ip().is_unspecified() {
+            addresses.extend(
+                ["127.0.0.1", "localhost", "[::1]"].map(|h| format!("{h}:{}", address.port())),
+            );
+        }
         Ok(Self {
             inner: Arc::new(Inner {
                 content,

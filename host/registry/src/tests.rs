@@ -145,7 +145,7 @@ impl Fixture {
 }
 
 fn open(dir: &Path) -> Registry {
-    Registry::open(dir, ["127.0.0.1:5000".to_owned()]).unwrap()
+    Registry::open(dir, ([127, 0, 0, 1], 5000).into()).unwrap()
 }
 
 fn descriptor(media: &str, digest: &Digest, size: usize) -> Value {
@@ -551,7 +551,11 @@ async fn a_reference_becomes_an_image_by_what_its_manifest_holds() {
         "layers": [descriptor(WASM_LAYER, &wasm, 4)],
     });
     f.manifest("demo/x", "v1", &manifest).await.is(201);
-    for reference in ["demo/x:v1", "127.0.0.1:5000/demo/x:v1"] {
+    for reference in [
+        "demo/x:v1",
+        "127.0.0.1:5000/demo/x:v1",
+        "localhost:5000/demo/x:v1",
+    ] {
         let image = f.registry.resolve(reference).await.unwrap();
         assert_eq!(image.reference, reference);
         let ImageContent::Wasm { path, digest } = &*image.content else {

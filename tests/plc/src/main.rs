@@ -31,16 +31,13 @@ async fn main() -> anyhow::Result<()> {
         units,
         still,
     } = Args::parse();
-    let plc = Plc::start(
-        listen,
-        Options {
-            units,
-            mode,
-            drift: !still,
-        },
-    )
-    .await
-    .map_err(|error| anyhow::anyhow!("listening on {listen}: {error}; see --listen"))?;
+    let options = Options {
+        units,
+        mode,
+        drift: !still,
+    };
+    let plc = Plc::start_with(listen, options)
+        .map_err(|error| anyhow::anyhow!("listening on {listen}: {error}; see --listen"))?;
     println!("listening on {}", plc.address());
     tokio::signal::ctrl_c().await?;
     Ok(())

@@ -51,39 +51,23 @@ pub enum PushError {
     Source(String),
 }
 
-/// What a push is doing.
+/// How far a push is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Progress<'a> {
-    /// The registry has this blob already.
-    Present { digest: &'a Digest, size: u64 },
-    /// A blob is on its way; told repeatedly, at last with `sent == size`.
-    Sending {
-        digest: &'a Digest,
-        sent: u64,
-        size: u64,
-    },
-    /// The manifest has arrived.
-    Manifest { digest: &'a Digest },
-}
-
-/// What was pushed, where.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pushed {
-    /// With the registry's address.
-    pub reference: String,
-    pub digest: Digest,
-    /// Bytes sent; blobs that were there already do not count.
+pub struct Progress {
+    /// Bytes that the registry has; what it had before counts from the start.
     pub sent: u64,
+    /// Bytes of all blobs.
+    pub total: u64,
 }
 
 /// Push `artifact` as `reference` to the registry at `registry` (`HOST:PORT`), unless the
-/// reference names another.
+/// reference names another. Returns the digest of the image.
 pub async fn push(
     registry: &str,
     reference: &str,
     artifact: &Artifact,
-    progress: &mut (dyn FnMut(Progress<'_>) + Send),
-) -> Result<Pushed, PushError> {
+    mut progress: impl FnMut(Progress) + Send,
+) -> Result<Digest, PushError> {
     let parsed: Reference = reference.parse().map_err(|source| PushError::Reference {
         reference: reference.to_owned(),
         source,
@@ -109,46 +93,32 @@ pub async fn push(
         name: parsed.name.clone(),
         host,
     };
+    let total = artifact.blobs.iter().map(|blob| blob.size).sum();
     let mut sent = 0;
     for blob in &artifact.blobs {
-        if session.has(blob).await? {
-            progress(Progress::Present {
-                digest: &blob.digest,
-                size: blob.size,
-            });
-            continue;
+        if !session.has(blob).await? {
+            session
+                .send(blob, |of_blob| {
+                    progress(Progress {
+                        sent: sent + of_blob,
+                        total,
+                    })
+                })
+                .await?;
         }
-        session.send(blob, progress).await?;
         sent += blob.size;
+        progress(Progress { sent, total });
     }
     for manifest in others {
+        let by = manifest.digest.to_string();
         session
-            .manifest(
-                &manifest.digest.to_string(),
-                &manifest.media_type,
-                &manifest.bytes,
-            )
+            .manifest(&by, &manifest.media_type, &manifest.bytes)
             .await?;
-        progress(Progress::Manifest {
-            digest: &manifest.digest,
-        });
     }
     session
         .manifest(&parsed.selector.to_string(), &root.media_type, &root.bytes)
         .await?;
-    progress(Progress::Manifest {
-        digest: &root.digest,
-    });
-    let reference = Reference {
-        host: Some(session.host),
-        ..parsed
-    }
-    .to_string();
-    Ok(Pushed {
-        reference,
-        digest: root.digest.clone(),
-        sent,
-    })
+    Ok(root.digest.clone())
 }
 
 /// Only this machine is spoken to in plain HTTP.
@@ -178,7 +148,7 @@ impl Session {
     async fn send(
         &self,
         blob: &Blob,
-        progress: &mut (dyn FnMut(Progress<'_>) + Send),
+        mut progress: impl FnMut(u64) + Send,
     ) -> Result<(), PushError> {
         let what = format!("blob {}", blob.digest);
         let path = format!("/v2/{}/blobs/uploads/", self.name);
@@ -208,20 +178,12 @@ impl Session {
         let response = loop {
             tokio::select! {
                 response = &mut put => break response?,
-                _ = tick.tick() => progress(Progress::Sending {
-                    digest: &blob.digest,
-                    sent: sent.load(Ordering::Relaxed),
-                    size: blob.size,
-                }),
+                _ = tick.tick() => progress(sent.load(Ordering::Relaxed)),
             }
         };
-        expect(response, StatusCode::CREATED, &what).await?;
-        progress(Progress::Sending {
-            digest: &blob.digest,
-            sent: blob.size,
-            size: blob.size,
-        });
-        Ok(())
+        expect(response, StatusCode::CREATED, &what)
+            .await
+            .map(|_| ())
     }
 
     async fn manifest(

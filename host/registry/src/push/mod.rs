@@ -12,4 +12,4 @@ mod tests;
 mod wasm;
 
 pub use artifact::{Artifact, ArtifactError, Blob, Kind};
-pub use client::{Progress, PushError, Pushed, push};
+pub use client::{Progress, PushError, push};
