@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 const PODS: u32 = 110;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Capacity {
+pub(crate) struct Capacity {
     pub cpus: u32,
     /// Bytes.
     pub memory: u64,
@@ -14,7 +14,7 @@ pub struct Capacity {
 }
 
 impl Capacity {
-    pub fn read(_data_dir: &Path) -> Self {
+    pub(crate) fn read(_data_dir: &Path) -> Self {
         let cpus = std::thread::available_parallelism().map_or(1, |number| number.get());
         let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
         Self {
@@ -32,14 +32,14 @@ fn total_memory(info: &str) -> u64 {
 }
 
 /// The contents of a small file without the white space around it.
-pub fn word(path: &str) -> String {
+pub(crate) fn word(path: &str) -> String {
     fs::read_to_string(path)
         .map(|text| text.trim().to_owned())
         .unwrap_or_default()
 }
 
 /// The system's name as `/etc/os-release` has it.
-pub fn os_image() -> String {
+pub(crate) fn os_image() -> String {
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
     let name = release
         .lines()
@@ -51,7 +51,7 @@ pub fn os_image() -> String {
 }
 
 /// The processor architecture in the words of container images.
-pub fn architecture() -> &'static str {
+pub(crate) fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",

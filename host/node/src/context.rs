@@ -18,7 +18,7 @@ use crate::{Kind, capacity::Capacity, log::Logs, network::Network, pod::PodState
 /// Events that wait to be recorded. More are dropped: they are a courtesy, and the log has them.
 const EVENTS: usize = 1024;
 
-pub struct Context {
+pub(crate) struct Context {
     pub name: String,
     pub client: Client,
     pub images: Arc<dyn ImageStore>,
@@ -35,14 +35,14 @@ pub struct Context {
 
 /// What is known of a pod on this node, for the kubelet's API.
 #[derive(Debug, Clone)]
-pub struct View {
+pub(crate) struct View {
     pub reference: PodRef,
     pub object: Arc<Pod>,
     pub state: PodState,
 }
 
 impl Context {
-    pub fn new(options: crate::Options, address: IpAddr) -> (Self, EventTask) {
+    pub(crate) fn new(options: crate::Options, address: IpAddr) -> (Self, EventTask) {
         let (events, task) = events(options.client.clone());
         let context = Self {
             logs: Logs::new(options.data_dir.join("logs")),
@@ -61,7 +61,10 @@ impl Context {
     }
 
     /// Who runs images of this content, and the scheme of its containers' identifiers.
-    pub fn runtime(&self, content: &ImageContent) -> Option<(&'static str, &Arc<dyn Runtime>)> {
+    pub(crate) fn runtime(
+        &self,
+        content: &ImageContent,
+    ) -> Option<(&'static str, &Arc<dyn Runtime>)> {
         let kind = match content {
             ImageContent::Wasm { .. } => Kind::Wasm,
             ImageContent::Oci { .. } => Kind::Oci,
@@ -70,16 +73,16 @@ impl Context {
         Some((kind.scheme(), runtime))
     }
 
-    pub fn show(&self, uid: &str, view: watch::Receiver<Arc<View>>) {
+    pub(crate) fn show(&self, uid: &str, view: watch::Receiver<Arc<View>>) {
         self.views().insert(uid.to_owned(), view);
     }
 
-    pub fn hide(&self, uid: &str) {
+    pub(crate) fn hide(&self, uid: &str) {
         self.views().remove(uid);
     }
 
     /// The pod of that name. Of several (one that ends and its successor) the younger.
-    pub fn find(&self, namespace: &str, name: &str) -> Option<Arc<View>> {
+    pub(crate) fn find(&self, namespace: &str, name: &str) -> Option<Arc<View>> {
         let views = self.views();
         let named = views
             .values()
@@ -94,7 +97,7 @@ impl Context {
         })
     }
 
-    pub fn all(&self) -> Vec<Arc<View>> {
+    pub(crate) fn all(&self) -> Vec<Arc<View>> {
         self.views()
             .values()
             .map(|view| Arc::clone(&view.borrow()))
@@ -108,7 +111,7 @@ impl Context {
 
 /// Where events are handed in. They are recorded in order, beside the path that reports them.
 #[derive(Clone)]
-pub struct Events(mpsc::Sender<Recording>);
+pub(crate) struct Events(mpsc::Sender<Recording>);
 
 struct Recording {
     object: ObjectReference,
@@ -118,7 +121,7 @@ struct Recording {
 }
 
 impl Events {
-    pub fn record(
+    pub(crate) fn record(
         &self,
         object: ObjectReference,
         kind: EventType,
@@ -141,13 +144,13 @@ impl Events {
 }
 
 /// The task that records events.
-pub struct EventTask {
+pub(crate) struct EventTask {
     waiting: mpsc::Receiver<Recording>,
     recorder: Recorder,
 }
 
 impl EventTask {
-    pub async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         while let Some(Recording {
             object,
             kind,

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use crate::env::Facts;
 
 /// The value of `path`, or why there is none.
-pub fn field(pod: &Pod, path: &str, facts: &Facts) -> Result<String, String> {
+pub(crate) fn field(pod: &Pod, path: &str, facts: &Facts) -> Result<String, String> {
     let meta = &pod.metadata;
     let spec = pod.spec.as_ref();
     let text = |value: Option<&String>| Ok(value.cloned().unwrap_or_default());

@@ -14,14 +14,14 @@ use crate::{downward, quantity};
 
 /// What a container's environment is made from, by name. `None` is an object that does not exist.
 #[derive(Debug, Default)]
-pub struct Sources {
+pub(crate) struct Sources {
     pub config_maps: HashMap<String, Option<ConfigMap>>,
     pub secrets: HashMap<String, Option<Secret>>,
 }
 
 /// What fields of the pod are known only now.
 #[derive(Debug, Clone, Default)]
-pub struct Facts {
+pub(crate) struct Facts {
     pub host_ip: String,
     pub pod_ip: String,
     /// Thousandths of a processor and bytes that the node offers: the limit of who has none.
@@ -31,7 +31,7 @@ pub struct Facts {
 
 /// Why an environment cannot be made. Shown as `CreateContainerConfigError`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum EnvError {
+pub(crate) enum EnvError {
     #[error("{kind} \"{name}\" not found")]
     Missing { kind: &'static str, name: String },
     #[error("couldn't find key {key} in {kind} {namespace}/{name}")]
@@ -46,7 +46,7 @@ pub enum EnvError {
 }
 
 /// Names of the ConfigMaps and of the Secrets that the environment needs.
-pub fn sources(container: &Container) -> (BTreeSet<String>, BTreeSet<String>) {
+pub(crate) fn sources(container: &Container) -> (BTreeSet<String>, BTreeSet<String>) {
     let (mut maps, mut secrets) = (BTreeSet::new(), BTreeSet::new());
     for from in container.env_from.iter().flatten() {
         maps.extend(from.config_map_ref.as_ref().map(|r| r.name.clone()));
@@ -66,7 +66,7 @@ pub fn sources(container: &Container) -> (BTreeSet<String>, BTreeSet<String>) {
 
 /// The variables in the order in which they were written; a later one of a name replaces an
 /// earlier one in place.
-pub fn environment(
+pub(crate) fn environment(
     container: &Container,
     pod: &Pod,
     sources: &Sources,
@@ -113,7 +113,7 @@ pub fn environment(
 
 /// Replace `$(NAME)` by the variable's value; `$$` is a dollar sign, and a name that is not known
 /// stays as it was written.
-pub fn expand(text: &str, variables: &BTreeMap<String, String>) -> String {
+pub(crate) fn expand(text: &str, variables: &BTreeMap<String, String>) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -142,7 +142,7 @@ pub fn expand(text: &str, variables: &BTreeMap<String, String>) -> String {
 }
 
 /// The value of a `resourceFieldRef`, with what the node offers standing in for a missing limit.
-pub fn resource(
+pub(crate) fn resource(
     container: &Container,
     selector: &ResourceFieldSelector,
     facts: &Facts,

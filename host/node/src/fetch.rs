@@ -9,7 +9,7 @@ use kube::{Api, Client};
 use crate::env::Sources;
 
 /// Fetch the named objects of one namespace; those that do not exist are `None`.
-pub async fn sources(
+pub(crate) async fn sources(
     client: &Client,
     namespace: &str,
     config_maps: BTreeSet<String>,

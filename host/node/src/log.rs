@@ -11,5 +11,5 @@ mod line;
 mod read;
 mod write;
 
-pub use read::{Options, Reader};
-pub use write::{Log, Logs};
+pub(crate) use read::{Options, Reader};
+pub(crate) use write::{Log, Logs};

@@ -3,6 +3,7 @@
 
 mod actor;
 mod adopt;
+mod event;
 mod prepare;
 mod probe;
 mod report;
@@ -11,9 +12,9 @@ mod state;
 mod status;
 mod unit;
 
-pub use actor::{Actor, Handle};
-pub use state::PodState;
-pub use unit::{Life, Unit};
+pub(crate) use actor::{Actor, Handle};
+pub(crate) use state::PodState;
+pub(crate) use unit::{Life, Unit};
 
 #[cfg(test)]
 mod tests;

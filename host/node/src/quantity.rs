@@ -10,7 +10,7 @@ use k8s_openapi::{
 };
 
 /// The value in thousandths, rounded up as Kubernetes does; `None` if it is not a quantity.
-pub fn millis(quantity: &str) -> Option<i128> {
+pub(crate) fn millis(quantity: &str) -> Option<i128> {
     let text = quantity.trim();
     let split = text
         .find(|c: char| !matches!(c, '0'..='9' | '.' | '+' | '-'))
@@ -53,13 +53,13 @@ fn round_up(value: f64) -> i128 {
 }
 
 /// The value in whole units, rounded up.
-pub fn units(quantity: &str) -> Option<u64> {
+pub(crate) fn units(quantity: &str) -> Option<u64> {
     let millis = millis(quantity)?;
     u64::try_from(millis.div_euclid(1000) + i128::from(millis.rem_euclid(1000) != 0)).ok()
 }
 
 /// What the runtime enforces.
-pub fn limits(container: &Container) -> Limits {
+pub(crate) fn limits(container: &Container) -> Limits {
     let limit = |name: &str| {
         let limits = container.resources.as_ref()?.limits.as_ref()?;
         limits.get(name).map(|quantity| quantity.0.as_str())
@@ -76,7 +76,7 @@ pub fn limits(container: &Container) -> Limits {
 
 /// `Guaranteed`, `Burstable` or `BestEffort`, by the rules of Kubernetes: all containers have equal
 /// requests and limits of both memory and processor; some have some; none has any.
-pub fn qos_class(spec: &PodSpec) -> &'static str {
+pub(crate) fn qos_class(spec: &PodSpec) -> &'static str {
     let containers = spec
         .containers
         .iter()

@@ -37,7 +37,7 @@ const RETRY_LONGEST: Duration = Duration::from_secs(10);
 const KUBELET_VERSION: &str = concat!("v1.36.0+eyot.", env!("CARGO_PKG_VERSION"));
 
 /// Make the Node and keep it and its Lease up to date until `stop`.
-pub async fn keep(context: &Context, stop: &CancellationToken) {
+pub(crate) async fn keep(context: &Context, stop: &CancellationToken) {
     tokio::select! {
         () = stop.cancelled() => {}
         _ = async { tokio::join!(keep_node(context), keep_lease(context)) } => {}

@@ -28,7 +28,7 @@ const FILE_MODE: i32 = 0o644;
 
 /// Why a volume cannot be set up. Shown in a `FailedMount` event.
 #[derive(Debug, thiserror::Error)]
-pub enum VolumeError {
+pub(crate) enum VolumeError {
     #[error("MountVolume.SetUp failed for volume \"{volume}\" : {reason}")]
     SetUp { volume: String, reason: String },
     #[error("MountVolume.SetUp failed for volume \"{volume}\" : {path}: {error}")]
@@ -42,18 +42,18 @@ pub enum VolumeError {
 }
 
 /// Where the volumes of a pod are, by name.
-pub type Places = BTreeMap<String, Place>;
+pub(crate) type Places = BTreeMap<String, Place>;
 
 /// One volume that is ready.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub(crate) struct Place {
     pub path: PathBuf,
     /// Never writable, whatever the mount says: it mirrors an object of the API.
     pub read_only: bool,
 }
 
 /// Names of the ConfigMaps and of the Secrets that the volumes need.
-pub fn sources(pod: &Pod) -> (BTreeSet<String>, BTreeSet<String>) {
+pub(crate) fn sources(pod: &Pod) -> (BTreeSet<String>, BTreeSet<String>) {
     let (mut maps, mut secrets) = (BTreeSet::new(), BTreeSet::new());
     for volume in pod
         .spec
@@ -80,7 +80,7 @@ pub fn sources(pod: &Pod) -> (BTreeSet<String>, BTreeSet<String>) {
 }
 
 /// Set up all volumes of `pod` below `directory`. Blocking.
-pub fn set_up(
+pub(crate) fn set_up(
     pod: &Pod,
     directory: &Path,
     sources: &Sources,
@@ -138,7 +138,7 @@ pub fn set_up(
 }
 
 /// What of the volumes one container sees.
-pub fn mounts(container: &Container, places: &Places) -> Result<Vec<Mount>, VolumeError> {
+pub(crate) fn mounts(container: &Container, places: &Places) -> Result<Vec<Mount>, VolumeError> {
     let mount = |wanted: &k8s_openapi::api::core::v1::VolumeMount| {
         let place = places
             .get(&wanted.name)

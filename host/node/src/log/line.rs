@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 /// A line that was read back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Line<'a> {
+pub(crate) struct Line<'a> {
     pub time: &'a str,
     pub stream: LogStream,
     /// Whether the program's own line ends here.
@@ -14,7 +14,13 @@ pub struct Line<'a> {
 }
 
 /// Append one line to `out`.
-pub fn format(out: &mut Vec<u8>, time: Timestamp, stream: LogStream, full: bool, text: &[u8]) {
+pub(crate) fn format(
+    out: &mut Vec<u8>,
+    time: Timestamp,
+    stream: LogStream,
+    full: bool,
+    text: &[u8],
+) {
     let stream = match stream {
         LogStream::Stdout => "stdout",
         LogStream::Stderr => "stderr",
@@ -26,7 +32,7 @@ pub fn format(out: &mut Vec<u8>, time: Timestamp, stream: LogStream, full: bool,
 }
 
 /// Take a line without its newline apart; `None` if it is not one (a torn write after a power cut).
-pub fn parse(line: &[u8]) -> Option<Line<'_>> {
+pub(crate) fn parse(line: &[u8]) -> Option<Line<'_>> {
     let mut parts = line.splitn(4, |byte| *byte == b' ');
     let time = std::str::from_utf8(parts.next()?).ok()?;
     let stream = match parts.next()? {

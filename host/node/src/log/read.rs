@@ -23,7 +23,7 @@ const CHUNK: usize = 64 << 10;
 
 /// What of a log is wanted: the query of `GET …/log`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Options {
+pub(crate) struct Options {
     pub follow: bool,
     pub previous: bool,
     pub timestamps: bool,
@@ -36,7 +36,7 @@ pub struct Options {
 /// A query that makes no sense.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: Invalid value: {value:?}: {reason}")]
-pub struct OptionsError {
+pub(crate) struct OptionsError {
     pub field: &'static str,
     pub value: String,
     pub reason: &'static str,
@@ -44,7 +44,7 @@ pub struct OptionsError {
 
 impl Options {
     /// From the query part of the request's address.
-    pub fn parse(query: &str, now: Timestamp) -> Result<Self, OptionsError> {
+    pub(crate) fn parse(query: &str, now: Timestamp) -> Result<Self, OptionsError> {
         let mut options = Self::default();
         for (key, value) in form_urlencoded::parse(query.as_bytes()) {
             let bad = |field, reason| OptionsError {
@@ -94,7 +94,7 @@ fn truth(value: &str) -> bool {
 }
 
 /// Reads one log from where the options say to its end, or on and on until it is closed.
-pub struct Reader {
+pub(crate) struct Reader {
     log: Arc<Log>,
     options: Options,
     progress: watch::Receiver<Progress>,
@@ -109,7 +109,7 @@ pub struct Reader {
 
 impl Reader {
     /// Open the log and find the place to begin.
-    pub fn open(log: Arc<Log>, options: Options) -> io::Result<Self> {
+    pub(crate) fn open(log: Arc<Log>, options: Options) -> io::Result<Self> {
         let progress = log.progress();
         let (files, generation) = log.files()?;
         let mut files = VecDeque::from(files);
@@ -130,7 +130,7 @@ impl Reader {
     }
 
     /// The log's bytes as the user is to see them.
-    pub fn into_stream(self) -> impl Stream<Item = io::Result<Bytes>> + Send {
+    pub(crate) fn into_stream(self) -> impl Stream<Item = io::Result<Bytes>> + Send {
         stream::unfold(Some(self), |reader| async {
             match reader?.next().await {
                 Ok(Some((bytes, reader))) => Some((Ok(bytes), Some(reader))),

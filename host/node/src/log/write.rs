@@ -15,21 +15,21 @@ use tokio::sync::watch;
 use super::line;
 
 /// Size at which a file is put aside and a new one begun.
-pub const FILE_SIZE: u64 = 10 << 20;
+pub(crate) const FILE_SIZE: u64 = 10 << 20;
 /// Files kept for one attempt, the current one included.
-pub const FILES: u32 = 3;
+pub(crate) const FILES: u32 = 3;
 /// A longer line is written in pieces, so that a program which never ends a line needs no memory.
 const LINE: usize = 16 << 10;
 
 /// All logs of this node.
-pub struct Logs {
+pub(crate) struct Logs {
     directory: PathBuf,
     /// The logs that are being written, by directory of the container and attempt.
     open: Mutex<HashMap<PathBuf, Arc<Log>>>,
 }
 
 impl Logs {
-    pub fn new(directory: PathBuf) -> Self {
+    pub(crate) fn new(directory: PathBuf) -> Self {
         Self {
             directory,
             open: Mutex::default(),
@@ -37,7 +37,12 @@ impl Logs {
     }
 
     /// Begin the log of one attempt. Older attempts than the one before are removed.
-    pub fn create(&self, pod: &PodRef, container: &str, attempt: u32) -> io::Result<Arc<Log>> {
+    pub(crate) fn create(
+        &self,
+        pod: &PodRef,
+        container: &str,
+        attempt: u32,
+    ) -> io::Result<Arc<Log>> {
         let directory = self.container_directory(pod, container);
         fs::create_dir_all(&directory)?;
         remove_before(&directory, attempt.saturating_sub(1));
@@ -47,7 +52,7 @@ impl Logs {
     }
 
     /// The log of an attempt for reading: live if it is being written. `None` if there is none.
-    pub fn find(&self, pod: &PodRef, container: &str, attempt: u32) -> Option<Arc<Log>> {
+    pub(crate) fn find(&self, pod: &PodRef, container: &str, attempt: u32) -> Option<Arc<Log>> {
         let path = self.path(pod, container, attempt);
         if let Some(live) = lock(&self.open).get(&path) {
             return Some(Arc::clone(live));
@@ -56,13 +61,13 @@ impl Logs {
     }
 
     /// The attempt ended: nothing more will be written.
-    pub fn close(&self, log: &Log) {
+    pub(crate) fn close(&self, log: &Log) {
         log.close();
         lock(&self.open).remove(&log.path);
     }
 
     /// Remove all logs of a pod.
-    pub fn remove(&self, pod: &PodRef) -> io::Result<()> {
+    pub(crate) fn remove(&self, pod: &PodRef) -> io::Result<()> {
         match fs::remove_dir_all(self.pod_directory(pod)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
@@ -70,7 +75,7 @@ impl Logs {
     }
 
     /// Remove the logs of pods of which `keep` does not know the uid.
-    pub fn retain(&self, keep: impl Fn(&str) -> bool) {
+    pub(crate) fn retain(&self, keep: impl Fn(&str) -> bool) {
         for entry in fs::read_dir(&self.directory)
             .into_iter()
             .flatten()
@@ -100,7 +105,7 @@ impl Logs {
 }
 
 /// The log of one attempt of one container.
-pub struct Log {
+pub(crate) struct Log {
     path: PathBuf,
     inner: Mutex<Inner>,
     /// Grows with every write; readers that follow wait for it.
@@ -110,7 +115,7 @@ pub struct Log {
 
 /// How far a log has come.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Progress {
+pub(crate) struct Progress {
     pub lines: u64,
     pub closed: bool,
 }
@@ -153,12 +158,12 @@ impl Log {
         }
     }
 
-    pub fn progress(&self) -> watch::Receiver<Progress> {
+    pub(crate) fn progress(&self) -> watch::Receiver<Progress> {
         self.progress.subscribe()
     }
 
     /// The files there are, oldest first, with the generation of the newest.
-    pub fn files(&self) -> io::Result<(Vec<File>, u64)> {
+    pub(crate) fn files(&self) -> io::Result<(Vec<File>, u64)> {
         let inner = lock(&self.inner);
         let mut files = Vec::new();
         for number in (1..FILES).rev() {
@@ -170,7 +175,7 @@ impl Log {
 
     /// The file that follows the one of `generation`, if that was put aside. A reader that is too
     /// slow skips what has been removed meanwhile.
-    pub fn after(&self, generation: u64) -> io::Result<Option<(File, u64)>> {
+    pub(crate) fn after(&self, generation: u64) -> io::Result<Option<(File, u64)>> {
         let inner = lock(&self.inner);
         if inner.generation <= generation {
             return Ok(None);

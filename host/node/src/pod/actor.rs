@@ -17,10 +17,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     adopt::adopt,
+    event::{Effect, Event},
     prepare::{self, NotPrepared, Prepared},
     probe, report,
     start::{self, Attempt, Started},
-    state::{Effect, Event, PodState, Stage, Why},
+    state::{PodState, Stage, Why},
     status,
     unit::{Failure, Kill, Life, Now},
 };
@@ -37,14 +38,14 @@ const AGAIN: Duration = Duration::from_secs(1);
 const MAILBOX: usize = 64;
 
 /// The dispatcher's end of an actor.
-pub struct Handle {
+pub(crate) struct Handle {
     object: watch::Sender<Option<Arc<Pod>>>,
     pub task: JoinHandle<()>,
 }
 
 impl Handle {
     /// The object as it is now; `None` once it is gone.
-    pub fn update(&self, object: Option<Arc<Pod>>) {
+    pub(crate) fn update(&self, object: Option<Arc<Pod>>) {
         self.object.send_replace(object);
     }
 }
@@ -72,7 +73,7 @@ struct Hands {
     probes: Option<AbortHandle>,
 }
 
-pub struct Actor {
+pub(crate) struct Actor {
     context: Arc<Context>,
     reference: PodRef,
     pod: Arc<Pod>,
@@ -97,7 +98,7 @@ pub struct Actor {
 
 impl Actor {
     /// Take on `pod`; `stop` ends its containers but leaves the object as it is.
-    pub fn spawn(context: Arc<Context>, pod: Arc<Pod>, stop: CancellationToken) -> Handle {
+    pub(crate) fn spawn(context: Arc<Context>, pod: Arc<Pod>, stop: CancellationToken) -> Handle {
         let now = Now::get();
         let meta = &pod.metadata;
         let reference = PodRef {

@@ -17,7 +17,7 @@ use super::{
 const DEFAULT_GRACE: i64 = 30;
 
 /// The state from which this node carries on with `pod`.
-pub fn adopt(pod: &Pod, now: Now) -> PodState {
+pub(crate) fn adopt(pod: &Pod, now: Now) -> PodState {
     let empty = PodSpec::default();
     let spec = pod.spec.as_ref().unwrap_or(&empty);
     let status = pod.status.as_ref();

@@ -15,7 +15,7 @@ use super::unit::{Failure, FailureKind};
 use crate::{context::Context, env::Facts, fetch, volumes};
 
 /// A pod whose containers can start.
-pub struct Prepared {
+pub(crate) struct Prepared {
     pub sandbox: Sandbox,
     pub places: volumes::Places,
     /// For the first start of each container.
@@ -25,7 +25,7 @@ pub struct Prepared {
 
 /// Why it cannot yet.
 #[derive(Debug)]
-pub enum NotPrepared {
+pub(crate) enum NotPrepared {
     /// Some containers cannot start.
     Containers(Vec<(usize, Failure)>),
     /// The pod as a whole cannot; reason and message of the event that says so.
@@ -38,7 +38,7 @@ pub enum NotPrepared {
 }
 
 /// The containers of a pod in the order of its units.
-pub fn containers(pod: &Pod) -> impl Iterator<Item = &Container> {
+pub(crate) fn containers(pod: &Pod) -> impl Iterator<Item = &Container> {
     let spec = pod.spec.as_ref();
     let inits = spec
         .into_iter()
@@ -46,7 +46,7 @@ pub fn containers(pod: &Pod) -> impl Iterator<Item = &Container> {
     inits.chain(spec.into_iter().flat_map(|spec| spec.containers.iter()))
 }
 
-pub async fn prepare(
+pub(crate) async fn prepare(
     context: &Context,
     pod: &Pod,
     reference: &PodRef,
@@ -82,12 +82,12 @@ pub async fn prepare(
 }
 
 /// The address at which the pod is reached.
-pub fn pod_address(sandbox: &Sandbox, host: IpAddr) -> IpAddr {
+pub(crate) fn pod_address(sandbox: &Sandbox, host: IpAddr) -> IpAddr {
     sandbox.ip.unwrap_or(host)
 }
 
 /// Find the image of one container; the failure is in the words of Kubernetes.
-pub async fn image(context: &Context, container: &Container) -> Result<Image, Failure> {
+pub(crate) async fn image(context: &Context, container: &Container) -> Result<Image, Failure> {
     let name = container.image.as_deref().unwrap_or_default();
     let never = container.image_pull_policy.as_deref() == Some("Never");
     let fails = |reason, message| Failure {

@@ -20,7 +20,7 @@ use tokio::{
 
 use super::{
     actor::Message,
-    state::{Event, Probed},
+    event::{Event, Probed},
 };
 use crate::context::Events;
 

@@ -23,7 +23,7 @@ const RETRY_FIRST: Duration = Duration::from_millis(250);
 const RETRY_LONGEST: Duration = Duration::from_secs(10);
 
 /// Keeps what was written apart from what is to be written.
-pub struct Reporter {
+pub(crate) struct Reporter {
     wanted: Option<PodStatus>,
     written: Option<PodStatus>,
     /// What is being written now.
@@ -34,7 +34,7 @@ pub struct Reporter {
 
 impl Reporter {
     /// `written` is what the API has.
-    pub fn new(written: Option<PodStatus>) -> Self {
+    pub(crate) fn new(written: Option<PodStatus>) -> Self {
         Self {
             wanted: None,
             written,
@@ -45,7 +45,7 @@ impl Reporter {
     }
 
     /// What was last seen or is about to be seen by others.
-    pub fn latest(&self) -> Option<&PodStatus> {
+    pub(crate) fn latest(&self) -> Option<&PodStatus> {
         self.wanted
             .as_ref()
             .or(self.in_flight.as_ref())
@@ -53,7 +53,7 @@ impl Reporter {
     }
 
     /// This is the status now. `settled` says that it will not change by itself in a moment.
-    pub fn want(&mut self, status: PodStatus, settled: bool, now: Instant) {
+    pub(crate) fn want(&mut self, status: PodStatus, settled: bool, now: Instant) {
         let known = self.in_flight.as_ref().or(self.written.as_ref());
         if known.is_some_and(|known| same(known, &status)) {
             self.wanted = None;
@@ -70,7 +70,7 @@ impl Reporter {
     }
 
     /// When [`Self::take`] will have something.
-    pub fn due(&self) -> Option<Instant> {
+    pub(crate) fn due(&self) -> Option<Instant> {
         if self.in_flight.is_some() {
             None
         } else {
@@ -79,7 +79,7 @@ impl Reporter {
     }
 
     /// The status to write now, if any.
-    pub fn take(&mut self, now: Instant) -> Option<PodStatus> {
+    pub(crate) fn take(&mut self, now: Instant) -> Option<PodStatus> {
         if self.due().is_none_or(|due| due > now) {
             return None;
         }
@@ -88,12 +88,12 @@ impl Reporter {
         self.in_flight.clone()
     }
 
-    pub fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.in_flight.is_none() && self.wanted.is_none()
     }
 
     /// The write that was under way ended.
-    pub fn done(&mut self, success: bool, now: Instant) {
+    pub(crate) fn done(&mut self, success: bool, now: Instant) {
         let Some(status) = self.in_flight.take() else {
             return;
         };
@@ -112,7 +112,7 @@ impl Reporter {
 }
 
 /// Write a status. `true` if it was written or there is nobody to write to any more.
-pub async fn write(client: &Client, pod: &PodRef, status: &PodStatus) -> bool {
+pub(crate) async fn write(client: &Client, pod: &PodRef, status: &PodStatus) -> bool {
     let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace);
     let patch = Patch::Strategic(patch(&pod.uid, status));
     match api
@@ -129,7 +129,7 @@ pub async fn write(client: &Client, pod: &PodRef, status: &PodStatus) -> bool {
 }
 
 /// Remove the object of a pod that has ended. `true` if it is gone.
-pub async fn delete(client: &Client, pod: &PodRef) -> bool {
+pub(crate) async fn delete(client: &Client, pod: &PodRef) -> bool {
     let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace);
     let params = DeleteParams {
         grace_period_seconds: Some(0),

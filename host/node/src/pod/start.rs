@@ -13,7 +13,7 @@ use super::{
 use crate::{context::Context, env, fetch, log::Log, quantity, volumes};
 
 /// What one attempt is made of.
-pub struct Attempt {
+pub(crate) struct Attempt {
     pub pod: Arc<Pod>,
     pub reference: PodRef,
     /// Index of the container in the pod; see [`prepare::containers`].
@@ -28,7 +28,7 @@ pub struct Attempt {
 }
 
 /// A container that runs.
-pub struct Started {
+pub(crate) struct Started {
     pub container: Arc<dyn eyot_runtime::Container>,
     /// With the scheme of its runtime.
     pub id: String,
@@ -38,7 +38,7 @@ pub struct Started {
 
 /// Bring the container up. Everything before the runtime's own start is given up when the attempt
 /// is cancelled; a runtime that has begun is waited for, so that nothing is left without an owner.
-pub async fn start(context: &Context, attempt: Attempt) -> Result<Started, Failure> {
+pub(crate) async fn start(context: &Context, attempt: Attempt) -> Result<Started, Failure> {
     let pod = Arc::clone(&attempt.pod);
     let Some(container) = prepare::containers(&pod).nth(attempt.index) else {
         return Err(config(format!(

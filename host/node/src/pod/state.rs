@@ -22,101 +22,20 @@ use eyot_client::EventType;
 use eyot_runtime::{Exit, Signal};
 use tokio::time::Instant;
 
-use super::unit::{Failure, FailureKind, Kill, Life, Now, RestartPolicy, Role, Unit, Waiting};
+use super::{
+    event::{Effect, Event, Probed, record, record_failure},
+    unit::{Failure, FailureKind, Kill, Life, Now, RestartPolicy, Role, Unit, Waiting},
+};
 
 /// What a pod gets to end when it was deleted without a grace period.
-pub const FORCED_GRACE: Duration = Duration::from_secs(1);
+pub(crate) const FORCED_GRACE: Duration = Duration::from_secs(1);
 const PREPARE_FIRST: Duration = Duration::from_millis(500);
 /// Longest pause before the sandbox is tried again.
 const PREPARE_LONGEST: Duration = Duration::from_secs(10);
 
-/// What happened.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Event {
-    /// Time passed.
-    Tick,
-    /// The sandbox, the volumes and all images are there.
-    Prepared,
-    /// Not so: each failed container with its reason, or none if the sandbox itself failed.
-    PrepareFailed(Vec<(usize, Failure)>),
-    Started {
-        unit: usize,
-        id: String,
-        image_id: String,
-    },
-    StartFailed {
-        unit: usize,
-        failure: Failure,
-    },
-    Exited {
-        unit: usize,
-        exit: Exit,
-    },
-    Probed {
-        unit: usize,
-        attempt: u32,
-        probe: Probed,
-    },
-    /// The object carries a deletion timestamp.
-    DeleteAsked {
-        grace: Duration,
-    },
-    /// The object is no longer there.
-    Vanished,
-    /// The host stops.
-    Shutdown {
-        grace: Duration,
-    },
-    Released,
-    Deleted,
-}
-
-/// What a probe found, once its threshold was reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Probed {
-    Started,
-    Ready(bool),
-    /// Liveness or startup failed; the container has that long to end.
-    Unhealthy {
-        which: &'static str,
-        grace: Duration,
-    },
-}
-
-/// What is to be done.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Effect {
-    Prepare,
-    Start {
-        unit: usize,
-    },
-    /// Give up a start that is under way.
-    Cancel {
-        unit: usize,
-    },
-    Signal {
-        unit: usize,
-        signal: Signal,
-    },
-    /// Clear what the ended attempt left.
-    Clean {
-        unit: usize,
-    },
-    /// Give back the sandbox.
-    Release,
-    /// Remove the object.
-    Delete,
-    Record {
-        unit: Option<usize>,
-        kind: EventType,
-        reason: &'static str,
-        message: String,
-    },
-}
-
 /// Why a pod is being stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
+pub(crate) enum Why {
     /// Its main containers have ended; only sidecars are left.
     Finished,
     DeadlineExceeded,
@@ -126,7 +45,7 @@ pub enum Why {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
+pub(crate) enum Stage {
     Preparing {
         tries: u32,
         until: Option<Instant>,
@@ -146,7 +65,7 @@ pub enum Stage {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub struct PodState {
+pub(crate) struct PodState {
     pub stage: Stage,
     /// Init containers first, then the main ones, in the order of the manifest.
     pub units: Vec<Unit>,
@@ -165,7 +84,7 @@ pub struct PodState {
 impl PodState {
     /// Take one event. The answer's effects are to be performed in their order.
     #[must_use]
-    pub fn step(mut self, event: Event, now: Now) -> (Self, Vec<Effect>) {
+    pub(crate) fn step(mut self, event: Event, now: Now) -> (Self, Vec<Effect>) {
         let mut effects = Vec::new();
         self.apply(event, now, &mut effects);
         self.advance(now, &mut effects);
@@ -174,7 +93,7 @@ impl PodState {
 
     /// The first effects of a pod that was just taken on.
     #[must_use]
-    pub fn begin(mut self, now: Now) -> (Self, Vec<Effect>) {
+    pub(crate) fn begin(mut self, now: Now) -> (Self, Vec<Effect>) {
         let mut effects = Vec::new();
         if matches!(self.stage, Stage::Preparing { .. }) {
             effects.push(Effect::Prepare);
@@ -184,7 +103,7 @@ impl PodState {
     }
 
     /// When a [`Event::Tick`] is wanted at the latest.
-    pub fn next_tick(&self) -> Option<Instant> {
+    pub(crate) fn next_tick(&self) -> Option<Instant> {
         let stage = match self.stage {
             Stage::Preparing { until, .. } => [until, self.deadline],
             Stage::Active => [None, self.deadline],
@@ -201,21 +120,21 @@ impl PodState {
     }
 
     /// Whether every init container has done its part.
-    pub fn is_initialized(&self) -> bool {
+    pub(crate) fn is_initialized(&self) -> bool {
         self.inits()
             .all(|unit| unit.has_passed() || self.mains_begun())
     }
 
-    pub fn inits(&self) -> impl Iterator<Item = &Unit> {
+    pub(crate) fn inits(&self) -> impl Iterator<Item = &Unit> {
         self.units.iter().filter(|unit| unit.role != Role::Main)
     }
 
-    pub fn mains(&self) -> impl Iterator<Item = &Unit> {
+    pub(crate) fn mains(&self) -> impl Iterator<Item = &Unit> {
         self.units.iter().filter(|unit| unit.role == Role::Main)
     }
 
     /// An init container that failed for good takes the pod with it.
-    pub fn init_failed(&self) -> bool {
+    pub(crate) fn init_failed(&self) -> bool {
         self.inits()
             .any(|unit| unit.role == Role::Init && unit.ended().is_some_and(|e| e.code != 0))
     }
@@ -599,45 +518,8 @@ fn force_overdue(index: usize, unit: &mut Unit, now: Now, effects: &mut Vec<Effe
     }
 }
 
-fn record_failure(index: usize, unit: &Unit, failure: &Failure, effects: &mut Vec<Effect>) {
-    let message = match failure.reason {
-        "ErrImagePull" => {
-            let message = format!(
-                "Failed to pull image \"{}\": {}",
-                unit.image, failure.message
-            );
-            effects.push(record(Some(index), EventType::Warning, "Failed", message));
-            "Error: ErrImagePull".to_owned()
-        }
-        "InvalidImageName" => {
-            let message = format!(
-                "Failed to apply default image tag \"{}\": {}",
-                unit.image, failure.message
-            );
-            effects.push(record(
-                Some(index),
-                EventType::Warning,
-                "InspectFailed",
-                message,
-            ));
-            "Error: InvalidImageName".to_owned()
-        }
-        _ => format!("Error: {}", failure.message),
-    };
-    effects.push(record(Some(index), EventType::Warning, "Failed", message));
-}
-
-fn record(unit: Option<usize>, kind: EventType, reason: &'static str, message: String) -> Effect {
-    Effect::Record {
-        unit,
-        kind,
-        reason,
-        message,
-    }
-}
-
 /// Why a container that never started is not running, before anything failed.
-pub fn waiting_turn(has_inits: bool) -> Waiting {
+pub(crate) fn waiting_turn(has_inits: bool) -> Waiting {
     let reason = if has_inits {
         "PodInitializing"
     } else {

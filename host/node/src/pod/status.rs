@@ -23,7 +23,7 @@ use crate::quantity::qos_class;
 
 /// What the status says beside the state of the containers.
 #[derive(Debug, Clone, Copy)]
-pub struct Place {
+pub(crate) struct Place {
     pub host: IpAddr,
     /// The pod's own address, once it has one.
     pub pod: Option<IpAddr>,
@@ -31,7 +31,7 @@ pub struct Place {
 }
 
 /// The status of `pod` in `state`. Times of conditions that did not change are taken from `before`.
-pub fn status(
+pub(crate) fn status(
     state: &PodState,
     pod: &Pod,
     place: Place,
@@ -75,7 +75,7 @@ pub fn status(
 }
 
 /// Pending, Running, Succeeded or Failed.
-pub fn phase(state: &PodState) -> &'static str {
+pub(crate) fn phase(state: &PodState) -> &'static str {
     let over = matches!(
         state.stage,
         Stage::Releasing { .. } | Stage::Done | Stage::Deleting
@@ -110,10 +110,6 @@ pub fn phase(state: &PodState) -> &'static str {
     "Running"
 }
 
-/// Whether every container that has to be ready is.
-pub fn is_ready(state: &PodState) -> bool {
-    matches!(state.stage, Stage::Active) && unready(state).is_empty()
-}
 
 fn unready(state: &PodState) -> Vec<&str> {
     state

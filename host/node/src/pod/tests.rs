@@ -11,7 +11,8 @@ use tokio::time::Instant;
 
 use super::{
     adopt::adopt,
-    state::{Effect, Event, PodState, Probed, Stage},
+    event::{Effect, Event, Probed},
+    state::{PodState, Stage},
     status,
     unit::{Failure, FailureKind, Now},
 };

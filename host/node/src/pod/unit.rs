@@ -31,13 +31,13 @@ const PULL_ERROR_SHOWN: Duration = Duration::from_secs(1);
 
 /// Both clocks: one for pauses, which must not jump, and one for what users read.
 #[derive(Debug, Clone, Copy)]
-pub struct Now {
+pub(crate) struct Now {
     pub mono: Instant,
     pub wall: Timestamp,
 }
 
 impl Now {
-    pub fn get() -> Self {
+    pub(crate) fn get() -> Self {
         Self {
             mono: Instant::now(),
             wall: Timestamp::now(),
@@ -46,7 +46,7 @@ impl Now {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RestartPolicy {
+pub(crate) enum RestartPolicy {
     Always,
     OnFailure,
     Never,
@@ -54,7 +54,7 @@ pub enum RestartPolicy {
 
 /// What a container is for in its pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
+pub(crate) enum Role {
     /// Runs to its end before the next begins.
     Init,
     /// An init container with `restartPolicy: Always`: the next begins once it has started.
@@ -64,14 +64,14 @@ pub enum Role {
 
 /// Why a container is not running, in Kubernetes' words.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Waiting {
+pub(crate) struct Waiting {
     pub reason: &'static str,
     pub message: String,
 }
 
 /// What kind of failure kept a container from starting; decides when it is tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FailureKind {
+pub(crate) enum FailureKind {
     /// The image is not to be had or cannot be run.
     Image,
     /// The pod asks for something that is missing or impossible.
@@ -84,7 +84,7 @@ pub enum FailureKind {
 
 /// Why a container did not start.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
+pub(crate) struct Failure {
     pub kind: FailureKind,
     pub reason: &'static str,
     pub message: String,
@@ -92,7 +92,7 @@ pub struct Failure {
 
 /// The end of one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ended {
+pub(crate) struct Ended {
     pub code: i32,
     pub reason: String,
     pub message: String,
@@ -103,7 +103,7 @@ pub struct Ended {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kill {
+pub(crate) enum Kill {
     No,
     /// Asked to end; forced at that time.
     Asked {
@@ -113,7 +113,7 @@ pub enum Kill {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Running {
+pub(crate) struct Running {
     pub id: String,
     pub since: Timestamp,
     pub since_mono: Instant,
@@ -125,7 +125,7 @@ pub struct Running {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Life {
+pub(crate) enum Life {
     Waiting,
     /// A start is under way. `shown` is why the one before failed, still shown meanwhile.
     Creating {
@@ -146,7 +146,7 @@ pub enum Life {
 
 /// Everything about one container that is not in its specification.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unit {
+pub(crate) struct Unit {
     pub name: String,
     pub role: Role,
     pub image: String,
@@ -167,7 +167,7 @@ pub struct Unit {
 }
 
 impl Unit {
-    pub fn new(name: &str, role: Role, image: &str, policy: RestartPolicy) -> Self {
+    pub(crate) fn new(name: &str, role: Role, image: &str, policy: RestartPolicy) -> Self {
         Self {
             name: name.to_owned(),
             role,
@@ -184,14 +184,14 @@ impl Unit {
         }
     }
 
-    pub fn running(&self) -> Option<&Running> {
+    pub(crate) fn running(&self) -> Option<&Running> {
         match &self.life {
             Life::Running(running) => Some(running),
             _ => None,
         }
     }
 
-    pub fn ended(&self) -> Option<&Ended> {
+    pub(crate) fn ended(&self) -> Option<&Ended> {
         match &self.life {
             Life::Ended(ended) => Some(ended),
             _ => None,
@@ -199,11 +199,11 @@ impl Unit {
     }
 
     /// Whether something of it is in the hands of a runtime.
-    pub fn is_live(&self) -> bool {
+    pub(crate) fn is_live(&self) -> bool {
         matches!(self.life, Life::Running(_) | Life::Creating { .. })
     }
 
-    pub fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         match self.role {
             Role::Init => self.ended().is_some_and(|ended| ended.code == 0),
             _ => self
@@ -213,7 +213,7 @@ impl Unit {
     }
 
     /// Whether an init container lets the next one begin.
-    pub fn has_passed(&self) -> bool {
+    pub(crate) fn has_passed(&self) -> bool {
         match self.role {
             Role::Init => self.ended().is_some_and(|ended| ended.code == 0),
             Role::Sidecar => self.running().is_some_and(|running| running.started),
