@@ -9,53 +9,55 @@ use k8s_openapi::{
     apimachinery::pkg::api::resource::Quantity,
 };
 
-/// The value in thousandths, rounded up as Kubernetes does; `None` if it is not a quantity.
+/// The value in thousandths, rounded up as Kubernetes does; `None` if it is not a quantity or too
+/// large for one.
 pub(crate) fn millis(quantity: &str) -> Option<i128> {
     let text = quantity.trim();
-    let split = text
-        .find(|c: char| !matches!(c, '0'..='9' | '.' | '+' | '-'))
-        .unwrap_or(text.len());
-    let (number, suffix) = text.split_at(split);
-    let scale: f64 = match suffix {
-        "n" => 1e-9,
-        "u" => 1e-6,
-        "m" => 1e-3,
-        "" => 1.0,
-        "k" => 1e3,
-        "M" => 1e6,
-        "G" => 1e9,
-        "T" => 1e12,
-        "P" => 1e15,
-        "E" => 1e18,
-        "Ki" => 1024.0,
-        "Mi" => 1024.0 * 1024.0,
-        "Gi" => 1024.0 * 1024.0 * 1024.0,
-        "Ti" => 1024_f64.powi(4),
-        "Pi" => 1024_f64.powi(5),
-        "Ei" => 1024_f64.powi(6),
-        _ => {
-            let exponent: i32 = suffix.strip_prefix(['e', 'E'])?.parse().ok()?;
-            10_f64.powi(exponent)
-        }
+    let is_number = |c: char| c.is_ascii_digit() || matches!(c, '.' | '+' | '-');
+    let (number, suffix) = text.split_at(text.find(|c| !is_number(c)).unwrap_or(text.len()));
+    let (binary, decimal): (i128, i32) = match suffix {
+        "n" => (1, -9),
+        "u" => (1, -6),
+        "m" => (1, -3),
+        "" => (1, 0),
+        "k" => (1, 3),
+        "M" => (1, 6),
+        "G" => (1, 9),
+        "T" => (1, 12),
+        "P" => (1, 15),
+        "E" => (1, 18),
+        "Ki" => (1 << 10, 0),
+        "Mi" => (1 << 20, 0),
+        "Gi" => (1 << 30, 0),
+        "Ti" => (1 << 40, 0),
+        "Pi" => (1 << 50, 0),
+        "Ei" => (1 << 60, 0),
+        _ => (1, suffix.strip_prefix(['e', 'E'])?.parse().ok()?),
     };
-    let value = number.parse::<f64>().ok()? * scale * 1000.0;
-    // Beyond this the arithmetic is no longer exact to a thousandth, and nobody has that much.
-    (value.is_finite() && value.abs() < 1e30).then(|| round_up(value))
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let digits: i128 = format!("{whole}{fraction}").parse().ok()?;
+    let exponent = decimal
+        .checked_add(3)?
+        .checked_sub(i32::try_from(fraction.len()).ok()?)?;
+    let power = 10_i128.checked_pow(exponent.unsigned_abs())?;
+    let scaled = digits.checked_mul(binary)?;
+    if exponent >= 0 {
+        scaled.checked_mul(power)
+    } else {
+        Some(divide_up(scaled, power))
+    }
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the caller has checked the range"
-)]
-fn round_up(value: f64) -> i128 {
-    // 0.1 * 1000 must not become 101 by the last bit of the mantissa.
-    (value - value.abs() * 1e-12).ceil() as i128
+fn divide_up(number: i128, by: i128) -> i128 {
+    number.div_euclid(by) + i128::from(number.rem_euclid(by) != 0)
 }
 
 /// The value in whole units, rounded up.
 pub(crate) fn units(quantity: &str) -> Option<u64> {
-    let millis = millis(quantity)?;
-    u64::try_from(millis.div_euclid(1000) + i128::from(millis.rem_euclid(1000) != 0)).ok()
+    u64::try_from(divide_up(millis(quantity)?, 1000)).ok()
 }
 
 /// What the runtime enforces.

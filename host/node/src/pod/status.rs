@@ -110,7 +110,6 @@ pub(crate) fn phase(state: &PodState) -> &'static str {
     "Running"
 }
 
-
 fn unready(state: &PodState) -> Vec<&str> {
     state
         .units
