@@ -185,7 +185,10 @@ impl Container for OciContainer {
         };
         tokio::task::spawn_blocking(move || {
             shared.hierarchies.clear(&group)?;
-            shared.hierarchies.remove_if_empty(&pod_group);
+            {
+                let _none_is_made = shared.pod_groups.blocking_write();
+                shared.hierarchies.remove_if_empty(&pod_group);
+            }
             directories.remove()
         })
         .await

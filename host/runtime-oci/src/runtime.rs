@@ -65,6 +65,9 @@ pub(crate) struct Shared {
     pub(crate) launcher: Launcher,
     pub(crate) options: Options,
     pub(crate) hierarchies: Hierarchies,
+    /// Held for reading while a container's control group is made, for writing while its pod's is
+    /// removed: else the one could vanish between the making of the two.
+    pub(crate) pod_groups: tokio::sync::RwLock<()>,
     layers: Layers,
 }
 
@@ -81,6 +84,7 @@ impl OciRuntime {
                 launcher,
                 options,
                 hierarchies,
+                pod_groups: tokio::sync::RwLock::default(),
                 layers,
             }),
         }
@@ -199,10 +203,13 @@ impl OciRuntime {
         let (stderr, stderr_end) = launcher::output_pipe().map_err(pipes)?;
         let launcher = &self.shared.launcher;
         let (bundle, states) = (self.shared.bundles().join(id), self.shared.states());
-        let pid = launcher
-            .create(id, &bundle, &states, stdout_end, stderr_end)
-            .await
-            .map_err(|error| launch_error(spec, error))?;
+        let created = {
+            let _kept = self.shared.pod_groups.read().await;
+            launcher
+                .create(id, &bundle, &states, stdout_end, stderr_end)
+                .await
+        };
+        let pid = created.map_err(|error| launch_error(spec, error))?;
         // The process cannot vanish under this number: it is our child, and nobody else waits.
         let pidfd = kernel::pidfd_open(pid)
             .map_err(|error| ContainerError::Runtime(format!("process of {id}: {error}")))?;

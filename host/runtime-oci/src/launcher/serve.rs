@@ -214,11 +214,14 @@ fn work(data: &[u8], fds: Vec<OwnedFd>, reply: OwnedFd) -> ! {
     unsafe { libc::_exit(0) }
 }
 
-/// The Rust runtime ignores SIGPIPE; a container's program must not inherit that.
+/// A program inherits which signals are ignored, and the Rust runtime ignores SIGPIPE, `nohup`
+/// SIGHUP. A container's program starts with none ignored and none blocked.
 fn reset_signals() {
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-    // SAFETY: the default action installs no handler.
-    let _ = unsafe { sigaction(Signal::SIGPIPE, &default) };
+    for signal in Signal::iterator() {
+        // SAFETY: the default action installs no handler. SIGKILL and SIGSTOP refuse, harmlessly.
+        let _ = unsafe { sigaction(signal, &default) };
+    }
     let _ = SigSet::empty().thread_set_mask();
 }
 
