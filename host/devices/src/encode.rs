@@ -80,14 +80,18 @@ pub fn envelope(body: &[u8]) -> Bytes {
 
 /// `edgex/events/device/<service>/<profile>/<device>/<source>`, names percent-encoded.
 pub fn topic(event: &Event) -> String {
-    let part = |name| utf8_percent_encode(name, NAME);
     format!(
         "edgex/events/device/{}/{}/{}/{}",
-        part(&event.service),
-        part(&event.profile),
-        part(&event.device),
-        part(&event.source)
+        name(&event.service),
+        name(&event.profile),
+        name(&event.device),
+        name(&event.source)
     )
+}
+
+/// A name as one level of a topic or one segment of a path.
+pub fn name(name: &str) -> impl std::fmt::Display + '_ {
+    utf8_percent_encode(name, NAME)
 }
 
 fn reading(out: &mut Vec<u8>, event: &Event, reading: &Reading) {

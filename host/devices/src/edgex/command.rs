@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use eyot_api::{Device, DeviceProfile, DeviceResource, ReadWrite};
 use http::Method;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value as Json, json};
 
 use super::{
@@ -153,21 +152,9 @@ fn parameter(resource: &DeviceResource) -> Json {
 }
 
 fn core_command(device: &str, name: &str, access: ReadWrite, parameters: Vec<Json>) -> Json {
-    let part = |text| utf8_percent_encode(text, NON_ALPHANUMERIC);
-    let plain = |text: &str| {
-        text.bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b))
-    };
-    let segment = |text: &str| {
-        if plain(text) {
-            text.to_owned()
-        } else {
-            part(text).to_string()
-        }
-    };
     let mut command = json!({
         "name": name,
-        "path": format!("/api/v3/device/name/{}/{}", segment(device), segment(name)),
+        "path": format!("/api/v3/device/name/{}/{}", encode::name(device), encode::name(name)),
         "url": URL,
         "parameters": parameters,
     });
