@@ -217,6 +217,7 @@ async fn main() -> Fallible<()> {
         "events_per_second": (events as f64 / elapsed).round(),
         "latency_us_p50": at(0.5),
         "latency_us_p99": at(0.99),
+        "lost_store_and_broker": devices.lost(),
         "pipeline_items": guests.delivered.load(Ordering::Relaxed),
     });
     let mut out = std::io::stdout().lock();

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 /// Doubles from `first` to `most`.
 #[derive(Debug, Clone)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     first: Duration,
     most: Duration,
     failures: u32,
 }
 
 impl Backoff {
-    pub const fn new(first: Duration, most: Duration) -> Self {
+    pub(crate) const fn new(first: Duration, most: Duration) -> Self {
         Self {
             first,
             most,
@@ -20,12 +20,12 @@ impl Backoff {
     }
 
     /// It worked: the next failure starts from the beginning.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.failures = 0;
     }
 
     /// How long to wait after one more failure: the delay, less up to a quarter of it.
-    pub fn next(&mut self) -> Duration {
+    pub(crate) fn next(&mut self) -> Duration {
         let delay = self
             .first
             .saturating_mul(1 << self.failures.min(16))
@@ -34,7 +34,8 @@ impl Backoff {
         delay.mul_f64(1.0 - rand::random::<f64>() / 4.0)
     }
 
-    pub fn failures(&self) -> u32 {
+    #[cfg(test)]
+    pub(crate) fn failures(&self) -> u32 {
         self.failures
     }
 }

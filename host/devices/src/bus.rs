@@ -27,13 +27,13 @@ const BATCH: usize = 500;
 const LINGER: Duration = Duration::from_millis(10);
 
 /// Takes events for a pipeline; never waits.
-pub trait Inlet: Send + Sync {
+pub(crate) trait Inlet: Send + Sync {
     fn offer(&self, namespace: &str, event: &Arc<Event>);
 }
 
 /// Cheap to clone.
 #[derive(Clone)]
-pub struct Bus {
+pub(crate) struct Bus {
     inner: Arc<Inner>,
 }
 
@@ -49,7 +49,10 @@ struct Inner {
 
 impl Bus {
     /// The bus, and the queue that [`store`] is to empty.
-    pub fn new(publisher: Publisher, namespace: String) -> (Self, mpsc::Receiver<ReadingEvent>) {
+    pub(crate) fn new(
+        publisher: Publisher,
+        namespace: String,
+    ) -> (Self, mpsc::Receiver<ReadingEvent>) {
         let (store, queue) = mpsc::channel(QUEUE);
         let inner = Inner {
             publisher,
@@ -68,7 +71,7 @@ impl Bus {
     }
 
     /// Tell everybody.
-    pub fn publish(&self, namespace: &str, event: Arc<Event>) {
+    pub(crate) fn publish(&self, namespace: &str, event: Arc<Event>) {
         let inner = &*self.inner;
         let inlets = inner
             .inlets
@@ -97,7 +100,7 @@ impl Bus {
     }
 
     /// Replace the pipelines that listen.
-    pub fn set_inlets(&self, inlets: Vec<Arc<dyn Inlet>>) {
+    pub(crate) fn set_inlets(&self, inlets: Vec<Arc<dyn Inlet>>) {
         *self
             .inner
             .inlets
@@ -106,7 +109,7 @@ impl Bus {
     }
 
     /// Events that an outlet could not take: the store's, the broker's.
-    pub fn lost(&self) -> (u64, u64) {
+    pub(crate) fn lost(&self) -> (u64, u64) {
         (
             self.inner.store_loss.total(),
             self.inner.broker_loss.total(),
@@ -145,7 +148,7 @@ fn reading_event(encoded: Encoded, device: Arc<str>) -> ReadingEvent {
 }
 
 /// Empty the queue into the store until `stop` is cancelled, and then what is left of it.
-pub async fn store(
+pub(crate) async fn store(
     mut queue: mpsc::Receiver<ReadingEvent>,
     readings: Readings,
     stop: CancellationToken,

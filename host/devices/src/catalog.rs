@@ -25,7 +25,7 @@ type Name = (String, String);
 type Objects<K> = Arc<HashMap<Name, Arc<K>>>;
 
 /// All objects of one kind, in all namespaces. Cheap to clone.
-pub struct Cache<K> {
+pub(crate) struct Cache<K> {
     objects: Arc<RwLock<Objects<K>>>,
 }
 
@@ -46,14 +46,14 @@ impl<K> Default for Cache<K> {
 }
 
 impl<K> Cache<K> {
-    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
+    pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
         self.all()
             .get(&(namespace.to_owned(), name.to_owned()))
             .cloned()
     }
 
     /// What there is now.
-    pub fn all(&self) -> Objects<K> {
+    pub(crate) fn all(&self) -> Objects<K> {
         self.objects
             .read()
             .unwrap_or_else(PoisonError::into_inner)
@@ -69,7 +69,12 @@ where
     K::DynamicType: Hash + Eq,
 {
     /// Keep up with the API until `stop` is cancelled; notify on each change that matters.
-    pub async fn run(&self, client: kube::Client, changed: Arc<Notify>, stop: CancellationToken) {
+    pub(crate) async fn run(
+        &self,
+        client: kube::Client,
+        changed: Arc<Notify>,
+        stop: CancellationToken,
+    ) {
         let events = watcher(Api::<K>::all(client), watcher::Config::default()).default_backoff();
         let mut events = std::pin::pin!(events);
         let mut listed: HashMap<Name, Arc<K>> = HashMap::new();

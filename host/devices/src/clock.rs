@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 /// Nanoseconds since 1970-01-01T00:00:00Z.
-pub fn nanoseconds() -> u64 {
+pub(crate) fn nanoseconds() -> u64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
@@ -14,7 +14,7 @@ pub fn nanoseconds() -> u64 {
 }
 
 /// The same instant as Kubernetes writes it: whole seconds.
-pub fn kubernetes(nanoseconds: u64) -> Option<Time> {
+pub(crate) fn kubernetes(nanoseconds: u64) -> Option<Time> {
     let seconds = i64::try_from(nanoseconds / 1_000_000_000).ok()?;
     Timestamp::from_second(seconds).ok().map(Time)
 }

@@ -26,18 +26,18 @@ use eyot_runtime::{guest::Driver, reading::Event};
 use serde_json::Value as Json;
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use actor::run;
+pub(crate) use actor::run;
 
 use crate::source::SourceError;
 
 /// Commands that wait for one device at most: more are refused at once.
 const COMMANDS: usize = 64;
 /// How long a command may take in all, waiting included.
-pub const COMMAND: Duration = Duration::from_secs(30);
+pub(crate) const COMMAND: Duration = Duration::from_secs(30);
 
 /// A driver that serves a device service.
 #[derive(Clone)]
-pub struct Binding {
+pub(crate) struct Binding {
     /// Tells one start of a driver from the next.
     pub id: u64,
     pub driver: Arc<dyn Driver>,
@@ -47,7 +47,7 @@ pub struct Binding {
 
 /// Everything that a device's task works from. A new one replaces the old.
 #[derive(Clone)]
-pub struct Assignment {
+pub(crate) struct Assignment {
     pub device: Arc<Device>,
     pub profile: Option<Arc<DeviceProfile>>,
     pub binding: Option<Binding>,
@@ -55,7 +55,7 @@ pub struct Assignment {
 
 impl Assignment {
     /// Whether the session can go on as it is: status and annotations do not matter to it.
-    pub fn same(&self, other: &Self) -> bool {
+    pub(crate) fn same(&self, other: &Self) -> bool {
         let binding = |assignment: &Self| assignment.binding.as_ref().map(|binding| binding.id);
         let profile = |assignment: &Self| assignment.profile.as_ref().map(|p| p.spec.clone());
         binding(self) == binding(other)
@@ -89,7 +89,7 @@ pub enum CommandError {
 }
 
 /// What a device's task can be told to do.
-pub enum Command {
+pub(crate) enum Command {
     Read {
         source: String,
         push: bool,
@@ -104,16 +104,16 @@ pub enum Command {
 
 /// The way to a device's task.
 #[derive(Clone)]
-pub struct Handle {
+pub(crate) struct Handle {
     name: Arc<str>,
     commands: mpsc::Sender<Command>,
 }
 
 /// The task's end of the way.
-pub type Commands = mpsc::Receiver<Command>;
+pub(crate) type Commands = mpsc::Receiver<Command>;
 
 /// Make both ends.
-pub fn handle(name: &str) -> (Handle, Commands) {
+pub(crate) fn handle(name: &str) -> (Handle, Commands) {
     let (commands, receiver) = mpsc::channel(COMMANDS);
     (
         Handle {
@@ -126,7 +126,7 @@ pub fn handle(name: &str) -> (Handle, Commands) {
 
 impl Handle {
     /// Read a source now. `push` sends the event to the bus too.
-    pub async fn read(&self, source: &str, push: bool) -> Result<Arc<Event>, CommandError> {
+    pub(crate) async fn read(&self, source: &str, push: bool) -> Result<Arc<Event>, CommandError> {
         let (reply, answer) = oneshot::channel();
         self.ask(
             Command::Read {
@@ -140,7 +140,7 @@ impl Handle {
     }
 
     /// Write values, by resource name, to a source.
-    pub async fn write(
+    pub(crate) async fn write(
         &self,
         source: &str,
         values: BTreeMap<String, Json>,

@@ -22,7 +22,7 @@ const NAME: &AsciiSet = &NON_ALPHANUMERIC
 
 /// An event and its JSON.
 #[derive(Debug, Clone)]
-pub struct Encoded {
+pub(crate) struct Encoded {
     pub event: Arc<Event>,
     pub body: Bytes,
     /// Where in `body` each reading is.
@@ -30,7 +30,7 @@ pub struct Encoded {
 }
 
 /// Write an event.
-pub fn event(event: Arc<Event>) -> Encoded {
+pub(crate) fn event(event: Arc<Event>) -> Encoded {
     let mut out = Vec::with_capacity(200 + 280 * event.readings.len());
     out.extend_from_slice(b"{\"apiVersion\":\"v3\",\"id\":");
     string(&mut out, &event.id);
@@ -64,7 +64,7 @@ pub fn event(event: Arc<Event>) -> Encoded {
 }
 
 /// The message envelope of EdgeX's bus around an event's body.
-pub fn envelope(body: &[u8]) -> Bytes {
+pub(crate) fn envelope(body: &[u8]) -> Bytes {
     let mut out = Vec::with_capacity(body.len() + 260);
     out.extend_from_slice(b"{\"apiVersion\":\"v3\",\"receivedTopic\":\"\",\"correlationID\":\"");
     uuid(&mut out);
@@ -79,7 +79,7 @@ pub fn envelope(body: &[u8]) -> Bytes {
 }
 
 /// `edgex/events/device/<service>/<profile>/<device>/<source>`, names percent-encoded.
-pub fn topic(event: &Event) -> String {
+pub(crate) fn topic(event: &Event) -> String {
     format!(
         "edgex/events/device/{}/{}/{}/{}",
         name(&event.service),
@@ -90,7 +90,7 @@ pub fn topic(event: &Event) -> String {
 }
 
 /// A name as one level of a topic or one segment of a path.
-pub fn name(name: &str) -> impl std::fmt::Display + '_ {
+pub(crate) fn name(name: &str) -> impl std::fmt::Display + '_ {
     utf8_percent_encode(name, NAME)
 }
 

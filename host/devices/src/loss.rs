@@ -14,14 +14,14 @@ use tokio::time::Instant;
 const EVERY: Duration = Duration::from_secs(10);
 
 /// A place where things can be lost.
-pub struct Loss {
+pub(crate) struct Loss {
     place: String,
     lost: AtomicU64,
     said: Mutex<Option<Instant>>,
 }
 
 impl Loss {
-    pub fn new(place: impl Into<String>) -> Self {
+    pub(crate) fn new(place: impl Into<String>) -> Self {
         Self {
             place: place.into(),
             lost: AtomicU64::new(0),
@@ -29,7 +29,7 @@ impl Loss {
         }
     }
 
-    pub fn lost(&self, count: u64) {
+    pub(crate) fn lost(&self, count: u64) {
         let total = self.lost.fetch_add(count, Ordering::Relaxed) + count;
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
@@ -39,7 +39,7 @@ impl Loss {
         }
     }
 
-    pub fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
 }

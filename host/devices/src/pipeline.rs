@@ -35,7 +35,7 @@ use crate::{
 
 /// What every pipeline works with.
 #[derive(Clone)]
-pub struct Context {
+pub(crate) struct Context {
     pub client: kube::Client,
     pub recorder: Recorder,
     pub loader: Arc<dyn StepLoader>,
@@ -49,7 +49,7 @@ struct Running {
 }
 
 /// Run the pipelines that exist until `stop` is cancelled.
-pub async fn run(
+pub(crate) async fn run(
     context: Context,
     pipelines: Cache<Pipeline>,
     changed: Arc<Notify>,

@@ -119,6 +119,11 @@ impl Devices {
         Edgex::new(self.inner.clone(), service)
     }
 
+    /// Events that were dropped on their way to the store and to the broker, since the start.
+    pub fn lost(&self) -> (u64, u64) {
+        self.inner.bus.lost()
+    }
+
     /// Run until `stop` is cancelled. Call it once.
     pub async fn run(&self, stop: CancellationToken) {
         let inner = &self.inner;

@@ -57,7 +57,7 @@ struct Operation<'a> {
 
 /// A source that is ready to be read: kept between reads.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub(crate) struct Plan {
     pub source: Arc<str>,
     pub requests: Vec<ReadRequest>,
     resources: Vec<DeviceResource>,
@@ -66,7 +66,7 @@ pub struct Plan {
 
 /// The names that each event of a device carries.
 #[derive(Debug, Clone)]
-pub struct Names {
+pub(crate) struct Names {
     pub service: Arc<str>,
     pub device: Arc<str>,
     pub profile: Arc<str>,
@@ -74,7 +74,7 @@ pub struct Names {
 }
 
 impl Names {
-    pub fn of(device: &Device, profile: &DeviceProfile) -> Self {
+    pub(crate) fn of(device: &Device, profile: &DeviceProfile) -> Self {
         Self {
             service: device.spec.service_name.as_str().into(),
             device: device.edgex_name().into(),
@@ -90,7 +90,7 @@ impl Names {
 }
 
 /// Plan reading `source`.
-pub fn plan(profile: &DeviceProfile, source: &str) -> Result<Plan, SourceError> {
+pub(crate) fn plan(profile: &DeviceProfile, source: &str) -> Result<Plan, SourceError> {
     let operations = operations(profile, source)?;
     if let Some(command) = profile.spec.command(source)
         && !command.read_write.readable()
@@ -126,7 +126,7 @@ pub fn plan(profile: &DeviceProfile, source: &str) -> Result<Plan, SourceError> 
 
 /// What a driver's answer came to.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Answer {
+pub(crate) struct Answer {
     pub event: Event,
     /// The first resource whose value is not what its profile asserts.
     pub broken_assertion: Option<String>,
@@ -135,7 +135,12 @@ pub struct Answer {
 impl Plan {
     /// Make the event from the driver's readings: transformed, checked, mapped, with units.
     /// An error says how the driver broke its contract.
-    pub fn event(&self, names: &Names, raw: Vec<Reading>, now: u64) -> Result<Answer, String> {
+    pub(crate) fn event(
+        &self,
+        names: &Names,
+        raw: Vec<Reading>,
+        now: u64,
+    ) -> Result<Answer, String> {
         if raw.len() != self.requests.len() {
             return Err(format!(
                 "the driver answered {} readings for {} resources",
@@ -197,7 +202,7 @@ impl Plan {
 }
 
 /// Plan writing `values` (by resource name) to `source`.
-pub fn writes(
+pub(crate) fn writes(
     profile: &DeviceProfile,
     source: &str,
     values: &BTreeMap<String, Json>,
@@ -252,7 +257,7 @@ pub fn writes(
 }
 
 /// What the driver is told about a device.
-pub fn info(device: &Device) -> DeviceInfo {
+pub(crate) fn info(device: &Device) -> DeviceInfo {
     let protocols = device.spec.protocols.iter().map(|(name, properties)| {
         (
             name.clone(),
@@ -267,7 +272,7 @@ pub fn info(device: &Device) -> DeviceInfo {
 }
 
 /// What a device's driver may reach: the addresses that the device names.
-pub fn grants(device: &Device) -> Grants {
+pub(crate) fn grants(device: &Device) -> Grants {
     let mut grants = Grants::default();
     for (protocol, properties) in &device.spec.protocols {
         let property = |wanted: &str| {
@@ -367,7 +372,7 @@ fn unmapped(text: &str, mappings: Option<&BTreeMap<String, Json>>) -> String {
 }
 
 /// A JSON value as text: texts without quotes.
-pub fn plain(json: &Json) -> String {
+pub(crate) fn plain(json: &Json) -> String {
     match json {
         Json::String(text) => text.clone(),
         other => other.to_string(),

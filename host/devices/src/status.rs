@@ -37,7 +37,7 @@ const SUMMARY: usize = 60;
 
 /// Which device.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct DeviceKey {
+pub(crate) struct DeviceKey {
     pub namespace: Arc<str>,
     /// Name of the object.
     pub name: Arc<str>,
@@ -45,7 +45,7 @@ pub struct DeviceKey {
 
 /// Where the devices' tasks leave their news. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Board {
+pub(crate) struct Board {
     inner: Arc<Inner>,
 }
 
@@ -77,7 +77,7 @@ impl Board {
     }
 
     /// The device is in this state now.
-    pub fn state(
+    pub(crate) fn state(
         &self,
         key: &DeviceKey,
         state: OperatingState,
@@ -105,7 +105,7 @@ impl Board {
     }
 
     /// The device said this.
-    pub fn event(&self, key: &DeviceKey, event: &Arc<Event>) {
+    pub(crate) fn event(&self, key: &DeviceKey, event: &Arc<Event>) {
         let mut reports = self.reports();
         let Some(report) = reports.get_mut(key) else {
             return;
@@ -115,12 +115,12 @@ impl Board {
     }
 
     /// The device is gone.
-    pub fn forget(&self, key: &DeviceKey) {
+    pub(crate) fn forget(&self, key: &DeviceKey) {
         self.reports().remove(key);
     }
 
     /// Write the news until `stop` is cancelled.
-    pub async fn run(
+    pub(crate) async fn run(
         &self,
         client: kube::Client,
         recorder: Recorder,

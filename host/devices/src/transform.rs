@@ -32,7 +32,7 @@ pub enum WriteError {
 }
 
 /// The value of a reading, from what the device gave.
-pub fn read(raw: Value, properties: &ResourceProperties) -> Value {
+pub(crate) fn read(raw: Value, properties: &ResourceProperties) -> Value {
     let Some(number) = Number::of(&raw) else {
         return raw;
     };
@@ -78,7 +78,7 @@ pub fn read(raw: Value, properties: &ResourceProperties) -> Value {
 }
 
 /// The value to hand to the device, from the text that a user gave.
-pub fn write(text: &str, properties: &ResourceProperties) -> Result<Value, WriteError> {
+pub(crate) fn write(text: &str, properties: &ResourceProperties) -> Result<Value, WriteError> {
     let value_type = properties.value_type.as_str();
     let base = properties.base.filter(|base| *base > 0.0 && *base != 1.0);
     let scale = properties
@@ -128,7 +128,7 @@ pub fn write(text: &str, properties: &ResourceProperties) -> Result<Value, Write
 }
 
 /// Whether a reading is what a healthy device would say.
-pub fn asserted(value: &Value, properties: &ResourceProperties) -> bool {
+pub(crate) fn asserted(value: &Value, properties: &ResourceProperties) -> bool {
     match properties.assertion.as_deref() {
         None | Some("") => true,
         Some(expected) => {

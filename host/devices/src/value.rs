@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use eyot_runtime::reading::Value;
 
 /// The text of a simple value; `None` for binary, object and null, which are not texts.
-pub fn text(value: &Value) -> Option<String> {
+pub(crate) fn text(value: &Value) -> Option<String> {
     Some(match value {
         Value::Bool(v) => v.to_string(),
         Value::String(v) => v.clone(),
@@ -41,7 +41,7 @@ pub fn text(value: &Value) -> Option<String> {
 }
 
 /// A value for people to read: floats plain, and something for what has no text.
-pub fn display(value: &Value) -> String {
+pub(crate) fn display(value: &Value) -> String {
     match value {
         Value::Float32(v) => v.to_string(),
         Value::Float64(v) => v.to_string(),
@@ -93,7 +93,7 @@ pub struct ParseError {
 }
 
 /// Read a text as a value of an EdgeX type. Floats are taken in any notation.
-pub fn parse(value_type: &str, text: &str) -> Result<Value, ParseError> {
+pub(crate) fn parse(value_type: &str, text: &str) -> Result<Value, ParseError> {
     let error = || ParseError {
         text: text.chars().take(100).collect(),
         value_type: value_type.to_owned(),

@@ -34,7 +34,7 @@ const CLOSE: Duration = Duration::from_secs(1);
 const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
 
 /// Serve one device until `stop` is cancelled or its assignments end.
-pub async fn run(
+pub(crate) async fn run(
     key: DeviceKey,
     mut assignments: watch::Receiver<Assignment>,
     mut commands: Commands,

@@ -19,7 +19,7 @@ const AUTO_EVENTS: usize = 1000;
 
 /// One source that is read by itself.
 #[derive(Debug)]
-pub struct Timer {
+pub(super) struct Timer {
     pub plan: Arc<Plan>,
     pub due: Instant,
     interval: Duration,
@@ -31,7 +31,7 @@ pub struct Timer {
 }
 
 /// Make the timers of a device. Wrong auto-events are told apart from the rest, which work.
-pub fn timers(
+pub(super) fn timers(
     events: &[AutoEvent],
     profile: &DeviceProfile,
     now: Instant,
@@ -71,7 +71,7 @@ fn timer(event: &AutoEvent, profile: &DeviceProfile, now: Instant) -> Result<Tim
 
 impl Timer {
     /// The read that was due has been made: set the next beat.
-    pub fn advance(&mut self, now: Instant) {
+    pub(super) fn advance(&mut self, now: Instant) {
         self.due += self.interval;
         if self.due < now {
             let missed = (now - self.due).as_nanos() / self.interval.as_nanos() + 1;
@@ -81,7 +81,7 @@ impl Timer {
     }
 
     /// Whether this event is worth telling.
-    pub fn changed(&mut self, event: &Event) -> bool {
+    pub(super) fn changed(&mut self, event: &Event) -> bool {
         if !self.on_change {
             return true;
         }

@@ -8,7 +8,7 @@ use crate::backoff::Backoff;
 
 /// See the diagram in [`super`].
 #[derive(Debug, Clone, PartialEq)]
-pub enum State {
+pub(super) enum State {
     /// Nobody serves it: why.
     Unbound(String),
     /// A session is to be opened.
@@ -25,7 +25,7 @@ pub enum State {
 
 /// What is to become of the session and of the request after a driver call failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub(super) enum Verdict {
     /// The device is alive; this request is not for it.
     Alive,
     /// The device is alive; this request will not work before an edit.
@@ -37,7 +37,7 @@ pub enum Verdict {
 }
 
 /// Judge the failure of a read or a write.
-pub fn judge(error: &DriverError) -> Verdict {
+pub(super) fn judge(error: &DriverError) -> Verdict {
     match error {
         DriverError::Unreachable(_) | DriverError::Timeout(_) | DriverError::Garbled(_) => {
             Verdict::Silent
@@ -50,7 +50,7 @@ pub fn judge(error: &DriverError) -> Verdict {
 
 impl State {
     /// Opening failed.
-    pub fn not_opened(error: &DriverError, backoff: &mut Backoff, now: Instant) -> Self {
+    pub(super) fn not_opened(error: &DriverError, backoff: &mut Backoff, now: Instant) -> Self {
         match judge(error) {
             Verdict::NeverAgain => Self::Invalid(error.to_string()),
             _ => Self::Down {
@@ -61,7 +61,7 @@ impl State {
     }
 
     /// A call failed on an open session.
-    pub fn failed(self, error: &DriverError, backoff: &mut Backoff, now: Instant) -> Self {
+    pub(super) fn failed(self, error: &DriverError, backoff: &mut Backoff, now: Instant) -> Self {
         match judge(error) {
             Verdict::Alive | Verdict::NeverAgain => self.answered(backoff),
             Verdict::Silent | Verdict::Dead => Self::Down {
@@ -72,7 +72,7 @@ impl State {
     }
 
     /// The device answered, whatever it said.
-    pub fn answered(self, backoff: &mut Backoff) -> Self {
+    pub(super) fn answered(self, backoff: &mut Backoff) -> Self {
         backoff.reset();
         Self::Up
     }

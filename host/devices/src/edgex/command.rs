@@ -16,7 +16,7 @@ use crate::{device::CommandError, encode};
 /// Where EdgeX's clients look for core-command.
 const URL: &str = "http://localhost:59882";
 
-pub async fn route(
+pub(super) async fn route(
     edgex: &Edgex,
     request: &Parsed,
     path: &[&str],
@@ -83,7 +83,7 @@ async fn write(
 }
 
 /// What can be done with one device.
-pub fn commands(edgex: &Edgex, name: &str) -> Result<Reply, Failure> {
+pub(super) fn commands(edgex: &Edgex, name: &str) -> Result<Reply, Failure> {
     let (_, device) = edgex.device(name)?;
     Ok(Reply::ok(
         json!({ "deviceCoreCommand": core_commands(edgex, &device) }),
@@ -91,7 +91,7 @@ pub fn commands(edgex: &Edgex, name: &str) -> Result<Reply, Failure> {
 }
 
 /// What can be done with all devices.
-pub fn all(edgex: &Edgex, request: &Parsed) -> Result<Reply, Failure> {
+pub(super) fn all(edgex: &Edgex, request: &Parsed) -> Result<Reply, Failure> {
     let (total, devices) = request.page()?.of(edgex.all_devices())?;
     let commands: Vec<_> = devices
         .iter()

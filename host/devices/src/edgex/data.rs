@@ -19,7 +19,7 @@ enum Query {
     Latest(String),
 }
 
-pub async fn route(
+pub(super) async fn route(
     edgex: &Edgex,
     request: &Parsed,
     path: &[&str],

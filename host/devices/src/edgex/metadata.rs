@@ -12,7 +12,11 @@ use super::{
     request::Parsed,
 };
 
-pub fn route(edgex: &Edgex, request: &Parsed, path: &[&str]) -> Option<Result<Reply, Failure>> {
+pub(super) fn route(
+    edgex: &Edgex,
+    request: &Parsed,
+    path: &[&str],
+) -> Option<Result<Reply, Failure>> {
     let answer = match path {
         ["device", "all"] => devices(edgex, request, |_| true),
         ["device", "name", name] => device(edgex, name),
@@ -58,12 +62,12 @@ pub fn route(edgex: &Edgex, request: &Parsed, path: &[&str]) -> Option<Result<Re
     })
 }
 
-pub fn device(edgex: &Edgex, name: &str) -> Result<Reply, Failure> {
+pub(super) fn device(edgex: &Edgex, name: &str) -> Result<Reply, Failure> {
     let (_, device) = edgex.device(name)?;
     Ok(Reply::ok(json!({ "device": device_json(&device) })))
 }
 
-pub fn devices(
+pub(super) fn devices(
     edgex: &Edgex,
     request: &Parsed,
     wanted: impl Fn(&Device) -> bool,

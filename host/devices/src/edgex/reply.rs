@@ -9,13 +9,13 @@ use crate::device::CommandError;
 const CORRELATION: HeaderName = HeaderName::from_static("x-correlation-id");
 
 /// A good answer: the fields beside the envelope's own.
-pub struct Reply {
+pub(super) struct Reply {
     fields: Map<String, Json>,
     body: Option<String>,
 }
 
 impl Reply {
-    pub fn ok(fields: Json) -> Self {
+    pub(super) fn ok(fields: Json) -> Self {
         let fields = if let Json::Object(fields) = fields {
             fields
         } else {
@@ -25,41 +25,41 @@ impl Reply {
     }
 
     /// An answer whose body is written already.
-    pub fn written(body: String) -> Self {
+    pub(super) fn written(body: String) -> Self {
         Self {
             fields: Map::new(),
             body: Some(body),
         }
     }
 
-    pub fn merge(&mut self, other: Self) {
+    pub(super) fn merge(&mut self, other: Self) {
         self.fields.extend(other.fields);
     }
 }
 
 /// A bad answer.
 #[derive(Debug)]
-pub struct Failure {
+pub(super) struct Failure {
     pub status: StatusCode,
     pub message: String,
 }
 
 impl Failure {
-    pub fn not_found(message: impl Into<String>) -> Self {
+    pub(super) fn not_found(message: impl Into<String>) -> Self {
         Self {
             status: StatusCode::NOT_FOUND,
             message: message.into(),
         }
     }
 
-    pub fn bad_request(message: impl Into<String>) -> Self {
+    pub(super) fn bad_request(message: impl Into<String>) -> Self {
         Self {
             status: StatusCode::BAD_REQUEST,
             message: message.into(),
         }
     }
 
-    pub fn internal(message: impl Into<String>) -> Self {
+    pub(super) fn internal(message: impl Into<String>) -> Self {
         Self {
             status: StatusCode::INTERNAL_SERVER_ERROR,
             message: message.into(),
@@ -93,7 +93,7 @@ impl From<CommandError> for Failure {
 }
 
 /// Make the HTTP answer.
-pub fn reply(outcome: Result<Reply, Failure>, correlation: &str) -> Response {
+pub(super) fn reply(outcome: Result<Reply, Failure>, correlation: &str) -> Response {
     let mut response = match outcome {
         Ok(Reply {
             body: Some(body), ..

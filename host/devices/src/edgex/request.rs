@@ -16,7 +16,7 @@ const BODY: usize = 1024 * 1024;
 const LIMIT: usize = 20;
 const MOST: usize = 1024;
 
-pub struct Parsed {
+pub(super) struct Parsed {
     pub method: Method,
     pub raw_path: String,
     /// Percent-decoded segments.
@@ -27,13 +27,13 @@ pub struct Parsed {
 
 /// Which part of a list is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Page {
+pub(super) struct Page {
     pub offset: usize,
     pub limit: usize,
 }
 
 /// The caller's correlation identifier, or a new one.
-pub fn correlation(request: &Request) -> String {
+pub(super) fn correlation(request: &Request) -> String {
     let given = request
         .headers()
         .get("x-correlation-id")
@@ -41,7 +41,7 @@ pub fn correlation(request: &Request) -> String {
     given.map_or_else(|| Uuid::new_v4().to_string(), str::to_owned)
 }
 
-pub async fn parse(request: Request) -> Result<Parsed, Failure> {
+pub(super) async fn parse(request: Request) -> Result<Parsed, Failure> {
     let (parts, body) = request.into_parts();
     let raw_path = parts.uri.path().to_owned();
     let segments = raw_path.split('/').filter(|segment| !segment.is_empty());
@@ -69,7 +69,7 @@ pub async fn parse(request: Request) -> Result<Parsed, Failure> {
 }
 
 impl Parsed {
-    pub fn page(&self) -> Result<Page, Failure> {
+    pub(super) fn page(&self) -> Result<Page, Failure> {
         let number = |name: &str| {
             self.query
                 .get(name)
@@ -99,7 +99,7 @@ impl Parsed {
     }
 
     /// A query argument that is true or false.
-    pub fn flag(&self, name: &str, default: bool) -> Result<bool, Failure> {
+    pub(super) fn flag(&self, name: &str, default: bool) -> Result<bool, Failure> {
         match self.query.get(name).map(String::as_str) {
             None | Some("") => Ok(default),
             // EdgeX 2 wrote yes and no.
@@ -114,7 +114,7 @@ impl Parsed {
 
 impl Page {
     /// That part of all items; EdgeX's 416 if it begins after the end.
-    pub fn of<T>(self, items: Vec<T>) -> Result<(usize, Vec<T>), Failure> {
+    pub(super) fn of<T>(self, items: Vec<T>) -> Result<(usize, Vec<T>), Failure> {
         let total = items.len();
         self.check(total)?;
         Ok((
@@ -127,7 +127,7 @@ impl Page {
         ))
     }
 
-    pub fn check(self, total: usize) -> Result<(), Failure> {
+    pub(super) fn check(self, total: usize) -> Result<(), Failure> {
         if self.offset > total {
             return Err(Failure {
                 status: StatusCode::RANGE_NOT_SATISFIABLE,

@@ -15,7 +15,7 @@ const LOCAL_BROKER: &str = "mqtt://local";
 
 /// Which events a pipeline takes.
 #[derive(Debug)]
-pub struct Selector {
+pub(super) struct Selector {
     services: Patterns,
     devices: Patterns,
     profiles: Patterns,
@@ -33,7 +33,7 @@ enum Pattern {
 }
 
 impl Selector {
-    pub fn new(source: &Source) -> Result<Self, String> {
+    pub(super) fn new(source: &Source) -> Result<Self, String> {
         Ok(Self {
             services: Patterns::new("services", &source.services)?,
             devices: Patterns::new("devices", &source.devices)?,
@@ -44,7 +44,7 @@ impl Selector {
     }
 
     /// The event as the pipeline is to see it, if at all.
-    pub fn select(&self, event: &Arc<Event>) -> Option<Arc<Event>> {
+    pub(super) fn select(&self, event: &Arc<Event>) -> Option<Arc<Event>> {
         let taken = self.services.matches(&event.service)
             && self.devices.matches(&event.device)
             && self.profiles.matches(&event.profile)
@@ -103,7 +103,7 @@ impl Patterns {
 }
 
 /// Check what a schema cannot.
-pub fn check(spec: &PipelineSpec) -> Result<Selector, String> {
+pub(super) fn check(spec: &PipelineSpec) -> Result<Selector, String> {
     if spec.exporters.is_empty() {
         return Err("spec.exporters: at least one is needed".to_owned());
     }
@@ -130,7 +130,7 @@ pub fn check(spec: &PipelineSpec) -> Result<Selector, String> {
     Selector::new(&spec.source)
 }
 
-pub fn settings(stage: &Stage) -> Vec<(String, String)> {
+pub(super) fn settings(stage: &Stage) -> Vec<(String, String)> {
     stage
         .config
         .iter()
@@ -139,7 +139,7 @@ pub fn settings(stage: &Stage) -> Vec<(String, String)> {
 }
 
 /// What an exporter may reach: the broker that its own configuration names, else the host's.
-pub fn grants(stage: &Stage) -> Grants {
+pub(super) fn grants(stage: &Stage) -> Grants {
     let broker = stage
         .config
         .iter()

@@ -29,7 +29,7 @@ const ERROR: usize = 1024;
 
 /// Shared by the tasks of one pipeline.
 #[derive(Default)]
-pub struct Progress {
+pub(super) struct Progress {
     pub received: AtomicI64,
     pub delivered: AtomicI64,
     pub dropped: AtomicI64,
@@ -60,7 +60,7 @@ impl Progress {
     }
 
     /// The component is ready for work.
-    pub fn loaded(&self, stage: &str) {
+    pub(super) fn loaded(&self, stage: &str) {
         let mut state = self.state();
         let news = state.faults.remove(stage).is_some() | state.loaded.insert(stage.to_owned());
         drop(state);
@@ -70,7 +70,7 @@ impl Progress {
     }
 
     /// The component works (again).
-    pub fn works(&self, stage: &str) {
+    pub(super) fn works(&self, stage: &str) {
         let mut state = self.state();
         if state.faults.remove(stage).is_some() {
             drop(state);
@@ -79,13 +79,13 @@ impl Progress {
     }
 
     /// The component is not there: not loaded any more, if it was.
-    pub fn unloaded(&self, stage: &str, reason: &'static str, message: String) {
+    pub(super) fn unloaded(&self, stage: &str, reason: &'static str, message: String) {
         self.state().loaded.remove(stage);
         self.fault(stage, reason, message);
     }
 
     /// Something went wrong with the component.
-    pub fn fault(&self, stage: &str, reason: &'static str, message: String) {
+    pub(super) fn fault(&self, stage: &str, reason: &'static str, message: String) {
         let message = if stage.is_empty() {
             message
         } else {
@@ -110,7 +110,7 @@ impl Progress {
     }
 
     /// Write the status until `stop` is cancelled, and once more then.
-    pub async fn report(
+    pub(super) async fn report(
         &self,
         context: &Context,
         pipeline: &Pipeline,

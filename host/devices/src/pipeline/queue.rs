@@ -16,7 +16,7 @@ use eyot_runtime::guest::Item;
 use tokio::sync::Notify;
 
 /// Items that wait at most.
-pub struct Queue {
+pub(super) struct Queue {
     limit: usize,
     state: Mutex<State>,
     arrived: Notify,
@@ -31,14 +31,14 @@ struct State {
 }
 
 /// Items at the front of a queue.
-pub struct Batch {
+pub(super) struct Batch {
     pub items: Vec<Item>,
     /// Number of the item after the last.
     end: u64,
 }
 
 impl Queue {
-    pub fn new(limit: usize) -> Self {
+    pub(super) fn new(limit: usize) -> Self {
         Self {
             limit: limit.max(1),
             state: Mutex::default(),
@@ -52,7 +52,7 @@ impl Queue {
     }
 
     /// Add items at the end; answers how many of the oldest had to go.
-    pub fn push(&self, items: impl IntoIterator<Item = Item>) -> usize {
+    pub(super) fn push(&self, items: impl IntoIterator<Item = Item>) -> usize {
         let mut state = self.state();
         state.items.extend(items);
         let over = state.items.len().saturating_sub(self.limit);
@@ -65,7 +65,7 @@ impl Queue {
     }
 
     /// Look at up to `most` items at the front; waits for the first, and `linger` for more.
-    pub async fn batch(&self, most: usize, linger: Duration) -> Batch {
+    pub(super) async fn batch(&self, most: usize, linger: Duration) -> Batch {
         while self.len() == 0 {
             self.arrived.notified().await;
         }
@@ -81,7 +81,7 @@ impl Queue {
     }
 
     /// The batch has been dealt with.
-    pub fn done(&self, end: u64) {
+    pub(super) fn done(&self, end: u64) {
         let mut state = self.state();
         // Some of it may have been dropped for being oldest meanwhile.
         let count = usize::try_from(end.saturating_sub(state.first)).unwrap_or(usize::MAX);
@@ -91,13 +91,13 @@ impl Queue {
         self.length.store(state.items.len(), Ordering::Relaxed);
     }
 
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.length.load(Ordering::Relaxed)
     }
 }
 
 impl Batch {
-    pub fn end(&self) -> u64 {
+    pub(super) fn end(&self) -> u64 {
         self.end
     }
 }

@@ -61,7 +61,7 @@ fn count_lost(progress: &Progress, loss: &Loss, lost: usize) {
 }
 
 /// The inlet of a pipeline, unless its spec makes no sense, and the task that is all the rest.
-pub fn prepare(
+pub(super) fn prepare(
     context: &Context,
     pipeline: Arc<Pipeline>,
     stop: CancellationToken,

@@ -22,7 +22,7 @@ const TRAPS: u32 = 3;
 const CALL: Duration = Duration::from_secs(60);
 
 /// Steps and exporters differ only in what comes out.
-pub enum Kind {
+pub(super) enum Kind {
     Step,
     Exporter,
 }
@@ -41,7 +41,7 @@ impl Guest {
     }
 }
 
-pub struct Worker {
+pub(super) struct Worker {
     stage: Stage,
     kind: Kind,
     context: Context,
@@ -52,7 +52,7 @@ pub struct Worker {
 }
 
 /// What became of a batch.
-pub struct Passed {
+pub(super) struct Passed {
     /// What the component made of it; empty for exporters.
     pub items: Vec<Item>,
     /// How many of the batch it has taken.
@@ -60,10 +60,10 @@ pub struct Passed {
 }
 
 /// The pipeline is stopping, or waits for an edit until it is stopped.
-pub struct Stopped;
+pub(super) struct Stopped;
 
 impl Worker {
-    pub fn new(
+    pub(super) fn new(
         stage: Stage,
         kind: Kind,
         context: Context,
@@ -82,7 +82,7 @@ impl Worker {
     }
 
     /// Load the component, as often as it takes.
-    pub async fn load(&mut self) -> Result<(), Stopped> {
+    pub(super) async fn load(&mut self) -> Result<(), Stopped> {
         while self.guest.is_none() {
             let loaded = tokio::select! {
                 loaded = instance(&self.stage, &self.kind, &self.context) => loaded,
@@ -106,7 +106,7 @@ impl Worker {
     }
 
     /// Give a batch to the component until it has taken it or parts of it have been set aside.
-    pub async fn pass(&mut self, batch: &[Item]) -> Result<Passed, Stopped> {
+    pub(super) async fn pass(&mut self, batch: &[Item]) -> Result<Passed, Stopped> {
         let mut passed = Passed {
             items: Vec::new(),
             taken: 0,
