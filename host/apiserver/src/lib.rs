@@ -1,12 +1,44 @@
-//! placeholder
+//! The Kubernetes API as a `tower::Service` over the store.
+//!
+//! A request is taken apart once ([`path`], [`query`], [`media`]) into a `Call`; the catalog says
+//! which resource it is about, built-in or custom, and one file under `verbs/` or `subresource/`
+//! answers it. Objects are JSON from the body to the store and back: what is specific to a kind
+//! stands in `kinds/`, or in a CRD's schema, and nowhere else.
+//!
+//! Nothing in here acts by itself on what is stored, with one exception: the objects of a deleted
+//! CustomResourceDefinition ([`cleanup`]). Everything else that reconciles is a client of this API.
 
+mod api;
+mod call;
+mod catalog;
+mod cleanup;
+mod crd;
+mod discovery;
+mod failure;
 pub mod field_error;
 pub mod jsonpath;
 pub mod kinds;
-pub(crate) mod model;
+mod media;
+mod model;
+mod object;
+mod pages;
 pub mod patch;
+mod path;
 pub mod protobuf;
 pub mod quantity;
+mod query;
+mod reply;
+mod resource;
+mod review;
 pub mod schema;
 pub mod selector;
+mod service;
+mod subresource;
 pub mod table;
+mod user;
+mod verbs;
+
+pub use api::{Kubelet, NoNodes, Nodes, Options};
+pub use resource::extract;
+pub use service::{ApiServer, AsUser, StartError};
+pub use user::User;

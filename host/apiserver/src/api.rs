@@ -1,0 +1,146 @@
+//! What all requests share: the store, the catalog of served resources, and the seams to the rest
+//! of the host.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use eyot_http::{Request, Response};
+use eyot_store::{Key, Store, WriteError};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+use tower::util::BoxCloneSyncService;
+
+use crate::{catalog::Catalog, crd, failure::Failure, pages::Pages};
+
+/// Namespaces that exist from the first start.
+const STANDING: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
+/// Larger bodies are refused: Kubernetes' own limit.
+pub const BODY_LIMIT: usize = 3 * 1024 * 1024;
+
+/// What the server needs beside its store.
+#[derive(Clone)]
+pub struct Options {
+    /// How to reach the kubelets, for logs.
+    pub nodes: Arc<dyn Nodes>,
+    /// Ends every watch and followed log.
+    pub shutdown: CancellationToken,
+}
+
+impl Default for Options {
+    /// No nodes, never shut down.
+    fn default() -> Options {
+        Options {
+            nodes: Arc::new(NoNodes),
+            shutdown: CancellationToken::new(),
+        }
+    }
+}
+
+/// Finds the kubelet API of a node: in process for this host's own, through a tunnel for others.
+pub trait Nodes: Send + Sync {
+    fn kubelet(&self, node: &str) -> Option<Kubelet>;
+}
+
+/// A kubelet's HTTP API.
+pub type Kubelet = BoxCloneSyncService<Request, Response, std::convert::Infallible>;
+
+/// A server whose nodes cannot be reached.
+#[derive(Debug, Clone, Copy)]
+pub struct NoNodes;
+
+impl Nodes for NoNodes {
+    fn kubelet(&self, _node: &str) -> Option<Kubelet> {
+        None
+    }
+}
+
+pub(crate) struct Api {
+    pub(crate) store: Store,
+    pub(crate) options: Options,
+    pub(crate) pages: Pages,
+    catalog: RwLock<Arc<Catalog>>,
+    /// Held while a definition is checked against the others and written.
+    pub(crate) definitions: Mutex<()>,
+}
+
+impl Api {
+    /// Read the definitions, make what must exist for a fresh store to be usable, and carry on with
+    /// what a stop interrupted.
+    pub(crate) async fn start(store: Store, options: Options) -> Result<Arc<Api>, WriteError> {
+        let catalog = RwLock::new(Arc::new(Catalog::new(&definitions(&store))));
+        let pages = Pages::default();
+        let api = Arc::new(Api {
+            store,
+            options,
+            pages,
+            catalog,
+            definitions: Mutex::new(()),
+        });
+        for name in STANDING {
+            api.create_namespace(name).await?;
+        }
+        crate::cleanup::resume(&api);
+        Ok(api)
+    }
+
+    async fn create_namespace(&self, name: &str) -> Result<(), WriteError> {
+        let key = namespace_key(name);
+        if self.store.get(&key).is_some() {
+            return Ok(());
+        }
+        let mut namespace = json!({
+            "apiVersion": "v1", "kind": "Namespace",
+            "metadata": {
+                "name": name, "uid": uuid::Uuid::new_v4().to_string(),
+                "creationTimestamp": crate::object::timestamp(Timestamp::now()),
+                "labels": {"kubernetes.io/metadata.name": name},
+            },
+            "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"},
+        });
+        if let Some(resource) = self.catalog().find("", "v1", "namespaces") {
+            resource.default(&mut namespace);
+        }
+        match self.store.create(key, namespace).await {
+            Ok(_) | Err(WriteError::Exists(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) fn catalog(&self) -> Arc<Catalog> {
+        self.catalog
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Take the definitions as they are stored now.
+    pub(crate) fn reload(&self) {
+        let catalog = Arc::new(Catalog::new(&definitions(&self.store)));
+        *self.catalog.write().unwrap_or_else(PoisonError::into_inner) = catalog;
+    }
+}
+
+/// All stored CustomResourceDefinitions.
+pub(crate) fn definitions(store: &Store) -> Vec<Value> {
+    let stored = store.list(crd::STORAGE, None);
+    stored
+        .objects
+        .iter()
+        .filter_map(|o| serde_json::from_slice(&o.json).ok())
+        .collect()
+}
+
+pub(crate) fn namespace_key(name: &str) -> Key {
+    Key {
+        resource: "namespaces".into(),
+        namespace: "".into(),
+        name: name.into(),
+    }
+}
+
+/// A write that failed for no fault of the client's.
+pub(crate) fn storage_failure(error: &WriteError) -> Failure {
+    tracing::error!(%error, "a write failed");
+    Failure::internal(error)
+}

@@ -1,0 +1,163 @@
+//! One request about a resource, taken apart and checked.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use eyot_http::{Body, BodyError};
+use eyot_store::Key;
+use http::HeaderMap;
+use serde_json::Value;
+
+use crate::{
+    api::BODY_LIMIT,
+    failure::Failure,
+    media::{self, Format},
+    object,
+    query::{FieldValidation, Query},
+    resource::Resource,
+    selector::{FieldSelector, LabelSelector},
+    user::User,
+};
+
+pub(crate) struct Call {
+    pub(crate) user: User,
+    pub(crate) resource: Arc<Resource>,
+    /// Empty for cluster-scoped resources and for all namespaces.
+    pub(crate) namespace: String,
+    /// Empty for collections.
+    pub(crate) name: String,
+    pub(crate) query: Query,
+    pub(crate) format: Format,
+    pub(crate) headers: HeaderMap,
+}
+
+/// Which objects of a collection are meant.
+pub(crate) struct Filter {
+    pub(crate) labels: LabelSelector,
+    pub(crate) fields: FieldSelector,
+}
+
+impl Filter {
+    pub(crate) fn matches(&self, object: &eyot_store::Object) -> bool {
+        self.labels.matches(&object.labels) && self.fields.matches(&object.fields)
+    }
+
+    pub(crate) fn is_everything(&self) -> bool {
+        self.labels.is_everything() && self.fields.is_everything()
+    }
+}
+
+impl Call {
+    /// The key of the object that the path names.
+    pub(crate) fn key(&self) -> Key {
+        self.key_of(&self.name)
+    }
+
+    pub(crate) fn key_of(&self, name: &str) -> Key {
+        Key {
+            resource: self.resource.storage.clone(),
+            namespace: self.namespace.as_str().into(),
+            name: name.into(),
+        }
+    }
+
+    /// `Some` for one namespace.
+    pub(crate) fn namespace(&self) -> Option<&str> {
+        (!self.namespace.is_empty()).then_some(self.namespace.as_str())
+    }
+
+    pub(crate) fn filter(&self) -> Result<Filter, Failure> {
+        Ok(Filter {
+            labels: LabelSelector::parse(&self.query.label_selector)?,
+            fields: FieldSelector::parse(&self.query.field_selector, self.resource.field_names())?,
+        })
+    }
+
+    pub(crate) fn media(&self) -> &str {
+        media::content_type(&self.headers)
+    }
+
+    /// Turn the paths of unknown fields into what the client asked for: an error, warnings, nothing.
+    pub(crate) fn report(&self, mut unknown: Vec<String>) -> Result<Vec<String>, Failure> {
+        unknown.sort();
+        let texts = unknown.iter().map(|path| format!("unknown field {path:?}"));
+        match self.query.field_validation {
+            _ if unknown.is_empty() => Ok(Vec::new()),
+            FieldValidation::Ignore => Ok(Vec::new()),
+            FieldValidation::Warn => Ok(texts.collect()),
+            FieldValidation::Strict => {
+                let all = texts.collect::<Vec<_>>().join(", ");
+                Err(self
+                    .resource
+                    .undecodable(&format!("strict decoding error: {all}")))
+            }
+        }
+    }
+
+    /// Check that a body is an object of this resource; a missing kind is filled in.
+    pub(crate) fn check_type(&self, value: &mut Value) -> Result<(), Failure> {
+        let resource = &self.resource;
+        let (kind, version) = (resource.kind.as_str(), resource.api_version());
+        let Some(map) = value.as_object_mut() else {
+            return Err(resource.undecodable("the body is not a JSON object"));
+        };
+        for (key, expected) in [("apiVersion", version.as_str()), ("kind", kind)] {
+            let given = map.get(key).and_then(Value::as_str).unwrap_or_default();
+            if given.is_empty() {
+                map.insert(key.to_owned(), expected.into());
+            }
+        }
+        let (given, given_version) = (
+            object::text(value, &["kind"]),
+            object::text(value, &["apiVersion"]),
+        );
+        if given == kind && given_version == version {
+            return Ok(());
+        }
+        Err(Failure::bad_request(format!(
+            "{given} in version {:?} cannot be handled as a {kind}: no kind {given:?} is \
+             registered for version {given_version:?}",
+            resource.version
+        )))
+    }
+
+    /// Check the namespace and name of a body against the path.
+    pub(crate) fn check_place(&self, value: &mut Value) -> Result<(), Failure> {
+        let given = object::namespace(value);
+        if given.is_empty() || given == self.namespace {
+            if self.resource.namespaced {
+                object::metadata(value).insert("namespace".into(), self.namespace.as_str().into());
+            } else {
+                object::metadata(value).remove("namespace");
+            }
+        } else {
+            return Err(Failure::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
+        }
+        let given = object::name(value);
+        if self.name.is_empty() || given == self.name {
+            return Ok(());
+        }
+        if given.is_empty() {
+            object::metadata(value).insert("name".into(), self.name.as_str().into());
+            return Ok(());
+        }
+        Err(Failure::bad_request(format!(
+            "the name of the object ({given}) does not match the name on the URL ({})",
+            self.name
+        )))
+    }
+}
+
+/// Read a whole body within the limit.
+pub(crate) async fn read(body: Body) -> Result<Bytes, Failure> {
+    eyot_http::collect(body, BODY_LIMIT)
+        .await
+        .map_err(|error| match error {
+            BodyError::TooLarge { limit } => Failure::too_large(limit),
+            BodyError::Broken(error) => {
+                Failure::bad_request(format!("the request body broke off: {error}"))
+            }
+        })
+}

@@ -1,0 +1,114 @@
+//! What remains of a deleted CustomResourceDefinition: its objects are deleted, then it goes too.
+//!
+//! The definition stays (and its objects stay reachable) until its last object is gone, because
+//! objects may hold finalizers whose owners must still be able to see and release them. Nothing is
+//! remembered beside the definition's own finalizer, so a restart carries on.
+
+use std::{sync::Arc, time::Duration};
+
+use eyot_store::{Key, WriteError};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    api::{Api, definitions},
+    call::Call,
+    crd, media,
+    object::{self, text},
+    query::Query,
+    user::User,
+    verbs::delete::{DeleteOptions, remove},
+};
+
+/// How long to wait for objects with finalizers before looking again.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// Continue with every definition that was being deleted when the host stopped.
+pub(crate) fn resume(api: &Arc<Api>) {
+    for definition in definitions(&api.store)
+        .iter()
+        .filter(|crd| object::is_deleting(crd))
+    {
+        start(api, object::name(definition));
+    }
+}
+
+/// Delete the objects of this definition in the background, then the definition.
+pub(crate) fn start(api: &Arc<Api>, name: &str) {
+    let (api, name) = (Arc::downgrade(api), name.to_owned());
+    tokio::spawn(async move {
+        while let Some(api) = api.upgrade() {
+            let stop: CancellationToken = api.options.shutdown.clone();
+            if pass(&api, &name).await {
+                return;
+            }
+            drop(api);
+            tokio::select! {
+                () = tokio::time::sleep(AGAIN) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    });
+}
+
+/// One pass; whether all is done.
+async fn pass(api: &Arc<Api>, name: &str) -> bool {
+    let key = Key::new(crd::STORAGE, "", name);
+    let Some(stored) = api.store.get(&key) else {
+        return true;
+    };
+    let Ok(mut definition) = serde_json::from_slice::<Value>(&stored.json) else {
+        return true;
+    };
+    if !object::is_deleting(&definition) {
+        return true;
+    }
+    let storage = format!(
+        "{}.{}",
+        text(&definition, &["spec", "names", "plural"]),
+        text(&definition, &["spec", "group"])
+    );
+    let resource = api
+        .catalog()
+        .all()
+        .iter()
+        .find(|r| *r.storage == *storage)
+        .cloned();
+    if let Some(resource) = resource {
+        for object in api.store.list(&storage, None).objects {
+            let call = Call {
+                user: User::new("system:apiserver", &["system:masters"]),
+                resource: resource.clone(),
+                namespace: object.key.namespace.to_string(),
+                name: object.key.name.to_string(),
+                query: Query::default(),
+                format: media::Format::Object,
+                headers: http::HeaderMap::new(),
+            };
+            // What fails now is tried again in the next pass.
+            let _ = remove(api, &call, &DeleteOptions::default()).await;
+        }
+    }
+    if !api.store.list(&storage, None).objects.is_empty() {
+        return false;
+    }
+    let finalizers = definition
+        .pointer_mut("/metadata/finalizers")
+        .and_then(Value::as_array_mut);
+    if let Some(finalizers) = finalizers {
+        finalizers.retain(|finalizer| *finalizer != crd::CLEANUP);
+    }
+    let written = if object::has_finalizers(&definition) {
+        api.store
+            .update(&key, stored.revision, definition)
+            .await
+            .map(|_| ())
+    } else {
+        api.store
+            .delete(&key, Some(stored.revision))
+            .await
+            .map(|_| ())
+    };
+    api.reload();
+    matches!(written, Ok(()) | Err(WriteError::NotFound))
+}

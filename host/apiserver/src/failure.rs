@@ -1,0 +1,242 @@
+//! Every error a client can get, as the `metav1.Status` that Kubernetes clients act upon.
+//!
+//! Tools branch on `reason` and show `message`, so both are Kubernetes' own for the same mistake.
+//! A [`Failure`] is made where the mistake is seen and turned into an answer in one place.
+
+use eyot_http::Response;
+use http::StatusCode;
+use serde_json::{Map, Value, json};
+
+use crate::{field_error::FieldError, patch::PatchError, selector::SelectorError};
+
+/// A refused or failed request.
+#[derive(Debug, Clone)]
+pub struct Failure(Box<Parts>);
+
+#[derive(Debug, Clone)]
+struct Parts {
+    code: StatusCode,
+    reason: &'static str,
+    message: String,
+    /// `None` leaves `details` out, as Kubernetes does for plain bad requests.
+    details: Option<Map<String, Value>>,
+}
+
+impl Failure {
+    pub fn bad_request(message: impl Into<String>) -> Failure {
+        Failure::new(StatusCode::BAD_REQUEST, "BadRequest", message)
+    }
+
+    pub fn unauthorized() -> Failure {
+        Failure::new(StatusCode::UNAUTHORIZED, "Unauthorized", "Unauthorized")
+    }
+
+    /// `resource` is `pods` or `deployments.apps`.
+    pub fn not_found(group: &str, plural: &str, name: &str) -> Failure {
+        let message = format!("{} {name:?} not found", qualified(plural, group));
+        Failure::new(StatusCode::NOT_FOUND, "NotFound", message).about(group, plural, name)
+    }
+
+    /// The path leads nowhere in the API.
+    pub fn no_such_resource() -> Failure {
+        let message = "the server could not find the requested resource";
+        Failure::new(StatusCode::NOT_FOUND, "NotFound", message).with_details()
+    }
+
+    pub fn method_not_allowed() -> Failure {
+        let message = "the server does not allow this method on the requested resource";
+        Failure::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message).with_details()
+    }
+
+    pub fn already_exists(group: &str, plural: &str, name: &str) -> Failure {
+        let message = format!("{} {name:?} already exists", qualified(plural, group));
+        Failure::new(StatusCode::CONFLICT, "AlreadyExists", message).about(group, plural, name)
+    }
+
+    /// The object changed since the client read it, or is not the one it meant.
+    pub fn conflict(group: &str, plural: &str, name: &str, why: &str) -> Failure {
+        let resource = qualified(plural, group);
+        let message = format!("Operation cannot be fulfilled on {resource} {name:?}: {why}");
+        Failure::new(StatusCode::CONFLICT, "Conflict", message).about(group, plural, name)
+    }
+
+    /// The usual conflict.
+    pub fn modified(group: &str, plural: &str, name: &str) -> Failure {
+        let why = "the object has been modified; \
+                   please apply your changes to the latest version and try again";
+        Failure::conflict(group, plural, name, why)
+    }
+
+    pub fn forbidden(group: &str, plural: &str, name: &str, why: &str) -> Failure {
+        let message = format!("{} {name:?} is forbidden: {why}", qualified(plural, group));
+        Failure::new(StatusCode::FORBIDDEN, "Forbidden", message).about(group, plural, name)
+    }
+
+    /// One or more fields of an object are wrong.
+    pub fn invalid(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Failure {
+        let mut texts: Vec<String> = Vec::new();
+        for error in errors {
+            let text = error.to_string();
+            // Kubernetes keeps duplicates among the causes, not in the sentence.
+            if !texts.contains(&text) {
+                texts.push(text);
+            }
+        }
+        let all = match texts.as_slice() {
+            [one] => one.clone(),
+            many => format!("[{}]", many.join(", ")),
+        };
+        let message = format!("{} {name:?} is invalid: {all}", qualified(kind, group));
+        let causes = errors
+            .iter()
+            .map(|e| json!({"reason": e.reason(), "message": e.message(), "field": e.field}))
+            .collect();
+        let code = StatusCode::UNPROCESSABLE_ENTITY;
+        Failure::new(code, "Invalid", message)
+            .about(group, kind, name)
+            .causes(causes)
+    }
+
+    /// The continue token or the revision of a watch is no longer held.
+    pub fn expired(message: impl Into<String>) -> Failure {
+        Failure::new(StatusCode::GONE, "Expired", message)
+    }
+
+    pub fn too_large(limit: usize) -> Failure {
+        let message = format!("Request entity too large: limit is {limit}");
+        let code = StatusCode::PAYLOAD_TOO_LARGE;
+        Failure::new(code, "RequestEntityTooLarge", message).with_details()
+    }
+
+    pub fn unsupported_media_type(message: impl Into<String>) -> Failure {
+        Failure::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "UnsupportedMediaType",
+            message,
+        )
+    }
+
+    pub fn not_acceptable() -> Failure {
+        let message = "406: Not Acceptable\n\nAvailable representations: application/json";
+        Failure::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message).with_details()
+    }
+
+    /// A list was asked for at a revision that does not exist yet.
+    pub fn revision_too_large(asked: u64, current: u64) -> Failure {
+        let message = format!("Timeout: Too large resource version: {asked}, current: {current}");
+        let cause = json!({
+            "reason": "ResourceVersionTooLarge", "message": "Too large resource version"
+        });
+        let mut failure = Failure::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message)
+            .with_details()
+            .causes(vec![cause]);
+        failure
+            .details()
+            .insert("retryAfterSeconds".into(), json!(1));
+        failure
+    }
+
+    pub fn internal(message: impl std::fmt::Display) -> Failure {
+        let text = format!("Internal error occurred: {message}");
+        Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", text)
+            .with_details()
+            .causes(vec![json!({"message": message.to_string()})])
+    }
+
+    pub fn unavailable(message: impl Into<String>) -> Failure {
+        Failure::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "ServiceUnavailable",
+            message,
+        )
+    }
+
+    /// Set the causes in `details`.
+    pub fn causes(mut self, causes: Vec<Value>) -> Failure {
+        self.details().insert("causes".into(), Value::Array(causes));
+        self
+    }
+
+    pub fn code(&self) -> StatusCode {
+        self.0.code
+    }
+
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// The `Status` object, as it also stands in an ERROR event of a watch.
+    pub fn status(&self) -> Value {
+        let parts = &self.0;
+        let mut status = json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": parts.message, "reason": parts.reason, "code": parts.code.as_u16(),
+        });
+        if let Some(details) = &parts.details {
+            status["details"] = Value::Object(details.clone());
+        }
+        status
+    }
+
+    pub fn response(&self) -> Response {
+        eyot_http::json(self.0.code, &self.status())
+    }
+
+    fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Failure {
+        Failure(Box::new(Parts {
+            code,
+            reason,
+            message: message.into(),
+            details: None,
+        }))
+    }
+
+    fn with_details(mut self) -> Failure {
+        self.details();
+        self
+    }
+
+    fn about(mut self, group: &str, kind: &str, name: &str) -> Failure {
+        let details = self.details();
+        for (key, value) in [("name", name), ("group", group), ("kind", kind)] {
+            if !value.is_empty() {
+                details.insert(key.into(), value.into());
+            }
+        }
+        self
+    }
+
+    fn details(&mut self) -> &mut Map<String, Value> {
+        self.0.details.get_or_insert_default()
+    }
+}
+
+impl From<SelectorError> for Failure {
+    fn from(error: SelectorError) -> Failure {
+        Failure::bad_request(error.to_string())
+    }
+}
+
+impl From<PatchError> for Failure {
+    fn from(error: PatchError) -> Failure {
+        match error {
+            PatchError::Malformed(message) => Failure::bad_request(message),
+            PatchError::Unprocessable(message) => {
+                Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message).with_details()
+            }
+            PatchError::TooLarge(message) => {
+                let code = StatusCode::PAYLOAD_TOO_LARGE;
+                Failure::new(code, "RequestEntityTooLarge", message).with_details()
+            }
+        }
+    }
+}
+
+/// `pods`, `deployments.apps`.
+pub fn qualified(name: &str, group: &str) -> String {
+    if group.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{name}.{group}")
+    }
+}

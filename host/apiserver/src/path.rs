@@ -1,0 +1,174 @@
+//! What a request's path asks for, as a type: the only place that knows how paths are built.
+
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+
+/// Where a path leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Route<'a> {
+    /// `/`
+    Root,
+    /// `/healthz`, `/livez`, `/readyz` and anything below.
+    Health,
+    /// `/version`
+    Version,
+    /// `/api`
+    CoreVersions,
+    /// `/apis`
+    Groups,
+    /// `/apis/apps`
+    Group(Cow<'a, str>),
+    /// `/api/v1`, `/apis/apps/v1`
+    GroupVersion {
+        group: Cow<'a, str>,
+        version: Cow<'a, str>,
+    },
+    Resource(ResourcePath<'a>),
+    Nowhere,
+}
+
+/// `/apis/apps/v1/namespaces/default/deployments/web/scale`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResourcePath<'a> {
+    pub group: Cow<'a, str>,
+    pub version: Cow<'a, str>,
+    pub resource: Cow<'a, str>,
+    /// `None` for cluster-scoped resources and for all namespaces at once.
+    pub namespace: Option<Cow<'a, str>>,
+    pub name: Option<Cow<'a, str>>,
+    pub subresource: Option<Cow<'a, str>>,
+}
+
+impl<'a> Route<'a> {
+    pub fn parse(path: &'a str) -> Route<'a> {
+        let mut parts = Vec::with_capacity(8);
+        for part in path.split('/').filter(|part| !part.is_empty()) {
+            let Ok(part) = percent_decode_str(part).decode_utf8() else {
+                return Route::Nowhere;
+            };
+            parts.push(part);
+        }
+        let mut parts = parts.into_iter();
+        match parts.next().as_deref() {
+            None => Route::Root,
+            Some("healthz" | "livez" | "readyz") => Route::Health,
+            Some("version") if parts.len() == 0 => Route::Version,
+            Some("api") => match parts.next() {
+                None => Route::CoreVersions,
+                Some(version) => below(Cow::Borrowed(""), version, parts.collect()),
+            },
+            Some("apis") => match (parts.next(), parts.next()) {
+                (None, _) => Route::Groups,
+                (Some(group), None) => Route::Group(group),
+                (Some(group), Some(version)) => below(group, version, parts.collect()),
+            },
+            _ => Route::Nowhere,
+        }
+    }
+}
+
+fn below<'a>(group: Cow<'a, str>, version: Cow<'a, str>, parts: Vec<Cow<'a, str>>) -> Route<'a> {
+    let mut namespace = None;
+    let mut rest = parts.as_slice();
+    // `/namespaces/x/status` and `/finalize` are about the namespace itself.
+    if let [first, name, resource, after @ ..] = rest
+        && first == "namespaces"
+        && !(group.is_empty() && after.is_empty() && matches!(&**resource, "status" | "finalize"))
+    {
+        namespace = Some(name.clone());
+        rest = &parts[2..];
+    }
+    let (resource, name, subresource) = match rest {
+        [] => return Route::GroupVersion { group, version },
+        [resource] => (resource, None, None),
+        [resource, name] => (resource, Some(name), None),
+        [resource, name, subresource] => (resource, Some(name), Some(subresource)),
+        _ => return Route::Nowhere,
+    };
+    Route::Resource(ResourcePath {
+        group,
+        version,
+        resource: resource.clone(),
+        namespace,
+        name: name.cloned(),
+        subresource: subresource.cloned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(path: &str, expected: &str) {
+        let text = match Route::parse(path) {
+            Route::Resource(p) => format!(
+                "{}/{} {} ns={} name={} sub={}",
+                p.group,
+                p.version,
+                p.resource,
+                p.namespace.as_deref().unwrap_or("-"),
+                p.name.as_deref().unwrap_or("-"),
+                p.subresource.as_deref().unwrap_or("-")
+            ),
+            other => format!("{other:?}"),
+        };
+        assert_eq!(text, expected, "{path}");
+    }
+
+    #[test]
+    fn collections_objects_and_subresources_are_told_apart() {
+        check("/api/v1/pods", "/v1 pods ns=- name=- sub=-");
+        check("/api/v1/namespaces/d/pods", "/v1 pods ns=d name=- sub=-");
+        check("/api/v1/namespaces/d/pods/a", "/v1 pods ns=d name=a sub=-");
+        check(
+            "/api/v1/namespaces/d/pods/a/log",
+            "/v1 pods ns=d name=a sub=log",
+        );
+        check(
+            "/apis/apps/v1/namespaces/d/deployments/w/scale",
+            "apps/v1 deployments ns=d name=w sub=scale",
+        );
+        check("/api/v1/nodes/n/status", "/v1 nodes ns=- name=n sub=status");
+    }
+
+    #[test]
+    fn a_namespace_is_a_resource_of_its_own() {
+        check("/api/v1/namespaces", "/v1 namespaces ns=- name=- sub=-");
+        check("/api/v1/namespaces/d", "/v1 namespaces ns=- name=d sub=-");
+        check(
+            "/api/v1/namespaces/d/finalize",
+            "/v1 namespaces ns=- name=d sub=finalize",
+        );
+        check(
+            "/api/v1/namespaces/d/status",
+            "/v1 namespaces ns=- name=d sub=status",
+        );
+    }
+
+    #[test]
+    fn names_are_percent_decoded_once() {
+        check(
+            "/api/v1/namespaces/d/events/a%2520b",
+            "/v1 events ns=d name=a%20b sub=-",
+        );
+    }
+
+    #[test]
+    fn group_documents_have_routes() {
+        assert_eq!(Route::parse("/"), Route::Root);
+        assert_eq!(Route::parse("/api"), Route::CoreVersions);
+        assert_eq!(Route::parse("/apis/"), Route::Groups);
+        assert_eq!(Route::parse("/apis/apps"), Route::Group("apps".into()));
+        assert_eq!(
+            Route::parse("/apis/apps/v1"),
+            Route::GroupVersion {
+                group: "apps".into(),
+                version: "v1".into()
+            }
+        );
+        assert_eq!(Route::parse("/livez/ping"), Route::Health);
+        assert_eq!(Route::parse("/openapi/v3"), Route::Nowhere);
+    }
+}

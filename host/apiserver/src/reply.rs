@@ -1,0 +1,106 @@
+//! Answers: objects, lists and Tables in the form that the client asked for.
+
+use bytes::Bytes;
+use eyot_http::Response;
+use eyot_store::Object;
+use http::{HeaderValue, StatusCode, header};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::{call::Call, failure::Failure, media::Format, object, table::IncludeObject};
+
+/// Warnings beyond this many say nothing new, and headers have a limit of their own.
+const WARNINGS: usize = 32;
+
+/// A stored object.
+pub(crate) fn stored(
+    call: &Call,
+    code: StatusCode,
+    object: &Object,
+    warnings: &[String],
+) -> Result<Response, Failure> {
+    match call.format {
+        Format::Object => Ok(bytes(code, call.resource.show(object), warnings)),
+        _ => value(call, code, &call.resource.value(object)?, warnings),
+    }
+}
+
+/// An object that is not (or not yet) stored.
+pub(crate) fn value(
+    call: &Call,
+    code: StatusCode,
+    value: &Value,
+    warnings: &[String],
+) -> Result<Response, Failure> {
+    let shown = match call.format {
+        Format::Object => serde_json::to_vec(value),
+        Format::Partial => serde_json::to_vec(&partial(value)),
+        Format::Table => {
+            let row = call
+                .resource
+                .printer
+                .row(value, include(call)?, Timestamp::now());
+            let metadata = json!({"resourceVersion": object::resource_version(value)});
+            serde_json::to_vec(&call.resource.printer.table(metadata, vec![row], true))
+        }
+    };
+    Ok(bytes(
+        code,
+        shown.map_err(Failure::internal)?.into(),
+        warnings,
+    ))
+}
+
+/// An answer of JSON bytes.
+pub(crate) fn bytes(code: StatusCode, json: Bytes, warnings: &[String]) -> Response {
+    let mut response = http::Response::new(eyot_http::full(json));
+    *response.status_mut() = code;
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    for warning in warnings.iter().take(WARNINGS) {
+        let escaped = warning.replace('\\', "\\\\").replace('"', "\\\"");
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{escaped}\"")) {
+            headers.append(header::WARNING, value);
+        }
+    }
+    response
+}
+
+/// `Status: Success` about one object.
+pub(crate) fn success(call: &Call, code: StatusCode, uid: &str) -> Response {
+    let mut details = json!({"name": call.name, "kind": call.resource.plural});
+    if !call.resource.group.is_empty() {
+        details["group"] = call.resource.group.as_str().into();
+    }
+    if !uid.is_empty() {
+        details["uid"] = uid.into();
+    }
+    let status = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
+        "details": details,
+    });
+    eyot_http::json(code, &status)
+}
+
+/// The metadata of an object, as `PartialObjectMetadata`.
+pub(crate) fn partial(value: &Value) -> Value {
+    json!({
+        "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1",
+        "metadata": value.get("metadata").cloned().unwrap_or_else(|| json!({})),
+    })
+}
+
+/// What rows of a Table carry.
+pub(crate) fn include(call: &Call) -> Result<IncludeObject, Failure> {
+    match call.query.include_object.as_str() {
+        "" | "Metadata" => Ok(IncludeObject::Metadata),
+        "None" => Ok(IncludeObject::None),
+        "Object" => Ok(IncludeObject::Object),
+        other => Err(Failure::bad_request(format!(
+            "includeObject must be \"None\", \"Metadata\" or \"Object\", not {other:?}"
+        ))),
+    }
+}

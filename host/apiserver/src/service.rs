@@ -1,0 +1,291 @@
+//! The server as a `tower::Service`: from an HTTP request to the verb that answers it.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use eyot_http::{Body, BoxError, Request, Response};
+use eyot_store::{Store, WriteError};
+use futures::FutureExt;
+use http::{HeaderMap, Method, StatusCode};
+use http_body_util::BodyExt;
+use tower::Service;
+
+use crate::{
+    api::{Api, Options},
+    call::Call,
+    catalog::Catalog,
+    discovery,
+    failure::Failure,
+    media,
+    path::{ResourcePath, Route},
+    query::Query,
+    resource::Resource,
+    review,
+    subresource::{binding, eviction, log, scale},
+    user::{User, authenticate, authorize},
+    verbs::{
+        create::create,
+        delete::delete,
+        delete_collection::delete_collection,
+        list::{get, list},
+        update::{Part, patch, put},
+        watch::watch,
+    },
+};
+
+/// Why the server could not start.
+#[derive(Debug, thiserror::Error)]
+#[error("the standing namespaces could not be created")]
+pub struct StartError(#[from] WriteError);
+
+/// The Kubernetes API over a store. Clones share everything.
+#[derive(Clone)]
+pub struct ApiServer(Arc<Api>);
+
+impl ApiServer {
+    /// Serve what is in the store. Fails if the standing namespaces of a fresh one cannot be made.
+    pub async fn new(store: Store, options: Options) -> Result<ApiServer, StartError> {
+        Ok(ApiServer(Api::start(store, options).await?))
+    }
+
+    /// The same server for callers inside this process, who need no credentials: what
+    /// `kube::Client::new` takes.
+    pub fn as_user(&self, user: User) -> AsUser {
+        AsUser {
+            server: self.clone(),
+            user,
+        }
+    }
+}
+
+type Answer = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+impl Service<Request> for ApiServer {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Answer {
+        let api = self.0.clone();
+        Box::pin(async move {
+            // A bug in one request must not become the client's broken connection.
+            let answer = AssertUnwindSafe(answer(api, request)).catch_unwind().await;
+            Ok(match answer {
+                Ok(Ok(response)) => response,
+                Ok(Err(failure)) => failure.response(),
+                Err(_) => Failure::internal("this request hit a bug in the server").response(),
+            })
+        })
+    }
+}
+
+/// [`ApiServer`] for one user of this process.
+#[derive(Clone)]
+pub struct AsUser {
+    server: ApiServer,
+    user: User,
+}
+
+impl<B> Service<http::Request<B>> for AsUser
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Answer {
+        let mut request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+        request.extensions_mut().insert(self.user.clone());
+        self.server.call(request)
+    }
+}
+
+async fn answer(api: Arc<Api>, request: Request) -> Result<Response, Failure> {
+    let uri = request.uri().clone();
+    let route = Route::parse(uri.path());
+    match route {
+        Route::Health => return Ok(eyot_http::text(StatusCode::OK, "ok")),
+        Route::Version => return Ok(eyot_http::json(StatusCode::OK, &discovery::version())),
+        _ => {}
+    }
+    let user = authenticate(&request)?;
+    authorize(&user)?;
+    let Route::Resource(path) = route else {
+        return document(&api.catalog(), &route, request.method(), request.headers());
+    };
+    let (parts, body) = request.into_parts();
+    if review::is_review(&path) {
+        return review::answer(path.resource.into_owned(), user, parts, body).await;
+    }
+    let target = locate(&api.catalog(), user, &path, uri.query(), &parts)?;
+    dispatch(api, target, body).await
+}
+
+/// The documents that say what is served.
+fn document(
+    catalog: &Catalog,
+    route: &Route<'_>,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<Response, Failure> {
+    let document = match route {
+        Route::Root => Some(eyot_http::json(StatusCode::OK, &discovery::root(catalog))),
+        Route::CoreVersions => Some(discovery::core_versions(catalog, headers)),
+        Route::Groups => Some(discovery::groups(catalog, headers)),
+        Route::Group(group) => discovery::one_group(catalog, group),
+        Route::GroupVersion { group, version } => discovery::resources(catalog, group, version),
+        Route::Nowhere | Route::Health | Route::Version | Route::Resource(_) => None,
+    };
+    match document {
+        Some(_) if method != Method::GET && method != Method::HEAD => {
+            Err(Failure::method_not_allowed())
+        }
+        Some(document) => Ok(document),
+        None => Ok(eyot_http::text(
+            StatusCode::NOT_FOUND,
+            "404 page not found\n",
+        )),
+    }
+}
+
+/// What a request about a resource is to do.
+struct Target {
+    method: Method,
+    call: Call,
+    subresource: Option<String>,
+    /// Whether the path names a namespace, where the resource has one.
+    placed: bool,
+    /// `POST .../bindings`, the old door to `pods/binding`.
+    bindings: bool,
+    /// The query as it was sent, for what is passed on to a node.
+    query: String,
+}
+
+fn locate(
+    catalog: &Catalog,
+    user: User,
+    path: &ResourcePath<'_>,
+    query: Option<&str>,
+    parts: &http::request::Parts,
+) -> Result<Target, Failure> {
+    let bindings = path.group.is_empty() && path.resource == "bindings";
+    let plural = if bindings { "pods" } else { &path.resource };
+    let resource = catalog.find(&path.group, &path.version, plural).cloned();
+    let resource = resource.ok_or_else(Failure::no_such_resource)?;
+    let placed = !resource.namespaced || path.namespace.is_some();
+    if (!resource.namespaced && path.namespace.is_some()) || (path.name.is_some() && !placed) {
+        return Err(Failure::no_such_resource());
+    }
+    let call = Call {
+        user,
+        resource,
+        namespace: path.namespace.as_deref().unwrap_or_default().to_owned(),
+        name: path.name.as_deref().unwrap_or_default().to_owned(),
+        query: Query::parse(query)?,
+        format: media::negotiate(&parts.headers)?,
+        headers: parts.headers.clone(),
+    };
+    Ok(Target {
+        method: parts.method.clone(),
+        call,
+        subresource: path.subresource.as_deref().map(str::to_owned),
+        placed,
+        bindings,
+        query: query.unwrap_or_default().to_owned(),
+    })
+}
+
+async fn dispatch(api: Arc<Api>, target: Target, body: Body) -> Result<Response, Failure> {
+    let api = &api;
+    let Target {
+        method,
+        call,
+        subresource,
+        placed,
+        bindings,
+        query,
+    } = target;
+    let named = !call.name.is_empty();
+    if bindings {
+        return match method {
+            Method::POST if placed && !named => binding::bind(api, call, body).await,
+            _ => Err(Failure::method_not_allowed()),
+        };
+    }
+    if let Some(subresource) = subresource {
+        return below(api, &method, call, &subresource, &query, body).await;
+    }
+    match (method.as_str(), named) {
+        ("GET" | "HEAD", true) if call.query.watch => watch(api, only(call)),
+        ("GET" | "HEAD", true) => get(api, &call),
+        ("GET" | "HEAD", false) if call.query.watch => watch(api, call),
+        ("GET" | "HEAD", false) => list(api, &call),
+        ("POST", false) if placed => create(api, call, body).await,
+        ("PUT", true) => put(api, call, Part::Main, body).await,
+        ("PATCH", true) => patch(api, call, Part::Main, body).await,
+        ("DELETE", true) => delete(api, call, body).await,
+        ("DELETE", false) if placed && !call.resource.is("", "namespaces") => {
+            delete_collection(api, call, body).await
+        }
+        _ => Err(Failure::method_not_allowed()),
+    }
+}
+
+/// A watch of one object is a watch of the collection that selects it.
+fn only(mut call: Call) -> Call {
+    let selector = format!("metadata.name={}", call.name);
+    let before = std::mem::take(&mut call.query.field_selector);
+    call.query.field_selector = if before.is_empty() {
+        selector
+    } else {
+        format!("{before},{selector}")
+    };
+    call
+}
+
+async fn below(
+    api: &Arc<Api>,
+    method: &Method,
+    call: Call,
+    subresource: &str,
+    query: &str,
+    body: Body,
+) -> Result<Response, Failure> {
+    let resource: Arc<Resource> = call.resource.clone();
+    let is_pod = resource.is("", "pods");
+    match (subresource, method.as_str()) {
+        ("status", "GET") if resource.status => get(api, &call),
+        ("status", "PUT") if resource.status => put(api, call, Part::Status, body).await,
+        ("status", "PATCH") if resource.status => patch(api, call, Part::Status, body).await,
+        ("finalize", "PUT") if resource.is("", "namespaces") => {
+            put(api, call, Part::Finalize, body).await
+        }
+        ("scale", "GET" | "PUT" | "PATCH") if let Some(paths) = &resource.scale => {
+            scale::scale(api, method, call, paths, body).await
+        }
+        ("binding", "POST") if is_pod => binding::bind(api, call, body).await,
+        ("eviction", "POST") if is_pod => eviction::evict(api, call, body).await,
+        ("log", "GET") if is_pod => log::log(api, call, query).await,
+        ("status", _) if resource.status => Err(Failure::method_not_allowed()),
+        ("scale", _) if resource.scale.is_some() => Err(Failure::method_not_allowed()),
+        ("binding" | "eviction" | "log", _) if is_pod => Err(Failure::method_not_allowed()),
+        _ => Err(Failure::no_such_resource()),
+    }
+}

@@ -1,0 +1,201 @@
+//! `scale`: the number of replicas of anything that has one, in one shape (`autoscaling/v1 Scale`).
+
+use std::sync::Arc;
+
+use eyot_http::{Body, Response};
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::{
+    api::Api,
+    call::{self, Call},
+    failure::Failure,
+    field_error::FieldError,
+    media, object, patch,
+    resource::ScalePaths,
+    verbs::update::{Part, Written, update},
+};
+
+pub(crate) async fn scale(
+    api: &Arc<Api>,
+    method: &Method,
+    call: Call,
+    paths: &ScalePaths,
+    body: Body,
+) -> Result<Response, Failure> {
+    if method == Method::GET {
+        let stored = api
+            .store
+            .get(&call.key())
+            .ok_or_else(|| call.resource.not_found(&call.name))?;
+        let value = call.resource.value(&stored)?;
+        return Ok(eyot_http::json(StatusCode::OK, &of(&call, paths, &value)));
+    }
+    let change = Change::read(&call, method, body).await?;
+    let replace = |current: &Value| {
+        let shown = of(&call, paths, current);
+        let wanted = change.apply(&shown)?;
+        check(&call, &shown, &wanted)?;
+        let replicas = wanted
+            .pointer("/spec/replicas")
+            .cloned()
+            .unwrap_or_else(|| json!(0));
+        let mut next = current.clone();
+        set(&mut next, &paths.spec, replicas);
+        Ok(next)
+    };
+    let (written, _) = update(api, &call, Part::Main, &replace).await?;
+    let value = match written {
+        Written::Object(object) => call.resource.value(&object)?,
+        Written::Imagined(value) => value,
+    };
+    Ok(eyot_http::json(StatusCode::OK, &of(&call, paths, &value)))
+}
+
+/// How a Scale is changed: replaced or patched.
+enum Change {
+    Put(Value),
+    Json(Value),
+    Merge(Value),
+}
+
+impl Change {
+    async fn read(call: &Call, method: &Method, body: Body) -> Result<Change, Failure> {
+        let media = call.media().to_owned();
+        let body = call::read(body).await?;
+        if method == Method::PUT {
+            return Ok(Change::Put(media::decode(&media, &body)?));
+        }
+        let kind = match media.as_str() {
+            "application/json-patch+json" => Change::Json,
+            // A Scale has no lists, so both merges are the same.
+            "application/merge-patch+json" | "application/strategic-merge-patch+json" => {
+                Change::Merge
+            }
+            _ => {
+                return Err(Failure::unsupported_media_type(
+                    "the body of the request was in an unknown format - accepted media types \
+                     include: application/json-patch+json, application/merge-patch+json, \
+                     application/strategic-merge-patch+json",
+                ));
+            }
+        };
+        serde_json::from_slice(&body)
+            .map(kind)
+            .map_err(|error| Failure::bad_request(format!("error decoding patch: {error}")))
+    }
+
+    fn apply(&self, shown: &Value) -> Result<Value, Failure> {
+        Ok(match self {
+            Change::Put(value) => value.clone(),
+            Change::Json(patch) => patch::json(shown, patch)?,
+            Change::Merge(patch) => patch::merge(shown, patch)?,
+        })
+    }
+}
+
+fn check(call: &Call, shown: &Value, wanted: &Value) -> Result<(), Failure> {
+    let name = &call.name;
+    let given = object::name(wanted);
+    if !given.is_empty() && given != name {
+        return Err(Failure::bad_request(format!(
+            "the name of the object ({given}) does not match the name on the URL ({name})"
+        )));
+    }
+    let version = object::resource_version(wanted);
+    if !version.is_empty() && version != object::resource_version(shown) {
+        return Err(call.resource.modified(name));
+    }
+    let replicas = wanted.pointer("/spec/replicas").unwrap_or(&Value::Null);
+    let error = match replicas.as_i64() {
+        Some(count) if count < 0 => FieldError::invalid(
+            "spec.replicas",
+            replicas,
+            "must be greater than or equal to 0",
+        ),
+        Some(count) if count > i64::from(i32::MAX) => {
+            FieldError::invalid("spec.replicas", replicas, "must fit into 32 bits")
+        }
+        Some(_) => return Ok(()),
+        None if replicas.is_null() => return Ok(()),
+        None => FieldError::type_invalid("spec.replicas", replicas, "must be a whole number"),
+    };
+    Err(Failure::invalid("autoscaling", "Scale", name, &[error]))
+}
+
+/// The Scale of an object.
+fn of(call: &Call, paths: &ScalePaths, value: &Value) -> Value {
+    let mut metadata = json!({"name": call.name});
+    for key in ["namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        if let Some(member) = object::at(value, &["metadata", key]) {
+            metadata[key] = member.clone();
+        }
+    }
+    let get = |path: &[String]| path.iter().try_fold(value, |value, key| value.get(key));
+    let count = |path: &[String]| get(path).and_then(Value::as_i64).unwrap_or(0);
+    let selector = match &paths.selector {
+        Some(path) => get(path)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned(),
+        None if call.resource.is_custom() => String::new(),
+        None => selector_text(value.pointer("/spec/selector")),
+    };
+    let mut status = json!({"replicas": count(&paths.status)});
+    if !selector.is_empty() {
+        status["selector"] = selector.into();
+    }
+    json!({
+        "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata,
+        "spec": {"replicas": count(&paths.spec)}, "status": status,
+    })
+}
+
+/// A label selector as text: `app=web,tier in (a,b)`.
+fn selector_text(selector: Option<&Value>) -> String {
+    let mut clauses = Vec::new();
+    let labels = selector
+        .and_then(|s| s.get("matchLabels"))
+        .and_then(Value::as_object);
+    for (key, value) in labels.into_iter().flatten() {
+        clauses.push(format!("{key}={}", value.as_str().unwrap_or_default()));
+    }
+    let expressions = selector
+        .and_then(|s| s.get("matchExpressions"))
+        .and_then(Value::as_array);
+    for expression in expressions.into_iter().flatten() {
+        let key = object::text(expression, &["key"]);
+        let values = expression.get("values").and_then(Value::as_array);
+        let values: Vec<&str> = values
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
+        let values = values.join(",");
+        clauses.push(match object::text(expression, &["operator"]) {
+            "In" => format!("{key} in ({values})"),
+            "NotIn" => format!("{key} notin ({values})"),
+            "DoesNotExist" => format!("!{key}"),
+            _ => key.to_owned(),
+        });
+    }
+    clauses.sort();
+    clauses.join(",")
+}
+
+fn set(value: &mut Value, path: &[String], new: Value) {
+    match path {
+        [] => *value = new,
+        [key] => {
+            if let Some(map) = value.as_object_mut() {
+                map.insert(key.clone(), new);
+            }
+        }
+        [key, rest @ ..] => {
+            object::member(value, key);
+            if let Some(child) = value.get_mut(key) {
+                set(child, rest, new);
+            }
+        }
+    }
+}

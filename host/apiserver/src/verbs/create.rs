@@ -1,0 +1,212 @@
+//! `POST` to a collection.
+
+use std::sync::Arc;
+
+use eyot_http::{Body, Response};
+use eyot_store::{Object, WriteError};
+use http::StatusCode;
+use jiff::Timestamp;
+use rand::RngExt;
+use serde_json::Value;
+
+use crate::{
+    api::{Api, definitions, namespace_key, storage_failure},
+    call::{self, Call},
+    crd,
+    failure::Failure,
+    media, object, reply,
+};
+
+/// Letters and digits of generated names: no vowels, so that no words arise.
+const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+/// How often a generated name that is taken is made anew.
+const NAME_ATTEMPTS: usize = 8;
+/// Longest prefix of a generated name: five letters must still fit into a DNS label.
+const PREFIX: usize = 58;
+
+pub(crate) async fn create(api: &Arc<Api>, call: Call, body: Body) -> Result<Response, Failure> {
+    let media = call.media().to_owned();
+    let mut value = media::decode(&media, &call::read(body).await?)?;
+    call.check_type(&mut value)?;
+    let warnings = call.report(call.resource.decode(&mut value)?)?;
+    call.check_place(&mut value)?;
+    check_namespace(api, &call)?;
+    if !object::resource_version(&value).is_empty() {
+        return Err(Failure::bad_request(
+            "resourceVersion should not be set on objects to be created",
+        ));
+    }
+    let prefix = generate_prefix(&value);
+    for attempt in 1.. {
+        if let Some(prefix) = &prefix {
+            let name = format!("{prefix}{}", suffix());
+            object::metadata(&mut value).insert("name".into(), name.into());
+        }
+        let prepared = prepare(&call, value.clone())?;
+        if call.query.dry_run {
+            if api
+                .store
+                .get(&call.key_of(object::name(&prepared)))
+                .is_some()
+            {
+                return Err(exists(&call, object::name(&prepared)));
+            }
+            return reply::value(&call, StatusCode::CREATED, &prepared, &warnings);
+        }
+        let name = object::name(&prepared).to_owned();
+        match write(api, &call, prepared).await {
+            Ok(object) => return reply::stored(&call, StatusCode::CREATED, &object, &warnings),
+            Err(WriteError::Exists(_)) if prefix.is_some() && attempt < NAME_ATTEMPTS => {}
+            Err(WriteError::Exists(_)) => return Err(exists(&call, &name)),
+            // The namespace went while the object was on its way.
+            Err(WriteError::NotFound) => {
+                return Err(Failure::not_found("", "namespaces", &call.namespace));
+            }
+            Err(error) => return Err(write_failure(&call, &name, &error)),
+        }
+    }
+    Err(Failure::internal("unreachable"))
+}
+
+/// Complete and check an object that is about to be created.
+fn prepare(call: &Call, mut value: Value) -> Result<Value, Failure> {
+    let resource = &call.resource;
+    clean(&mut value, resource.is_custom());
+    let metadata = object::metadata(&mut value);
+    for key in [
+        "resourceVersion",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+    ] {
+        metadata.remove(key);
+    }
+    metadata.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
+    metadata.insert(
+        "creationTimestamp".into(),
+        object::timestamp(Timestamp::now()).into(),
+    );
+    if resource.has_generation() {
+        metadata.insert("generation".into(), 1.into());
+    }
+    resource.prepare(&mut value, None);
+    resource.default(&mut value);
+    let errors = resource.validate(&value, None);
+    if !errors.is_empty() {
+        return Err(resource.invalid(object::name(&value), &errors));
+    }
+    if object::name(&value).is_empty() {
+        let error = crate::field_error::FieldError::required(
+            "metadata.name",
+            "name or generateName is required",
+        );
+        return Err(resource.invalid("", &[error]));
+    }
+    Ok(value)
+}
+
+async fn write(api: &Arc<Api>, call: &Call, mut value: Value) -> Result<Arc<Object>, WriteError> {
+    let key = call.key_of(object::name(&value));
+    if &*call.resource.storage == crd::STORAGE {
+        let _one_at_a_time = api.definitions.lock().await;
+        crd::set_status(&mut value, &definitions(&api.store), Timestamp::now());
+        let written = api.store.create(key, value).await;
+        api.reload();
+        return written;
+    }
+    let object = api.store.create(key.clone(), value).await?;
+    // The namespace may have been removed after it was looked at; then nobody would ever delete
+    // this object.
+    if call.resource.namespaced && api.store.get(&namespace_key(&call.namespace)).is_none() {
+        let _ = api.store.delete(&key, Some(object.revision)).await;
+        return Err(WriteError::NotFound);
+    }
+    Ok(object)
+}
+
+/// Objects live in namespaces that exist and are not about to go.
+fn check_namespace(api: &Api, call: &Call) -> Result<(), Failure> {
+    if !call.resource.namespaced {
+        return Ok(());
+    }
+    let namespace = call.namespace.as_str();
+    let found = api
+        .store
+        .get(&namespace_key(namespace))
+        .ok_or_else(|| Failure::not_found("", "namespaces", namespace))?;
+    let phase = found
+        .fields
+        .iter()
+        .find(|(field, _)| &**field == "status.phase");
+    if phase.is_none_or(|(_, phase)| &**phase != "Terminating") {
+        return Ok(());
+    }
+    // Events about the end itself are still welcome.
+    if call.resource.is("", "events") {
+        return Ok(());
+    }
+    let why = format!(
+        "unable to create new content in namespace {namespace} because it is being terminated"
+    );
+    let cause = serde_json::json!({
+        "reason": "NamespaceTerminating", "field": "metadata.namespace",
+        "message": format!("namespace {namespace} is being terminated"),
+    });
+    let (group, plural) = (&call.resource.group, &call.resource.plural);
+    Err(Failure::forbidden(group, plural, &call.name, &why).causes(vec![cause]))
+}
+
+/// The prefix of the name to be made, if one must be made.
+fn generate_prefix(value: &Value) -> Option<String> {
+    let prefix = object::text(value, &["metadata", "generateName"]);
+    if !object::name(value).is_empty() || prefix.is_empty() {
+        return None;
+    }
+    Some(prefix.chars().take(PREFIX).collect())
+}
+
+fn suffix() -> String {
+    let mut rng = rand::rng();
+    (0..5)
+        .map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())]))
+        .collect()
+}
+
+/// Drop what is never stored: null metadata, managed fields, and for typed kinds all nulls, which
+/// mean "not set" there.
+pub(crate) fn clean(value: &mut Value, custom: bool) {
+    if !custom {
+        drop_nulls(value);
+    }
+    let metadata = object::metadata(value);
+    metadata.retain(|_, value| !value.is_null());
+    metadata.remove("managedFields");
+    metadata.remove("selfLink");
+}
+
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.retain(|_, value| !value.is_null());
+            map.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        _ => {}
+    }
+}
+
+fn exists(call: &Call, name: &str) -> Failure {
+    Failure::already_exists(&call.resource.group, &call.resource.plural, name)
+}
+
+/// What the client hears when the store refused a write.
+pub(crate) fn write_failure(call: &Call, name: &str, error: &WriteError) -> Failure {
+    match error {
+        WriteError::NotFound => call.resource.not_found(name),
+        WriteError::Conflict { .. } => call.resource.modified(name),
+        WriteError::Exists(_) => exists(call, name),
+        WriteError::TooLarge { limit, .. } => Failure::too_large(*limit),
+        WriteError::Closed => Failure::unavailable(error.to_string()),
+        other => storage_failure(other),
+    }
+}

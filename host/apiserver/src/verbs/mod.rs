@@ -1,0 +1,8 @@
+//! One file for each thing a client can do with a resource.
+
+pub(crate) mod create;
+pub(crate) mod delete;
+pub(crate) mod delete_collection;
+pub(crate) mod list;
+pub(crate) mod update;
+pub(crate) mod watch;

@@ -1,0 +1,298 @@
+//! `PUT` and `PATCH`: the next state of an object, made from its present one.
+//!
+//! Both are the same loop: read, make the next state, write if nothing came between, else again.
+//! A client that says which revision it means gets a conflict instead of another try, because on
+//! the second look the revision differs.
+
+use std::sync::Arc;
+
+use eyot_http::{Body, Response};
+use eyot_store::{Object, WriteError};
+use http::StatusCode;
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::{
+    api::{Api, definitions},
+    call::{self, Call},
+    crd,
+    failure::Failure,
+    media, object, patch, reply,
+    resource::{Resource, carry},
+    verbs::create::{clean, write_failure},
+};
+
+/// Tries against other writers of the same object, before the client is told of the conflict.
+const ATTEMPTS: usize = 16;
+/// Metadata that only the server sets.
+const SYSTEM_OWNED: [&str; 5] = [
+    "uid",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "generation",
+];
+
+/// Which part of the object a write is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// All but the status.
+    Main,
+    /// The status alone.
+    Status,
+    /// `spec.finalizers` of a namespace.
+    Finalize,
+}
+
+/// What became of an object.
+pub(crate) enum Written {
+    Object(Arc<Object>),
+    /// A dry run: as it would be.
+    Imagined(Value),
+}
+
+pub(crate) async fn put(
+    api: &Arc<Api>,
+    call: Call,
+    part: Part,
+    body: Body,
+) -> Result<Response, Failure> {
+    let media = call.media().to_owned();
+    let mut sent = media::decode(&media, &call::read(body).await?)?;
+    call.check_type(&mut sent)?;
+    call.check_place(&mut sent)?;
+    let (written, warnings) = update(api, &call, part, &|_| Ok(sent.clone())).await?;
+    answer(&call, &written, &warnings)
+}
+
+pub(crate) async fn patch(
+    api: &Arc<Api>,
+    call: Call,
+    part: Part,
+    body: Body,
+) -> Result<Response, Failure> {
+    let patch = Patch::read(&call, body).await?;
+    let change = |current: &Value| patch.apply(&call.resource, current);
+    let (written, warnings) = update(api, &call, part, &change).await?;
+    answer(&call, &written, &warnings)
+}
+
+fn answer(call: &Call, written: &Written, warnings: &[String]) -> Result<Response, Failure> {
+    match written {
+        Written::Object(object) => reply::stored(call, StatusCode::OK, object, warnings),
+        Written::Imagined(value) => reply::value(call, StatusCode::OK, value, warnings),
+    }
+}
+
+/// A patch as it was sent.
+pub(crate) enum Patch {
+    Json(Value),
+    Merge(Value),
+    Strategic(Value),
+}
+
+impl Patch {
+    pub(crate) async fn read(call: &Call, body: Body) -> Result<Patch, Failure> {
+        let kind = match call.media() {
+            "application/json-patch+json" => Patch::Json,
+            "application/merge-patch+json" => Patch::Merge,
+            "application/strategic-merge-patch+json" if !call.resource.is_custom() => {
+                Patch::Strategic
+            }
+            "application/apply-patch+yaml" => {
+                return Err(Failure::unsupported_media_type(
+                    "server-side apply is not supported yet: apply without --server-side, or send \
+                     one of application/json-patch+json, application/merge-patch+json, \
+                     application/strategic-merge-patch+json",
+                ));
+            }
+            _ => {
+                let strategic = match call.resource.is_custom() {
+                    true => "",
+                    false => ", application/strategic-merge-patch+json",
+                };
+                return Err(Failure::unsupported_media_type(format!(
+                    "the body of the request was in an unknown format - accepted media types \
+                     include: application/json-patch+json, application/merge-patch+json{strategic}"
+                )));
+            }
+        };
+        let body = call::read(body).await?;
+        let patch = serde_json::from_slice(&body)
+            .map_err(|error| Failure::bad_request(format!("error decoding patch: {error}")))?;
+        Ok(kind(patch))
+    }
+
+    pub(crate) fn apply(&self, resource: &Resource, current: &Value) -> Result<Value, Failure> {
+        Ok(match self {
+            Patch::Json(patch) => patch::json(current, patch)?,
+            Patch::Merge(patch) => patch::merge(current, patch)?,
+            Patch::Strategic(patch) => {
+                patch::strategic(&resource.group, &resource.kind, current, patch)?
+            }
+        })
+    }
+}
+
+/// Makes the next state of an object from its present one.
+pub(crate) type Change<'a> = dyn Fn(&Value) -> Result<Value, Failure> + Send + Sync + 'a;
+
+/// Write what `change` makes of the object, until no other writer comes between.
+pub(crate) async fn update(
+    api: &Arc<Api>,
+    call: &Call,
+    part: Part,
+    change: &Change<'_>,
+) -> Result<(Written, Vec<String>), Failure> {
+    let (resource, key) = (&call.resource, call.key());
+    for _ in 0..ATTEMPTS {
+        let stored = api
+            .store
+            .get(&key)
+            .ok_or_else(|| resource.not_found(&call.name))?;
+        let current = resource.value(&stored)?;
+        let (next, warnings) = next(call, part, &current, change(&current)?)?;
+        if next == current {
+            return Ok((Written::Object(stored), warnings));
+        }
+        if call.query.dry_run {
+            return Ok((Written::Imagined(next), warnings));
+        }
+        let written = if is_finished(resource, &next) {
+            // The last finalizer is gone: this write is the end of the object.
+            match api.store.delete(&key, Some(stored.revision)).await {
+                Ok(_) => {
+                    after_delete(api, resource);
+                    return Ok((Written::Imagined(next), warnings));
+                }
+                Err(error) => Err(error),
+            }
+        } else {
+            write(api, call, &stored, next).await
+        };
+        match written {
+            Ok(object) => return Ok((Written::Object(object), warnings)),
+            Err(WriteError::Conflict { .. }) => {}
+            Err(error) => return Err(write_failure(call, &call.name, &error)),
+        }
+    }
+    Err(resource.modified(&call.name))
+}
+
+async fn write(
+    api: &Arc<Api>,
+    call: &Call,
+    stored: &Object,
+    mut next: Value,
+) -> Result<Arc<Object>, WriteError> {
+    let key = &stored.key;
+    if &*call.resource.storage != crd::STORAGE {
+        return api.store.update(key, stored.revision, next).await;
+    }
+    let _one_at_a_time = api.definitions.lock().await;
+    crd::set_status(&mut next, &definitions(&api.store), Timestamp::now());
+    let written = api.store.update(key, stored.revision, next).await;
+    api.reload();
+    written
+}
+
+/// What must happen once an object is gone.
+pub(crate) fn after_delete(api: &Api, resource: &Resource) {
+    if &*resource.storage == crd::STORAGE {
+        api.reload();
+    }
+}
+
+/// The complete next state, checked, from what the client made of the present one.
+fn next(
+    call: &Call,
+    part: Part,
+    current: &Value,
+    mut sent: Value,
+) -> Result<(Value, Vec<String>), Failure> {
+    let resource = &call.resource;
+    call.check_type(&mut sent)?;
+    let unknown = resource.decode(&mut sent)?;
+    let warnings = call.report(unknown)?;
+    call.check_place(&mut sent)?;
+    clean(&mut sent, resource.is_custom());
+    check_identity(call, current, &sent)?;
+    let mut next = match part {
+        Part::Main => sent,
+        Part::Status => {
+            let mut next = current.clone();
+            carry(&mut next, Some(&sent), "status");
+            // Those who report on pods and nodes also label them while they do.
+            if resource.is("", "pods") || resource.is("", "nodes") {
+                object::keep_metadata(&mut next, &sent, &["labels", "annotations"]);
+            }
+            next
+        }
+        Part::Finalize => {
+            let mut next = current.clone();
+            let finalizers = sent
+                .pointer("/spec/finalizers")
+                .cloned()
+                .unwrap_or_default();
+            object::member(&mut next, "spec").insert("finalizers".into(), finalizers);
+            next
+        }
+    };
+    object::keep_metadata(&mut next, current, &SYSTEM_OWNED);
+    let version = object::resource_version(current).to_owned();
+    object::metadata(&mut next).insert("resourceVersion".into(), version.into());
+    resource.default(&mut next);
+    if part == Part::Main {
+        resource.prepare(&mut next, Some(current));
+        if resource.has_generation() && counts(&next) != counts(current) {
+            let generation = current
+                .pointer("/metadata/generation")
+                .and_then(Value::as_i64);
+            let generation = generation.unwrap_or(0) + 1;
+            object::metadata(&mut next).insert("generation".into(), generation.into());
+        }
+    }
+    if part == Part::Main || resource.is_custom() {
+        let errors = resource.validate(&next, Some(current));
+        if !errors.is_empty() {
+            return Err(resource.invalid(&call.name, &errors));
+        }
+    }
+    Ok((next, warnings))
+}
+
+/// What `metadata.generation` counts the changes of: everything but metadata and status.
+fn counts(value: &Value) -> Vec<(&String, &Value)> {
+    let members = value.as_object().into_iter().flatten();
+    members
+        .filter(|(key, _)| !matches!(key.as_str(), "metadata" | "status"))
+        .collect()
+}
+
+/// Whether the client means this object, at this revision.
+fn check_identity(call: &Call, current: &Value, sent: &Value) -> Result<(), Failure> {
+    let (uid, wanted) = (object::uid(current), object::uid(sent));
+    if !wanted.is_empty() && wanted != uid {
+        let why = format!(
+            "Precondition failed: UID in precondition: {wanted}, UID in object meta: {uid}"
+        );
+        return Err(call.resource.conflict(&call.name, &why));
+    }
+    let wanted = object::resource_version(sent);
+    if !wanted.is_empty() && wanted != object::resource_version(current) {
+        return Err(call.resource.modified(&call.name));
+    }
+    Ok(())
+}
+
+/// Whether a deleted object waits for nothing any more.
+fn is_finished(resource: &Resource, value: &Value) -> bool {
+    let grace = value
+        .pointer("/metadata/deletionGracePeriodSeconds")
+        .and_then(Value::as_i64);
+    let spec_finalizers = value.pointer("/spec/finalizers").and_then(Value::as_array);
+    object::is_deleting(value)
+        && !object::has_finalizers(value)
+        && grace.unwrap_or(0) == 0
+        && !(resource.is("", "namespaces") && spec_finalizers.is_some_and(|f| !f.is_empty()))
+}

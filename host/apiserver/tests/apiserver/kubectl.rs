@@ -1,0 +1,392 @@
+//! The real kubectl against the server, over plain HTTP on loopback.
+//!
+//! Finds kubectl through `EYOT_KUBECTL`, else in the path; without one these tests are skipped.
+
+use std::process::{Output, Stdio};
+
+use eyot_apiserver::ApiServer;
+use serde_json::{Value, json};
+use tokio::{io::AsyncWriteExt, net::TcpListener, process::Command};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use crate::{PATIENCE, admin, get, ok, send, server};
+
+struct Kubectl {
+    program: String,
+    server: ApiServer,
+    address: String,
+    home: tempfile::TempDir,
+    stop: CancellationToken,
+}
+
+impl Drop for Kubectl {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Kubectl {
+    /// `None` if there is no usable kubectl.
+    async fn start(test: &str) -> Option<Kubectl> {
+        let program = std::env::var("EYOT_KUBECTL").unwrap_or_else(|_| "kubectl".to_owned());
+        let version = Command::new(&program)
+            .args(["version", "--client"])
+            .output()
+            .await;
+        if !version.as_ref().is_ok_and(|output| output.status.success()) {
+            eprintln!("SKIPPED {test}: {program} cannot be run; set EYOT_KUBECTL to a kubectl");
+            return None;
+        }
+        let server = server().await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let stop = CancellationToken::new();
+        let service = server.as_user(admin());
+        let service =
+            tower::service_fn(move |request: eyot_http::Request| service.clone().oneshot(request));
+        tokio::spawn(eyot_http::serve(listener, None, service, stop.clone()));
+        Some(Kubectl {
+            program,
+            server,
+            address,
+            home: tempfile::tempdir().unwrap(),
+            stop,
+        })
+    }
+
+    async fn output(&self, args: &[&str], input: &str) -> Output {
+        let mut child = Command::new(&self.program)
+            .args(["--server", &self.address])
+            .args(args)
+            .env_clear()
+            .env("HOME", self.home.path())
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(input.as_bytes()).await.unwrap();
+        drop(stdin);
+        tokio::time::timeout(PATIENCE * 3, child.wait_with_output())
+            .await
+            .expect("in time")
+            .unwrap()
+    }
+
+    /// Run it, insist on success, answer its standard output.
+    async fn run(&self, args: &[&str], input: &str) -> String {
+        let output = self.output(args, input).await;
+        let (out, err) = (
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+        );
+        assert!(output.status.success(), "kubectl {args:?}: {out}{err}");
+        out.into_owned()
+    }
+
+    /// Run it, insist on failure, answer its standard error.
+    async fn fail(&self, args: &[&str], input: &str) -> String {
+        let output = self.output(args, input).await;
+        assert!(!output.status.success(), "kubectl {args:?} succeeded");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+}
+
+const DEPLOYMENT: &str = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      containers:
+      - {name: c, image: 'demo/x:v1', ports: [{containerPort: 80}]}
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_creates_gets_patches_and_deletes() {
+    let Some(kubectl) = Kubectl::start("kubectl_creates_gets_patches_and_deletes").await else {
+        return;
+    };
+    let out = kubectl.run(&["create", "namespace", "shop"], "").await;
+    assert_eq!(out, "namespace/shop created\n");
+    let args = [
+        "create",
+        "configmap",
+        "cm",
+        "--from-literal=a=b",
+        "-n",
+        "shop",
+    ];
+    kubectl.run(&args, "").await;
+    let out = kubectl
+        .run(
+            &["get", "cm", "cm", "-n", "shop", "-o", "jsonpath={.data.a}"],
+            "",
+        )
+        .await;
+    assert_eq!(out, "b");
+    let out = kubectl.run(&["get", "configmaps", "-n", "shop"], "").await;
+    assert!(out.starts_with("NAME") && out.contains("cm     1"), "{out}");
+    for (kind, patch) in [
+        ("strategic", r#"{"data":{"s":"1"}}"#),
+        ("merge", r#"{"data":{"m":"1"}}"#),
+        ("json", r#"[{"op":"add","path":"/data/j","value":"1"}]"#),
+    ] {
+        kubectl
+            .run(
+                &[
+                    "patch", "cm", "cm", "-n", "shop", "--type", kind, "-p", patch,
+                ],
+                "",
+            )
+            .await;
+    }
+    kubectl
+        .run(&["label", "cm", "cm", "-n", "shop", "tier=front"], "")
+        .await;
+    kubectl
+        .run(&["annotate", "cm", "cm", "-n", "shop", "note=x"], "")
+        .await;
+    let (_, map) = get(&kubectl.server, "/api/v1/namespaces/shop/configmaps/cm").await;
+    assert_eq!(map["data"], json!({"a": "b", "s": "1", "m": "1", "j": "1"}));
+    assert_eq!(map["metadata"]["labels"]["tier"], "front");
+    let out = kubectl
+        .run(&["get", "cm", "-A", "-l", "tier=front", "-o", "name"], "")
+        .await;
+    assert_eq!(out, "configmap/cm\n");
+    kubectl.run(&["delete", "cm", "cm", "-n", "shop"], "").await;
+    let err = kubectl.fail(&["get", "cm", "cm", "-n", "shop"], "").await;
+    assert_eq!(
+        err,
+        "Error from server (NotFound): configmaps \"cm\" not found\n"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_applies_changes_scales_and_waits() {
+    let Some(kubectl) = Kubectl::start("kubectl_applies_changes_scales_and_waits").await else {
+        return;
+    };
+    let apply = ["apply", "-f", "-"];
+    assert_eq!(
+        kubectl.run(&apply, DEPLOYMENT).await,
+        "deployment.apps/web created\n"
+    );
+    assert_eq!(
+        kubectl.run(&apply, DEPLOYMENT).await,
+        "deployment.apps/web unchanged\n"
+    );
+    let changed = DEPLOYMENT.replace("x:v1", "x:v2");
+    assert_eq!(
+        kubectl.run(&apply, &changed).await,
+        "deployment.apps/web configured\n"
+    );
+    kubectl
+        .run(&["scale", "deploy/web", "--replicas=5"], "")
+        .await;
+    let path = "/apis/apps/v1/namespaces/default/deployments/web";
+    let (_, web) = get(&kubectl.server, path).await;
+    assert_eq!(web["spec"]["replicas"], 5);
+    assert_eq!(
+        web["spec"]["template"]["spec"]["containers"][0]["image"],
+        "demo/x:v2"
+    );
+    kubectl
+        .run(&["set", "image", "deploy/web", "c=demo/x:v3"], "")
+        .await;
+    kubectl.run(&["rollout", "restart", "deploy/web"], "").await;
+    let wait = kubectl.run(
+        &[
+            "wait",
+            "--for=condition=Available",
+            "deploy/web",
+            "--timeout=60s",
+        ],
+        "",
+    );
+    let status = json!({"status": {"conditions": [
+        {"type": "Available", "status": "True", "reason": "x", "message": "y"},
+    ]}});
+    let report = async {
+        // kubectl sees the condition through its watch or, if it was slower, through its list.
+        ok(&kubectl.server, "PATCH", &format!("{path}/status"), status).await;
+    };
+    let (out, ()) = tokio::join!(wait, report);
+    assert_eq!(out, "deployment.apps/web condition met\n");
+    let out = kubectl.run(&["get", "deploy", "-o", "wide"], "").await;
+    assert!(out.contains("web") && out.contains("demo/x:v3"), "{out}");
+    let out = kubectl.run(&["describe", "deploy", "web"], "").await;
+    assert!(
+        out.contains("Replicas:") && out.contains("demo/x:v3"),
+        "{out}"
+    );
+    kubectl.run(&["delete", "deploy", "web"], "").await;
+    assert_eq!(get(&kubectl.server, path).await.0, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_sends_typed_bodies_in_protobuf() {
+    let Some(kubectl) = Kubectl::start("kubectl_sends_typed_bodies_in_protobuf").await else {
+        return;
+    };
+    kubectl
+        .run(
+            &[
+                "create",
+                "deployment",
+                "web",
+                "--image=demo/x:v1",
+                "--port=80",
+            ],
+            "",
+        )
+        .await;
+    kubectl.run(&["create", "serviceaccount", "sa"], "").await;
+    kubectl
+        .run(
+            &["create", "secret", "generic", "s", "--from-literal=k=v"],
+            "",
+        )
+        .await;
+    kubectl
+        .run(
+            &["create", "service", "clusterip", "svc", "--tcp=80:8080"],
+            "",
+        )
+        .await;
+    let path = "/apis/apps/v1/namespaces/default/deployments/web";
+    let (_, web) = get(&kubectl.server, path).await;
+    let container = &web["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(container["image"], "demo/x:v1");
+    assert_eq!(container["ports"][0]["containerPort"], 80);
+    let (_, secret) = get(&kubectl.server, "/api/v1/namespaces/default/secrets/s").await;
+    assert_eq!(secret["data"]["k"], "dg==");
+    let out = kubectl
+        .run(
+            &[
+                "auth",
+                "whoami",
+                "-o",
+                "jsonpath={.status.userInfo.username}",
+            ],
+            "",
+        )
+        .await;
+    assert_eq!(out, "admin");
+    assert_eq!(
+        kubectl.run(&["auth", "can-i", "create", "pods"], "").await,
+        "yes\n"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_shows_what_is_wrong_with_a_manifest() {
+    let Some(kubectl) = Kubectl::start("kubectl_shows_what_is_wrong_with_a_manifest").await else {
+        return;
+    };
+    let apply = ["apply", "-f", "-"];
+    let err = kubectl
+        .fail(&apply, &DEPLOYMENT.replace("replicas:", "replcas:"))
+        .await;
+    assert!(err.contains("unknown field \"spec.replcas\""), "{err}");
+    let err = kubectl
+        .fail(&apply, &DEPLOYMENT.replace("replicas: 2", "replicas: two"))
+        .await;
+    assert!(err.contains("spec.replicas"), "{err}");
+    let err = kubectl
+        .fail(&apply, &DEPLOYMENT.replace("image: 'demo/x:v1', ", ""))
+        .await;
+    assert!(
+        err.contains("spec.template.spec.containers[0].image: Required value"),
+        "{err}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_works_with_custom_resources() {
+    let Some(kubectl) = Kubectl::start("kubectl_works_with_custom_resources").await else {
+        return;
+    };
+    let crd = "
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: widgets.x.test}
+spec:
+  group: x.test
+  scope: Namespaced
+  names: {plural: widgets, singular: widget, kind: Widget, shortNames: [wd]}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    schema: {openAPIV3Schema: {type: object, properties: {spec: {type: object, properties: {size: {type: integer}}}}}}
+    additionalPrinterColumns: [{name: Size, type: integer, jsonPath: .spec.size}]
+";
+    let apply = ["apply", "-f", "-"];
+    kubectl.run(&apply, crd).await;
+    kubectl
+        .run(
+            &["wait", "--for=condition=Established", "crd/widgets.x.test"],
+            "",
+        )
+        .await;
+    let widget = "{apiVersion: x.test/v1, kind: Widget, metadata: {name: w}, spec: {size: 4}}";
+    kubectl.run(&apply, widget).await;
+    let out = kubectl.run(&["get", "wd"], "").await;
+    assert_eq!(
+        out.split_whitespace().collect::<Vec<_>>(),
+        ["NAME", "SIZE", "w", "4"]
+    );
+    kubectl.run(&["delete", "crd", "widgets.x.test"], "").await;
+    let err = kubectl.fail(&["get", "widgets.x.test"], "").await;
+    assert!(
+        err.contains("doesn't have a resource type") || err.contains("could not find"),
+        "{err}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_follows_a_watch() {
+    let Some(kubectl) = Kubectl::start("kubectl_follows_a_watch").await else {
+        return;
+    };
+    const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+    ok(&kubectl.server, "POST", MAPS, crate::config_map("a")).await;
+    let wait = ["wait", "--for=delete", "cm/a", "--timeout=60s"];
+    let remove = send(
+        &kubectl.server,
+        "DELETE",
+        "/api/v1/namespaces/default/configmaps/a",
+        Value::Null,
+    );
+    let (_, (code, _)) = tokio::join!(kubectl.run(&wait, ""), remove);
+    assert_eq!(code, 200);
+    ok(&kubectl.server, "POST", MAPS, crate::config_map("b")).await;
+    let watch = [
+        "get",
+        "cm",
+        "-w",
+        "--request-timeout=4s",
+        "-o",
+        "custom-columns=N:.metadata.name,D:.data",
+    ];
+    let change = async {
+        // Until kubectl has seen it: each one is a new change.
+        for n in 0..40 {
+            let patch = json!({"data": {"n": format!("v{n}")}});
+            ok(&kubectl.server, "PATCH", &format!("{MAPS}/b"), patch).await;
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    };
+    let (output, ()) = tokio::join!(kubectl.output(&watch, ""), change);
+    let out = String::from_utf8_lossy(&output.stdout);
+    assert!(out.lines().count() > 3 && out.contains("n:v"), "{out}");
+}

@@ -1,0 +1,396 @@
+//! Objects from creation to deletion.
+
+use serde_json::{Value, json};
+
+use crate::{bytes, config_map, get, ok, raw, send, server};
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+#[tokio::test]
+async fn an_object_is_created_read_listed_and_deleted() {
+    let server = server().await;
+    let made = ok(&server, "POST", MAPS, config_map("a")).await;
+    assert!(!made["metadata"]["uid"].as_str().unwrap().is_empty());
+    assert_eq!(made["metadata"]["namespace"], "default");
+    let (code, read) = get(&server, &format!("{MAPS}/a")).await;
+    assert_eq!((code, &read), (200, &made));
+    let list = ok(&server, "GET", MAPS, Value::Null).await;
+    assert_eq!(list["kind"], "ConfigMapList");
+    assert_eq!(list["items"], json!([made]));
+    let gone = ok(&server, "DELETE", &format!("{MAPS}/a"), Value::Null).await;
+    assert_eq!(gone["status"], "Success");
+    assert_eq!(gone["details"]["uid"], made["metadata"]["uid"]);
+    let (code, status) = get(&server, &format!("{MAPS}/a")).await;
+    assert_eq!((code, status["reason"].as_str()), (404, Some("NotFound")));
+}
+
+#[tokio::test]
+async fn a_write_from_a_stale_revision_is_a_conflict_and_one_without_revision_is_not() {
+    let server = server().await;
+    let first = ok(&server, "POST", MAPS, config_map("a")).await;
+    let mut second = first.clone();
+    second["data"]["k"] = "2".into();
+    ok(&server, "PUT", &format!("{MAPS}/a"), second).await;
+    let mut late = first.clone();
+    late["data"]["k"] = "3".into();
+    let (code, status) = send(&server, "PUT", &format!("{MAPS}/a"), late.clone()).await;
+    assert_eq!((code, status["reason"].as_str()), (409, Some("Conflict")));
+    assert!(
+        status["message"]
+            .as_str()
+            .unwrap()
+            .contains("the object has been modified")
+    );
+    late["metadata"]["resourceVersion"] = "".into();
+    let last = ok(&server, "PUT", &format!("{MAPS}/a"), late).await;
+    assert_eq!(last["data"]["k"], "3");
+    assert_eq!(last["metadata"]["uid"], first["metadata"]["uid"]);
+}
+
+#[tokio::test]
+async fn a_write_that_changes_nothing_keeps_the_revision() {
+    let server = server().await;
+    let first = ok(&server, "POST", MAPS, config_map("a")).await;
+    let second = ok(
+        &server,
+        "PATCH",
+        &format!("{MAPS}/a"),
+        json!({"data": {"k": "v"}}),
+    )
+    .await;
+    assert_eq!(first, second);
+}
+
+#[tokio::test]
+async fn concurrent_patches_without_revision_all_take_effect() {
+    let server = server().await;
+    ok(&server, "POST", MAPS, config_map("a")).await;
+    let writers = (0..12).map(|n| {
+        let server = server.clone();
+        tokio::spawn(async move {
+            ok(
+                &server,
+                "PATCH",
+                &format!("{MAPS}/a"),
+                json!({"data": {format!("n{n}"): "1"}}),
+            )
+            .await
+        })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.unwrap();
+    }
+    let (_, map) = get(&server, &format!("{MAPS}/a")).await;
+    assert_eq!(map["data"].as_object().unwrap().len(), 13);
+}
+
+#[tokio::test]
+async fn every_page_of_a_list_shows_the_same_revision() {
+    let server = server().await;
+    for name in ["a", "b", "c", "d", "e"] {
+        ok(&server, "POST", MAPS, config_map(name)).await;
+    }
+    let names = |list: &Value| -> Vec<String> {
+        let items = list["items"].as_array().unwrap().iter();
+        items
+            .map(|item| item["metadata"]["name"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let first = ok(&server, "GET", &format!("{MAPS}?limit=2"), Value::Null).await;
+    assert_eq!(names(&first), ["a", "b"]);
+    assert_eq!(first["metadata"]["remainingItemCount"], 3);
+    ok(&server, "DELETE", &format!("{MAPS}/d"), Value::Null).await;
+    let token = first["metadata"]["continue"].as_str().unwrap();
+    let rest = ok(
+        &server,
+        "GET",
+        &format!("{MAPS}?limit=9&continue={token}"),
+        Value::Null,
+    )
+    .await;
+    assert_eq!(names(&rest), ["c", "d", "e"]);
+    assert_eq!(
+        rest["metadata"]["resourceVersion"],
+        first["metadata"]["resourceVersion"]
+    );
+    assert_eq!(rest["metadata"].get("continue"), None);
+    let (code, _) = get(&server, &format!("{MAPS}?continue=garbage")).await;
+    assert_eq!(code, 400);
+}
+
+#[tokio::test]
+async fn a_generated_name_starts_with_its_prefix() {
+    let server = server().await;
+    let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"generateName": "g-"}});
+    let made = ok(&server, "POST", MAPS, body).await;
+    let name = made["metadata"]["name"].as_str().unwrap();
+    assert!(name.starts_with("g-") && name.len() == 7, "{name}");
+}
+
+#[tokio::test]
+async fn objects_need_a_namespace_that_exists_and_stays() {
+    let server = server().await;
+    let (code, status) = send(
+        &server,
+        "POST",
+        "/api/v1/namespaces/no/configmaps",
+        config_map("a"),
+    )
+    .await;
+    assert_eq!(code, 404);
+    assert_eq!(status["message"], "namespaces \"no\" not found");
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n"}});
+    ok(&server, "POST", "/api/v1/namespaces", namespace).await;
+    let going = ok(&server, "DELETE", "/api/v1/namespaces/n", Value::Null).await;
+    assert_eq!(going["status"]["phase"], "Terminating");
+    let (code, status) = send(
+        &server,
+        "POST",
+        "/api/v1/namespaces/n/configmaps",
+        config_map("a"),
+    )
+    .await;
+    assert_eq!((code, status["reason"].as_str()), (403, Some("Forbidden")));
+    assert_eq!(
+        status["details"]["causes"][0]["reason"],
+        "NamespaceTerminating"
+    );
+    let mut released = going;
+    released["spec"]["finalizers"] = json!([]);
+    ok(&server, "PUT", "/api/v1/namespaces/n/finalize", released).await;
+    assert_eq!(get(&server, "/api/v1/namespaces/n").await.0, 404);
+}
+
+#[tokio::test]
+async fn an_object_with_finalizers_stays_until_the_last_is_removed() {
+    let server = server().await;
+    let mut body = config_map("a");
+    body["metadata"]["finalizers"] = json!(["x.test/a"]);
+    ok(&server, "POST", MAPS, body).await;
+    let marked = ok(&server, "DELETE", &format!("{MAPS}/a"), Value::Null).await;
+    assert!(
+        marked["metadata"]["deletionTimestamp"].is_string(),
+        "{marked}"
+    );
+    assert_eq!(get(&server, &format!("{MAPS}/a")).await.0, 200);
+    let none = json!({"metadata": {"finalizers": null}});
+    ok(&server, "PATCH", &format!("{MAPS}/a"), none).await;
+    assert_eq!(get(&server, &format!("{MAPS}/a")).await.0, 404);
+}
+
+#[tokio::test]
+async fn a_delete_with_another_uid_is_refused() {
+    let server = server().await;
+    ok(&server, "POST", MAPS, config_map("a")).await;
+    let (code, status) = send(
+        &server,
+        "DELETE",
+        &format!("{MAPS}/a"),
+        json!({"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": "wrong"}}),
+    )
+    .await;
+    assert_eq!((code, status["reason"].as_str()), (409, Some("Conflict")));
+}
+
+#[tokio::test]
+async fn dry_runs_change_nothing() {
+    let server = server().await;
+    ok(
+        &server,
+        "POST",
+        &format!("{MAPS}?dryRun=All"),
+        config_map("a"),
+    )
+    .await;
+    assert_eq!(get(&server, &format!("{MAPS}/a")).await.0, 404);
+    ok(&server, "POST", MAPS, config_map("a")).await;
+    let patched = ok(
+        &server,
+        "PATCH",
+        &format!("{MAPS}/a?dryRun=All"),
+        json!({"data": {"k": "new"}}),
+    )
+    .await;
+    assert_eq!(patched["data"]["k"], "new");
+    ok(
+        &server,
+        "DELETE",
+        &format!("{MAPS}/a?dryRun=All"),
+        Value::Null,
+    )
+    .await;
+    assert_eq!(get(&server, &format!("{MAPS}/a")).await.1["data"]["k"], "v");
+}
+
+#[tokio::test]
+async fn a_collection_is_deleted_by_label() {
+    let server = server().await;
+    for (name, tier) in [("a", "x"), ("b", "y"), ("c", "x")] {
+        let mut body = config_map(name);
+        body["metadata"]["labels"] = json!({"tier": tier});
+        ok(&server, "POST", MAPS, body).await;
+    }
+    ok(
+        &server,
+        "DELETE",
+        &format!("{MAPS}?labelSelector=tier%3Dx"),
+        Value::Null,
+    )
+    .await;
+    let list = ok(&server, "GET", MAPS, Value::Null).await;
+    assert_eq!(list["items"].as_array().unwrap().len(), 1);
+    assert_eq!(list["items"][0]["metadata"]["name"], "b");
+}
+
+#[tokio::test]
+async fn unknown_fields_are_refused_named_or_dropped_as_asked() {
+    let server = server().await;
+    let mut body = config_map("a");
+    body["bogus"] = json!(1);
+    let (code, status) = send(
+        &server,
+        "POST",
+        &format!("{MAPS}?fieldValidation=Strict"),
+        body.clone(),
+    )
+    .await;
+    assert_eq!(code, 400);
+    assert!(
+        status["message"]
+            .as_str()
+            .unwrap()
+            .ends_with("strict decoding error: unknown field \"bogus\""),
+        "{status}"
+    );
+    let headers = [("content-type", "application/json")];
+    let answer = raw(&server, "POST", MAPS, &headers, body.to_string()).await;
+    assert_eq!(
+        answer.headers()["warning"],
+        "299 - \"unknown field \\\"bogus\\\"\""
+    );
+    let made: Value = serde_json::from_slice(&bytes(answer).await).unwrap();
+    assert_eq!(made.get("bogus"), None);
+}
+
+#[tokio::test]
+async fn bad_requests_name_what_is_wrong() {
+    let server = server().await;
+    let huge = vec![b' '; 4 * 1024 * 1024];
+    let answer = raw(&server, "POST", MAPS, &[], huge).await;
+    assert_eq!(answer.status(), 413);
+    let answer = raw(&server, "POST", MAPS, &[], "{").await;
+    assert_eq!(answer.status(), 400);
+    let answer = raw(
+        &server,
+        "POST",
+        MAPS,
+        &[("content-type", "text/plain")],
+        "{}",
+    )
+    .await;
+    assert_eq!(answer.status(), 415);
+    let apply = [("content-type", "application/apply-patch+yaml")];
+    ok(&server, "POST", MAPS, config_map("a")).await;
+    let answer = raw(&server, "PATCH", &format!("{MAPS}/a"), &apply, "{}").await;
+    assert_eq!(answer.status(), 415);
+    assert_eq!(send(&server, "POST", MAPS, json!([1])).await.0, 400);
+    assert_eq!(send(&server, "PUT", MAPS, config_map("a")).await.0, 405);
+    assert_eq!(get(&server, "/api/v1/namespaces/default/nope").await.0, 404);
+    assert_eq!(get(&server, "/nope").await.0, 404);
+    assert_eq!(
+        get(&server, &format!("{MAPS}?labelSelector=%3D%3D"))
+            .await
+            .0,
+        400
+    );
+    assert_eq!(
+        get(&server, &format!("{MAPS}?resourceVersion=99999"))
+            .await
+            .0,
+        504
+    );
+}
+
+#[tokio::test]
+async fn a_table_has_a_row_for_each_object() {
+    let server = server().await;
+    ok(&server, "POST", MAPS, config_map("a")).await;
+    let accept = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+    let answer = raw(&server, "GET", MAPS, &[("accept", accept)], "").await;
+    let table: Value = serde_json::from_slice(&bytes(answer).await).unwrap();
+    assert_eq!(table["kind"], "Table");
+    assert_eq!(table["rows"][0]["cells"][0], "a");
+    assert_eq!(table["rows"][0]["object"]["metadata"]["name"], "a");
+    let accept = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io";
+    let answer = raw(&server, "GET", MAPS, &[("accept", accept)], "").await;
+    let list: Value = serde_json::from_slice(&bytes(answer).await).unwrap();
+    assert_eq!(list["items"][0]["kind"], "PartialObjectMetadata");
+    assert_eq!(list["items"][0].get("data"), None);
+}
+
+#[tokio::test]
+async fn strangers_only_see_health_and_version() {
+    use tower::ServiceExt as _;
+    let server = server().await;
+    for (path, code) in [
+        ("/healthz", 200),
+        ("/readyz", 200),
+        ("/version", 200),
+        ("/api", 401),
+        (MAPS, 401),
+    ] {
+        let request = http::Request::get(path).body(eyot_http::empty()).unwrap();
+        let answer = server.clone().oneshot(request).await.unwrap();
+        assert_eq!(answer.status().as_u16(), code, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_standing_namespaces_exist_from_the_start() {
+    let server = server().await;
+    for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
+        let (code, namespace) = get(&server, &format!("/api/v1/namespaces/{name}")).await;
+        assert_eq!(
+            (code, namespace["status"]["phase"].as_str()),
+            (200, Some("Active"))
+        );
+    }
+}
+
+#[tokio::test]
+async fn discovery_names_every_served_kind_in_both_forms() {
+    let server = server().await;
+    let accept =
+        "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+    for path in ["/api", "/apis"] {
+        let answer = raw(&server, "GET", path, &[("accept", accept)], "").await;
+        let list: Value = serde_json::from_slice(&bytes(answer).await).unwrap();
+        assert_eq!(list["kind"], "APIGroupDiscoveryList", "{path}");
+    }
+    let core = ok(&server, "GET", "/api/v1", Value::Null).await;
+    let names: Vec<&str> = core["resources"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|r| r["name"].as_str())
+        .collect();
+    for name in [
+        "pods",
+        "pods/log",
+        "pods/binding",
+        "pods/status",
+        "namespaces",
+        "configmaps",
+    ] {
+        assert!(names.contains(&name), "{name} in {names:?}");
+    }
+    let groups = ok(&server, "GET", "/apis", Value::Null).await;
+    let groups = groups["groups"].to_string();
+    for group in [
+        "apps/v1",
+        "coordination.k8s.io/v1",
+        "apiextensions.k8s.io/v1",
+    ] {
+        assert!(groups.contains(group), "{group} in {groups}");
+    }
+}
