@@ -153,15 +153,11 @@ impl Pods {
                 self.let_go(handle);
             }
         }
-        // Only the uids of the list may stay on the disk; actors that are ending remove their own.
+        // Asked for each directory when its turn comes: a pod that arrives meanwhile is known before
+        // it makes any.
         let (context, listed) = (Arc::clone(&self.context), listed.clone());
-        let ending: HashSet<String> = context
-            .all()
-            .iter()
-            .map(|view| view.reference.uid.clone())
-            .collect();
         tokio::task::spawn_blocking(move || {
-            let keep = |uid: &str| listed.contains(uid) || ending.contains(uid);
+            let keep = |uid: &str| listed.contains(uid) || context.knows(uid);
             context.logs.retain(keep);
             for entry in std::fs::read_dir(&context.pods_dir)
                 .into_iter()

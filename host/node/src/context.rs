@@ -81,6 +81,11 @@ impl Context {
         self.views().remove(uid);
     }
 
+    /// Whether a pod of that uid is in the hands of this node.
+    pub(crate) fn knows(&self, uid: &str) -> bool {
+        self.views().contains_key(uid)
+    }
+
     /// The pod of that name. Of several (one that ends and its successor) the younger.
     pub(crate) fn find(&self, namespace: &str, name: &str) -> Option<Arc<View>> {
         let views = self.views();

@@ -48,7 +48,7 @@ pub(super) fn watch(
     let any = container.startup_probe.is_some()
         || container.readiness_probe.is_some()
         || container.liveness_probe.is_some();
-    any.then(|| async move {
+    any.then_some(async move {
         if let Some(probe) = &container.startup_probe {
             run(&container, probe, Kind::Startup, &watched).await;
         }
