@@ -2,10 +2,15 @@
 //!
 //! A driver is generic over [`Transport`]: [`Host`] in the component, [`Simulated`] in its tests.
 
+mod layout;
+mod span;
+
 use std::collections::HashMap;
 
 use crate::bindings::driver::eyot::modbus::client;
 pub use crate::bindings::driver::eyot::modbus::client::{Bits, Endpoint, Error, Registers};
+pub use layout::{Layout, TEXT_LIMIT};
+pub use span::{Span, Table, read_spans};
 
 /// Most bits that one request may read.
 pub const READ_BITS_LIMIT: u16 = 2000;

@@ -21,7 +21,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -34,6 +34,9 @@ pub use crate::vessel::Vessel;
 
 /// How often values move.
 const STEP: Duration = Duration::from_millis(100);
+
+/// How long a change of the mode may take.
+const CHANGE: Duration = Duration::from_secs(5);
 
 /// How the PLC answers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -82,6 +85,8 @@ pub struct Plc {
 struct Shared {
     units: Mutex<Vec<Vessel>>,
     requests: AtomicU64,
+    /// The mode that new connections get, and its changes.
+    serving: (Mutex<Mode>, Condvar),
 }
 
 impl Plc {
@@ -109,6 +114,7 @@ impl Plc {
         let shared = Arc::new(Shared {
             units: Mutex::new(vessels),
             requests: AtomicU64::new(0),
+            serving: (Mutex::new(options.mode), Condvar::new()),
         });
         let (mode, watched) = watch::channel(options.mode);
         let stop = CancellationToken::new();
@@ -140,9 +146,12 @@ impl Plc {
         self.address
     }
 
-    /// Change the mode; open connections are closed.
+    /// Change the mode and close open connections. When it returns, new ones are in that mode.
     pub fn set_mode(&self, mode: Mode) {
         self.mode.send_replace(mode);
+        let (serving, changed) = &self.shared.serving;
+        let serving = serving.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(changed.wait_timeout_while(serving, CHANGE, |serving| *serving != mode));
     }
 
     /// The setpoint register of unit 1: tenths of a degree.
@@ -172,6 +181,12 @@ impl Plc {
 }
 
 impl Shared {
+    fn set_serving(&self, mode: Mode) {
+        let (serving, changed) = &self.serving;
+        *serving.lock().unwrap_or_else(PoisonError::into_inner) = mode;
+        changed.notify_all();
+    }
+
     fn units(&self) -> MutexGuard<'_, Vec<Vessel>> {
         self.units.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -30,6 +30,7 @@ pub(crate) async fn serve(
     let server = Server::new(listener);
     loop {
         let now = *mode.borrow_and_update();
+        shared.set_serving(now);
         let round = CancellationToken::new();
         let _end = round.clone().drop_guard();
         let connected = async |stream: TcpStream, _: SocketAddr| {
@@ -166,9 +167,7 @@ mod tests {
             drift: false,
             ..Options::default()
         };
-        Plc::start(([127, 0, 0, 1], 0).into(), options)
-            .await
-            .unwrap()
+        Plc::start_with(([127, 0, 0, 1], 0).into(), options).unwrap()
     }
 
     async fn connect(plc: &Plc, unit: u8) -> Context {
@@ -212,12 +211,8 @@ mod tests {
         let mut old = connect(&plc, 1).await;
         old.read_coils(0, 1).await.unwrap().unwrap();
         plc.set_mode(Mode::Exception);
-        assert!(
-            timeout(Duration::from_secs(5), old.read_coils(0, 1))
-                .await
-                .unwrap()
-                .is_err()
-        );
+        let closed = async { while old.read_coils(0, 1).await.is_ok() {} };
+        timeout(Duration::from_secs(5), closed).await.unwrap();
         let failure = connect(&plc, 1).await.read_coils(0, 1).await.unwrap();
         assert_eq!(failure, Err(ExceptionCode::ServerDeviceFailure));
         plc.set_mode(Mode::Garbage);

@@ -44,17 +44,29 @@ impl<P: Publisher + Default> Exporter for Mqtt<P> {
         };
         let broker = config.broker.unwrap_or_else(|| mqtt::LOCAL.to_owned());
         if !broker.starts_with("mqtt://") {
-            return Err(wrong(format!("setting \"broker\": {broker:?} is not mqtt://HOST:PORT")));
+            return Err(wrong(format!(
+                "setting \"broker\": {broker:?} is not mqtt://HOST:PORT"
+            )));
         }
         let names = ["{device}", "{resource}", "{destination}"];
-        let bare = names.iter().fold(config.topic.clone(), |topic, name| topic.replace(name, ""));
+        let bare = names
+            .iter()
+            .fold(config.topic.clone(), |topic, name| topic.replace(name, ""));
         if bare.contains(['{', '}', '+', '#']) {
             let known = names.join(", ");
-            let message = format!("setting \"topic\": only {known} are filled in, and + and # are for subscribers");
+            let message = format!(
+                "setting \"topic\": only {known} are filled in, and + and # are for subscribers"
+            );
             return Err(wrong(message));
         }
         let publisher = P::default();
-        Ok(Self { publisher, broker, topic: config.topic, qos, retain: config.retain })
+        Ok(Self {
+            publisher,
+            broker,
+            topic: config.topic,
+            qos,
+            retain: config.retain,
+        })
     }
 
     fn deliver(&mut self, batch: Vec<Item>) -> Result<(), PipelineError> {
@@ -83,7 +95,11 @@ impl<P> Mqtt<P> {
     }
 
     fn event(&self, event: &Event, messages: &mut Vec<Message>) {
-        let topic = if self.topic.is_empty() { "eyot/{device}" } else { &self.topic };
+        let topic = if self.topic.is_empty() {
+            "eyot/{device}"
+        } else {
+            &self.topic
+        };
         let topic = topic.replace("{device}", &level(&event.device));
         let topic = topic.replace("{destination}", &level(&event.source));
         if !topic.contains("{resource}") {
@@ -96,7 +112,12 @@ impl<P> Mqtt<P> {
     }
 
     fn message(&self, topic: String, payload: Vec<u8>) -> Message {
-        Message { topic, payload, qos: self.qos, retain: self.retain }
+        Message {
+            topic,
+            payload,
+            qos: self.qos,
+            retain: self.retain,
+        }
     }
 }
 
@@ -121,10 +142,19 @@ mod tests {
 
     use super::*;
 
-    fn configure(topic: &str, broker: Option<&str>, qos: Option<u8>) -> Result<Mqtt<Recorded>, String> {
+    fn configure(
+        topic: &str,
+        broker: Option<&str>,
+        qos: Option<u8>,
+    ) -> Result<Mqtt<Recorded>, String> {
         let broker = broker.map(str::to_owned);
-        Mqtt::configure(Config { broker, topic: topic.to_owned(), qos, retain: false })
-            .map_err(|error| format!("{error:?}"))
+        Mqtt::configure(Config {
+            broker,
+            topic: topic.to_owned(),
+            qos,
+            retain: false,
+        })
+        .map_err(|error| format!("{error:?}"))
     }
 
     fn payload(destination: &str) -> Item {
@@ -150,7 +180,10 @@ mod tests {
             profile: "p".into(),
             source: "all".into(),
             origin: 1,
-            readings: vec![reading("t", Value::Float32(21.5)), reading("on", Value::Boolean(true))],
+            readings: vec![
+                reading("t", Value::Float32(21.5)),
+                reading("on", Value::Boolean(true)),
+            ],
             tags: vec![],
         })
     }
@@ -164,8 +197,14 @@ mod tests {
             .messages
             .iter()
             .map(|(broker, message)| {
-                assert_eq!((broker.as_str(), message.qos), (mqtt::LOCAL, Qos::AtLeastOnce));
-                (message.topic.clone(), String::from_utf8(message.payload.clone()).unwrap())
+                assert_eq!(
+                    (broker.as_str(), message.qos),
+                    (mqtt::LOCAL, Qos::AtLeastOnce)
+                );
+                (
+                    message.topic.clone(),
+                    String::from_utf8(message.payload.clone()).unwrap(),
+                )
             })
             .collect();
         let seen: Vec<(&str, &str)> = seen.iter().map(|(t, p)| (t.as_str(), p.as_str())).collect();
@@ -176,8 +215,16 @@ mod tests {
     fn topics_come_from_the_setting_the_payload_or_the_device() {
         check("", payload(""), &[("eyot/plc%2F1", "{}")]);
         check("", payload("a/b"), &[("a/b", "{}")]);
-        check("x/{device}/{destination}", payload("a/b"), &[("x/plc%2F1/a/b", "{}")]);
-        check("x/{device}/{resource}", event(), &[("x/plc/t", "21.5"), ("x/plc/on", "true")]);
+        check(
+            "x/{device}/{destination}",
+            payload("a/b"),
+            &[("x/plc%2F1/a/b", "{}")],
+        );
+        check(
+            "x/{device}/{resource}",
+            event(),
+            &[("x/plc/t", "21.5"), ("x/plc/on", "true")],
+        );
     }
 
     #[test]
@@ -189,7 +236,10 @@ mod tests {
             ("a/#", None, None, "topic"),
         ] {
             let error = configure(topic, broker, qos).err().unwrap();
-            assert!(error.starts_with("Config") && error.contains(word), "{error}");
+            assert!(
+                error.starts_with("Config") && error.contains(word),
+                "{error}"
+            );
         }
     }
 
@@ -197,6 +247,9 @@ mod tests {
     fn a_broker_that_is_away_is_tried_again() {
         let mut mqtt = configure("", None, None).unwrap();
         mqtt.publisher.failure = Some(mqtt::Error::Unreachable("refused".into()));
-        assert!(matches!(mqtt.deliver(vec![event()]), Err(PipelineError::Retry(_))));
+        assert!(matches!(
+            mqtt.deliver(vec![event()]),
+            Err(PipelineError::Retry(_))
+        ));
     }
 }

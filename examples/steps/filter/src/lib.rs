@@ -38,7 +38,8 @@ impl Step for Filter {
         if let (Some(minimum), Some(maximum)) = (config.minimum, config.maximum)
             && minimum > maximum
         {
-            let message = format!("setting \"minimum\" ({minimum}) is above \"maximum\" ({maximum})");
+            let message =
+                format!("setting \"minimum\" ({minimum}) is above \"maximum\" ({maximum})");
             return Err(PipelineError::Config(message));
         }
         Ok(Self {
@@ -59,7 +60,11 @@ impl Step for Filter {
 
 impl Filter {
     fn event(&self, mut event: Event) -> Option<Event> {
-        let device = names(&self.config.devices, self.device_pattern.as_ref(), &event.device);
+        let device = names(
+            &self.config.devices,
+            self.device_pattern.as_ref(),
+            &event.device,
+        );
         event.readings.retain(|reading| self.wants(device, reading));
         (!event.readings.is_empty()).then_some(event)
     }
@@ -84,7 +89,9 @@ fn names(list: &[String], pattern: Option<&Regex>, name: &str) -> bool {
 fn compile(setting: &str, pattern: Option<&str>) -> Result<Option<Regex>, PipelineError> {
     let compile = |pattern| Regex::new(&format!("^(?:{pattern})$"));
     pattern.map(compile).transpose().map_err(|error| {
-        PipelineError::Config(format!("setting {setting:?} is no regular expression: {error}"))
+        PipelineError::Config(format!(
+            "setting {setting:?} is no regular expression: {error}"
+        ))
     })
 }
 
@@ -116,8 +123,10 @@ mod tests {
     }
 
     fn configure(settings: &[(&str, &str)]) -> Result<Filter, PipelineError> {
-        let settings: Vec<_> =
-            settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let settings: Vec<_> = settings
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
         Filter::configure(from_settings(&settings)?)
     }
 
@@ -125,11 +134,21 @@ mod tests {
     #[track_caller]
     fn check(settings: &[(&str, &str)], expected: &[&str]) {
         let mut filter = configure(settings).unwrap_or_else(|error| panic!("{error:?}"));
-        let batch = vec![event("a", &[("x", 1.0), ("y", 2.0)]), event("b", &[("x", 3.0)])];
+        let batch = vec![
+            event("a", &[("x", 1.0), ("y", 2.0)]),
+            event("b", &[("x", 3.0)]),
+        ];
         let mut passed = vec![];
         for item in filter.process(batch).unwrap() {
-            let Item::Event(event) = item else { panic!("{item:?}") };
-            passed.extend(event.readings.iter().map(|r| format!("{}.{}", event.device, r.resource)));
+            let Item::Event(event) = item else {
+                panic!("{item:?}")
+            };
+            passed.extend(
+                event
+                    .readings
+                    .iter()
+                    .map(|r| format!("{}.{}", event.device, r.resource)),
+            );
         }
         assert_eq!(passed, expected, "{settings:?}");
     }

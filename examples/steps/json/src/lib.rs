@@ -88,10 +88,18 @@ mod tests {
             readings: vec![reading],
             tags: vec![],
         };
-        let config = Config { format: Format::Flat, destination: "x/{device}/{source}".into() };
+        let config = Config {
+            format: Format::Flat,
+            destination: "x/{device}/{source}".into(),
+        };
         let items = Json { config }.process(vec![Item::Event(event)]).unwrap();
-        let [Item::Payload(payload)] = &items[..] else { panic!("{items:?}") };
-        assert_eq!((payload.destination.as_str(), payload.device.as_str()), ("x/d/s", "d"));
+        let [Item::Payload(payload)] = &items[..] else {
+            panic!("{items:?}")
+        };
+        assert_eq!(
+            (payload.destination.as_str(), payload.device.as_str()),
+            ("x/d/s", "d")
+        );
         let text = String::from_utf8(payload.data.clone()).unwrap();
         assert!(text.contains(r#""Temperature":215"#), "{text}");
     }

@@ -49,5 +49,7 @@ fn run(mut args: impl Iterator<Item = String>) -> Result<u8, String> {
 
 fn number<T: std::str::FromStr>(option: &str, value: Option<String>) -> Result<T, String> {
     let value = value.ok_or_else(|| format!("{option} needs a number"))?;
-    value.parse().map_err(|_| format!("{option} needs a number that fits, not {value:?}"))
+    value
+        .parse()
+        .map_err(|_| format!("{option} needs a number that fits, not {value:?}"))
 }
