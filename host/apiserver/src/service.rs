@@ -13,7 +13,7 @@ use bytes::Bytes;
 use eyot_http::{Body, BoxError, Request, Response};
 use eyot_store::{Store, WriteError};
 use futures::FutureExt;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, request::Parts};
 use http_body_util::BodyExt;
 use tower::Service;
 
@@ -134,7 +134,7 @@ async fn answer(api: Arc<Api>, request: Request) -> Result<Response, Failure> {
     if review::is_review(&path) {
         return review::answer(path.resource.into_owned(), user, parts, body).await;
     }
-    let target = locate(&api.catalog(), user, &path, uri.query(), &parts)?;
+    let target = locate(&api.catalog(), user, &path, uri.query(), parts)?;
     dispatch(api, target, body).await
 }
 
@@ -183,7 +183,7 @@ fn locate(
     user: User,
     path: &ResourcePath<'_>,
     query: Option<&str>,
-    parts: &http::request::Parts,
+    parts: Parts,
 ) -> Result<Target, Failure> {
     let bindings = path.group.is_empty() && path.resource == "bindings";
     let plural = if bindings { "pods" } else { &path.resource };
@@ -200,10 +200,10 @@ fn locate(
         name: path.name.as_deref().unwrap_or_default().to_owned(),
         query: Query::parse(query)?,
         format: media::negotiate(&parts.headers)?,
-        headers: parts.headers.clone(),
+        headers: parts.headers,
     };
     Ok(Target {
-        method: parts.method.clone(),
+        method: parts.method,
         call,
         subresource: path.subresource.as_deref().map(str::to_owned),
         placed,

@@ -4,7 +4,7 @@ use std::{convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
 use eyot_http::Response;
-use futures::{StreamExt, TryStreamExt};
+use futures::{StreamExt, TryStreamExt, future::BoxFuture};
 use http::{HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 use serde_json::Value;
@@ -45,7 +45,10 @@ pub(crate) async fn log(api: &Arc<Api>, call: Call, query: &str) -> Result<Respo
     let request = http::Request::get(path)
         .body(eyot_http::empty())
         .map_err(Failure::internal)?;
-    let response = match kubelet.oneshot(request).await {
+    // Named, because the compiler cannot prove an anonymous future over `dyn Error` to be `Send`.
+    let answer: BoxFuture<'static, Result<Response, Infallible>> =
+        Box::pin(kubelet.oneshot(request));
+    let response = match answer.await {
         Ok(response) => response,
         Err(never) => match never {},
     };

@@ -8,7 +8,6 @@ use eyot_apiserver::ApiServer;
 use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt, net::TcpListener, process::Command};
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
 
 use crate::{PATIENCE, admin, get, ok, send, server};
 
@@ -42,10 +41,7 @@ impl Kubectl {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let stop = CancellationToken::new();
-        let service = server.as_user(admin());
-        let service =
-            tower::service_fn(move |request: eyot_http::Request| service.clone().oneshot(request));
-        tokio::spawn(eyot_http::serve(listener, None, service, stop.clone()));
+        tokio::spawn(eyot_http::serve(listener, None, server.as_user(admin()), stop.clone()));
         Some(Kubectl {
             program,
             server,

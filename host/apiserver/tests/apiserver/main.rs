@@ -1,10 +1,5 @@
 //! The API server as its clients see it: over an in-memory store, in process and over HTTP.
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "tests"
-)]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod custom_resources;
 mod golden;
