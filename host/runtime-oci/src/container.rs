@@ -184,11 +184,7 @@ impl Container for OciContainer {
             overlay: Overlay::new(self.directories.overlay.directory.clone()),
         };
         tokio::task::spawn_blocking(move || {
-            shared.hierarchies.clear(&group)?;
-            {
-                let _none_is_made = shared.pod_groups.blocking_write();
-                shared.hierarchies.remove_if_empty(&pod_group);
-            }
+            shared.clear_group(&group, &pod_group)?;
             directories.remove()
         })
         .await

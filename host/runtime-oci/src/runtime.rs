@@ -104,6 +104,14 @@ impl Shared {
         self.options.data_dir.join("containers")
     }
 
+    /// Remove a container's control group, and its pod's if it was the last. Blocks.
+    pub(crate) fn clear_group(&self, group: &str, pod_group: &str) -> io::Result<()> {
+        self.hierarchies.clear(group)?;
+        let _none_is_made = self.pod_groups.blocking_write();
+        self.hierarchies.remove_if_empty(pod_group);
+        Ok(())
+    }
+
     fn directories(&self, id: &str) -> Directories {
         Directories {
             bundle: self.bundles().join(id),
@@ -139,10 +147,8 @@ impl Runtime for OciRuntime {
     async fn start(&self, spec: ContainerSpec) -> Result<Arc<dyn Container>, ContainerError> {
         self.prepare(&spec.image).await?;
         let id = identifier(&spec)?;
-        let group = format!(
-            "{}/{}/{}",
-            self.shared.options.cgroup_parent, spec.pod.uid, id
-        );
+        let pod_group = format!("{}/{}", self.shared.options.cgroup_parent, spec.pod.uid);
+        let group = format!("{pod_group}/{id}");
         let directories = self.shared.directories(&id);
 
         // Mounting and writing files: not on an async thread.
@@ -170,7 +176,7 @@ impl Runtime for OciRuntime {
             Err(error) => {
                 let shared = Arc::clone(&self.shared);
                 let cleaned = tokio::task::spawn_blocking(move || {
-                    shared.hierarchies.clear(&group)?;
+                    shared.clear_group(&group, &pod_group)?;
                     directories.remove()
                 });
                 if let Ok(Err(error)) = cleaned.await {
