@@ -5,17 +5,31 @@
 
 mod listen;
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
 
+use bytes::Bytes;
 use eyot_http::{Request, Response};
 use eyot_runtime::{ContainerError, ContainerSpec, Exit, LogStream};
 use http::{StatusCode, header::HOST};
+use http_body::Frame;
 use http_body_util::BodyExt;
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 use wasmtime_wasi_http::{
     Error as HttpError, WasiHttpView,
-    p2::bindings::{ProxyPre, http::types::Scheme},
+    p2::{
+        bindings::{ProxyPre, http::types::Scheme},
+        body::HyperOutgoingBody,
+    },
 };
 
 use crate::{
@@ -142,6 +156,8 @@ impl Web {
             .new_response_outparam(sender)
             .map_err(|e| internal(e.to_string()))?;
         let web = self.clone();
+        let failed = Arc::new(AtomicBool::new(false));
+        let tell = failed.clone();
         let work = tokio::spawn(async move {
             let _place = place;
             let call = async {
@@ -151,16 +167,24 @@ impl Web {
                     .call_handle(&mut store, request, answer)
                     .await
             };
-            match tokio::time::timeout(STREAM, clock.measure(Some(COMPUTING), call)).await {
+            let end = match tokio::time::timeout(STREAM, clock.measure(Some(COMPUTING), call)).await
+            {
                 Ok(result) => result.map_err(|error| failure::describe(&error)),
                 Err(_) => Err(format!("was still at work after {STREAM:?}")),
-            }
+            };
+            // Before the store is dropped and the body with it ends.
+            tell.store(end.is_err(), Ordering::SeqCst);
+            drop(store);
+            end
         });
         let work = AbortOnDropHandle::new(work);
         match receiver.await {
             Ok(Ok(response)) => {
                 self.follow(work);
-                Ok(response.map(|body| body.map_err(Into::into).boxed_unsync()))
+                Ok(
+                    response
+                        .map(|body| Guarded { body, failed }.map_err(Into::into).boxed_unsync()),
+                )
             }
             Ok(Err(code)) => Err(internal(format!(
                 "the guest answered with an error: {code:?}"
@@ -204,6 +228,30 @@ impl Web {
         self.spec
             .log
             .write(LogStream::Stderr, format!("{line}\n").as_bytes());
+    }
+}
+
+/// A guest's body that ends with an error if the guest failed: half of an answer must not look
+/// like a whole one.
+struct Guarded {
+    body: HyperOutgoingBody,
+    failed: Arc<AtomicBool>,
+}
+
+impl http_body::Body for Guarded {
+    type Data = Bytes;
+    type Error = HttpError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
+        match Pin::new(&mut self.body).poll_frame(context) {
+            Poll::Ready(None) if self.failed.load(Ordering::SeqCst) => {
+                Poll::Ready(Some(Err(HttpError::HttpProtocolError)))
+            }
+            frame => frame,
+        }
     }
 }
 

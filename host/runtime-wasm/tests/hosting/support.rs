@@ -20,10 +20,10 @@ use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
 /// Long enough for a loaded machine; only failures take it.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The engine that tests share, so that each guest is compiled once.
-pub fn engine() -> Arc<WasmEngine> {
+pub(crate) fn engine() -> Arc<WasmEngine> {
     static ENGINE: LazyLock<Arc<WasmEngine>> = LazyLock::new(|| {
         let dir = tempfile::tempdir().unwrap().keep();
         let mut options = Options::new(dir, ([127, 0, 0, 1], 1).into());
@@ -33,13 +33,13 @@ pub fn engine() -> Arc<WasmEngine> {
     ENGINE.clone()
 }
 
-pub fn runtime() -> WasmRuntime {
+pub(crate) fn runtime() -> WasmRuntime {
     WasmRuntime::new(engine(), Arc::new(NoDevices))
 }
 
 /// The image of a guest: `process`, or one of the examples of `tests/guests`. `None` if guests
 /// cannot be built here, which is said loudly.
-pub fn guest(test: &str, name: &str) -> Option<Image> {
+pub(crate) fn guest(test: &str, name: &str) -> Option<Image> {
     let Some(dir) = built() else {
         eprintln!("SKIPPED {test}: the target wasm32-wasip2 is not installed");
         return None;
@@ -53,7 +53,7 @@ pub fn guest(test: &str, name: &str) -> Option<Image> {
     Some(image(&path))
 }
 
-pub fn image(path: &Path) -> Image {
+pub(crate) fn image(path: &Path) -> Image {
     let bytes = std::fs::read(path).unwrap();
     let digest = format!("sha256:{}", hex::encode(Sha256::digest(&bytes)));
     let name = path.file_stem().unwrap().to_str().unwrap();
@@ -111,7 +111,7 @@ fn build() -> Option<PathBuf> {
 
 /// A container log that tests can wait on.
 #[derive(Default)]
-pub struct Log {
+pub(crate) struct Log {
     text: Mutex<String>,
     written: tokio::sync::Notify,
 }
@@ -136,12 +136,12 @@ impl LogSink for Log {
 }
 
 impl Log {
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         self.text.lock().unwrap().clone()
     }
 
     /// Wait until the log contains `part`.
-    pub async fn contains(&self, part: &str) -> String {
+    pub(crate) async fn contains(&self, part: &str) -> String {
         let wait = async {
             loop {
                 let written = self.written.notified();
@@ -160,7 +160,7 @@ impl Log {
     }
 }
 
-pub fn spec(image: Image, args: &[&str], log: &Arc<Log>) -> ContainerSpec {
+pub(crate) fn spec(image: Image, args: &[&str], log: &Arc<Log>) -> ContainerSpec {
     ContainerSpec {
         pod: PodRef {
             namespace: "default".into(),
@@ -192,11 +192,11 @@ pub fn spec(image: Image, args: &[&str], log: &Arc<Log>) -> ContainerSpec {
     }
 }
 
-pub async fn start(spec: ContainerSpec) -> Arc<dyn Container> {
+pub(crate) async fn start(spec: ContainerSpec) -> Arc<dyn Container> {
     runtime().start(spec).await.unwrap()
 }
 
-pub async fn end(container: &Arc<dyn Container>) -> Exit {
+pub(crate) async fn end(container: &Arc<dyn Container>) -> Exit {
     tokio::time::timeout(DEADLINE, container.wait())
         .await
         .expect("the container did not end")

@@ -38,12 +38,15 @@ impl Guest for Web {
             "/env" => answer(out, format!("{:?}", std::env::var("GREETING")).as_bytes()),
             "/echo" => echo(request, out),
             "/late-panic" => {
-                begin(out);
+                let body = begin(out);
+                let stream = body.write().unwrap();
+                stream.blocking_write_and_flush(b"half of an ").unwrap();
                 panic!("after the answer had begun");
             }
             "/out" => {
                 let request = OutgoingRequest::new(Fields::new());
                 request.set_authority(Some("127.0.0.1:1")).unwrap();
+                request.set_path_with_query(Some("/")).unwrap();
                 let result = wasip2::http::outgoing_handler::handle(request, None);
                 let result = result.and_then(|future| {
                     future.subscribe().block();
