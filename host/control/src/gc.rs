@@ -208,19 +208,13 @@ impl Collector {
 
     async fn patch(&self, item: &Item, patch: serde_json::Value) -> Result<(), ControlError> {
         let api = item.served.within(&self.client, item.namespace());
-        let patched =
-            api.patch_metadata(item.name(), &PatchParams::default(), &Patch::Merge(patch));
-        patched
-            .await
-            .act_if_there(|| format!("changing the owners of {item}"))
+        let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
+        let patched = api.patch_metadata(item.name(), &params, &patch).await;
+        patched.act_if_there(|| format!("changing the owners of {item}"))
     }
 
     async fn delete(&self, item: &Item, how: PropagationPolicy) -> Result<(), ControlError> {
-        let ObjectMeta {
-            uid,
-            resource_version,
-            ..
-        } = item.meta.clone();
+        let (uid, resource_version) = (item.meta.uid.clone(), item.meta.resource_version.clone());
         // Only as it was judged: somebody may just have given it another owner.
         let params = DeleteParams {
             propagation_policy: Some(how),

@@ -12,7 +12,7 @@ mod tests;
 use std::{sync::Arc, time::Duration};
 
 use eyot_client::{Cache, Change, Key, Reconciler, Requeue};
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture};
 use jiff::Timestamp;
 use k8s_openapi::api::{apps::v1::ReplicaSet, core::v1::Pod};
 use kube::{
@@ -67,10 +67,12 @@ impl Reconciler for ReplicaSets {
 impl ReplicaSets {
     async fn apply(&self, key: &Key, set: &ReplicaSet, plan: &Plan) -> Result<(), ControlError> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
-        let writes = plan
+        // Boxed, because the compiler cannot prove the anonymous future `Send` for every lifetime.
+        let writes: Vec<BoxFuture<'_, _>> = plan
             .writes
             .iter()
-            .map(|write| self.write(&pods, set, write));
+            .map(|write| self.write(&pods, set, write).boxed())
+            .collect();
         futures::stream::iter(writes)
             .buffer_unordered(AT_ONCE)
             .try_collect()

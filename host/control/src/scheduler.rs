@@ -189,8 +189,11 @@ impl Scheduler {
                           "uid": pod.metadata.uid },
             "target": { "apiVersion": "v1", "kind": "Node", "name": node },
         });
-        let bound = pods.create_subresource("binding", &key.name, &PostParams::default(), &binding);
-        match bound.await {
+        let params = PostParams::default();
+        match pods
+            .create_subresource("binding", &key.name, &params, &binding)
+            .await
+        {
             Ok::<serde_json::Value, _>(_) => {
                 let said = format!("Successfully assigned {key} to {node}");
                 self.announcer.normal(pod, "Scheduled", said);

@@ -235,7 +235,7 @@ fn make_current(
             patch,
         });
     } else if let Some(patch) = revision::of_deployment(deployment, new) {
-        // Not a reason to wait: the roll-out goes on in the same pass.
+        // The changed Deployment brings the next pass.
         writes.push(Write::Annotate(patch));
     }
     Current::Made(writes)

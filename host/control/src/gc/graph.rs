@@ -87,7 +87,14 @@ impl Graph {
         let uid = item.uid().to_owned();
         let before = self.items.get(&uid);
         let same_owners = before.is_some_and(|before| before.owners() == item.owners());
+        let mut look = Vec::new();
         if !same_owners {
+            // Who waited for it may no longer need to.
+            look.extend(
+                before
+                    .map(|before| self.waiting_owners(before))
+                    .unwrap_or_default(),
+            );
             self.unlink(&uid);
             for owner in item.owners() {
                 self.dependents
@@ -96,7 +103,6 @@ impl Graph {
                     .insert(uid.clone());
             }
         }
-        let mut look = Vec::new();
         if item.waits() || (!same_owners && !item.owners().is_empty()) {
             look.push(uid.clone());
         }
@@ -111,12 +117,16 @@ impl Graph {
         let Some(item) = self.items.remove(uid) else {
             return Vec::new();
         };
-        let owners = item.owners().iter().map(|owner| owner.uid.as_str());
-        let waiting = owners.filter(|uid| self.items.get(*uid).is_some_and(Item::waits));
-        let dependents = self.dependents.get(uid).into_iter().flatten();
-        waiting
-            .map(str::to_owned)
-            .chain(dependents.cloned())
+        let mut look = self.waiting_owners(&item);
+        look.extend(self.dependents.get(uid).into_iter().flatten().cloned());
+        look
+    }
+
+    fn waiting_owners(&self, of: &Item) -> Vec<String> {
+        let owners = of.owners().iter().map(|owner| &owner.uid);
+        owners
+            .filter(|uid| self.items.get(*uid).is_some_and(Item::waits))
+            .cloned()
             .collect()
     }
 

@@ -1,1 +1,119 @@
+#![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::{collections::HashMap, sync::Arc};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::{api::PropagationPolicy, discovery::ApiResource};
+use serde_json::json;
+
+use super::{
+    decide::{Act, OwnerState, decide},
+    graph::{Graph, Item},
+};
+use crate::resources::Served;
+
+fn owner(uid: &str) -> OwnerReference {
+    OwnerReference {
+        uid: uid.into(),
+        ..OwnerReference::default()
+    }
+}
+
+#[track_caller]
+fn check(states: &[(&str, OwnerState)], has_dependents: bool, expected: Act<'_>) {
+    let owners: Vec<_> = states.iter().map(|(uid, _)| owner(uid)).collect();
+    let states: HashMap<&str, OwnerState> = states.iter().copied().collect();
+    assert_eq!(decide(&owners, &states, has_dependents), expected);
+}
+
+#[test]
+fn an_object_stays_while_one_owner_does() {
+    use OwnerState::{Gone, There, WaitsForDependents as Waits};
+    check(&[("a", There)], false, Act::Keep);
+    check(&[("a", There), ("b", Gone)], false, Act::Release(vec!["b"]));
+    check(&[("a", Waits), ("b", There)], true, Act::Release(vec!["a"]));
+    check(
+        &[("a", Gone)],
+        true,
+        Act::Delete(PropagationPolicy::Background),
+    );
+    check(
+        &[("a", Gone), ("b", Gone)],
+        false,
+        Act::Delete(PropagationPolicy::Background),
+    );
+    check(
+        &[("a", Waits)],
+        false,
+        Act::Delete(PropagationPolicy::Background),
+    );
+    check(
+        &[("a", Waits), ("b", Gone)],
+        true,
+        Act::Delete(PropagationPolicy::Foreground),
+    );
+}
+
+fn item(uid: &str, meta: serde_json::Value) -> Item {
+    let mut meta: ObjectMeta = serde_json::from_value(meta).unwrap();
+    meta.uid = Some(uid.into());
+    let resource = ApiResource::erase::<k8s_openapi::api::core::v1::Pod>(&());
+    let served = Arc::new(Served {
+        resource,
+        namespaced: true,
+        collections: true,
+    });
+    Item {
+        served,
+        meta: Arc::new(meta),
+    }
+}
+
+fn owned(uid: &str, by: &str) -> Item {
+    let owner = json!({ "uid": by, "apiVersion": "v1", "kind": "Pod", "name": by });
+    item(uid, json!({ "ownerReferences": [owner] }))
+}
+
+#[test]
+fn dependents_are_looked_at_when_they_come_and_when_their_owner_goes() {
+    let mut graph = Graph::default();
+    assert_eq!(graph.put(item("o", json!({}))), Vec::<String>::new());
+    assert_eq!(graph.put(owned("a", "o")), ["a"]);
+    assert_eq!(graph.put(owned("b", "o")), ["b"]);
+    assert_eq!(
+        graph.put(owned("b", "o")),
+        Vec::<String>::new(),
+        "nothing that matters changed"
+    );
+    assert_eq!(graph.remove("o"), ["a", "b"]);
+    assert_eq!(graph.remove("a"), Vec::<String>::new());
+    graph.remove("b");
+    assert!(graph.dependents("o").is_empty());
+}
+
+#[test]
+fn an_owner_that_waits_is_looked_at_when_a_dependent_goes() {
+    let mut graph = Graph::default();
+    graph.put(owned("a", "o"));
+    let waiting = json!({
+        "deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["foregroundDeletion"],
+    });
+    assert_eq!(graph.put(item("o", waiting)), ["o"]);
+    assert_eq!(graph.dependents("o").len(), 1);
+    assert_eq!(
+        graph.put(item("a", json!({}))),
+        ["o"],
+        "let go is as good as gone"
+    );
+    graph.put(owned("b", "o"));
+    assert_eq!(graph.remove("b"), ["o"]);
+}
+
+#[test]
+fn an_object_that_changed_hands_depends_on_its_new_owner_only() {
+    let mut graph = Graph::default();
+    graph.put(owned("a", "o"));
+    assert_eq!(graph.put(owned("a", "p")), ["a"]);
+    assert!(graph.dependents("o").is_empty());
+    assert_eq!(graph.dependents("p").len(), 1);
+}

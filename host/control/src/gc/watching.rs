@@ -10,7 +10,7 @@ use std::{
 use eyot_client::{Cache, Change, Queue};
 use futures::TryStreamExt;
 use kube::{
-    Client,
+    Api, Client,
     api::{DynamicObject, PartialObjectMeta},
     runtime::watcher,
 };
@@ -118,7 +118,8 @@ async fn watch(
             changed.notify_one();
         }
     });
-    let events = watcher::metadata_watcher(served.all(&client), watcher::Config::default());
+    let api: Api<Meta> = Api::all_with(client, &served.resource);
+    let events = watcher::watcher(api, watcher::Config::default());
     // Of the metadata only what says who owns whom is kept.
     let events = events.map_ok(|event| {
         event.modify(|object| {

@@ -1,0 +1,439 @@
+//! The controllers against the real API in process, with a node that is only an object: pods
+//! become ready because the test says so.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use eyot_apiserver::{ApiServer, Options, User};
+use eyot_store::Store;
+use k8s_openapi::api::{
+    apps::v1::{Deployment, ReplicaSet},
+    core::v1::{ConfigMap, Event, Namespace, Node, Pod},
+};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+};
+use serde_json::{Value, json};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+struct World {
+    client: Client,
+    _stop: DropGuard,
+}
+
+async fn start() -> World {
+    let store = Store::in_memory(eyot_apiserver::extract);
+    let server = ApiServer::new(store, Options::default()).await.unwrap();
+    let service = server.as_user(User::new("test", &["system:masters"]));
+    let client = Client::new(service, "default");
+    let stop = CancellationToken::new();
+    tokio::spawn(eyot_control::run(client.clone(), stop.clone()));
+    World {
+        client,
+        _stop: stop.drop_guard(),
+    }
+}
+
+/// Wait until `look` finds what it looks for.
+async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
+    let wait = async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    match tokio::time::timeout(DEADLINE, wait).await {
+        Ok(found) => found,
+        Err(_) => panic!("never happened: {what}"),
+    }
+}
+
+fn typed<K: serde::de::DeserializeOwned>(value: Value) -> K {
+    serde_json::from_value(value).unwrap()
+}
+
+impl World {
+    fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+    {
+        Api::default_namespaced(self.client.clone())
+    }
+
+    async fn node(&self, cpu: &str) {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let node = typed(json!({ "metadata": { "name": "n" } }));
+        nodes.create(&PostParams::default(), &node).await.unwrap();
+        let status = json!({ "status": {
+            "allocatable": { "cpu": cpu, "memory": "1Gi", "pods": "110" },
+            "conditions": [{ "type": "Ready", "status": "True" }],
+        }});
+        let params = PatchParams::default();
+        nodes
+            .patch_status("n", &params, &Patch::Merge(status))
+            .await
+            .unwrap();
+    }
+
+    /// Play the node: bound pods become ready, deleted ones go.
+    fn kubelet(&self, broken: &'static str) {
+        let pods: Api<Pod> = self.api();
+        tokio::spawn(async move {
+            loop {
+                for pod in pods.list(&ListParams::default()).await.unwrap() {
+                    let spec = pod.spec.clone().unwrap_or_default();
+                    let bound = spec.node_name.is_some();
+                    let status = pod.status.clone().unwrap_or_default();
+                    if bound && pod.metadata.deletion_timestamp.is_some() {
+                        let now = DeleteParams::default().grace_period(0);
+                        let _ = pods.delete(&pod.name_any(), &now).await;
+                    } else if bound
+                        && status.phase.as_deref() != Some("Running")
+                        && spec.containers[0].image.as_deref() != Some(broken)
+                    {
+                        let ready = json!({ "status": { "phase": "Running", "conditions": [
+                            { "type": "Ready", "status": "True",
+                              "lastTransitionTime": "2026-01-01T00:00:00Z" }] } });
+                        let params = PatchParams::default();
+                        let patch = Patch::Strategic(ready);
+                        let _ = pods.patch_status(&pod.name_any(), &params, &patch).await;
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+    }
+
+    async fn pods(&self) -> Vec<Pod> {
+        self.api::<Pod>()
+            .list(&ListParams::default())
+            .await
+            .unwrap()
+            .items
+    }
+
+    async fn apply(&self, image: &str, replicas: i32) {
+        let deployments: Api<Deployment> = self.api();
+        let patch = json!({ "spec": {
+            "replicas": replicas,
+            "template": { "spec": { "containers": [{ "name": "c", "image": image }] } },
+        }});
+        if deployments.get_opt("web").await.unwrap().is_some() {
+            let patch = Patch::Strategic(patch);
+            deployments
+                .patch("web", &PatchParams::default(), &patch)
+                .await
+                .unwrap();
+            return;
+        }
+        let deployment = typed(json!({
+            "metadata": { "name": "web" },
+            "spec": {
+                "replicas": replicas,
+                "selector": { "matchLabels": { "app": "web" } },
+                "template": {
+                    "metadata": { "labels": { "app": "web" } },
+                    "spec": { "containers": [{ "name": "c", "image": image }] },
+                },
+            },
+        }));
+        deployments
+            .create(&PostParams::default(), &deployment)
+            .await
+            .unwrap();
+    }
+
+    /// Wait as `kubectl rollout status` does.
+    async fn rolled_out(&self, image: &str, replicas: i32) {
+        let deployments: Api<Deployment> = self.api();
+        until(&format!("{replicas} of {image} rolled out"), || async {
+            let found = deployments.get("web").await.unwrap();
+            let status = found.status.unwrap_or_default();
+            let done = status.observed_generation >= found.metadata.generation
+                && [
+                    status.replicas,
+                    status.updated_replicas,
+                    status.available_replicas,
+                ]
+                .iter()
+                .all(|count| count.unwrap_or(0) == replicas);
+            done.then_some(())
+        })
+        .await;
+        let pods = self.pods().await;
+        let living = pods
+            .iter()
+            .filter(|pod| pod.metadata.deletion_timestamp.is_none());
+        let images: Vec<_> = living
+            .map(|p| {
+                p.spec.as_ref().unwrap().containers[0]
+                    .image
+                    .clone()
+                    .unwrap()
+            })
+            .collect();
+        assert_eq!(
+            images,
+            vec![image.to_owned(); usize::try_from(replicas).unwrap()]
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deployment_rolls_out_scales_goes_back_and_leaves_nothing_behind() {
+    let world = start().await;
+    world.node("8").await;
+    world.kubelet("never");
+    world.apply("i:1", 3).await;
+    world.rolled_out("i:1", 3).await;
+    world.apply("i:2", 3).await;
+    world.rolled_out("i:2", 3).await;
+    world.apply("i:2", 5).await;
+    world.rolled_out("i:2", 5).await;
+    world.apply("i:1", 2).await;
+    world.rolled_out("i:1", 2).await;
+    let sets: Api<ReplicaSet> = world.api();
+    assert_eq!(
+        sets.list(&ListParams::default()).await.unwrap().items.len(),
+        2
+    );
+    let deployments: Api<Deployment> = world.api();
+    let found = until("the revision is written", || async {
+        let found = deployments.get("web").await.unwrap();
+        let revision = found
+            .annotations()
+            .get("deployment.kubernetes.io/revision")
+            .cloned();
+        revision.filter(|revision| revision == "3")
+    })
+    .await;
+    assert_eq!(found, "3");
+    deployments
+        .delete("web", &DeleteParams::background())
+        .await
+        .unwrap();
+    until("ReplicaSets and pods are collected", || async {
+        let sets = sets.list(&ListParams::default()).await.unwrap().items.len();
+        (sets + world.pods().await.len() == 0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deleted_pod_is_replaced_and_an_orphan_adopted() {
+    let world = start().await;
+    world.node("8").await;
+    world.kubelet("never");
+    world.apply("i:1", 2).await;
+    world.rolled_out("i:1", 2).await;
+    let victim = world.pods().await[0].clone();
+    let pods: Api<Pod> = world.api();
+    pods.delete(&victim.name_any(), &DeleteParams::default())
+        .await
+        .unwrap();
+    until("another pod takes its place", || async {
+        let pods = world.pods().await;
+        let others = pods.iter().filter(|pod| pod.uid() != victim.uid());
+        (pods.len() == 2 && others.count() == 2).then_some(())
+    })
+    .await;
+    world.rolled_out("i:1", 2).await;
+    // One too many of its kind is taken in, and one of the three given up.
+    let mut orphan = world.pods().await[0].clone();
+    let labels = orphan.metadata.labels.clone();
+    orphan = typed(json!({
+        "metadata": { "name": "orphan", "labels": labels },
+        "spec": { "containers": [{ "name": "c", "image": "i:1" }] },
+    }));
+    pods.create(&PostParams::default(), &orphan).await.unwrap();
+    until("two are left, all owned", || async {
+        let pods = world.pods().await;
+        (pods.len() == 2 && pods.iter().all(|pod| pod.owner_references().len() == 1)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_fits_nowhere_says_why_and_runs_once_there_is_room() {
+    let world = start().await;
+    let pods: Api<Pod> = world.api();
+    let pod = |name: &str| -> Pod {
+        let resources = json!({ "requests": { "cpu": "700m" } });
+        let container = json!({ "name": "c", "image": "i", "resources": resources });
+        typed(json!({ "metadata": { "name": name }, "spec": { "containers": [container] } }))
+    };
+    pods.create(&PostParams::default(), &pod("a"))
+        .await
+        .unwrap();
+    let message = |name: &'static str| {
+        let pods = pods.clone();
+        async move {
+            let status = pods.get(name).await.unwrap().status?;
+            let condition = status
+                .conditions?
+                .into_iter()
+                .find(|c| c.type_ == "PodScheduled")?;
+            (condition.reason.as_deref() == Some("Unschedulable")).then_some(condition.message?)
+        }
+    };
+    let why = until("a is refused", || message("a")).await;
+    assert_eq!(why, "no nodes available to schedule pods");
+    world.node("1").await;
+    until("a is bound", || async {
+        pods.get("a").await.unwrap().spec?.node_name
+    })
+    .await;
+    pods.create(&PostParams::default(), &pod("b"))
+        .await
+        .unwrap();
+    let why = until("b is refused", || message("b")).await;
+    assert_eq!(why, "0/1 nodes are available: 1 Insufficient cpu.");
+    let events: Api<Event> = world.api();
+    until("the event is there", || async {
+        let events = events.list(&ListParams::default()).await.unwrap();
+        events.items.into_iter().find(|event| {
+            event.reason.as_deref() == Some("FailedScheduling")
+                && event.involved_object.name.as_deref() == Some("b")
+                && event.message.as_deref() == Some(&why)
+        })
+    })
+    .await;
+    pods.delete("a", &DeleteParams::default().grace_period(0))
+        .await
+        .unwrap();
+    let node = until("b is bound", || async {
+        pods.get("b").await.unwrap().spec?.node_name
+    })
+    .await;
+    assert_eq!(node, "n");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dependents_go_with_their_owner_first_or_not_at_all_as_asked() {
+    let world = start().await;
+    let maps: Api<ConfigMap> = world.api();
+    let create = async |name: &str, owner: Option<&ConfigMap>| {
+        let owners = owner.map(|owner| {
+            json!([{ "apiVersion": "v1", "kind": "ConfigMap", "name": owner.name_any(),
+                     "uid": owner.uid(), "blockOwnerDeletion": true }])
+        });
+        let map = typed(json!({ "metadata": { "name": name, "ownerReferences": owners } }));
+        maps.create(&PostParams::default(), &map).await.unwrap()
+    };
+    let gone = |name: &'static str| {
+        let maps = maps.clone();
+        async move { maps.get_opt(name).await.unwrap().is_none().then_some(()) }
+    };
+    for (params, name, child, grandchild) in [
+        (DeleteParams::background(), "b", "b-1", "b-2"),
+        (DeleteParams::foreground(), "f", "f-1", "f-2"),
+    ] {
+        let owner = create(name, None).await;
+        let dependent = create(child, Some(&owner)).await;
+        create(grandchild, Some(&dependent)).await;
+        maps.delete(name, &params).await.unwrap();
+        for name in [name, child, grandchild] {
+            until(&format!("{name} is gone"), || gone(name)).await;
+        }
+    }
+    let owner = create("o", None).await;
+    create("o-1", Some(&owner)).await;
+    maps.delete("o", &DeleteParams::orphan()).await.unwrap();
+    until("o is gone", || gone("o")).await;
+    assert!(maps.get("o-1").await.unwrap().owner_references().is_empty());
+    // An owner that never was: the dependent cannot stay.
+    let mut never = owner.clone();
+    never.metadata.uid = Some("0b5f7d6e-0000-4000-8000-000000000000".into());
+    create("lost", Some(&never)).await;
+    until("lost is gone", || gone("lost")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deleted_namespace_goes_with_everything_in_it() {
+    let world = start().await;
+    let namespaces: Api<Namespace> = Api::all(world.client.clone());
+    let namespace = typed(json!({ "metadata": { "name": "x" } }));
+    namespaces
+        .create(&PostParams::default(), &namespace)
+        .await
+        .unwrap();
+    let maps: Api<ConfigMap> = Api::namespaced(world.client.clone(), "x");
+    for name in ["a", "b"] {
+        let map = typed(json!({ "metadata": { "name": name } }));
+        maps.create(&PostParams::default(), &map).await.unwrap();
+    }
+    let held = typed(json!({ "metadata": { "name": "held", "finalizers": ["test/held"] } }));
+    maps.create(&PostParams::default(), &held).await.unwrap();
+    namespaces
+        .delete("x", &DeleteParams::default())
+        .await
+        .unwrap();
+    until("only what is held is left", || async {
+        let left = maps.list(&ListParams::default()).await.unwrap().items;
+        (left.len() == 1 && left[0].name_any() == "held").then_some(())
+    })
+    .await;
+    assert!(namespaces.get_opt("x").await.unwrap().is_some(), "it waits");
+    let free = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
+    maps.patch("held", &PatchParams::default(), &free)
+        .await
+        .unwrap();
+    until("the namespace is gone", || async {
+        namespaces
+            .get_opt("x")
+            .await
+            .unwrap()
+            .is_none()
+            .then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn controllers_that_are_killed_and_started_again_converge() {
+    let store = Store::in_memory(eyot_apiserver::extract);
+    let server = ApiServer::new(store, Options::default()).await.unwrap();
+    let service = server.as_user(User::new("test", &["system:masters"]));
+    let client = Client::new(service, "default");
+    let stop = Arc::new(CancellationToken::new());
+    let world = World {
+        client: client.clone(),
+        _stop: CancellationToken::new().drop_guard(),
+    };
+    world.node("64").await;
+    world.kubelet("never");
+    world.apply("i:1", 10).await;
+    for round in 0..10 {
+        // Aborted at whatever it does, as a kill would.
+        let task = tokio::spawn(eyot_control::run(client.clone(), (*stop).clone()));
+        let pods: Api<Pod> = world.api();
+        until("something happened", || async {
+            let pods = pods.list(&ListParams::default()).await.unwrap().items;
+            let bound = pods
+                .iter()
+                .filter(|p| p.spec.as_ref().unwrap().node_name.is_some());
+            (bound.count() >= round.min(10)).then_some(())
+        })
+        .await;
+        task.abort();
+        let _ = task.await;
+        if round == 5 {
+            world.apply("i:2", 10).await;
+        }
+    }
+    tokio::spawn(eyot_control::run(client, (*stop).clone()));
+    world.rolled_out("i:2", 10).await;
+    let sets: Api<ReplicaSet> = world.api();
+    let sets = sets.list(&ListParams::default()).await.unwrap().items;
+    let total: i32 = sets
+        .iter()
+        .map(|set| set.spec.as_ref().unwrap().replicas.unwrap())
+        .sum();
+    assert_eq!((sets.len(), total), (2, 10));
+    stop.cancel();
+}
