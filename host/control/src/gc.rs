@@ -18,7 +18,7 @@ use std::{
 };
 
 use eyot_client::{Controller, Key, Queue, Reconciler, Requeue};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{
     Client,
     api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy},
