@@ -16,7 +16,7 @@ use crate::{catalog::Catalog, crd, failure::Failure, pages::Pages};
 /// Namespaces that exist from the first start.
 const STANDING: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
 /// Larger bodies are refused: Kubernetes' own limit.
-pub const BODY_LIMIT: usize = 3 * 1024 * 1024;
+pub(crate) const BODY_LIMIT: usize = 3 * 1024 * 1024;
 
 /// What the server needs beside its store.
 #[derive(Clone)]

@@ -16,11 +16,9 @@ use crate::{
     query::{FieldValidation, Query},
     resource::Resource,
     selector::{FieldSelector, LabelSelector},
-    user::User,
 };
 
 pub(crate) struct Call {
-    pub(crate) user: User,
     pub(crate) resource: Arc<Resource>,
     /// Empty for cluster-scoped resources and for all namespaces.
     pub(crate) namespace: String,
@@ -124,12 +122,10 @@ impl Call {
     /// Check the namespace and name of a body against the path.
     pub(crate) fn check_place(&self, value: &mut Value) -> Result<(), Failure> {
         let given = object::namespace(value);
-        if given.is_empty() || given == self.namespace {
-            if self.resource.namespaced {
-                object::metadata(value).insert("namespace".into(), self.namespace.as_str().into());
-            } else {
-                object::metadata(value).remove("namespace");
-            }
+        if !self.resource.namespaced {
+            object::metadata(value).remove("namespace");
+        } else if given.is_empty() || given == self.namespace {
+            object::metadata(value).insert("namespace".into(), self.namespace.as_str().into());
         } else {
             return Err(Failure::bad_request(
                 "the namespace of the provided object does not match the namespace sent on the request",

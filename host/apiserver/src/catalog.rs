@@ -13,17 +13,17 @@ use serde_json::Value;
 
 use crate::{crd, kinds, resource::Resource};
 
-pub struct Catalog {
+pub(crate) struct Catalog {
     by_path: HashMap<String, Arc<Resource>>,
     /// Sorted by group, then version priority, then plural.
     all: Vec<Arc<Resource>>,
     /// The aggregated discovery document of `/apis`, encoded at most once.
-    pub aggregated: OnceLock<Bytes>,
+    pub(crate) aggregated: OnceLock<Bytes>,
 }
 
 impl Catalog {
     /// The built-in kinds and those of the given CustomResourceDefinitions that are established.
-    pub fn new<'a>(crds: impl IntoIterator<Item = &'a Value>) -> Catalog {
+    pub(crate) fn new<'a>(crds: impl IntoIterator<Item = &'a Value>) -> Catalog {
         let mut all: Vec<Arc<Resource>> = kinds::all()
             .iter()
             .map(|spec| Arc::new(Resource::builtin(spec)))
@@ -50,16 +50,16 @@ impl Catalog {
         }
     }
 
-    pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {
+    pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {
         self.by_path.get(&path(group, version, plural))
     }
 
-    pub fn all(&self) -> &[Arc<Resource>] {
+    pub(crate) fn all(&self) -> &[Arc<Resource>] {
         &self.all
     }
 
     /// The resources of one group and version, by plural.
-    pub fn of<'a>(
+    pub(crate) fn of<'a>(
         &'a self,
         group: &'a str,
         version: &'a str,
@@ -70,7 +70,7 @@ impl Catalog {
     }
 
     /// Groups other than the core one, each with its versions, the preferred first.
-    pub fn groups(&self) -> Vec<(&str, Vec<&str>)> {
+    pub(crate) fn groups(&self) -> Vec<(&str, Vec<&str>)> {
         let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
         for resource in self
             .all

@@ -16,7 +16,6 @@ use crate::{
     crd, media,
     object::{self, text},
     query::Query,
-    user::User,
     verbs::delete::{DeleteOptions, remove},
 };
 
@@ -77,7 +76,6 @@ async fn pass(api: &Arc<Api>, name: &str) -> bool {
     if let Some(resource) = resource {
         for object in api.store.list(&storage, None).objects {
             let call = Call {
-                user: User::new("system:apiserver", &["system:masters"]),
                 resource: resource.clone(),
                 namespace: object.key.namespace.to_string(),
                 name: object.key.name.to_string(),

@@ -15,16 +15,16 @@ use crate::{
 };
 
 /// Keeps a deleted definition until its objects are gone.
-pub const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
+pub(crate) const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
 /// `Key::resource` of the definitions.
-pub const STORAGE: &str = "customresourcedefinitions.apiextensions.k8s.io";
+pub(crate) const STORAGE: &str = "customresourcedefinitions.apiextensions.k8s.io";
 
-pub fn is_established(crd: &Value) -> bool {
+pub(crate) fn is_established(crd: &Value) -> bool {
     condition(crd, "Established").is_some_and(|condition| text(condition, &["status"]) == "True")
 }
 
 /// Set `status` of a definition that is about to be written, given all other stored ones.
-pub fn set_status(crd: &mut Value, others: &[Value], now: Timestamp) {
+pub(crate) fn set_status(crd: &mut Value, others: &[Value], now: Timestamp) {
     let conflict = name_conflict(crd, others);
     let (accepted, reason, message) = match &conflict {
         None => ("True", "NoConflicts", "no conflicts found".to_owned()),
@@ -121,7 +121,7 @@ fn name_conflict(crd: &Value, others: &[Value]) -> Option<String> {
 }
 
 /// The served versions of a definition.
-pub fn resources(crd: &Value) -> Vec<Resource> {
+pub(crate) fn resources(crd: &Value) -> Vec<Resource> {
     let names = |key: &str| text(crd, &["spec", "names", key]).to_owned();
     let words = |key: &str| {
         let list = at(crd, &["spec", "names", key]).and_then(Value::as_array);
@@ -202,7 +202,7 @@ fn condition<'a>(crd: &'a Value, kind: &str) -> Option<&'a Value> {
 }
 
 /// Kubernetes' order of versions: `v2` over `v1` over `v1beta2` over `v1alpha1` over the rest.
-pub fn version_priority(version: &str) -> (u8, u64, u64) {
+pub(crate) fn version_priority(version: &str) -> (u8, u64, u64) {
     parse_version(version).unwrap_or((0, 0, 0))
 }
 

@@ -11,7 +11,7 @@ use crate::{field_error::FieldError, patch::PatchError, selector::SelectorError}
 
 /// A refused or failed request.
 #[derive(Debug, Clone)]
-pub struct Failure(Box<Parts>);
+pub(crate) struct Failure(Box<Parts>);
 
 #[derive(Debug, Clone)]
 struct Parts {
@@ -23,57 +23,57 @@ struct Parts {
 }
 
 impl Failure {
-    pub fn bad_request(message: impl Into<String>) -> Failure {
+    pub(crate) fn bad_request(message: impl Into<String>) -> Failure {
         Failure::new(StatusCode::BAD_REQUEST, "BadRequest", message)
     }
 
-    pub fn unauthorized() -> Failure {
+    pub(crate) fn unauthorized() -> Failure {
         Failure::new(StatusCode::UNAUTHORIZED, "Unauthorized", "Unauthorized")
     }
 
     /// `resource` is `pods` or `deployments.apps`.
-    pub fn not_found(group: &str, plural: &str, name: &str) -> Failure {
+    pub(crate) fn not_found(group: &str, plural: &str, name: &str) -> Failure {
         let message = format!("{} {name:?} not found", qualified(plural, group));
         Failure::new(StatusCode::NOT_FOUND, "NotFound", message).about(group, plural, name)
     }
 
     /// The path leads nowhere in the API.
-    pub fn no_such_resource() -> Failure {
+    pub(crate) fn no_such_resource() -> Failure {
         let message = "the server could not find the requested resource";
         Failure::new(StatusCode::NOT_FOUND, "NotFound", message).with_details()
     }
 
-    pub fn method_not_allowed() -> Failure {
+    pub(crate) fn method_not_allowed() -> Failure {
         let message = "the server does not allow this method on the requested resource";
         Failure::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message).with_details()
     }
 
-    pub fn already_exists(group: &str, plural: &str, name: &str) -> Failure {
+    pub(crate) fn already_exists(group: &str, plural: &str, name: &str) -> Failure {
         let message = format!("{} {name:?} already exists", qualified(plural, group));
         Failure::new(StatusCode::CONFLICT, "AlreadyExists", message).about(group, plural, name)
     }
 
     /// The object changed since the client read it, or is not the one it meant.
-    pub fn conflict(group: &str, plural: &str, name: &str, why: &str) -> Failure {
+    pub(crate) fn conflict(group: &str, plural: &str, name: &str, why: &str) -> Failure {
         let resource = qualified(plural, group);
         let message = format!("Operation cannot be fulfilled on {resource} {name:?}: {why}");
         Failure::new(StatusCode::CONFLICT, "Conflict", message).about(group, plural, name)
     }
 
     /// The usual conflict.
-    pub fn modified(group: &str, plural: &str, name: &str) -> Failure {
+    pub(crate) fn modified(group: &str, plural: &str, name: &str) -> Failure {
         let why = "the object has been modified; \
                    please apply your changes to the latest version and try again";
         Failure::conflict(group, plural, name, why)
     }
 
-    pub fn forbidden(group: &str, plural: &str, name: &str, why: &str) -> Failure {
+    pub(crate) fn forbidden(group: &str, plural: &str, name: &str, why: &str) -> Failure {
         let message = format!("{} {name:?} is forbidden: {why}", qualified(plural, group));
         Failure::new(StatusCode::FORBIDDEN, "Forbidden", message).about(group, plural, name)
     }
 
     /// One or more fields of an object are wrong.
-    pub fn invalid(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Failure {
+    pub(crate) fn invalid(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Failure {
         let mut texts: Vec<String> = Vec::new();
         for error in errors {
             let text = error.to_string();
@@ -98,17 +98,17 @@ impl Failure {
     }
 
     /// The continue token or the revision of a watch is no longer held.
-    pub fn expired(message: impl Into<String>) -> Failure {
+    pub(crate) fn expired(message: impl Into<String>) -> Failure {
         Failure::new(StatusCode::GONE, "Expired", message)
     }
 
-    pub fn too_large(limit: usize) -> Failure {
+    pub(crate) fn too_large(limit: usize) -> Failure {
         let message = format!("Request entity too large: limit is {limit}");
         let code = StatusCode::PAYLOAD_TOO_LARGE;
         Failure::new(code, "RequestEntityTooLarge", message).with_details()
     }
 
-    pub fn unsupported_media_type(message: impl Into<String>) -> Failure {
+    pub(crate) fn unsupported_media_type(message: impl Into<String>) -> Failure {
         Failure::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "UnsupportedMediaType",
@@ -116,13 +116,13 @@ impl Failure {
         )
     }
 
-    pub fn not_acceptable() -> Failure {
+    pub(crate) fn not_acceptable() -> Failure {
         let message = "406: Not Acceptable\n\nAvailable representations: application/json";
         Failure::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message).with_details()
     }
 
     /// A list was asked for at a revision that does not exist yet.
-    pub fn revision_too_large(asked: u64, current: u64) -> Failure {
+    pub(crate) fn revision_too_large(asked: u64, current: u64) -> Failure {
         let message = format!("Timeout: Too large resource version: {asked}, current: {current}");
         let cause = json!({
             "reason": "ResourceVersionTooLarge", "message": "Too large resource version"
@@ -136,14 +136,14 @@ impl Failure {
         failure
     }
 
-    pub fn internal(message: impl std::fmt::Display) -> Failure {
+    pub(crate) fn internal(message: impl std::fmt::Display) -> Failure {
         let text = format!("Internal error occurred: {message}");
         Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", text)
             .with_details()
             .causes(vec![json!({"message": message.to_string()})])
     }
 
-    pub fn unavailable(message: impl Into<String>) -> Failure {
+    pub(crate) fn unavailable(message: impl Into<String>) -> Failure {
         Failure::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "ServiceUnavailable",
@@ -152,21 +152,17 @@ impl Failure {
     }
 
     /// Set the causes in `details`.
-    pub fn causes(mut self, causes: Vec<Value>) -> Failure {
+    pub(crate) fn causes(mut self, causes: Vec<Value>) -> Failure {
         self.details().insert("causes".into(), Value::Array(causes));
         self
     }
 
-    pub fn code(&self) -> StatusCode {
+    pub(crate) fn code(&self) -> StatusCode {
         self.0.code
     }
 
-    pub fn message(&self) -> &str {
-        &self.0.message
-    }
-
     /// The `Status` object, as it also stands in an ERROR event of a watch.
-    pub fn status(&self) -> Value {
+    pub(crate) fn status(&self) -> Value {
         let parts = &self.0;
         let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
@@ -178,7 +174,7 @@ impl Failure {
         status
     }
 
-    pub fn response(&self) -> Response {
+    pub(crate) fn response(&self) -> Response {
         eyot_http::json(self.0.code, &self.status())
     }
 
@@ -233,7 +229,7 @@ impl From<PatchError> for Failure {
 }
 
 /// `pods`, `deployments.apps`.
-pub fn qualified(name: &str, group: &str) -> String {
+pub(crate) fn qualified(name: &str, group: &str) -> String {
     if group.is_empty() {
         name.to_owned()
     } else {

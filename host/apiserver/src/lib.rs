@@ -21,6 +21,7 @@ pub mod kinds;
 mod media;
 mod model;
 mod object;
+mod openapi;
 mod pages;
 pub mod patch;
 mod path;

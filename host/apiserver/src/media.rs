@@ -10,7 +10,7 @@ use crate::{failure::Failure, protobuf};
 
 /// The shape of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Format {
+pub(crate) enum Format {
     /// The object itself.
     Object,
     /// `meta.k8s.io/v1 Table`
@@ -20,7 +20,7 @@ pub enum Format {
 }
 
 /// The first form in `Accept` that this server can give.
-pub fn negotiate(headers: &HeaderMap) -> Result<Format, Failure> {
+pub(crate) fn negotiate(headers: &HeaderMap) -> Result<Format, Failure> {
     let mut values = headers.get_all(header::ACCEPT).iter().peekable();
     if values.peek().is_none() {
         return Ok(Format::Object);
@@ -67,7 +67,7 @@ fn clause_format(clause: &str) -> Option<Format> {
 }
 
 /// Whether the client wants aggregated discovery; `Some(true)` for the v2 document.
-pub fn wants_aggregated_discovery(headers: &HeaderMap) -> bool {
+pub(crate) fn wants_aggregated_discovery(headers: &HeaderMap) -> bool {
     let accept = headers
         .get_all(header::ACCEPT)
         .iter()
@@ -80,7 +80,7 @@ pub fn wants_aggregated_discovery(headers: &HeaderMap) -> bool {
 }
 
 /// The media type of the body, without parameters; JSON if none is given.
-pub fn content_type(headers: &HeaderMap) -> &str {
+pub(crate) fn content_type(headers: &HeaderMap) -> &str {
     let value = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok());
@@ -97,7 +97,7 @@ pub fn content_type(headers: &HeaderMap) -> &str {
 }
 
 /// Read an object from a body of the given media type.
-pub fn decode(media: &str, body: &[u8]) -> Result<Value, Failure> {
+pub(crate) fn decode(media: &str, body: &[u8]) -> Result<Value, Failure> {
     match media {
         "application/json" => parse_json(body),
         "application/yaml" | "text/yaml" => {

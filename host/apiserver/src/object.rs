@@ -6,48 +6,48 @@
 use serde_json::{Map, Value};
 
 /// The string at a path of keys, or "" if it is not there.
-pub fn text<'a>(object: &'a Value, path: &[&str]) -> &'a str {
+pub(crate) fn text<'a>(object: &'a Value, path: &[&str]) -> &'a str {
     at(object, path).and_then(Value::as_str).unwrap_or_default()
 }
 
 /// The value at a path of keys.
-pub fn at<'a>(object: &'a Value, path: &[&str]) -> Option<&'a Value> {
+pub(crate) fn at<'a>(object: &'a Value, path: &[&str]) -> Option<&'a Value> {
     path.iter().try_fold(object, |value, key| value.get(key))
 }
 
-pub fn name(object: &Value) -> &str {
+pub(crate) fn name(object: &Value) -> &str {
     text(object, &["metadata", "name"])
 }
 
-pub fn namespace(object: &Value) -> &str {
+pub(crate) fn namespace(object: &Value) -> &str {
     text(object, &["metadata", "namespace"])
 }
 
-pub fn uid(object: &Value) -> &str {
+pub(crate) fn uid(object: &Value) -> &str {
     text(object, &["metadata", "uid"])
 }
 
-pub fn resource_version(object: &Value) -> &str {
+pub(crate) fn resource_version(object: &Value) -> &str {
     text(object, &["metadata", "resourceVersion"])
 }
 
-pub fn is_deleting(object: &Value) -> bool {
+pub(crate) fn is_deleting(object: &Value) -> bool {
     !text(object, &["metadata", "deletionTimestamp"]).is_empty()
 }
 
-pub fn has_finalizers(object: &Value) -> bool {
+pub(crate) fn has_finalizers(object: &Value) -> bool {
     let finalizers = at(object, &["metadata", "finalizers"]).and_then(Value::as_array);
     finalizers.is_some_and(|list| !list.is_empty())
 }
 
 /// The object's `metadata`, made if it is missing or null. Anything else that is no object is
 /// replaced too: callers check types before they write.
-pub fn metadata(object: &mut Value) -> &mut Map<String, Value> {
+pub(crate) fn metadata(object: &mut Value) -> &mut Map<String, Value> {
     member(object, "metadata")
 }
 
 /// The object under `key`, made if need be.
-pub fn member<'a>(object: &'a mut Value, key: &str) -> &'a mut Map<String, Value> {
+pub(crate) fn member<'a>(object: &'a mut Value, key: &str) -> &'a mut Map<String, Value> {
     let map = as_map(object);
     let member = map.entry(key).or_insert_with(|| Value::Object(Map::new()));
     as_map(member)
@@ -65,7 +65,7 @@ fn as_map(value: &mut Value) -> &mut Map<String, Value> {
 }
 
 /// Take over `key` of the metadata from `old`: what the system owns, a client cannot change.
-pub fn keep_metadata(object: &mut Value, old: &Value, keys: &[&str]) {
+pub(crate) fn keep_metadata(object: &mut Value, old: &Value, keys: &[&str]) {
     let metadata = metadata(object);
     for key in keys {
         match at(old, &["metadata", key]) {
@@ -80,13 +80,13 @@ pub fn keep_metadata(object: &mut Value, old: &Value, keys: &[&str]) {
 }
 
 /// The time as metadata carries it: RFC 3339 in UTC, whole seconds.
-pub fn timestamp(at: jiff::Timestamp) -> String {
+pub(crate) fn timestamp(at: jiff::Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// Remove the field at a path such as `spec.containers[0].foo`. Keys of maps may hold dots
 /// themselves, so the longest run of segments that is a key wins.
-pub fn remove(object: &mut Value, path: &str) {
+pub(crate) fn remove(object: &mut Value, path: &str) {
     match object {
         Value::Array(items) => {
             let Some((index, rest)) = path.strip_prefix('[').and_then(|p| p.split_once(']')) else {

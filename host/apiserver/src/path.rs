@@ -6,7 +6,7 @@ use percent_encoding::percent_decode_str;
 
 /// Where a path leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Route<'a> {
+pub(crate) enum Route<'a> {
     /// `/`
     Root,
     /// `/healthz`, `/livez`, `/readyz` and anything below.
@@ -25,23 +25,30 @@ pub enum Route<'a> {
         version: Cow<'a, str>,
     },
     Resource(ResourcePath<'a>),
+    /// `/openapi/v3`
+    OpenApi,
+    /// `/openapi/v3/apis/apps/v1`
+    OpenApiOf {
+        group: Cow<'a, str>,
+        version: Cow<'a, str>,
+    },
     Nowhere,
 }
 
 /// `/apis/apps/v1/namespaces/default/deployments/web/scale`
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ResourcePath<'a> {
-    pub group: Cow<'a, str>,
-    pub version: Cow<'a, str>,
-    pub resource: Cow<'a, str>,
+pub(crate) struct ResourcePath<'a> {
+    pub(crate) group: Cow<'a, str>,
+    pub(crate) version: Cow<'a, str>,
+    pub(crate) resource: Cow<'a, str>,
     /// `None` for cluster-scoped resources and for all namespaces at once.
-    pub namespace: Option<Cow<'a, str>>,
-    pub name: Option<Cow<'a, str>>,
-    pub subresource: Option<Cow<'a, str>>,
+    pub(crate) namespace: Option<Cow<'a, str>>,
+    pub(crate) name: Option<Cow<'a, str>>,
+    pub(crate) subresource: Option<Cow<'a, str>>,
 }
 
 impl<'a> Route<'a> {
-    pub fn parse(path: &'a str) -> Route<'a> {
+    pub(crate) fn parse(path: &'a str) -> Route<'a> {
         let mut parts = Vec::with_capacity(8);
         for part in path.split('/').filter(|part| !part.is_empty()) {
             let Ok(part) = percent_decode_str(part).decode_utf8() else {
@@ -58,6 +65,24 @@ impl<'a> Route<'a> {
                 None => Route::CoreVersions,
                 Some(version) => below(Cow::Borrowed(""), version, parts.collect()),
             },
+            Some("openapi") if parts.next().as_deref() == Some("v3") => {
+                match (
+                    parts.next().as_deref(),
+                    parts.next(),
+                    parts.next(),
+                    parts.next(),
+                ) {
+                    (None, ..) => Route::OpenApi,
+                    (Some("api"), Some(version), None, _) => Route::OpenApiOf {
+                        group: "".into(),
+                        version,
+                    },
+                    (Some("apis"), Some(group), Some(version), None) => {
+                        Route::OpenApiOf { group, version }
+                    }
+                    _ => Route::Nowhere,
+                }
+            }
             Some("apis") => match (parts.next(), parts.next()) {
                 (None, _) => Route::Groups,
                 (Some(group), None) => Route::Group(group),
@@ -169,6 +194,14 @@ mod tests {
             }
         );
         assert_eq!(Route::parse("/livez/ping"), Route::Health);
-        assert_eq!(Route::parse("/openapi/v3"), Route::Nowhere);
+        assert_eq!(Route::parse("/openapi/v3"), Route::OpenApi);
+        assert_eq!(
+            Route::parse("/openapi/v3/apis/apps/v1"),
+            Route::OpenApiOf {
+                group: "apps".into(),
+                version: "v1".into()
+            }
+        );
+        assert_eq!(Route::parse("/openapi/v2"), Route::Nowhere);
     }
 }

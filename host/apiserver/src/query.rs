@@ -8,30 +8,30 @@ use crate::{failure::Failure, field_error::FieldError};
 
 /// All parameters that any verb knows. Unknown ones are ignored, as Kubernetes does.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Query {
-    pub label_selector: String,
-    pub field_selector: String,
-    pub limit: usize,
-    pub continue_token: String,
+pub(crate) struct Query {
+    pub(crate) label_selector: String,
+    pub(crate) field_selector: String,
+    pub(crate) limit: usize,
+    pub(crate) continue_token: String,
     /// Empty if not given.
-    pub resource_version: String,
-    pub resource_version_match: String,
-    pub watch: bool,
-    pub allow_watch_bookmarks: bool,
-    pub send_initial_events: Option<bool>,
-    pub timeout: Option<Duration>,
-    pub dry_run: bool,
-    pub field_validation: FieldValidation,
-    pub field_manager: String,
-    pub include_object: String,
-    pub grace_period_seconds: Option<i64>,
-    pub propagation_policy: String,
-    pub orphan_dependents: Option<bool>,
+    pub(crate) resource_version: String,
+    pub(crate) resource_version_match: String,
+    pub(crate) watch: bool,
+    pub(crate) allow_watch_bookmarks: bool,
+    pub(crate) send_initial_events: Option<bool>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) dry_run: bool,
+    pub(crate) field_validation: FieldValidation,
+    pub(crate) field_manager: String,
+    pub(crate) include_object: String,
+    pub(crate) grace_period_seconds: Option<i64>,
+    pub(crate) propagation_policy: String,
+    pub(crate) orphan_dependents: Option<bool>,
 }
 
 /// What happens with fields that the kind does not have.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum FieldValidation {
+pub(crate) enum FieldValidation {
     /// Dropped in silence.
     Ignore,
     /// Dropped, and named in a `Warning` header.
@@ -42,7 +42,7 @@ pub enum FieldValidation {
 }
 
 impl Query {
-    pub fn parse(text: Option<&str>) -> Result<Query, Failure> {
+    pub(crate) fn parse(text: Option<&str>) -> Result<Query, Failure> {
         let mut query = Query::default();
         for (key, value) in parse(text.unwrap_or_default().as_bytes()) {
             match &*key {
@@ -74,7 +74,7 @@ impl Query {
     }
 
     /// The revision asked for; `None` where none is given or it is "0" (any will do).
-    pub fn revision(&self) -> Result<Option<u64>, Failure> {
+    pub(crate) fn revision(&self) -> Result<Option<u64>, Failure> {
         match self.resource_version.as_str() {
             "" | "0" => Ok(None),
             text => match text.parse() {
@@ -92,7 +92,7 @@ impl Query {
     }
 
     /// Refuses combinations of a list or watch that contradict themselves.
-    pub fn check_list(&self) -> Result<(), Failure> {
+    pub(crate) fn check_list(&self) -> Result<(), Failure> {
         let mut errors = Vec::new();
         let matching = self.resource_version_match.as_str();
         if self.watch && self.send_initial_events.is_some() {

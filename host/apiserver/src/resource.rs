@@ -10,7 +10,7 @@ use eyot_store::Object;
 use serde_json::Value;
 
 use crate::{
-    failure::{Failure, qualified},
+    failure::Failure,
     field_error::FieldError,
     kinds::{self, KindSpec},
     object,
@@ -19,47 +19,47 @@ use crate::{
 };
 
 /// A resource at one version.
-pub struct Resource {
-    pub group: String,
-    pub version: String,
-    pub kind: String,
-    pub list_kind: String,
-    pub plural: String,
-    pub singular: String,
-    pub short_names: Vec<String>,
-    pub categories: Vec<String>,
-    pub namespaced: bool,
-    pub status: bool,
-    pub scale: Option<ScalePaths>,
+pub(crate) struct Resource {
+    pub(crate) group: String,
+    pub(crate) version: String,
+    pub(crate) kind: String,
+    pub(crate) list_kind: String,
+    pub(crate) plural: String,
+    pub(crate) singular: String,
+    pub(crate) short_names: Vec<String>,
+    pub(crate) categories: Vec<String>,
+    pub(crate) namespaced: bool,
+    pub(crate) status: bool,
+    pub(crate) scale: Option<ScalePaths>,
     /// `Key::resource` in the store.
-    pub storage: Arc<str>,
-    pub printer: Printer,
-    pub definition: Definition,
+    pub(crate) storage: Arc<str>,
+    pub(crate) printer: Printer,
+    pub(crate) definition: Definition,
 }
 
 /// Where a scalable object keeps its numbers, as keys from its root.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ScalePaths {
-    pub spec: Vec<String>,
-    pub status: Vec<String>,
+pub(crate) struct ScalePaths {
+    pub(crate) spec: Vec<String>,
+    pub(crate) status: Vec<String>,
     /// A selector in its text form (custom resources).
-    pub selector: Option<Vec<String>>,
+    pub(crate) selector: Option<Vec<String>>,
 }
 
-pub enum Definition {
+pub(crate) enum Definition {
     Builtin(&'static KindSpec),
     Custom(Custom),
 }
 
 /// What a CRD version says about its objects.
-pub struct Custom {
-    pub schema: Schema,
+pub(crate) struct Custom {
+    pub(crate) schema: Schema,
     /// Objects may be stored under another version of the CRD, so that answers must be relabelled.
-    pub relabel: bool,
+    pub(crate) relabel: bool,
 }
 
 impl Resource {
-    pub fn builtin(spec: &'static KindSpec) -> Resource {
+    pub(crate) fn builtin(spec: &'static KindSpec) -> Resource {
         let words = |list: &[&str]| list.iter().map(|word| (*word).to_owned()).collect();
         let path = |text: &str| text.split('.').map(str::to_owned).collect();
         Resource {
@@ -84,7 +84,7 @@ impl Resource {
         }
     }
 
-    pub fn api_version(&self) -> String {
+    pub(crate) fn api_version(&self) -> String {
         if self.group.is_empty() {
             self.version.clone()
         } else {
@@ -93,16 +93,16 @@ impl Resource {
     }
 
     /// Whether this is the built-in resource of that name.
-    pub fn is(&self, group: &str, plural: &str) -> bool {
+    pub(crate) fn is(&self, group: &str, plural: &str) -> bool {
         self.group == group && self.plural == plural
     }
 
-    pub fn is_custom(&self) -> bool {
+    pub(crate) fn is_custom(&self) -> bool {
         matches!(self.definition, Definition::Custom(_))
     }
 
     /// Whether `metadata.generation` counts changes.
-    pub fn has_generation(&self) -> bool {
+    pub(crate) fn has_generation(&self) -> bool {
         match &self.definition {
             Definition::Builtin(spec) => spec.generation,
             Definition::Custom(_) => true,
@@ -110,7 +110,7 @@ impl Resource {
     }
 
     /// Check types, drop what the kind does not have, and answer the paths of what was dropped.
-    pub fn decode(&self, value: &mut Value) -> Result<Vec<String>, Failure> {
+    pub(crate) fn decode(&self, value: &mut Value) -> Result<Vec<String>, Failure> {
         match &self.definition {
             Definition::Builtin(spec) => {
                 let unknown =
@@ -134,14 +134,14 @@ impl Resource {
     }
 
     /// `Pod in version "v1" cannot be handled as a Pod: why`
-    pub fn undecodable(&self, why: &str) -> Failure {
+    pub(crate) fn undecodable(&self, why: &str) -> Failure {
         let (kind, version) = (&self.kind, &self.version);
         Failure::bad_request(format!(
             "{kind} in version {version:?} cannot be handled as a {kind}: {why}"
         ))
     }
 
-    pub fn default(&self, value: &mut Value) {
+    pub(crate) fn default(&self, value: &mut Value) {
         match &self.definition {
             Definition::Builtin(spec) => (spec.default)(value),
             Definition::Custom(custom) => custom.schema.default(value),
@@ -149,7 +149,7 @@ impl Resource {
     }
 
     /// Reset what a client may not set: the status, mostly.
-    pub fn prepare(&self, value: &mut Value, old: Option<&Value>) {
+    pub(crate) fn prepare(&self, value: &mut Value, old: Option<&Value>) {
         match &self.definition {
             Definition::Builtin(spec) => (spec.prepare)(value, old),
             Definition::Custom(_) if self.status => carry(value, old, "status"),
@@ -157,7 +157,7 @@ impl Resource {
         }
     }
 
-    pub fn validate(&self, value: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    pub(crate) fn validate(&self, value: &Value, old: Option<&Value>) -> Vec<FieldError> {
         match &self.definition {
             Definition::Builtin(spec) => (spec.validate)(value, old),
             Definition::Custom(custom) => {
@@ -169,14 +169,7 @@ impl Resource {
         }
     }
 
-    pub fn fields(&self, value: &Value) -> Vec<(Box<str>, Box<str>)> {
-        match &self.definition {
-            Definition::Builtin(spec) => (spec.fields)(value),
-            Definition::Custom(_) => generic_fields(value),
-        }
-    }
-
-    pub fn field_names(&self) -> &[&str] {
+    pub(crate) fn field_names(&self) -> &[&str] {
         match &self.definition {
             Definition::Builtin(spec) => spec.field_names,
             Definition::Custom(_) if self.namespaced => &["metadata.name", "metadata.namespace"],
@@ -185,7 +178,7 @@ impl Resource {
     }
 
     /// A stored object as this version shows it.
-    pub fn show(&self, object: &Object) -> Bytes {
+    pub(crate) fn show(&self, object: &Object) -> Bytes {
         match &self.definition {
             Definition::Custom(Custom { relabel: true, .. }) => {
                 let Ok(value) = self.value(object) else {
@@ -198,7 +191,7 @@ impl Resource {
     }
 
     /// A stored object, parsed, as this version shows it.
-    pub fn value(&self, object: &Object) -> Result<Value, Failure> {
+    pub(crate) fn value(&self, object: &Object) -> Result<Value, Failure> {
         let mut value: Value = serde_json::from_slice(&object.json).map_err(Failure::internal)?;
         if let Definition::Custom(Custom { relabel: true, .. }) = &self.definition {
             value["apiVersion"] = self.api_version().into();
@@ -208,30 +201,25 @@ impl Resource {
 
     // The failures about one object of this resource.
 
-    pub fn not_found(&self, name: &str) -> Failure {
+    pub(crate) fn not_found(&self, name: &str) -> Failure {
         Failure::not_found(&self.group, &self.plural, name)
     }
 
-    pub fn modified(&self, name: &str) -> Failure {
+    pub(crate) fn modified(&self, name: &str) -> Failure {
         Failure::modified(&self.group, &self.plural, name)
     }
 
-    pub fn conflict(&self, name: &str, why: &str) -> Failure {
+    pub(crate) fn conflict(&self, name: &str, why: &str) -> Failure {
         Failure::conflict(&self.group, &self.plural, name, why)
     }
 
-    pub fn invalid(&self, name: &str, errors: &[FieldError]) -> Failure {
+    pub(crate) fn invalid(&self, name: &str, errors: &[FieldError]) -> Failure {
         Failure::invalid(&self.group, &self.kind, name, errors)
-    }
-
-    /// `deployments.apps`
-    pub fn qualified(&self) -> String {
-        qualified(&self.plural, &self.group)
     }
 }
 
 /// Make `key` of the object what it is in `old`.
-pub fn carry(value: &mut Value, old: Option<&Value>, key: &str) {
+pub(crate) fn carry(value: &mut Value, old: Option<&Value>, key: &str) {
     let Some(map) = value.as_object_mut() else {
         return;
     };
@@ -246,7 +234,7 @@ pub fn carry(value: &mut Value, old: Option<&Value>, key: &str) {
 }
 
 /// The fields that selectors may name on every object.
-pub fn generic_fields(value: &Value) -> Vec<(Box<str>, Box<str>)> {
+pub(crate) fn generic_fields(value: &Value) -> Vec<(Box<str>, Box<str>)> {
     let mut fields = vec![("metadata.name".into(), object::name(value).into())];
     let namespace = object::namespace(value);
     if !namespace.is_empty() {

@@ -23,7 +23,7 @@ use crate::{
     catalog::Catalog,
     discovery,
     failure::Failure,
-    media,
+    media, openapi,
     path::{ResourcePath, Route},
     query::Query,
     resource::Resource,
@@ -134,7 +134,7 @@ async fn answer(api: Arc<Api>, request: Request) -> Result<Response, Failure> {
     if review::is_review(&path) {
         return review::answer(path.resource.into_owned(), user, parts, body).await;
     }
-    let target = locate(&api.catalog(), user, &path, uri.query(), parts)?;
+    let target = locate(&api.catalog(), &path, uri.query(), parts)?;
     dispatch(api, target, body).await
 }
 
@@ -151,6 +151,9 @@ fn document(
         Route::Groups => Some(discovery::groups(catalog, headers)),
         Route::Group(group) => discovery::one_group(catalog, group),
         Route::GroupVersion { group, version } => discovery::resources(catalog, group, version),
+        Route::OpenApi => Some(eyot_http::json(StatusCode::OK, &openapi::index(catalog))),
+        Route::OpenApiOf { group, version } => openapi::group_version(catalog, group, version)
+            .map(|document| eyot_http::json(StatusCode::OK, &document)),
         Route::Nowhere | Route::Health | Route::Version | Route::Resource(_) => None,
     };
     match document {
@@ -180,7 +183,6 @@ struct Target {
 
 fn locate(
     catalog: &Catalog,
-    user: User,
     path: &ResourcePath<'_>,
     query: Option<&str>,
     parts: Parts,
@@ -194,7 +196,6 @@ fn locate(
         return Err(Failure::no_such_resource());
     }
     let call = Call {
-        user,
         resource,
         namespace: path.namespace.as_deref().unwrap_or_default().to_owned(),
         name: path.name.as_deref().unwrap_or_default().to_owned(),

@@ -30,7 +30,7 @@ impl User {
 ///
 /// The TLS listener has verified the certificate against the client CA already; a `User` among the
 /// extensions was put there by this process, since nothing from the wire can become one.
-pub fn authenticate(request: &Request) -> Result<User, Failure> {
+pub(crate) fn authenticate(request: &Request) -> Result<User, Failure> {
     if let Some(user) = request.extensions().get::<User>() {
         return Ok(user.clone());
     }
@@ -45,7 +45,7 @@ pub fn authenticate(request: &Request) -> Result<User, Failure> {
 }
 
 /// Whether a user may do what it asks: any known user may, until there are roles.
-pub fn authorize(_user: &User) -> Result<(), Failure> {
+pub(crate) fn authorize(_user: &User) -> Result<(), Failure> {
     Ok(())
 }
 

