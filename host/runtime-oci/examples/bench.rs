@@ -31,11 +31,29 @@ impl LogSink for NoLog {
 
 fn main() -> Outcome<()> {
     launcher::main_if_launcher();
+    hide_unified_hierarchy()?;
     let lives: u32 = std::env::args()
         .nth(1)
         .map_or(Ok(50), |lives| lives.parse())?;
     let launcher = launcher::start()?;
     tokio::runtime::Runtime::new()?.block_on(bench(launcher, lives))
+}
+
+/// crun refuses a mixture of both generations of control groups: show only the first to everybody,
+/// in a mount namespace of this process. What is mounted here goes with it.
+fn hide_unified_hierarchy() -> Outcome<()> {
+    use nix::{
+        mount::{MsFlags, mount, umount},
+        sched::{CloneFlags, unshare},
+    };
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
+    let unified = "/sys/fs/cgroup/unified";
+    if Path::new(unified).exists() {
+        umount(unified)?;
+    }
+    Ok(())
 }
 
 async fn bench(launcher: launcher::Launcher, lives: u32) -> Outcome<()> {
@@ -109,6 +127,7 @@ async fn bench(launcher: launcher::Launcher, lives: u32) -> Outcome<()> {
         );
     }
     nix::mount::umount(&options.state_dir)?;
+    fs::remove_dir(&options.state_dir)?;
     Ok(())
 }
 

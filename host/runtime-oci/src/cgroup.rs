@@ -102,6 +102,10 @@ impl Hierarchies {
 
     /// Kill every process in the group and below, and remove the groups. No error if there is no
     /// such group.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the kernel tells nobody when a group is empty"
+    )]
     pub(crate) fn clear(&self, group: &str) -> io::Result<()> {
         let deadline = Instant::now() + KILL_TIMEOUT;
         for mount in &self.mounts {
@@ -113,8 +117,7 @@ impl Hierarchies {
                         path.display()
                     )));
                 }
-                // Processes need a moment to die, and the kernel tells nobody when a group of
-                // the first version is empty.
+                // Processes need a moment to die. Blocking threads only.
                 std::thread::sleep(Duration::from_millis(2));
             }
         }

@@ -115,7 +115,7 @@ pub(crate) fn keep_small_files_in_memory(state_dir: &Path) -> io::Result<()> {
     const TMPFS_MAGIC: i64 = 0x0102_1994;
     private_directory(state_dir)?;
     let on = nix::sys::statfs::statfs(state_dir)?;
-    if i64::from(on.filesystem_type().0) == TMPFS_MAGIC {
+    if on.filesystem_type().0 == TMPFS_MAGIC {
         return Ok(());
     }
     // A configuration has a few KiB; this is room for thousands of containers.

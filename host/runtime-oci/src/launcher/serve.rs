@@ -44,6 +44,10 @@ const WORKER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Become the launcher if this process was started as one, and never return; otherwise return at
 /// once. Every binary that calls [`super::start`] must call this first in `main`, before a thread
 /// or an async runtime exists.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the launcher's own process ends, not the host"
+)]
 pub fn main_if_launcher() {
     let mut arguments = std::env::args_os();
     if arguments.nth(1).is_none_or(|argument| argument != ARGUMENT) {
@@ -65,6 +69,10 @@ struct Worker {
     deadline: Instant,
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "no thread can be surprised: there is only one"
+)]
 fn serve() -> io::Result<()> {
     let threads = std::fs::read_dir("/proc/self/task")?.count();
     if threads != 1 {
