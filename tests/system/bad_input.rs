@@ -66,9 +66,15 @@ fn a_file_that_is_no_component_is_not_pushed() -> anyhow::Result<()> {
         let registry = format!("--registry=127.0.0.1:{}", host.ports.registry);
         let output = run(eyot().args(["push", &registry, "bad/file:v1"]).arg(&file))?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        ensure!(!output.status.success() && said.contains(expected), "{name}: {said}");
+        ensure!(
+            !output.status.success() && said.contains(expected),
+            "{name}: {said}"
+        );
     }
-    let url = format!("http://127.0.0.1:{}/v2/bad/file/manifests/v1", host.ports.registry);
+    let url = format!(
+        "http://127.0.0.1:{}/v2/bad/file/manifests/v1",
+        host.ports.registry
+    );
     ensure!(curl(&[&url])?.0 == 404);
     Ok(())
 }
@@ -83,11 +89,22 @@ fn an_image_that_is_not_there_is_named_in_the_pod() -> anyhow::Result<()> {
     host.apply(&pod("no-image", "bad/nowhere:v1", &[], ""))?;
     let pod = host.wait_pod("no-image", "says so", |p| !waiting(p)["message"].is_null())?;
     let reason = waiting(&pod)["reason"].as_str().unwrap_or_default();
-    ensure!(["ErrImagePull", "ImagePullBackOff"].contains(&reason), "{pod}");
+    ensure!(
+        ["ErrImagePull", "ImagePullBackOff"].contains(&reason),
+        "{pod}"
+    );
     let table = host.k(&["get", "pod", "no-image"])?;
     ensure!(table.contains("ImagePull"), "{table}");
-    let events = host.k(&["get", "events", "--field-selector", "involvedObject.name=no-image"])?;
-    ensure!(events.contains("bad/nowhere:v1") && events.contains("eyot push"), "{events}");
+    let events = host.k(&[
+        "get",
+        "events",
+        "--field-selector",
+        "involvedObject.name=no-image",
+    ])?;
+    ensure!(
+        events.contains("bad/nowhere:v1") && events.contains("eyot push"),
+        "{events}"
+    );
     host.k(&["delete", "pod", "no-image"])?;
     Ok(())
 }
@@ -100,10 +117,15 @@ fn a_missing_config_map_is_named_in_the_pod() -> anyhow::Result<()> {
     let seen = host.wait_pod("no-config", "says so", |p| {
         waiting(p)["reason"] == "CreateContainerConfigError"
     })?;
-    ensure!(waiting(&seen)["message"] == "configmap \"late\" not found", "{seen}");
+    ensure!(
+        waiting(&seen)["message"] == "configmap \"late\" not found",
+        "{seen}"
+    );
     // The remedy works without touching the pod.
     host.k(&["create", "configmap", "late", "--from-literal=a=here"])?;
-    host.wait_pod("no-config", "has succeeded", |p| p["status"]["phase"] == "Succeeded")?;
+    host.wait_pod("no-config", "has succeeded", |p| {
+        p["status"]["phase"] == "Succeeded"
+    })?;
     ensure!(host.k(&["logs", "no-config"])? == "A=here\n");
     Ok(())
 }
@@ -117,7 +139,10 @@ fn a_module_instead_of_a_component_is_explained() -> anyhow::Result<()> {
     host.apply(&pod("module", "bad/module:v1", &[], ""))?;
     let seen = host.wait_pod("module", "says so", |p| !waiting(p)["message"].is_null())?;
     let message = waiting(&seen)["message"].as_str().unwrap_or_default();
-    ensure!(message.contains("component") && message.contains("wasm32-wasip2"), "{seen}");
+    ensure!(
+        message.contains("component") && message.contains("wasm32-wasip2"),
+        "{seen}"
+    );
     host.k(&["delete", "pod", "module"])?;
     Ok(())
 }
@@ -129,7 +154,10 @@ fn an_import_that_is_not_granted_is_named() -> anyhow::Result<()> {
     host.push("bad/wanting:v1", &file)?;
     host.apply(&pod("wanting", "bad/wanting:v1", &[], ""))?;
     let seen = host.wait_pod("wanting", "says so", |p| !waiting(p)["message"].is_null())?;
-    ensure!(waiting(&seen)["reason"] == "CreateContainerConfigError", "{seen}");
+    ensure!(
+        waiting(&seen)["reason"] == "CreateContainerConfigError",
+        "{seen}"
+    );
     let message = waiting(&seen)["message"].as_str().unwrap_or_default();
     ensure!(message.contains("acme:rockets/launch"), "{seen}");
     host.k(&["delete", "pod", "wanting"])?;
@@ -151,15 +179,24 @@ fn wanting() -> Vec<u8> {
     };
     let header = vec![0x00, 0x61, 0x73, 0x6d, 0x0d, 0x00, 0x01, 0x00];
     let instance_type = section(0x07, &[0x42, 0x00]);
-    let import = section(0x0a, &[named("acme:rockets/launch"), vec![0x05, 0x00]].concat());
+    let import = section(
+        0x0a,
+        &[named("acme:rockets/launch"), vec![0x05, 0x00]].concat(),
+    );
     let empty_instance = section(0x05, &[0x01, 0x00]);
-    let export = section(0x0b, &[named("wasi:cli/run@0.2.0"), vec![0x05, 0x01, 0x00]].concat());
+    let export = section(
+        0x0b,
+        &[named("wasi:cli/run@0.2.0"), vec![0x05, 0x01, 0x00]].concat(),
+    );
     [header, instance_type, import, empty_instance, export].concat()
 }
 
 fn bodies_that_are_no_json_or_too_large_are_refused() -> anyhow::Result<()> {
     let host = shared()?;
-    let url = format!("https://127.0.0.1:{}/api/v1/namespaces/default/configmaps", host.ports.api);
+    let url = format!(
+        "https://127.0.0.1:{}/api/v1/namespaces/default/configmaps",
+        host.ports.api
+    );
     let pki = host.dir.join("pki");
     let post = |media: &str, body: &str| -> anyhow::Result<Value> {
         let file = host.dir.join("body");
@@ -171,15 +208,30 @@ fn bodies_that_are_no_json_or_too_large_are_refused() -> anyhow::Result<()> {
             .arg(pki.join("admin.crt"))
             .arg("--key")
             .arg(pki.join("admin.key"))
-            .args(["-H", &format!("Content-Type: {media}"), "-H", "Expect:", "--data-binary"])
+            .args([
+                "-H",
+                &format!("Content-Type: {media}"),
+                "-H",
+                "Expect:",
+                "--data-binary",
+            ])
             .arg(format!("@{}", file.display()))
             .arg(&url))?;
         Ok(serde_json::from_slice(&output.stdout)?)
     };
     let answer = post("application/json", "{\"kind\": ")?;
-    ensure!(answer["kind"] == "Status" && answer["code"] == 400, "{answer}");
-    let answer = post("application/vnd.kubernetes.protobuf", "k8s\0\u{1}\u{2}\u{3}")?;
-    ensure!(answer["kind"] == "Status" && answer["code"] == 400, "{answer}");
+    ensure!(
+        answer["kind"] == "Status" && answer["code"] == 400,
+        "{answer}"
+    );
+    let answer = post(
+        "application/vnd.kubernetes.protobuf",
+        "k8s\0\u{1}\u{2}\u{3}",
+    )?;
+    ensure!(
+        answer["kind"] == "Status" && answer["code"] == 400,
+        "{answer}"
+    );
     let answer = post("text/plain", "hello")?;
     ensure!(answer["code"] == 415, "{answer}");
     let big = format!(

@@ -12,17 +12,34 @@ use crate::{
 };
 
 pub const CASES: &[Case] = &[
-    case!(a_container_is_isolated_and_its_output_and_exit_code_are_kept, [Kubectl, Root, Busybox]),
-    case!(a_container_runs_the_image_command_and_ends_on_sigterm, [Kubectl, Root, Busybox]),
-    case!(a_container_past_its_memory_limit_is_oom_killed, [Kubectl, Root, Busybox]),
-    case!(a_container_cannot_fork_without_end, [Kubectl, Root, Busybox]),
-    case!(containers_reach_wasm_services_by_pod_address, [Kubectl, Root, Busybox, Guests]),
+    case!(
+        a_container_is_isolated_and_its_output_and_exit_code_are_kept,
+        [Kubectl, Root, Busybox]
+    ),
+    case!(
+        a_container_runs_the_image_command_and_ends_on_sigterm,
+        [Kubectl, Root, Busybox]
+    ),
+    case!(
+        a_container_past_its_memory_limit_is_oom_killed,
+        [Kubectl, Root, Busybox]
+    ),
+    case!(
+        a_container_cannot_fork_without_end,
+        [Kubectl, Root, Busybox]
+    ),
+    case!(
+        containers_reach_wasm_services_by_pod_address,
+        [Kubectl, Root, Busybox, Guests]
+    ),
     case!(a_missing_program_is_named, [Kubectl, Root, Busybox]),
 ];
 
 /// Make the busybox image as the demo does, and push it under a name of the case's own.
 pub fn push_busybox(host: &Host, image: &str) -> anyhow::Result<()> {
-    let layout = host.dir.join(format!("layout-{}", image.replace(['/', ':'], "-")));
+    let layout = host
+        .dir
+        .join(format!("layout-{}", image.replace(['/', ':'], "-")));
     succeed(Command::new(repository().join("scripts/container-image.sh")).arg(&layout))?;
     host.push(image, &layout)?;
     Ok(())
@@ -42,14 +59,21 @@ fn a_container_is_isolated_and_its_output_and_exit_code_are_kept() -> anyhow::Re
     push_busybox(host, "container/isolated:v1")?;
     let what = "echo pid $$; echo name $(hostname); echo env $WORD; \
                 echo complaint >&2; touch /written && echo written; exit 5";
-    host.apply(&script("isolated", "container/isolated:v1", &what, "    env: [{name: WORD, value: inside}]\n"))?;
+    host.apply(&script(
+        "isolated",
+        "container/isolated:v1",
+        &what,
+        "    env: [{name: WORD, value: inside}]\n",
+    ))?;
     let pod = host.wait_pod("isolated", "has ended", |p| !ended(p).is_null())?;
     ensure!(ended(&pod)["exitCode"] == 5, "{pod}");
     let logs = host.k(&["logs", "isolated"])?;
     for line in ["pid 1", "name isolated", "env inside", "complaint"] {
         ensure!(logs.lines().any(|l| l == line), "no {line:?} in {logs}");
     }
-    let id = pod["status"]["containerStatuses"][0]["containerID"].as_str().unwrap_or_default();
+    let id = pod["status"]["containerStatuses"][0]["containerID"]
+        .as_str()
+        .unwrap_or_default();
     ensure!(id.starts_with("libcontainer://"), "{pod}");
     ensure!(!std::path::Path::new("/written").exists());
     host.k(&["delete", "pod", "isolated"])?;
@@ -66,9 +90,13 @@ fn a_container_runs_the_image_command_and_ends_on_sigterm() -> anyhow::Result<()
     host.wait_ready_pod("polite")?;
     let mut follow = host.kubectl(&["logs", "-f", "polite"]);
     let follow = follow.stdout(std::process::Stdio::piped()).spawn()?;
-    host.k(&["delete", "pod", "polite", "--timeout=15s"]).context("it did not end on SIGTERM")?;
+    host.k(&["delete", "pod", "polite", "--timeout=15s"])
+        .context("it did not end on SIGTERM")?;
     let said = String::from_utf8_lossy(&follow.wait_with_output()?.stdout).into_owned();
-    ensure!(said.contains("hello from a container") && said.contains(" hi\n"), "{said}");
+    ensure!(
+        said.contains("hello from a container") && said.contains(" hi\n"),
+        "{said}"
+    );
     ensure!(said.contains("goodbye"), "{said}");
     Ok(())
 }
@@ -78,9 +106,17 @@ fn a_container_past_its_memory_limit_is_oom_killed() -> anyhow::Result<()> {
     push_busybox(host, "container/hungry:v1")?;
     let eat = "dd if=/dev/zero of=/dev/null bs=200M count=1";
     let limit = "    resources: {limits: {memory: 32Mi}}\n";
-    host.apply(&script("hungry", "container/hungry:v1", &format!("exec {eat}"), limit))?;
+    host.apply(&script(
+        "hungry",
+        "container/hungry:v1",
+        &format!("exec {eat}"),
+        limit,
+    ))?;
     let pod = host.wait_pod("hungry", "has ended", |p| !ended(p).is_null())?;
-    ensure!(ended(&pod)["reason"] == "OOMKilled" && ended(&pod)["exitCode"] == 137, "{pod}");
+    ensure!(
+        ended(&pod)["reason"] == "OOMKilled" && ended(&pod)["exitCode"] == 137,
+        "{pod}"
+    );
     Ok(())
 }
 
@@ -116,9 +152,16 @@ fn containers_reach_wasm_services_by_pod_address() -> anyhow::Result<()> {
 fn a_missing_program_is_named() -> anyhow::Result<()> {
     let host = shared()?;
     push_busybox(host, "container/missing:v1")?;
-    host.apply(&pod("missing", "container/missing:v1", &["/bin/no-such-program"], ""))?;
+    host.apply(&pod(
+        "missing",
+        "container/missing:v1",
+        &["/bin/no-such-program"],
+        "",
+    ))?;
     let pod = host.wait_pod("missing", "says what is wrong", |p| {
-        p["status"]["containerStatuses"][0]["state"].to_string().contains("no-such-program")
+        p["status"]["containerStatuses"][0]["state"]
+            .to_string()
+            .contains("no-such-program")
     })?;
     ensure!(pod["status"]["phase"] != "Running", "{pod}");
     host.k(&["delete", "pod", "missing"])?;

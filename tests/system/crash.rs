@@ -14,7 +14,10 @@ use crate::{
 };
 
 pub const CASES: &[Case] = &[
-    case!(a_kill_in_a_write_burst_loses_no_acknowledged_write, [Kubectl]),
+    case!(
+        a_kill_in_a_write_burst_loses_no_acknowledged_write,
+        [Kubectl]
+    ),
     case!(a_kill_in_a_rollout_converges, [Kubectl, Guests]),
     case!(a_kill_leaves_no_container_behind, [Kubectl, Root, Busybox]),
 ];
@@ -24,7 +27,10 @@ fn a_kill_in_a_write_burst_loses_no_acknowledged_write() -> anyhow::Result<()> {
     // curl with the admin's certificate: one process per write, four at a time, and an answer of
     // 201 is the acknowledgement.
     let credentials = host.dir.join("pki");
-    let url = format!("https://127.0.0.1:{}/api/v1/namespaces/default/configmaps", host.ports.api);
+    let url = format!(
+        "https://127.0.0.1:{}/api/v1/namespaces/default/configmaps",
+        host.ports.api
+    );
     let acknowledged = std::sync::Mutex::new(Vec::new());
     let (stop, count) = (AtomicBool::new(false), AtomicU32::new(0));
     std::thread::scope(|scope| -> anyhow::Result<()> {
@@ -69,7 +75,9 @@ fn a_kill_in_a_write_burst_loses_no_acknowledged_write() -> anyhow::Result<()> {
     let list = host.get("configmaps")?;
     let items = list["items"].as_array().context("no items")?;
     for (name, number) in acknowledged.into_inner().unwrap_or_else(|e| e.into_inner()) {
-        let kept = items.iter().find(|i| i["metadata"]["name"] == name.as_str());
+        let kept = items
+            .iter()
+            .find(|i| i["metadata"]["name"] == name.as_str());
         let kept = kept.with_context(|| format!("{name} was acknowledged and is lost"))?;
         ensure!(kept["data"]["n"] == number.as_str(), "{kept}");
     }
@@ -95,16 +103,20 @@ fn a_kill_in_a_rollout_converges() -> anyhow::Result<()> {
         host.kill()?;
         host.restart()?;
         host.k(&["rollout", "status", "deployment/hit", "--timeout=90s"])?;
-        eventually("exactly the new pods are left", Duration::from_secs(60), || {
-            let pods = host.get("pods -l app=hit")?;
-            let pods = pods["items"].as_array().context("no items")?;
-            let right = pods.len() == 5
-                && pods.iter().all(|p| {
-                    p["spec"]["containers"][0]["env"][0]["value"] == greeting
-                        && crate::host::condition(p, "Ready")
-                });
-            Ok(right.then_some(()))
-        })?;
+        eventually(
+            "exactly the new pods are left",
+            Duration::from_secs(60),
+            || {
+                let pods = host.get("pods -l app=hit")?;
+                let pods = pods["items"].as_array().context("no items")?;
+                let right = pods.len() == 5
+                    && pods.iter().all(|p| {
+                        p["spec"]["containers"][0]["env"][0]["value"] == greeting
+                            && crate::host::condition(p, "Ready")
+                    });
+                Ok(right.then_some(()))
+            },
+        )?;
     }
     Ok(())
 }
@@ -112,7 +124,10 @@ fn a_kill_in_a_rollout_converges() -> anyhow::Result<()> {
 fn a_kill_leaves_no_container_behind() -> anyhow::Result<()> {
     let mut host = Host::start()?;
     crate::container::push_busybox(&host, "crash/busy:v1")?;
-    host.apply(&crate::wasm::pod("left", "crash/busy:v1", &["/bin/sleep", "987654"], "").replace("Never", "Always"))?;
+    host.apply(
+        &crate::wasm::pod("left", "crash/busy:v1", &["/bin/sleep", "987654"], "")
+            .replace("Never", "Always"),
+    )?;
     host.wait_ready_pod("left")?;
     host.kill()?;
     host.restart()?;
@@ -120,7 +135,11 @@ fn a_kill_leaves_no_container_behind() -> anyhow::Result<()> {
         let status = &p["status"]["containerStatuses"][0];
         !status["state"]["running"].is_null() && status["restartCount"].as_i64() >= Some(1)
     })?;
-    ensure!(sleepers()? == 1, "{} processes of the container live", sleepers()?);
+    ensure!(
+        sleepers()? == 1,
+        "{} processes of the container live",
+        sleepers()?
+    );
     host.k(&["delete", "pod", "left", "--timeout=30s"])?;
     ensure!(sleepers()? == 0, "a process outlived its pod");
     Ok(())

@@ -14,13 +14,25 @@ use crate::{
 };
 
 pub const CASES: &[Case] = &[
-    case!(readings_of_a_plc_reach_mqtt_through_wasm_guests, [Kubectl, Guests, MosquittoSub]),
-    case!(the_pipeline_filters_and_converts, [Kubectl, Guests, MosquittoSub]),
+    case!(
+        readings_of_a_plc_reach_mqtt_through_wasm_guests,
+        [Kubectl, Guests, MosquittoSub]
+    ),
+    case!(
+        the_pipeline_filters_and_converts,
+        [Kubectl, Guests, MosquittoSub]
+    ),
     case!(get_devices_shows_the_last_readings, [Kubectl, Guests]),
     case!(readings_are_queried_over_http, [Kubectl, Guests]),
     case!(a_write_command_changes_a_register, [Kubectl, Guests]),
-    case!(a_device_that_refuses_hangs_or_talks_garbage_disturbs_no_other, [Kubectl, Guests]),
-    case!(a_wrong_attribute_is_named_and_mended_by_an_edit, [Kubectl, Guests]),
+    case!(
+        a_device_that_refuses_hangs_or_talks_garbage_disturbs_no_other,
+        [Kubectl, Guests]
+    ),
+    case!(
+        a_wrong_attribute_is_named_and_mended_by_an_edit,
+        [Kubectl, Guests]
+    ),
 ];
 
 /// The PLC of all cases here, with the demo's driver, device and pipeline applied to the shared host.
@@ -50,9 +62,18 @@ fn build() -> anyhow::Result<Site> {
     }
     let manifests = repository().join("examples/manifests");
     for name in ["profile.yaml", "driver.yaml", "pipeline.yaml"] {
-        host.k(&["apply", "-f", manifests.join(name).to_str().context("path")?])?;
+        host.k(&[
+            "apply",
+            "-f",
+            manifests.join(name).to_str().context("path")?,
+        ])?;
     }
-    host.k(&["rollout", "status", "deployment/modbus-driver", "--timeout=60s"])?;
+    host.k(&[
+        "rollout",
+        "status",
+        "deployment/modbus-driver",
+        "--timeout=60s",
+    ])?;
     let device = std::fs::read_to_string(manifests.join("device.yaml"))?;
     host.apply(&device.replace("\"1502\"", &format!("\"{}\"", plc.address().port())))?;
     Ok(Site { host, plc })
@@ -62,12 +83,25 @@ fn build() -> anyhow::Result<Site> {
 fn messages(host: &Host, topic: &str, count: u32) -> anyhow::Result<Vec<(String, Value)>> {
     let port = host.ports.mqtt.to_string();
     let text = succeed(Command::new("mosquitto_sub").args([
-        "-h", "127.0.0.1", "-p", &port, "-t", topic, "-C", &count.to_string(), "-W", "40", "-v",
+        "-h",
+        "127.0.0.1",
+        "-p",
+        &port,
+        "-t",
+        topic,
+        "-C",
+        &count.to_string(),
+        "-W",
+        "40",
+        "-v",
     ]))?;
     text.lines()
         .map(|line| {
             let (topic, payload) = line.split_once(' ').context("no payload")?;
-            Ok((topic.to_owned(), serde_json::from_str(payload).context(payload.to_owned())?))
+            Ok((
+                topic.to_owned(),
+                serde_json::from_str(payload).context(payload.to_owned())?,
+            ))
         })
         .collect()
 }
@@ -82,7 +116,10 @@ fn readings_of_a_plc_reach_mqtt_through_wasm_guests() -> anyhow::Result<()> {
         ensure!(event["deviceName"] == "plc-1", "{message}");
         for reading in event["readings"].as_array().context("no readings")? {
             ensure!(reading["resourceName"].is_string(), "{reading}");
-            ensure!(reading["origin"].as_u64() > Some(1_600_000_000_000_000_000), "{reading}");
+            ensure!(
+                reading["origin"].as_u64() > Some(1_600_000_000_000_000_000),
+                "{reading}"
+            );
         }
     }
     Ok(())
@@ -94,21 +131,31 @@ fn the_pipeline_filters_and_converts() -> anyhow::Result<()> {
         ensure!(topic.contains("plc-1"), "{topic}");
         // The pipeline's filter lets the temperature through and nothing else.
         ensure!(message.to_string().contains("Temperature"), "{message}");
-        ensure!(!message.to_string().contains("Pressure"), "not filtered: {message}");
+        ensure!(
+            !message.to_string().contains("Pressure"),
+            "not filtered: {message}"
+        );
     }
-    eventually("the pipeline counts what it delivered", Duration::from_secs(20), || {
-        let pipeline = site.host.get("pipeline demo")?;
-        let status = &pipeline["status"];
-        ensure!(condition(&pipeline, "Ready"), "{status}");
-        Ok((status["delivered"].as_i64() > Some(0)).then_some(()))
-    })
+    eventually(
+        "the pipeline counts what it delivered",
+        Duration::from_secs(20),
+        || {
+            let pipeline = site.host.get("pipeline demo")?;
+            let status = &pipeline["status"];
+            ensure!(condition(&pipeline, "Ready"), "{status}");
+            Ok((status["delivered"].as_i64() > Some(0)).then_some(()))
+        },
+    )
 }
 
 fn get_devices_shows_the_last_readings() -> anyhow::Result<()> {
     let site = site()?;
     eventually("the table shows a reading", Duration::from_secs(30), || {
         let table = site.host.k(&["get", "devices"])?;
-        let row = table.lines().find(|l| l.starts_with("plc-1")).context(table.clone())?;
+        let row = table
+            .lines()
+            .find(|l| l.starts_with("plc-1"))
+            .context(table.clone())?;
         Ok((row.contains("UP") && row.contains("Temperature")).then_some(()))
     })?;
     let device = site.host.get("device plc-1")?;
@@ -153,19 +200,44 @@ fn a_write_command_changes_a_register() -> anyhow::Result<()> {
     })?;
     for value in [215, 180] {
         let body = format!("{{\"Setpoint\":\"{value}\"}}");
-        let (status, answer) =
-            curl(&["-X", "PUT", "-H", "Content-Type: application/json", "-d", &body, &url])?;
+        let (status, answer) = curl(&[
+            "-X",
+            "PUT",
+            "-H",
+            "Content-Type: application/json",
+            "-d",
+            &body,
+            &url,
+        ])?;
         ensure!(status == 200, "{status} {answer}");
-        ensure!(site.plc.setpoint() == value, "the register holds {}", site.plc.setpoint());
+        ensure!(
+            site.plc.setpoint() == value,
+            "the register holds {}",
+            site.plc.setpoint()
+        );
         let (_, answer) = curl(&[&url])?;
         ensure!(answer.contains(&format!("\"{value}\"")), "{answer}");
     }
     let (status, answer) = curl(&[
-        "-X", "PUT", "-H", "Content-Type: application/json", "-d", r#"{"Setpoint":"warm"}"#, &url,
+        "-X",
+        "PUT",
+        "-H",
+        "Content-Type: application/json",
+        "-d",
+        r#"{"Setpoint":"warm"}"#,
+        &url,
     ])?;
-    ensure!(status == 400 && answer.contains("Setpoint"), "{status} {answer}");
+    ensure!(
+        status == 400 && answer.contains("Setpoint"),
+        "{status} {answer}"
+    );
     let (status, answer) = curl(&[
-        "-X", "PUT", "-H", "Content-Type: application/json", "-d", r#"{"Temperature":"1"}"#,
+        "-X",
+        "PUT",
+        "-H",
+        "Content-Type: application/json",
+        "-d",
+        r#"{"Temperature":"1"}"#,
         &url.replace("Setpoint", "Temperature"),
     ])?;
     ensure!(status == 405 || status == 400, "{status} {answer}");
@@ -175,7 +247,9 @@ fn a_write_command_changes_a_register() -> anyhow::Result<()> {
 /// A device of the demo's profile at another address.
 fn device_at(name: &str, port: u16) -> anyhow::Result<String> {
     let text = std::fs::read_to_string(repository().join("examples/manifests/device.yaml"))?;
-    Ok(text.replace("plc-1", name).replace("\"1502\"", &format!("\"{port}\"")))
+    Ok(text
+        .replace("plc-1", name)
+        .replace("\"1502\"", &format!("\"{port}\"")))
 }
 
 fn a_device_that_refuses_hangs_or_talks_garbage_disturbs_no_other() -> anyhow::Result<()> {
@@ -188,16 +262,23 @@ fn a_device_that_refuses_hangs_or_talks_garbage_disturbs_no_other() -> anyhow::R
         ("garbles", garbage.address().port()),
     ] {
         site.host.apply(&device_at(name, port)?)?;
-        eventually(&format!("device {name} is DOWN"), Duration::from_secs(40), || {
-            let device = site.host.get(&format!("device {name}"))?;
-            let status = &device["status"];
-            let said = status["lastError"].as_str().is_some_and(|e| e.contains(&port.to_string()));
-            Ok((status["operatingState"] == "DOWN" && said).then_some(()))
-        })?;
+        eventually(
+            &format!("device {name} is DOWN"),
+            Duration::from_secs(40),
+            || {
+                let device = site.host.get(&format!("device {name}"))?;
+                let status = &device["status"];
+                let said = status["lastError"]
+                    .as_str()
+                    .is_some_and(|e| e.contains(&port.to_string()));
+                Ok((status["operatingState"] == "DOWN" && said).then_some(()))
+            },
+        )?;
     }
     let events = messages(site.host, "edgex/events/device/+/+/plc-1/#", 2)?;
     ensure!(events.len() == 2);
-    site.host.k(&["delete", "device", "refuses", "hangs", "garbles"])?;
+    site.host
+        .k(&["delete", "device", "refuses", "hangs", "garbles"])?;
     Ok(())
 }
 
@@ -217,16 +298,27 @@ fn a_wrong_attribute_is_named_and_mended_by_an_edit() -> anyhow::Result<()> {
          autoEvents: [{{interval: 300ms, sourceName: Level}}]\n",
         site.plc.address().port()
     ))?;
-    eventually("the wrong attribute is named", Duration::from_secs(20), || {
-        let device = site.host.get("device wrong")?;
-        let error = device["status"]["lastError"].as_str().unwrap_or_default();
-        Ok((error.contains("Level") && error.contains("primaryTable")).then_some(()))
-    })?;
+    eventually(
+        "the wrong attribute is named",
+        Duration::from_secs(20),
+        || {
+            let device = site.host.get("device wrong")?;
+            let error = device["status"]["lastError"].as_str().unwrap_or_default();
+            Ok((error.contains("Level") && error.contains("primaryTable")).then_some(()))
+        },
+    )?;
     site.host.apply(&profile("HOLDING_REGISTERS"))?;
-    eventually("the mended profile is read", Duration::from_secs(20), || {
-        let device = site.host.get("device wrong")?;
-        Ok(device["status"]["lastReadings"].to_string().contains("Level").then_some(()))
-    })?;
+    eventually(
+        "the mended profile is read",
+        Duration::from_secs(20),
+        || {
+            let device = site.host.get("device wrong")?;
+            Ok(device["status"]["lastReadings"]
+                .to_string()
+                .contains("Level")
+                .then_some(()))
+        },
+    )?;
     site.host.k(&["delete", "device", "wrong"])?;
     site.host.k(&["delete", "deviceprofile", "wrong"])?;
     Ok(())

@@ -66,6 +66,7 @@ impl Ports {
         .map(|(name, port)| format!("--{name}-address=127.0.0.1:{port}"))
         .collect();
         flags.push(format!("--pod-cidr=10.244.{}.0/24", self.net));
+        flags.push(format!("--bridge=eyot{}", self.net));
         flags.push("--node-name=island".to_owned());
         flags
     }
@@ -90,7 +91,12 @@ impl Host {
         let dir = temporary.path().to_owned();
         let ports = Ports::choose()?;
         let child = spawn(&dir, ports)?;
-        let host = Self { dir, ports, child, _temporary: Some(temporary) };
+        let host = Self {
+            dir,
+            ports,
+            child,
+            _temporary: Some(temporary),
+        };
         host.wait_ready()?;
         Ok(host)
     }
@@ -118,8 +124,10 @@ impl Host {
     pub fn terminate(&mut self) -> anyhow::Result<ExitStatus> {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id())?);
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?;
-        eventually("the host ends after SIGTERM", START, || Ok(self.child.try_wait()?))
-            .with_context(|| self.log_tail())
+        eventually("the host ends after SIGTERM", START, || {
+            Ok(self.child.try_wait()?)
+        })
+        .with_context(|| self.log_tail())
     }
 
     fn wait_ready(&self) -> anyhow::Result<()> {
@@ -127,7 +135,10 @@ impl Host {
             let nodes = self.get("nodes")?;
             let ready = nodes["items"][0]["status"]["conditions"]
                 .as_array()
-                .is_some_and(|c| c.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"));
+                .is_some_and(|c| {
+                    c.iter()
+                        .any(|c| c["type"] == "Ready" && c["status"] == "True")
+                });
             Ok(ready.then_some(()))
         })
         .with_context(|| self.log_tail())
@@ -155,7 +166,10 @@ impl Host {
     pub fn k_fails(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let output = run(&mut self.kubectl(arguments))?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        ensure!(!output.status.success(), "kubectl {arguments:?} did not fail: {said}");
+        ensure!(
+            !output.status.success(),
+            "kubectl {arguments:?} did not fail: {said}"
+        );
         Ok(said)
     }
 
@@ -168,7 +182,10 @@ impl Host {
     pub fn apply_fails(&self, manifest: &str) -> anyhow::Result<String> {
         let output = run(&mut self.apply_command(manifest)?)?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        ensure!(!output.status.success(), "this was not refused: {manifest}\n{said}");
+        ensure!(
+            !output.status.success(),
+            "this was not refused: {manifest}\n{said}"
+        );
         Ok(said)
     }
 
@@ -192,7 +209,12 @@ impl Host {
     pub fn push(&self, image: &str, file: &Path) -> anyhow::Result<String> {
         succeed(
             eyot()
-                .args(["push", "--registry", &format!("127.0.0.1:{}", self.ports.registry), image])
+                .args([
+                    "push",
+                    "--registry",
+                    &format!("127.0.0.1:{}", self.ports.registry),
+                    image,
+                ])
                 .arg(file),
         )
     }
@@ -205,11 +227,15 @@ impl Host {
         good: impl Fn(&Value) -> bool,
     ) -> anyhow::Result<Value> {
         let seen = std::cell::RefCell::new(Value::Null);
-        eventually(&format!("pod {name} {what}"), Duration::from_secs(60), || {
-            let pod = self.get(&format!("pod {name}"))?;
-            *seen.borrow_mut() = pod["status"].clone();
-            Ok(good(&pod).then_some(pod))
-        })
+        eventually(
+            &format!("pod {name} {what}"),
+            Duration::from_secs(60),
+            || {
+                let pod = self.get(&format!("pod {name}"))?;
+                *seen.borrow_mut() = pod["status"].clone();
+                Ok(good(&pod).then_some(pod))
+            },
+        )
         .with_context(|| format!("status was {}\n{}", seen.borrow(), self.log_tail()))
     }
 
@@ -225,8 +251,15 @@ impl Host {
     /// The program's resident memory in bytes.
     pub fn resident(&self) -> anyhow::Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find(|l| l.starts_with("VmRSS")).context("no VmRSS")?;
-        let kib: u64 = line.split_whitespace().nth(1).context("no number")?.parse()?;
+        let line = status
+            .lines()
+            .find(|l| l.starts_with("VmRSS"))
+            .context("no VmRSS")?;
+        let kib: u64 = line
+            .split_whitespace()
+            .nth(1)
+            .context("no number")?
+            .parse()?;
         Ok(kib * 1024)
     }
 
@@ -234,8 +267,12 @@ impl Host {
     pub fn processor_time(&self) -> anyhow::Result<Duration> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
         // After the name in brackets, user and system time are fields 14 and 15, in ticks of 10 ms.
-        let fields: Vec<&str> =
-            stat.rsplit(')').next().context("stat")?.split_whitespace().collect();
+        let fields: Vec<&str> = stat
+            .rsplit(')')
+            .next()
+            .context("stat")?
+            .split_whitespace()
+            .collect();
         let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
         Ok(Duration::from_millis(ticks * 10))
     }
@@ -267,7 +304,10 @@ impl Drop for Host {
 }
 
 fn spawn(dir: &Path, ports: Ports) -> anyhow::Result<Child> {
-    let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("eyot.log"))?;
+    let log = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(dir.join("eyot.log"))?;
     eyot()
         .arg("up")
         .arg("--data-dir")
@@ -283,14 +323,20 @@ fn spawn(dir: &Path, ports: Ports) -> anyhow::Result<Child> {
 pub fn condition(object: &Value, name: &str) -> bool {
     object["status"]["conditions"]
         .as_array()
-        .is_some_and(|all| all.iter().any(|c| c["type"] == name && c["status"] == "True"))
+        .is_some_and(|all| {
+            all.iter()
+                .any(|c| c["type"] == name && c["status"] == "True")
+        })
 }
 
 static SHARED: OnceLock<Mutex<Option<&'static Host>>> = OnceLock::new();
 
 /// The host that most cases share; started at first use. Cases use names of their own.
 pub fn shared() -> anyhow::Result<&'static Host> {
-    let mut slot = SHARED.get_or_init(Mutex::default).lock().unwrap_or_else(|e| e.into_inner());
+    let mut slot = SHARED
+        .get_or_init(Mutex::default)
+        .lock()
+        .unwrap_or_else(|e| e.into_inner());
     if let Some(host) = *slot {
         return Ok(host);
     }
@@ -302,14 +348,18 @@ pub fn shared() -> anyhow::Result<&'static Host> {
 /// End the shared host. Statics are never dropped, so this is called at the end of `main`.
 pub fn stop_shared() {
     let Some(slot) = SHARED.get() else { return };
-    let Some(host) = slot.lock().unwrap_or_else(|e| e.into_inner()).take() else { return };
+    let Some(host) = slot.lock().unwrap_or_else(|e| e.into_inner()).take() else {
+        return;
+    };
     if let Ok(pid) = i32::try_from(host.child.id()) {
         let pid = nix::unistd::Pid::from_raw(pid);
         let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
         let _ = eventually("the shared host ends", Duration::from_secs(20), || {
-            Ok(nix::sys::wait::waitpid(pid, Some(nix::sys::wait::WaitPidFlag::WNOHANG))
-                .map_or(true, |s| s != nix::sys::wait::WaitStatus::StillAlive)
-                .then_some(()))
+            Ok(
+                nix::sys::wait::waitpid(pid, Some(nix::sys::wait::WaitPidFlag::WNOHANG))
+                    .map_or(true, |s| s != nix::sys::wait::WaitStatus::StillAlive)
+                    .then_some(()),
+            )
         });
         let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
     }

@@ -31,9 +31,20 @@ fn kubectl_get_shows_the_columns_that_people_know() -> anyhow::Result<()> {
     let host = shared()?;
     let nodes = host.k(&["get", "nodes"])?;
     let mut lines = nodes.lines();
-    let head: Vec<&str> = lines.next().context("no header")?.split_whitespace().collect();
-    ensure!(head == ["NAME", "STATUS", "ROLES", "AGE", "VERSION"], "{nodes}");
-    let row: Vec<&str> = lines.next().context("no node")?.split_whitespace().collect();
+    let head: Vec<&str> = lines
+        .next()
+        .context("no header")?
+        .split_whitespace()
+        .collect();
+    ensure!(
+        head == ["NAME", "STATUS", "ROLES", "AGE", "VERSION"],
+        "{nodes}"
+    );
+    let row: Vec<&str> = lines
+        .next()
+        .context("no node")?
+        .split_whitespace()
+        .collect();
     ensure!(row[0] == "island" && row[1] == "Ready", "{nodes}");
     let names = host.k(&["get", "ns", "-o", "name"])?;
     for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
@@ -48,8 +59,23 @@ fn kubectl_create_apply_edit_and_delete_work() -> anyhow::Result<()> {
     let host = shared()?;
     // These two are sent as protobuf.
     host.k(&["create", "namespace", "typed"])?;
-    host.k(&["create", "configmap", "c", "-n", "typed", "--from-literal=key=value"])?;
-    host.k(&["create", "secret", "generic", "s", "-n", "typed", "--from-literal=password=geheim"])?;
+    host.k(&[
+        "create",
+        "configmap",
+        "c",
+        "-n",
+        "typed",
+        "--from-literal=key=value",
+    ])?;
+    host.k(&[
+        "create",
+        "secret",
+        "generic",
+        "s",
+        "-n",
+        "typed",
+        "--from-literal=password=geheim",
+    ])?;
     ensure!(host.get("configmap c -n typed")?["data"]["key"] == "value");
     ensure!(host.get("secret s -n typed")?["data"]["password"] == "Z2VoZWlt");
     let manifest = |value: &str| {
@@ -66,16 +92,29 @@ fn kubectl_create_apply_edit_and_delete_work() -> anyhow::Result<()> {
     host.apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: applied, namespace: typed}\ndata: {a: \"2\"}\n")?;
     ensure!(host.get("configmap applied -n typed")?["data"]["b"].is_null());
     host.k(&["label", "configmap", "applied", "-n", "typed", "tier=edge"])?;
-    host.k(&["annotate", "configmap", "applied", "-n", "typed", "note=hello"])?;
+    host.k(&[
+        "annotate",
+        "configmap",
+        "applied",
+        "-n",
+        "typed",
+        "note=hello",
+    ])?;
     let object = host.get("configmap applied -n typed")?;
     ensure!(object["metadata"]["labels"]["tier"] == "edge", "{object}");
     let yaml = host.k(&["get", "configmap", "applied", "-n", "typed", "-o", "yaml"])?;
     ensure!(yaml.contains("note: hello"), "{yaml}");
     host.k(&["delete", "configmap", "applied", "-n", "typed"])?;
     let said = host.k_fails(&["get", "configmap", "applied", "-n", "typed"])?;
-    ensure!(said.contains("Error from server (NotFound): configmaps \"applied\" not found"), "{said}");
+    ensure!(
+        said.contains("Error from server (NotFound): configmaps \"applied\" not found"),
+        "{said}"
+    );
     let said = host.k_fails(&["create", "namespace", "typed"])?;
-    ensure!(said.contains("(AlreadyExists): namespaces \"typed\" already exists"), "{said}");
+    ensure!(
+        said.contains("(AlreadyExists): namespaces \"typed\" already exists"),
+        "{said}"
+    );
     Ok(())
 }
 
@@ -85,16 +124,34 @@ fn kubectl_patch_works_in_three_ways() -> anyhow::Result<()> {
         "apiVersion: v1\nkind: Pod\nmetadata: {name: patched, labels: {a: '1'}}\nspec:\n  \
          nodeSelector: {nowhere: 'true'}\n  containers:\n  - {name: one, image: none/one}\n  - {name: two, image: none/two}\n",
     )?;
-    let patch = |kind: &str, text: &str| host.k(&["patch", "pod", "patched", "--type", kind, "-p", text]);
-    patch("strategic", r#"{"spec":{"containers":[{"name":"two","image":"none/three"}]}}"#)?;
+    let patch =
+        |kind: &str, text: &str| host.k(&["patch", "pod", "patched", "--type", kind, "-p", text]);
+    patch(
+        "strategic",
+        r#"{"spec":{"containers":[{"name":"two","image":"none/three"}]}}"#,
+    )?;
     patch("merge", r#"{"metadata":{"labels":{"a":null,"b":"2"}}}"#)?;
-    patch("json", r#"[{"op":"add","path":"/metadata/labels/c","value":"3"}]"#)?;
+    patch(
+        "json",
+        r#"[{"op":"add","path":"/metadata/labels/c","value":"3"}]"#,
+    )?;
     let pod = host.get("pod patched")?;
     let containers = &pod["spec"]["containers"];
-    ensure!(containers[0]["image"] == "none/one" && containers[1]["image"] == "none/three", "{pod}");
-    ensure!(pod["metadata"]["labels"] == serde_json::json!({"b": "2", "c": "3"}), "{pod}");
+    ensure!(
+        containers[0]["image"] == "none/one" && containers[1]["image"] == "none/three",
+        "{pod}"
+    );
+    ensure!(
+        pod["metadata"]["labels"] == serde_json::json!({"b": "2", "c": "3"}),
+        "{pod}"
+    );
     let said = host.k_fails(&[
-        "patch", "pod", "patched", "--type", "json", "-p",
+        "patch",
+        "pod",
+        "patched",
+        "--type",
+        "json",
+        "-p",
         r#"[{"op":"test","path":"/metadata/labels/c","value":"other"}]"#,
     ])?;
     ensure!(said.contains("test"), "{said}");
@@ -105,7 +162,11 @@ fn kubectl_patch_works_in_three_ways() -> anyhow::Result<()> {
 fn selectors_choose_by_label_and_field() -> anyhow::Result<()> {
     let host = shared()?;
     host.k(&["create", "namespace", "choose"])?;
-    for (name, labels) in [("a", "tier=web,zone=1"), ("b", "tier=web,zone=2"), ("c", "tier=db")] {
+    for (name, labels) in [
+        ("a", "tier=web,zone=1"),
+        ("b", "tier=web,zone=2"),
+        ("c", "tier=db"),
+    ] {
         host.k(&["create", "configmap", name, "-n", "choose"])?;
         let mut arguments = vec!["label", "configmap", name, "-n", "choose"];
         arguments.extend(labels.split(','));
@@ -118,10 +179,31 @@ fn selectors_choose_by_label_and_field() -> anyhow::Result<()> {
         ("!zone,tier", "c"),
         ("zone notin (1),tier=web", "b"),
     ] {
-        let got = host.k(&["get", "cm", "-n", "choose", "-l", selector, "-o", "jsonpath={.items[*].metadata.name}"])?;
-        ensure!(got == expected, "{selector}: got {got:?}, expected {expected:?}");
+        let got = host.k(&[
+            "get",
+            "cm",
+            "-n",
+            "choose",
+            "-l",
+            selector,
+            "-o",
+            "jsonpath={.items[*].metadata.name}",
+        ])?;
+        ensure!(
+            got == expected,
+            "{selector}: got {got:?}, expected {expected:?}"
+        );
     }
-    let got = host.k(&["get", "cm", "-n", "choose", "--field-selector", "metadata.name=b", "-o", "name"])?;
+    let got = host.k(&[
+        "get",
+        "cm",
+        "-n",
+        "choose",
+        "--field-selector",
+        "metadata.name=b",
+        "-o",
+        "name",
+    ])?;
     ensure!(got.trim() == "configmap/b", "{got}");
     let said = host.k_fails(&["get", "cm", "--field-selector", "spec.nonsense=b"])?;
     ensure!(said.contains("field label not supported"), "{said}");
@@ -132,7 +214,16 @@ fn get_watch_prints_changes_as_they_come() -> anyhow::Result<()> {
     let host = shared()?;
     host.k(&["create", "namespace", "watched"])?;
     let mut child = host
-        .kubectl(&["get", "configmaps", "-n", "watched", "-w", "--output-watch-events", "-o", "name"])
+        .kubectl(&[
+            "get",
+            "configmaps",
+            "-n",
+            "watched",
+            "-w",
+            "--output-watch-events",
+            "-o",
+            "name",
+        ])
         .stdout(Stdio::piped())
         .spawn()?;
     let out = child.stdout.take().context("no output")?;
@@ -146,7 +237,9 @@ fn get_watch_prints_changes_as_they_come() -> anyhow::Result<()> {
     });
     let check = || -> anyhow::Result<()> {
         host.k(&["create", "configmap", "first", "-n", "watched"])?;
-        let line = lines.recv_timeout(Duration::from_secs(20)).context("no event for create")?;
+        let line = lines
+            .recv_timeout(Duration::from_secs(20))
+            .context("no event for create")?;
         ensure!(line.contains("first"), "{line}");
         host.k(&["delete", "configmap", "first", "-n", "watched"])?;
         eventually("the deletion is printed", Duration::from_secs(20), || {
@@ -175,38 +268,75 @@ fn deployments_roll_out_scale_and_roll_back() -> anyhow::Result<()> {
     let said = host.k(&["rollout", "status", "deployment/rolling", "--timeout=60s"])?;
     ensure!(said.contains("successfully rolled out"), "{said}");
     host.k(&["scale", "deployment/rolling", "--replicas=4"])?;
-    host.k(&["wait", "--for=jsonpath={.status.readyReplicas}=4", "deployment/rolling", "--timeout=60s"])?;
+    host.k(&[
+        "wait",
+        "--for=jsonpath={.status.readyReplicas}=4",
+        "deployment/rolling",
+        "--timeout=60s",
+    ])?;
     host.apply(&deployment("two").replace("replicas: 2", "replicas: 4"))?;
     host.k(&["rollout", "status", "deployment/rolling", "--timeout=60s"])?;
     let pods = host.get("pods -l app=rolling")?;
     let items = pods["items"].as_array().context("no items")?;
-    let live: Vec<_> = items.iter().filter(|p| p["metadata"]["deletionTimestamp"].is_null()).collect();
+    let live: Vec<_> = items
+        .iter()
+        .filter(|p| p["metadata"]["deletionTimestamp"].is_null())
+        .collect();
     ensure!(live.len() == 4, "{} pods", live.len());
-    ensure!(live.iter().all(|p| p["spec"]["containers"][0]["env"][0]["value"] == "two"));
+    ensure!(
+        live.iter()
+            .all(|p| p["spec"]["containers"][0]["env"][0]["value"] == "two")
+    );
     ensure!(live.iter().all(|p| condition(p, "Ready")));
-    ensure!(host.get("replicasets -l app=rolling")?["items"].as_array().map(Vec::len) == Some(2));
+    ensure!(
+        host.get("replicasets -l app=rolling")?["items"]
+            .as_array()
+            .map(Vec::len)
+            == Some(2)
+    );
     host.k(&["rollout", "undo", "deployment/rolling"])?;
     host.k(&["rollout", "status", "deployment/rolling", "--timeout=60s"])?;
     let after = host.get("deployment rolling")?;
-    ensure!(after["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"] == "one", "{after}");
+    ensure!(
+        after["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"] == "one",
+        "{after}"
+    );
     let table = host.k(&["get", "deployment", "rolling"])?;
     ensure!(table.contains("4/4"), "{table}");
     host.k(&["delete", "deployment", "rolling", "--timeout=60s"])?;
-    eventually("the pods are gone with their deployment", Duration::from_secs(60), || {
-        let left = host.get("pods,replicasets -l app=rolling")?;
-        Ok(left["items"].as_array().is_some_and(Vec::is_empty).then_some(()))
-    })
+    eventually(
+        "the pods are gone with their deployment",
+        Duration::from_secs(60),
+        || {
+            let left = host.get("pods,replicasets -l app=rolling")?;
+            Ok(left["items"]
+                .as_array()
+                .is_some_and(Vec::is_empty)
+                .then_some(()))
+        },
+    )
 }
 
 fn stale_writes_are_refused() -> anyhow::Result<()> {
     let host = shared()?;
     host.k(&["create", "configmap", "contended", "--from-literal=a=1"])?;
     let old = host.k(&["get", "configmap", "contended", "-o", "json"])?;
-    host.k(&["patch", "configmap", "contended", "--type", "merge", "-p", r#"{"data":{"a":"2"}}"#])?;
+    host.k(&[
+        "patch",
+        "configmap",
+        "contended",
+        "--type",
+        "merge",
+        "-p",
+        r#"{"data":{"a":"2"}}"#,
+    ])?;
     let file = host.dir.join("stale.json");
     std::fs::write(&file, old)?;
     let said = host.k_fails(&["replace", "-f", file.to_str().context("path")?])?;
-    ensure!(said.contains("(Conflict)") && said.contains("the object has been modified"), "{said}");
+    ensure!(
+        said.contains("(Conflict)") && said.contains("the object has been modified"),
+        "{said}"
+    );
     ensure!(host.get("configmap contended")?["data"]["a"] == "2");
     Ok(())
 }
@@ -255,15 +385,25 @@ spec:
           status: {type: object, x-kubernetes-preserve-unknown-fields: true}
 "#,
     )?;
-    host.k(&["wait", "--for=condition=Established", "crd/boats.river.test", "--timeout=20s"])?;
-    host.apply("apiVersion: river.test/v1\nkind: Boat\nmetadata: {name: ferry}\nspec: {length: 12}\n")?;
+    host.k(&[
+        "wait",
+        "--for=condition=Established",
+        "crd/boats.river.test",
+        "--timeout=20s",
+    ])?;
+    host.apply(
+        "apiVersion: river.test/v1\nkind: Boat\nmetadata: {name: ferry}\nspec: {length: 12}\n",
+    )?;
     ensure!(host.get("boat ferry")?["spec"]["colour"] == "blue");
     let table = host.k(&["get", "bt"])?;
     ensure!(table.contains("LENGTH") && table.contains("12"), "{table}");
     let said = host.apply_fails(
         "apiVersion: river.test/v1\nkind: Boat\nmetadata: {name: raft}\nspec: {length: long}\n",
     )?;
-    ensure!(said.contains("spec.length") && said.contains("integer"), "{said}");
+    ensure!(
+        said.contains("spec.length") && said.contains("integer"),
+        "{said}"
+    );
     let said = host.apply_fails(
         "apiVersion: river.test/v1\nkind: Boat\nmetadata: {name: raft}\nspec: {length: 1, masts: 2}\n",
     )?;
@@ -276,7 +416,12 @@ spec:
 fn describe_shows_the_events_of_a_pod() -> anyhow::Result<()> {
     let host = shared()?;
     host.push("kubectl/described:v1", &crate::tools::guest("hello_web")?)?;
-    host.k(&["run", "described", "--image=kubectl/described:v1", "--port=8080"])?;
+    host.k(&[
+        "run",
+        "described",
+        "--image=kubectl/described:v1",
+        "--port=8080",
+    ])?;
     host.wait_ready_pod("described")?;
     eventually("the events are described", Duration::from_secs(20), || {
         let text = host.k(&["describe", "pod", "described"])?;

@@ -27,12 +27,21 @@ fn health_and_version_answer_without_credentials_and_nothing_else_does() -> anyh
     let url = |path: &str| format!("https://127.0.0.1:{}{path}", host.ports.api);
     for path in ["/healthz", "/livez", "/readyz"] {
         let (status, body) = curl(&["-k", &url(path)])?;
-        ensure!((status, body.as_str()) == (200, "ok"), "{path}: {status} {body}");
+        ensure!(
+            (status, body.as_str()) == (200, "ok"),
+            "{path}: {status} {body}"
+        );
     }
     let (status, body) = curl(&["-k", &url("/version")])?;
-    ensure!(status == 200 && body.contains("\"gitVersion\""), "{status} {body}");
+    ensure!(
+        status == 200 && body.contains("\"gitVersion\""),
+        "{status} {body}"
+    );
     let (status, body) = curl(&["-k", &url("/api/v1/namespaces")])?;
-    ensure!(status == 401 && body.contains("Unauthorized"), "{status} {body}");
+    ensure!(
+        status == 401 && body.contains("Unauthorized"),
+        "{status} {body}"
+    );
     Ok(())
 }
 
@@ -46,9 +55,14 @@ fn a_restart_on_the_same_directory_carries_on() -> anyhow::Result<()> {
     ensure!(before == after, "before {before}\nafter {after}");
     host.k(&["create", "configmap", "later"])?;
     let revision = |o: &serde_json::Value| {
-        o["metadata"]["resourceVersion"].as_str().and_then(|r| r.parse::<u64>().ok())
+        o["metadata"]["resourceVersion"]
+            .as_str()
+            .and_then(|r| r.parse::<u64>().ok())
     };
-    ensure!(revision(&host.get("configmap later")?) > revision(&after), "revisions must grow");
+    ensure!(
+        revision(&host.get("configmap later")?) > revision(&after),
+        "revisions must grow"
+    );
     Ok(())
 }
 
@@ -62,7 +76,12 @@ fn sigterm_ends_the_host_cleanly() -> anyhow::Result<()> {
 
 /// Run `eyot up` where it must fail; what it says.
 fn up_fails(dir: &std::path::Path, ports: Ports, more: &[&str]) -> anyhow::Result<String> {
-    let output = run(eyot().arg("up").arg("--data-dir").arg(dir).args(ports.flags()).args(more))?;
+    let output = run(eyot()
+        .arg("up")
+        .arg("--data-dir")
+        .arg(dir)
+        .args(ports.flags())
+        .args(more))?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(!output.status.success(), "it started: {said}");
     Ok(said)
@@ -70,12 +89,23 @@ fn up_fails(dir: &std::path::Path, ports: Ports, more: &[&str]) -> anyhow::Resul
 
 fn a_busy_port_is_an_error_that_names_it() -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
-    for pick in [|p: &Ports| p.api, |p| p.registry, |p| p.mqtt, |p| p.core_command] {
+    for pick in [
+        |p: &Ports| p.api,
+        |p| p.registry,
+        |p| p.mqtt,
+        |p| p.core_command,
+    ] {
         let ports = Ports::choose()?;
         let _held = std::net::TcpListener::bind(("127.0.0.1", pick(&ports)))?;
         let said = up_fails(dir.path(), ports, &[])?;
-        ensure!(said.contains(&format!("127.0.0.1:{}", pick(&ports))), "{said}");
-        ensure!(said.contains("-address"), "the setting is not named: {said}");
+        ensure!(
+            said.contains(&format!("127.0.0.1:{}", pick(&ports))),
+            "{said}"
+        );
+        ensure!(
+            said.contains("-address"),
+            "the setting is not named: {said}"
+        );
     }
     Ok(())
 }
@@ -102,18 +132,29 @@ fn unknown_settings_are_refused_by_name() -> anyhow::Result<()> {
     std::fs::write(&file, "node-name = 'x'\napi-adress = '127.0.0.1:1'\n")?;
     let config = format!("--config={}", file.display());
     let said = up_fails(dir.path(), Ports::choose()?, &[&config])?;
-    ensure!(said.contains("api-adress") && said.contains("eyot.toml"), "{said}");
-    let output =
-        run(eyot().args(["up", "--data-dir"]).arg(dir.path()).env("EYOT_API_ADRESS", "x"))?;
+    ensure!(
+        said.contains("api-adress") && said.contains("eyot.toml"),
+        "{said}"
+    );
+    let output = run(eyot()
+        .args(["up", "--data-dir"])
+        .arg(dir.path())
+        .env("EYOT_API_ADRESS", "x"))?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure!(said.contains("EYOT_API_ADRESS") && !output.status.success(), "{said}");
+    ensure!(
+        said.contains("EYOT_API_ADRESS") && !output.status.success(),
+        "{said}"
+    );
     Ok(())
 }
 
 fn a_damaged_store_is_refused_and_left_as_it_is() -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
     let database = dir.path().join("eyot.db");
-    std::fs::write(&database, "this is no database, but it may be somebody's".repeat(100))?;
+    std::fs::write(
+        &database,
+        "this is no database, but it may be somebody's".repeat(100),
+    )?;
     let before = std::fs::read(&database)?;
     let said = up_fails(dir.path(), Ports::choose()?, &[])?;
     ensure!(said.contains("eyot.db"), "{said}");

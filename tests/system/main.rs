@@ -38,7 +38,9 @@ fn main() {
             let name = format!("{group}::{}", case.name);
             let reason = case.needs.iter().find_map(|need| need.missing(isolated));
             trials.push(match reason {
-                None => Trial::test(name, || (case.run)().map_err(|e| Failed::from(format!("{e:#}")))),
+                None => Trial::test(name, || {
+                    (case.run)().map_err(|e| Failed::from(format!("{e:#}")))
+                }),
                 Some(reason) => {
                     eprintln!("SKIPPED {name}: {reason}");
                     Trial::test(name, || Ok(())).with_ignored_flag(true)

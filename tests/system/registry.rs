@@ -11,8 +11,14 @@ use crate::{
 };
 
 pub const CASES: &[Case] = &[
-    case!(skopeo_pushes_and_pulls_an_image_unchanged, [Skopeo, Busybox]),
-    case!(a_pod_runs_what_skopeo_pushed, [Skopeo, Busybox, Kubectl, Root]),
+    case!(
+        skopeo_pushes_and_pulls_an_image_unchanged,
+        [Skopeo, Busybox]
+    ),
+    case!(
+        a_pod_runs_what_skopeo_pushed,
+        [Skopeo, Busybox, Kubectl, Root]
+    ),
     case!(what_eyot_pushes_is_a_cncf_wasm_artifact, [Guests]),
 ];
 
@@ -20,9 +26,18 @@ fn skopeo_push(name: &str) -> anyhow::Result<String> {
     let host = shared()?;
     let layout = host.dir.join(format!("layout-{name}"));
     succeed(Command::new(repository().join("scripts/container-image.sh")).arg(&layout))?;
-    let target = format!("docker://127.0.0.1:{}/skopeo/{name}:v1", host.ports.registry);
+    let target = format!(
+        "docker://127.0.0.1:{}/skopeo/{name}:v1",
+        host.ports.registry
+    );
     let source = format!("oci:{}:v1", layout.display());
-    succeed(Command::new("skopeo").args(["copy", "-q", "--dest-tls-verify=false", &source, &target]))?;
+    succeed(Command::new("skopeo").args([
+        "copy",
+        "-q",
+        "--dest-tls-verify=false",
+        &source,
+        &target,
+    ]))?;
     Ok(target)
 }
 
@@ -33,7 +48,13 @@ fn skopeo_pushes_and_pulls_an_image_unchanged() -> anyhow::Result<()> {
     let copy = format!("oci:{}:v1", back.display());
     succeed(Command::new("skopeo").args(["copy", "-q", "--src-tls-verify=false", &target, &copy]))?;
     let digest = |reference: &str| {
-        succeed(Command::new("skopeo").args(["inspect", "--tls-verify=false", "--format", "{{.Digest}}", reference]))
+        succeed(Command::new("skopeo").args([
+            "inspect",
+            "--tls-verify=false",
+            "--format",
+            "{{.Digest}}",
+            reference,
+        ]))
     };
     ensure!(digest(&target)? == digest(&copy)?, "the digests differ");
     Ok(())
@@ -43,8 +64,15 @@ fn a_pod_runs_what_skopeo_pushed() -> anyhow::Result<()> {
     let host = shared()?;
     skopeo_push("run")?;
     let image = format!("127.0.0.1:{}/skopeo/run:v1", host.ports.registry);
-    host.apply(&crate::wasm::pod("skopeo", &image, &["/bin/echo", "from skopeo"], ""))?;
-    host.wait_pod("skopeo", "has succeeded", |p| p["status"]["phase"] == "Succeeded")?;
+    host.apply(&crate::wasm::pod(
+        "skopeo",
+        &image,
+        &["/bin/echo", "from skopeo"],
+        "",
+    ))?;
+    host.wait_pod("skopeo", "has succeeded", |p| {
+        p["status"]["phase"] == "Succeeded"
+    })?;
     ensure!(host.k(&["logs", "skopeo"])? == "from skopeo\n");
     Ok(())
 }
@@ -53,16 +81,34 @@ fn what_eyot_pushes_is_a_cncf_wasm_artifact() -> anyhow::Result<()> {
     let host = shared()?;
     let file = crate::tools::guest("hello_web")?;
     host.push("registry/deep/er/name:v1", &file)?;
-    let base = format!("http://127.0.0.1:{}/v2/registry/deep/er/name", host.ports.registry);
+    let base = format!(
+        "http://127.0.0.1:{}/v2/registry/deep/er/name",
+        host.ports.registry
+    );
     let accept = "Accept: application/vnd.oci.image.manifest.v1+json";
     let (status, body) = curl(&["-H", accept, &format!("{base}/manifests/v1")])?;
     ensure!(status == 200, "{status} {body}");
     let manifest: serde_json::Value = serde_json::from_str(&body)?;
-    ensure!(manifest["config"]["mediaType"] == "application/vnd.wasm.config.v0+json", "{manifest}");
-    ensure!(manifest["layers"][0]["mediaType"] == "application/wasm", "{manifest}");
-    let digest = manifest["layers"][0]["digest"].as_str().context("no digest")?;
+    ensure!(
+        manifest["config"]["mediaType"] == "application/vnd.wasm.config.v0+json",
+        "{manifest}"
+    );
+    ensure!(
+        manifest["layers"][0]["mediaType"] == "application/wasm",
+        "{manifest}"
+    );
+    let digest = manifest["layers"][0]["digest"]
+        .as_str()
+        .context("no digest")?;
     let copy = host.dir.join("pulled.wasm");
-    curl(&["-o", copy.to_str().context("path")?, &format!("{base}/blobs/{digest}")])?;
-    ensure!(std::fs::read(&copy)? == std::fs::read(&file)?, "the blob is not the file");
+    curl(&[
+        "-o",
+        copy.to_str().context("path")?,
+        &format!("{base}/blobs/{digest}"),
+    ])?;
+    ensure!(
+        std::fs::read(&copy)? == std::fs::read(&file)?,
+        "the blob is not the file"
+    );
     Ok(())
 }

@@ -24,7 +24,9 @@ impl Need {
     /// Why the case must be skipped, if it must.
     pub fn missing(self, isolated: bool) -> Option<String> {
         let program = |name: &str, package: &str| {
-            find(name).is_none().then(|| format!("{name} is missing (package {package})"))
+            find(name)
+                .is_none()
+                .then(|| format!("{name} is missing (package {package})"))
         };
         match self {
             Self::Root => (!isolated).then(|| "needs root and network namespaces".to_owned()),
@@ -42,7 +44,10 @@ pub fn enter_private_network() -> bool {
     if nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).is_err() {
         return false;
     }
-    Command::new("ip").args(["link", "set", "lo", "up"]).status().is_ok_and(|s| s.success())
+    Command::new("ip")
+        .args(["link", "set", "lo", "up"])
+        .status()
+        .is_ok_and(|s| s.success())
 }
 
 /// The repository's root.
@@ -56,7 +61,10 @@ pub fn guest(name: &str) -> anyhow::Result<PathBuf> {
         .map_or_else(|| repository().join("examples/target"), PathBuf::from);
     let path = target.join(format!("wasm32-wasip2/release/{name}.wasm"));
     if !path.exists() {
-        bail!("guest {} is not built: run scripts/guests.sh", path.display());
+        bail!(
+            "guest {} is not built: run scripts/guests.sh",
+            path.display()
+        );
     }
     Ok(path)
 }
@@ -73,7 +81,9 @@ pub fn kubectl() -> Option<PathBuf> {
 /// A program on PATH.
 pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| file.is_file())
+    std::env::split_paths(&path)
+        .map(|dir| dir.join(program))
+        .find(|file| file.is_file())
 }
 
 /// Ask again until the answer is there, at most for `limit`.
@@ -98,14 +108,20 @@ pub fn eventually<T>(
 }
 
 /// Between two questions of a poll; never a substitute for a condition.
-#[expect(clippy::disallowed_methods, reason = "the poll of eventually(), on a thread of its own")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the poll of eventually(), on a thread of its own"
+)]
 fn pause() {
     std::thread::sleep(Duration::from_millis(30));
 }
 
 /// Run a command to its end and hand back what it said.
 pub fn run(command: &mut Command) -> anyhow::Result<Output> {
-    command.stdin(Stdio::null()).output().with_context(|| format!("{command:?}"))
+    command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("{command:?}"))
 }
 
 /// Run a command that must succeed; its standard output.
@@ -121,13 +137,17 @@ pub fn succeed(command: &mut Command) -> anyhow::Result<String> {
 
 /// A TCP port that nobody uses now in this network namespace.
 pub fn free_port() -> anyhow::Result<u16> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?
+        .local_addr()?
+        .port())
 }
 
 /// GET or PUT over plain HTTP with curl, as a user would; status and body.
 pub fn curl(arguments: &[&str]) -> anyhow::Result<(u16, String)> {
     let output = succeed(
-        Command::new("curl").args(["-sS", "-m", "10", "-w", "\n%{http_code}"]).args(arguments),
+        Command::new("curl")
+            .args(["-sS", "-m", "10", "-w", "\n%{http_code}"])
+            .args(arguments),
     )?;
     let (body, status) = output.rsplit_once('\n').context("curl printed no status")?;
     Ok((status.trim().parse()?, body.to_owned()))

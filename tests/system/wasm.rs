@@ -15,14 +15,26 @@ use crate::{
 };
 
 pub const CASES: &[Case] = &[
-    case!(a_process_gets_args_and_env_and_its_output_and_exit_code_are_kept, [Kubectl, Guests]),
-    case!(a_failing_process_is_restarted_with_back_off, [Kubectl, Guests]),
+    case!(
+        a_process_gets_args_and_env_and_its_output_and_exit_code_are_kept,
+        [Kubectl, Guests]
+    ),
+    case!(
+        a_failing_process_is_restarted_with_back_off,
+        [Kubectl, Guests]
+    ),
     case!(a_web_service_answers_on_the_pod_port, [Kubectl, Guests]),
     case!(logs_follow_a_running_process, [Kubectl, Guests]),
     case!(a_deleted_pod_is_ended_and_gone, [Kubectl, Guests]),
     case!(a_trap_ends_its_own_pod_only, [Kubectl, Guests]),
-    case!(a_loop_without_end_is_ended_when_the_pod_is_deleted, [Kubectl, Guests]),
-    case!(growing_past_the_memory_limit_is_oom_killed, [Kubectl, Guests]),
+    case!(
+        a_loop_without_end_is_ended_when_the_pod_is_deleted,
+        [Kubectl, Guests]
+    ),
+    case!(
+        growing_past_the_memory_limit_is_oom_killed,
+        [Kubectl, Guests]
+    ),
 ];
 
 /// Push the guest that does as it is told, under a name of the case's own.
@@ -47,8 +59,19 @@ fn ended(pod: &serde_json::Value) -> &serde_json::Value {
 fn a_process_gets_args_and_env_and_its_output_and_exit_code_are_kept() -> anyhow::Result<()> {
     let host = shared()?;
     push_unruly(host, "wasm/process:v1")?;
-    host.k(&["create", "configmap", "process", "--from-literal=colour=blue"])?;
-    host.k(&["create", "secret", "generic", "process", "--from-literal=word=swordfish"])?;
+    host.k(&[
+        "create",
+        "configmap",
+        "process",
+        "--from-literal=colour=blue",
+    ])?;
+    host.k(&[
+        "create",
+        "secret",
+        "generic",
+        "process",
+        "--from-literal=word=swordfish",
+    ])?;
     let env = "    env:
     - {name: PLAIN, value: literal}
     - {name: EXPANDED, value: 'is $(PLAIN)'}
@@ -56,8 +79,16 @@ fn a_process_gets_args_and_env_and_its_output_and_exit_code_are_kept() -> anyhow
     - {name: COLOUR, valueFrom: {configMapKeyRef: {name: process, key: colour}}}
     - {name: WORD, valueFrom: {secretKeyRef: {name: process, key: word}}}
 ";
-    let steps =
-        ["say", "two words", "env", "PLAIN,EXPANDED,POD,COLOUR,WORD", "complain", "to stderr", "exit", "7"];
+    let steps = [
+        "say",
+        "two words",
+        "env",
+        "PLAIN,EXPANDED,POD,COLOUR,WORD",
+        "complain",
+        "to stderr",
+        "exit",
+        "7",
+    ];
     host.apply(&pod("process", "wasm/process:v1", &steps, env))?;
     let ended_pod = host.wait_pod("process", "has ended", |p| !ended(p).is_null())?;
     ensure!(ended(&ended_pod)["exitCode"] == 7, "{ended_pod}");
@@ -86,7 +117,12 @@ fn a_process_gets_args_and_env_and_its_output_and_exit_code_are_kept() -> anyhow
 fn a_failing_process_is_restarted_with_back_off() -> anyhow::Result<()> {
     let host = shared()?;
     push_unruly(host, "wasm/failing:v1")?;
-    let manifest = pod("failing", "wasm/failing:v1", &["say", "again", "exit", "3"], "");
+    let manifest = pod(
+        "failing",
+        "wasm/failing:v1",
+        &["say", "again", "exit", "3"],
+        "",
+    );
     host.apply(&manifest.replace("restartPolicy: Never", "restartPolicy: Always"))?;
     let state = host.wait_pod("failing", "is backing off", |p| {
         let status = &p["status"]["containerStatuses"][0];
@@ -94,10 +130,21 @@ fn a_failing_process_is_restarted_with_back_off() -> anyhow::Result<()> {
             && status["restartCount"].as_i64() >= Some(1)
     })?;
     let status = &state["status"]["containerStatuses"][0];
-    ensure!(status["lastState"]["terminated"]["exitCode"] == 3, "{status}");
-    let message = status["state"]["waiting"]["message"].as_str().unwrap_or_default();
-    ensure!(message.starts_with("back-off 10s restarting failed container=main"), "{message}");
-    ensure!(host.k(&["logs", "failing", "--previous"])?.contains("again"));
+    ensure!(
+        status["lastState"]["terminated"]["exitCode"] == 3,
+        "{status}"
+    );
+    let message = status["state"]["waiting"]["message"]
+        .as_str()
+        .unwrap_or_default();
+    ensure!(
+        message.starts_with("back-off 10s restarting failed container=main"),
+        "{message}"
+    );
+    ensure!(
+        host.k(&["logs", "failing", "--previous"])?
+            .contains("again")
+    );
     let table = host.k(&["get", "pod", "failing"])?;
     ensure!(table.contains("CrashLoopBackOff"), "{table}");
     host.k(&["delete", "pod", "failing"])?;
@@ -112,27 +159,40 @@ fn a_web_service_answers_on_the_pod_port() -> anyhow::Result<()> {
     let ip = pod["status"]["podIP"].as_str().context("no podIP")?;
     let (status, body) = curl(&[&format!("http://{ip}:8081/")])?;
     ensure!(status == 200 && body.contains("Hello"), "{status} {body}");
-    let id = pod["status"]["containerStatuses"][0]["containerID"].as_str().unwrap_or_default();
+    let id = pod["status"]["containerStatuses"][0]["containerID"]
+        .as_str()
+        .unwrap_or_default();
     ensure!(id.starts_with("wasm://"), "{pod}");
     host.k(&["delete", "pod", "web"])?;
     eventually("the port is closed", Duration::from_secs(10), || {
-        Ok(std::net::TcpStream::connect((ip, 8081)).is_err().then_some(()))
+        Ok(std::net::TcpStream::connect((ip, 8081))
+            .is_err()
+            .then_some(()))
     })
 }
 
 fn logs_follow_a_running_process() -> anyhow::Result<()> {
     let host = shared()?;
     push_unruly(host, "wasm/talking:v1")?;
-    let steps = ["say", "first", "wait", "700", "say", "second", "wait", "700", "say", "third"];
+    let steps = [
+        "say", "first", "wait", "700", "say", "second", "wait", "700", "say", "third",
+    ];
     host.apply(&pod("talking", "wasm/talking:v1", &steps, ""))?;
-    host.wait_pod("talking", "has started", |p| p["status"]["phase"] != "Pending")?;
-    let mut child = host.kubectl(&["logs", "-f", "talking"]).stdout(Stdio::piped()).spawn()?;
+    host.wait_pod("talking", "has started", |p| {
+        p["status"]["phase"] != "Pending"
+    })?;
+    let mut child = host
+        .kubectl(&["logs", "-f", "talking"])
+        .stdout(Stdio::piped())
+        .spawn()?;
     let out = child.stdout.take().context("no output")?;
     // `logs -f` ends by itself when the container has ended.
     let lines: Vec<String> = BufReader::new(out).lines().map_while(Result::ok).collect();
     child.wait()?;
     ensure!(lines == ["first", "second", "third"], "{lines:?}");
-    host.wait_pod("talking", "has succeeded", |p| p["status"]["phase"] == "Succeeded")?;
+    host.wait_pod("talking", "has succeeded", |p| {
+        p["status"]["phase"] == "Succeeded"
+    })?;
     Ok(())
 }
 
@@ -156,10 +216,16 @@ fn a_trap_ends_its_own_pod_only() -> anyhow::Result<()> {
     let pod = host.wait_pod("trap", "has ended", |p| !ended(p).is_null())?;
     ensure!(ended(&pod)["exitCode"] == 134, "{pod}");
     let message = ended(&pod)["message"].as_str().unwrap_or_default();
-    ensure!(message.contains("unreachable"), "the trap is not named: {pod}");
+    ensure!(
+        message.contains("unreachable"),
+        "the trap is not named: {pod}"
+    );
     let other = host.get("pod bystander")?;
     ensure!(other["status"]["phase"] == "Running", "{other}");
-    ensure!(other["status"]["containerStatuses"][0]["restartCount"] == 0, "{other}");
+    ensure!(
+        other["status"]["containerStatuses"][0]["restartCount"] == 0,
+        "{other}"
+    );
     host.k(&["delete", "pod", "bystander", "trap"])?;
     Ok(())
 }
@@ -170,8 +236,15 @@ fn a_loop_without_end_is_ended_when_the_pod_is_deleted() -> anyhow::Result<()> {
     host.apply(&pod("spin", "wasm/spin:v1", &["spin"], ""))?;
     host.wait_pod("spin", "runs", |p| p["status"]["phase"] == "Running")?;
     // Others go on while it spins.
-    host.apply(&pod("beside-spin", "wasm/spin:v1", &["say", "still here"], ""))?;
-    host.wait_pod("beside-spin", "has succeeded", |p| p["status"]["phase"] == "Succeeded")?;
+    host.apply(&pod(
+        "beside-spin",
+        "wasm/spin:v1",
+        &["say", "still here"],
+        "",
+    ))?;
+    host.wait_pod("beside-spin", "has succeeded", |p| {
+        p["status"]["phase"] == "Succeeded"
+    })?;
     host.k(&["delete", "pod", "spin", "--timeout=30s"])?;
     host.k_fails(&["get", "pod", "spin"])?;
     Ok(())
@@ -183,6 +256,9 @@ fn growing_past_the_memory_limit_is_oom_killed() -> anyhow::Result<()> {
     let limit = "    resources: {limits: {memory: 32Mi}}\n";
     host.apply(&pod("grow", "wasm/grow:v1", &["grow"], limit))?;
     let pod = host.wait_pod("grow", "has ended", |p| !ended(p).is_null())?;
-    ensure!(ended(&pod)["reason"] == "OOMKilled" && ended(&pod)["exitCode"] == 137, "{pod}");
+    ensure!(
+        ended(&pod)["reason"] == "OOMKilled" && ended(&pod)["exitCode"] == 137,
+        "{pod}"
+    );
     Ok(())
 }

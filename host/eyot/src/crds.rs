@@ -21,7 +21,8 @@ pub async fn install(client: &Client) -> anyhow::Result<()> {
             };
             Ok::<_, kube::Error>(())
         };
-        act.await.with_context(|| format!("custom resource {name} cannot be installed"))?;
+        act.await
+            .with_context(|| format!("custom resource {name} cannot be installed"))?;
     }
     Ok(())
 }
@@ -36,9 +37,9 @@ fn same(held: &CustomResourceDefinition, wanted: &CustomResourceDefinition) -> b
 fn contains(held: &serde_json::Value, wanted: &serde_json::Value) -> bool {
     use serde_json::Value::{Array, Object};
     match (held, wanted) {
-        (Object(held), Object(wanted)) => {
-            wanted.iter().all(|(key, value)| held.get(key).is_some_and(|h| contains(h, value)))
-        }
+        (Object(held), Object(wanted)) => wanted
+            .iter()
+            .all(|(key, value)| held.get(key).is_some_and(|h| contains(h, value))),
         (Array(held), Array(wanted)) => {
             held.len() == wanted.len() && held.iter().zip(wanted).all(|(h, w)| contains(h, w))
         }
@@ -60,6 +61,9 @@ mod tests {
         });
         assert!(contains(&held, &wanted));
         assert!(!contains(&wanted, &held));
-        assert!(!contains(&json!({"versions": []}), &json!({"versions": [{"name": "v1"}]})));
+        assert!(!contains(
+            &json!({"versions": []}),
+            &json!({"versions": [{"name": "v1"}]})
+        ));
     }
 }

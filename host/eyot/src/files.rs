@@ -23,8 +23,12 @@ pub fn make_private_dir(dir: &Path) -> anyhow::Result<()> {
 pub fn write_private(path: &Path, content: &[u8]) -> anyhow::Result<()> {
     let act = || -> std::io::Result<()> {
         let part = path.with_extension("part");
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&part)?;
         file.write_all(content)?;
         file.sync_all()?;
         std::fs::rename(&part, path)?;

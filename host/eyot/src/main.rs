@@ -12,9 +12,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     // The launcher of containers is this same program, single-threaded: it must be told apart
     // before anything else happens.
-    if let Some(code) = eyot_runtime_oci::launcher::main_if_launcher() {
-        return code;
-    }
+    eyot_runtime_oci::launcher::main_if_launcher();
     match cli::run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

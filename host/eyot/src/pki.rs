@@ -59,8 +59,13 @@ pub fn prepare(dir: &Path, api: SocketAddr) -> anyhow::Result<Pki> {
     let admin = load_or_make(&pki, "admin", is_fresh, || {
         make_leaf(&ca, "admin", Some("system:masters"), &[])
     })?;
-    write_private(&dir.join("kubeconfig"), kubeconfig(api, &ca, &admin).as_bytes())?;
-    Ok(Pki { server: Arc::new(server_config(&ca, &serving)?) })
+    write_private(
+        &dir.join("kubeconfig"),
+        kubeconfig(api, &ca, &admin).as_bytes(),
+    )?;
+    Ok(Pki {
+        server: Arc::new(server_config(&ca, &serving)?),
+    })
 }
 
 fn load_or_make(
@@ -69,12 +74,18 @@ fn load_or_make(
     good: impl Fn(&Pair) -> bool,
     make: impl Fn() -> anyhow::Result<Pair>,
 ) -> anyhow::Result<Pair> {
-    let (certificate, key) = (dir.join(format!("{name}.crt")), dir.join(format!("{name}.key")));
+    let (certificate, key) = (
+        dir.join(format!("{name}.crt")),
+        dir.join(format!("{name}.key")),
+    );
     let read = |path: &Path| match std::fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| {
-            format!("{} cannot be read: mend its permissions and owner", path.display())
+            format!(
+                "{} cannot be read: mend its permissions and owner",
+                path.display()
+            )
         }),
     };
     if let (Some(certificate), Some(key)) = (read(&certificate)?, read(&key)?) {
@@ -95,10 +106,18 @@ fn make_ca() -> anyhow::Result<Pair> {
     params.distinguished_name = name("eyot-ca", None);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    lifetime(&mut params, Timestamp::now().to_zoned(TimeZone::UTC).checked_add(CA_YEARS.years())?);
+    lifetime(
+        &mut params,
+        Timestamp::now()
+            .to_zoned(TimeZone::UTC)
+            .checked_add(CA_YEARS.years())?,
+    );
     let key = KeyPair::generate()?;
     let certificate = params.self_signed(&key)?;
-    Ok(Pair { certificate: certificate.pem(), key: key.serialize_pem() })
+    Ok(Pair {
+        certificate: certificate.pem(),
+        key: key.serialize_pem(),
+    })
 }
 
 fn make_leaf(
@@ -119,10 +138,18 @@ fn make_leaf(
     } else {
         ExtendedKeyUsagePurpose::ServerAuth
     }];
-    lifetime(&mut params, Timestamp::now().to_zoned(TimeZone::UTC).checked_add(LEAF_DAYS.days())?);
+    lifetime(
+        &mut params,
+        Timestamp::now()
+            .to_zoned(TimeZone::UTC)
+            .checked_add(LEAF_DAYS.days())?,
+    );
     let key = KeyPair::generate()?;
     let certificate = params.signed_by(&key, &issuer)?;
-    Ok(Pair { certificate: certificate.pem(), key: key.serialize_pem() })
+    Ok(Pair {
+        certificate: certificate.pem(),
+        key: key.serialize_pem(),
+    })
 }
 
 fn name(common_name: &str, organisation: Option<&str>) -> DistinguishedName {
@@ -135,20 +162,28 @@ fn name(common_name: &str, organisation: Option<&str>) -> DistinguishedName {
 }
 
 fn lifetime(params: &mut CertificateParams, end: jiff::Zoned) {
-    let day = |z: &jiff::Zoned| rcgen::date_time_ymd(i32::from(z.year()), z.month() as u8, z.day() as u8);
+    let day =
+        |z: &jiff::Zoned| rcgen::date_time_ymd(i32::from(z.year()), z.month() as u8, z.day() as u8);
     // A day back, for clocks that are behind.
-    let start = Timestamp::now().to_zoned(TimeZone::UTC).saturating_sub(1.day());
+    let start = Timestamp::now()
+        .to_zoned(TimeZone::UTC)
+        .saturating_sub(1.day());
     params.not_before = day(&start);
     params.not_after = day(&end);
 }
 
 fn serving_names(api: SocketAddr) -> Vec<SanType> {
-    let mut names: Vec<SanType> = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
-        .iter()
-        .filter_map(|n| (*n).try_into().ok().map(SanType::DnsName))
-        .collect();
-    if let Ok(host) = nix::unistd::gethostname()
-        && let Ok(host) = host.to_string_lossy().as_ref().try_into()
+    let mut names: Vec<SanType> = [
+        "localhost",
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+    ]
+    .iter()
+    .filter_map(|n| (*n).try_into().ok().map(SanType::DnsName))
+    .collect();
+    if let Ok(host) = crate::settings::host_name()
+        && let Ok(host) = host.try_into()
     {
         names.push(SanType::DnsName(host));
     }
@@ -164,7 +199,9 @@ fn serving_names(api: SocketAddr) -> Vec<SanType> {
 
 /// The addresses of this machine, for a server that listens on all of them.
 fn own_addresses() -> Vec<IpAddr> {
-    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return Vec::new() };
+    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else {
+        return Vec::new();
+    };
     let mut found: Vec<IpAddr> = interfaces
         .filter_map(|interface| {
             let address = interface.address?;
@@ -182,23 +219,40 @@ fn is_fresh(pair: &Pair) -> bool {
     let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(pair.certificate.as_bytes()) else {
         return false;
     };
-    let Ok(certificate) = pem.parse_x509() else { return false };
+    let Ok(certificate) = pem.parse_x509() else {
+        return false;
+    };
     let left = certificate.validity().not_after.timestamp() - Timestamp::now().as_second();
     left > RENEW_DAYS * 86_400
 }
 
 fn names_fit(pair: &Pair, names: &[SanType]) -> bool {
-    let Ok(der) = CertificateDer::from_pem_slice(pair.certificate.as_bytes()) else { return false };
-    let Ok((_, certificate)) = x509_parser::parse_x509_certificate(&der) else { return false };
-    let Ok(Some(held)) = certificate.subject_alternative_name() else { return false };
-    let held: Vec<String> = held.value.general_names.iter().map(|name| match name {
-        x509_parser::extensions::GeneralName::DNSName(name) => (*name).to_owned(),
-        x509_parser::extensions::GeneralName::IPAddress(bytes) => match bytes.len() {
-            4 => <[u8; 4]>::try_from(*bytes).map(|b| IpAddr::from(b).to_string()).unwrap_or_default(),
-            _ => <[u8; 16]>::try_from(*bytes).map(|b| IpAddr::from(b).to_string()).unwrap_or_default(),
-        },
-        _ => String::new(),
-    }).collect();
+    let Ok(der) = CertificateDer::from_pem_slice(pair.certificate.as_bytes()) else {
+        return false;
+    };
+    let Ok((_, certificate)) = x509_parser::parse_x509_certificate(&der) else {
+        return false;
+    };
+    let Ok(Some(held)) = certificate.subject_alternative_name() else {
+        return false;
+    };
+    let held: Vec<String> = held
+        .value
+        .general_names
+        .iter()
+        .map(|name| match name {
+            x509_parser::extensions::GeneralName::DNSName(name) => (*name).to_owned(),
+            x509_parser::extensions::GeneralName::IPAddress(bytes) => match bytes.len() {
+                4 => <[u8; 4]>::try_from(*bytes)
+                    .map(|b| IpAddr::from(b).to_string())
+                    .unwrap_or_default(),
+                _ => <[u8; 16]>::try_from(*bytes)
+                    .map(|b| IpAddr::from(b).to_string())
+                    .unwrap_or_default(),
+            },
+            _ => String::new(),
+        })
+        .collect();
     names.iter().all(|name| match name {
         SanType::DnsName(name) => held.iter().any(|h| h == name.as_str()),
         SanType::IpAddress(ip) => held.contains(&ip.to_string()),
@@ -213,15 +267,18 @@ fn server_config(ca: &Pair, serving: &Pair) -> anyhow::Result<ServerConfig> {
     let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .allow_unauthenticated()
         .build()?;
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(serving.certificate.as_bytes())
-        .collect::<Result<_, _>>()?;
+    let chain: Vec<_> =
+        CertificateDer::pem_slice_iter(serving.certificate.as_bytes()).collect::<Result<_, _>>()?;
     if chain.is_empty() {
         bail!("pki/serving.crt holds no certificate: delete it, and the next start makes another");
     }
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(clients)
-        .with_single_cert(chain, PrivateKeyDer::from_pem_slice(serving.key.as_bytes())?)?;
+        .with_single_cert(
+            chain,
+            PrivateKeyDer::from_pem_slice(serving.key.as_bytes())?,
+        )?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }
@@ -281,8 +338,16 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         prepare(dir.path(), api()).unwrap();
-        for name in ["pki/ca.key", "pki/serving.key", "pki/admin.key", "kubeconfig"] {
-            let mode = std::fs::metadata(dir.path().join(name)).unwrap().permissions().mode();
+        for name in [
+            "pki/ca.key",
+            "pki/serving.key",
+            "pki/admin.key",
+            "kubeconfig",
+        ] {
+            let mode = std::fs::metadata(dir.path().join(name))
+                .unwrap()
+                .permissions()
+                .mode();
             assert_eq!(mode & 0o777, 0o600, "{name}");
         }
     }

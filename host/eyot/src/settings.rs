@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use eyot_network::Cidr;
 use serde::Deserialize;
 
 /// Every setting as it may be given; nothing here has a default yet.
@@ -44,6 +45,9 @@ pub struct Settings {
     /// Addresses for pods, a /24 [default: 10.244.0.0/24]
     #[arg(long, env = "EYOT_POD_CIDR", value_name = "IP/24")]
     pub pod_cidr: Option<String>,
+    /// Name of the bridge that pods are connected to [default: eyot0]
+    #[arg(long, env = "EYOT_BRIDGE", value_name = "NAME")]
+    pub bridge: Option<String>,
     /// What to log, for example `info` or `info,eyot_node=debug` [default: info]
     #[arg(long, env = "EYOT_LOG", value_name = "FILTER")]
     pub log: Option<String>,
@@ -70,7 +74,8 @@ pub struct Resolved {
     pub core_metadata_address: SocketAddr,
     pub core_command_address: SocketAddr,
     pub node_name: String,
-    pub pod_cidr: (Ipv4Addr, u8),
+    pub pod_cidr: Cidr,
+    pub bridge: String,
 }
 
 impl Settings {
@@ -94,6 +99,7 @@ impl Settings {
             core_command_address: self.core_command_address.or(other.core_command_address),
             node_name: self.node_name.or(other.node_name),
             pod_cidr: self.pod_cidr.or(other.pod_cidr),
+            bridge: self.bridge.or(other.bridge),
             log: self.log.or(other.log),
             log_format: self.log_format.or(other.log_format),
         }
@@ -119,7 +125,13 @@ impl Settings {
             core_metadata_address: self.core_metadata_address.unwrap_or(local(59881)),
             core_command_address: self.core_command_address.unwrap_or(local(59882)),
             node_name,
-            pod_cidr: parse_cidr(self.pod_cidr.as_deref().unwrap_or("10.244.0.0/24"))?,
+            pod_cidr: self
+                .pod_cidr
+                .as_deref()
+                .unwrap_or("10.244.0.0/24")
+                .parse()
+                .context("pod-cidr")?,
+            bridge: check_bridge(self.bridge.unwrap_or_else(|| "eyot0".to_owned()))?,
         })
     }
 }
@@ -153,20 +165,35 @@ pub fn default_data_dir() -> anyhow::Result<PathBuf> {
     Ok(PathBuf::from(home).join(".local/share/eyot"))
 }
 
-fn host_name() -> anyhow::Result<String> {
-    let name = nix::unistd::gethostname().context("the host name cannot be read")?;
-    let name = name.to_string_lossy().to_lowercase();
+/// The machine's name, made fit for a Node's name and for a certificate.
+pub fn host_name() -> anyhow::Result<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .context("the host name cannot be read: give --node-name")?;
+    let name = name.trim().to_lowercase();
     // A Node is named as a DNS name; a host name may have more in it.
-    let clean: String =
-        name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
+    let clean: String = name
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '.' {
+                c
+            } else {
+                '-'
+            }
+        })
+        .collect();
     let clean = clean.trim_matches(['-', '.']);
-    Ok(if clean.is_empty() { "eyot".to_owned() } else { clean.to_owned() })
+    Ok(if clean.is_empty() {
+        "eyot".to_owned()
+    } else {
+        clean.to_owned()
+    })
 }
 
 fn check_node_name(name: &str) -> anyhow::Result<()> {
     let label = |l: &str| {
         !l.is_empty()
-            && l.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+            && l.chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
             && !l.starts_with('-')
             && !l.ends_with('-')
     };
@@ -179,15 +206,13 @@ fn check_node_name(name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn parse_cidr(text: &str) -> anyhow::Result<(Ipv4Addr, u8)> {
-    let wrong = || format!("pod-cidr {text:?}: give an IPv4 network such as 10.244.0.0/24");
-    let (address, length) = text.split_once('/').with_context(wrong)?;
-    let address: Ipv4Addr = address.parse().with_context(wrong)?;
-    let length: u8 = length.parse().with_context(wrong)?;
-    if length != 24 || address.octets()[3] != 0 {
-        bail!("{}; only a /24 is served", wrong());
+/// The kernel allows 15 characters without blanks and slashes.
+fn check_bridge(name: String) -> anyhow::Result<String> {
+    let good = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if name.is_empty() || name.len() > 15 || !name.chars().all(good) {
+        bail!("bridge {name:?}: use at most 15 letters, digits, '-' and '_'");
     }
-    Ok((address, length))
+    Ok(name)
 }
 
 #[cfg(test)]
@@ -198,7 +223,10 @@ mod tests {
     fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
         let file: Settings =
             toml::from_str("api-address = '127.0.0.1:7001'\nnode-name = 'from-file'").unwrap();
-        let flags = Settings { node_name: Some("from-flag".into()), ..Settings::default() };
+        let flags = Settings {
+            node_name: Some("from-flag".into()),
+            ..Settings::default()
+        };
         let holds = flags.or(file).resolve().unwrap();
         assert_eq!(holds.node_name, "from-flag");
         assert_eq!(holds.api_address.port(), 7001);
@@ -216,10 +244,10 @@ mod tests {
         let with = |f: fn(&mut Settings)| {
             let mut settings = Settings::default();
             f(&mut settings);
-            settings.resolve().unwrap_err().to_string()
+            format!("{:#}", settings.resolve().unwrap_err())
         };
         assert!(with(|s| s.pod_cidr = Some("10.0.0.0".into())).contains("pod-cidr"));
-        assert!(with(|s| s.pod_cidr = Some("10.0.0.0/8".into())).contains("only a /24"));
+        assert!(with(|s| s.bridge = Some("a bridge".into())).contains("bridge"));
         assert!(with(|s| s.node_name = Some("Büro".into())).contains("node-name"));
     }
 }

@@ -12,7 +12,7 @@ use std::{convert::Infallible, net::SocketAddr, path::Path, sync::Arc, time::Dur
 
 use anyhow::Context;
 use eyot_apiserver::{ApiServer, Nodes, User};
-use eyot_devices::Devices;
+use eyot_devices::{Devices, EdgexService};
 use eyot_http::{Request, Response};
 use eyot_network::PodNetwork;
 use eyot_node::Node;
@@ -53,12 +53,20 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
     let nodes = Arc::new(LocalNode::default());
     let api = ApiServer::new(
         store.clone(),
-        eyot_apiserver::Options { nodes: nodes.clone(), shutdown: stop.clone() },
+        eyot_apiserver::Options {
+            nodes: nodes.clone(),
+            shutdown: stop.clone(),
+        },
     )
     .await
     .context("the API cannot be started")?;
     let mut parts = JoinSet::new();
-    parts.spawn(eyot_http::serve(listeners.api, Some(pki.server), api.clone(), stop.clone()));
+    parts.spawn(eyot_http::serve(
+        listeners.api,
+        Some(pki.server),
+        api.clone(),
+        stop.clone(),
+    ));
     tracing::info!(
         address = %settings.api_address,
         kubeconfig = %settings.data_dir.join("kubeconfig").display(),
@@ -67,39 +75,62 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
 
     let client = |name: &str| internal_client(&api, name);
     crate::crds::install(&client("system:eyot-setup")).await?;
-    parts.spawn(eyot_control::run(client("system:eyot-control"), stop.clone()));
+    parts.spawn(eyot_control::run(
+        client("system:eyot-control"),
+        stop.clone(),
+    ));
 
     let registry = Arc::new(
-        Registry::open(&settings.data_dir.join("registry"), settings.registry_address)
-            .context("the registry cannot be opened")?,
+        Registry::open(
+            &settings.data_dir.join("registry"),
+            settings.registry_address,
+        )
+        .context("the registry cannot be opened")?,
     );
-    parts.spawn(eyot_http::serve(listeners.registry, None, registry.service(), stop.clone()));
+    parts.spawn(eyot_http::serve(
+        listeners.registry,
+        None,
+        registry.service(),
+        stop.clone(),
+    ));
 
-    let engine = WasmEngine::new(eyot_runtime_wasm::Options {
-        cache_dir: settings.data_dir.join("wasm"),
-        local_broker: settings.mqtt_address,
-        ..eyot_runtime_wasm::Options::default()
-    })
+    let engine = WasmEngine::new(eyot_runtime_wasm::Options::new(
+        settings.data_dir.join("wasm"),
+        settings.mqtt_address,
+    ))
     .context("the Wasm engine cannot be started")?;
 
-    eyot_devices::broker::start(settings.mqtt_address).context("the MQTT broker")?;
+    let broker = eyot_devices::broker::start(settings.mqtt_address)
+        .context("the MQTT broker cannot be started (mqtt-address)")?;
     let devices = Devices::new(eyot_devices::Options {
         client: client("system:eyot-devices"),
         readings: store.readings(),
         loader: engine.clone(),
         images: registry.clone(),
-        broker: settings.mqtt_address,
-        ..
+        broker: Some(broker),
+        namespace: "default".to_owned(),
     });
-    for listener in [listeners.core_data, listeners.core_metadata, listeners.core_command] {
-        parts.spawn(eyot_http::serve(listener, None, devices.service(), stop.clone()));
+    for (listener, service) in [
+        (listeners.core_data, EdgexService::CoreData),
+        (listeners.core_metadata, EdgexService::CoreMetadata),
+        (listeners.core_command, EdgexService::CoreCommand),
+    ] {
+        parts.spawn(eyot_http::serve(
+            listener,
+            None,
+            devices.service_of(service),
+            stop.clone(),
+        ));
     }
     parts.spawn({
         let (devices, stop) = (devices.clone(), stop.clone());
         async move { devices.run(stop).await }
     });
     let node = start_node(&settings, &client, launcher, engine, devices, registry).await?;
-    nodes.set(&settings.node_name, BoxCloneSyncService::new(node.kubelet()));
+    nodes.set(
+        &settings.node_name,
+        BoxCloneSyncService::new(node.kubelet()),
+    );
     parts.spawn({
         let stop = stop.clone();
         async move { node.run(stop).await }
@@ -123,7 +154,11 @@ async fn bind(settings: &Resolved) -> anyhow::Result<Listeners> {
     Ok(Listeners {
         api: bind("the Kubernetes API (api-address)", settings.api_address).await?,
         registry: bind("the registry (registry-address)", settings.registry_address).await?,
-        core_data: bind("EdgeX core-data (core-data-address)", settings.core_data_address).await?,
+        core_data: bind(
+            "EdgeX core-data (core-data-address)",
+            settings.core_data_address,
+        )
+        .await?,
         core_metadata: bind(
             "EdgeX core-metadata (core-metadata-address)",
             settings.core_metadata_address,
@@ -146,17 +181,15 @@ async fn start_node(
     registry: Arc<Registry>,
 ) -> anyhow::Result<Node> {
     let network = PodNetwork::open(eyot_network::Options {
+        bridge: settings.bridge.clone(),
         cidr: settings.pod_cidr,
-        ..eyot_network::Options::default()
+        netns_dir: run_dir(&settings.data_dir).join("netns"),
     })
     .await
     .context("the pod network")?;
     let oci = OciRuntime::new(
         launcher,
-        eyot_runtime_oci::Options {
-            state_dir: state_dir(&settings.data_dir),
-            data_dir: settings.data_dir.join("containers"),
-        },
+        eyot_runtime_oci::Options::new(settings.data_dir.join("containers")),
     );
     let wasm = WasmRuntime::new(engine, Arc::new(devices));
     Ok(Node::new(eyot_node::Options {
@@ -164,7 +197,10 @@ async fn start_node(
         client: client(&format!("system:node:{}", settings.node_name)),
         images: registry,
         runtimes: vec![
-            (eyot_node::Kind::Wasm, Arc::new(wasm) as Arc<dyn eyot_runtime::Runtime>),
+            (
+                eyot_node::Kind::Wasm,
+                Arc::new(wasm) as Arc<dyn eyot_runtime::Runtime>,
+            ),
             (eyot_node::Kind::Oci, Arc::new(oci)),
         ],
         network: Arc::new(network),
@@ -172,19 +208,21 @@ async fn start_node(
     }))
 }
 
-/// Where the state of running containers is kept: on tmpfs, because it is worth nothing after a
-/// reboot, and one directory for each data directory, so that two hosts keep out of each other's way.
-fn state_dir(data_dir: &Path) -> std::path::PathBuf {
+/// Where what is worth nothing after a reboot is kept: one directory for each data directory, so
+/// that two hosts keep out of each other's way.
+fn run_dir(data_dir: &Path) -> std::path::PathBuf {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let mut hasher = DefaultHasher::new();
-    data_dir.canonicalize().unwrap_or_else(|_| data_dir.to_owned()).hash(&mut hasher);
+    data_dir
+        .canonicalize()
+        .unwrap_or_else(|_| data_dir.to_owned())
+        .hash(&mut hasher);
     Path::new("/run/eyot").join(format!("{:016x}", hasher.finish()))
 }
 
 /// A client for a part of the host: the API service itself, without a socket.
 fn internal_client(api: &ApiServer, name: &str) -> Client {
-    let user = User { name: name.to_owned(), groups: vec!["system:masters".to_owned()] };
-    Client::new(api.as_user(user), "default")
+    Client::new(api.as_user(User::new(name, &["system:masters"])), "default")
 }
 
 /// The kubelet of this process, once it has started.
@@ -201,7 +239,10 @@ impl LocalNode {
 
 impl Nodes for LocalNode {
     fn kubelet(&self, node: &str) -> Option<Kubelet> {
-        self.0.get().filter(|(name, _)| name == node).map(|(_, kubelet)| kubelet.clone())
+        self.0
+            .get()
+            .filter(|(name, _)| name == node)
+            .map(|(_, kubelet)| kubelet.clone())
     }
 }
 

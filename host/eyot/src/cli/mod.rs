@@ -8,7 +8,12 @@ use clap::{Parser, Subcommand};
 
 /// Cloud, edge and devices in one program.
 #[derive(Debug, Parser)]
-#[command(name = "eyot", version, arg_required_else_help = true, max_term_width = 100)]
+#[command(
+    name = "eyot",
+    version,
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -39,7 +44,11 @@ fn environment_names() -> Vec<String> {
     let mut names: Vec<String> = Cli::command()
         .get_subcommands()
         .flat_map(|command| command.get_arguments())
-        .filter_map(|argument| argument.get_env().map(|name| name.to_string_lossy().into_owned()))
+        .filter_map(|argument| {
+            argument
+                .get_env()
+                .map(|name| name.to_string_lossy().into_owned())
+        })
         .collect();
     names.sort_unstable();
     names.dedup();
@@ -47,5 +56,8 @@ fn environment_names() -> Vec<String> {
 }
 
 fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(work)
 }

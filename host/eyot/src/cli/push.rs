@@ -11,7 +11,12 @@ pub struct Push {
     /// A Wasm component (.wasm), an OCI layout directory, or a docker-archive tar
     file: PathBuf,
     /// Registry to push to, unless IMAGE names one
-    #[arg(long, env = "EYOT_REGISTRY_ADDRESS", default_value = "127.0.0.1:5000", value_name = "HOST:PORT")]
+    #[arg(
+        long,
+        env = "EYOT_REGISTRY_ADDRESS",
+        default_value = "127.0.0.1:5000",
+        value_name = "HOST:PORT"
+    )]
     registry: String,
 }
 

@@ -14,7 +14,12 @@ pub struct Subscribe {
     #[arg(default_value = "#")]
     topic: String,
     /// Broker to ask
-    #[arg(long, env = "EYOT_MQTT_ADDRESS", default_value = "127.0.0.1:1883", value_name = "HOST:PORT")]
+    #[arg(
+        long,
+        env = "EYOT_MQTT_ADDRESS",
+        default_value = "127.0.0.1:1883",
+        value_name = "HOST:PORT"
+    )]
     broker: String,
     /// Stop after so many messages
     #[arg(short = 'n', long, value_name = "N")]
@@ -30,7 +35,9 @@ impl Subscribe {
             .with_context(|| format!("broker {:?}: give HOST:PORT", self.broker))?;
         let id = format!("eyot-subscribe-{}", std::process::id());
         let mut options = MqttOptions::new(id, host, port);
-        options.set_keep_alive(Duration::from_secs(30)).set_max_packet_size(MESSAGE, MESSAGE);
+        options
+            .set_keep_alive(Duration::from_secs(30))
+            .set_max_packet_size(MESSAGE, MESSAGE);
         let (client, mut events) = AsyncClient::new(options, 16);
         client.subscribe(&self.topic, QoS::AtLeastOnce).await?;
         let mut left = self.count;
@@ -49,7 +56,10 @@ impl Subscribe {
                     left = left.map(|n| n - 1);
                 }
                 Event::Incoming(Packet::SubAck(ack)) => {
-                    if ack.return_codes.contains(&rumqttc::SubscribeReasonCode::Failure) {
+                    if ack
+                        .return_codes
+                        .contains(&rumqttc::SubscribeReasonCode::Failure)
+                    {
                         bail!("the broker refused the topic filter {:?}", self.topic);
                     }
                 }

@@ -30,7 +30,9 @@ impl Up {
         let settings = settings.resolve()?;
         // Before any other thread exists: see the launcher's documentation.
         let launcher = eyot_runtime_oci::launcher::start().context("launcher of containers")?;
-        let workers = std::thread::available_parallelism().map_or(2, usize::from).min(WORKERS);
+        let workers = std::thread::available_parallelism()
+            .map_or(2, usize::from)
+            .min(WORKERS);
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(workers)
             .thread_name("eyot")
@@ -46,8 +48,14 @@ fn start_log(filter: Option<&str>, format: Option<LogFormat>) -> anyhow::Result<
     let filter = EnvFilter::try_new(filter)
         .with_context(|| format!("log filter {filter:?}: give a level or TARGET=LEVEL pairs"))?;
     let terminal = std::io::stderr().is_terminal();
-    let format = format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let format = format.unwrap_or(if terminal {
+        LogFormat::Text
+    } else {
+        LogFormat::Json
+    });
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     match format {
         LogFormat::Text => log.with_ansi(terminal).init(),
         LogFormat::Json => log.json().flatten_event(true).init(),
