@@ -125,7 +125,6 @@ impl ResourceLimiter for Draw {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     #[test]

@@ -137,7 +137,6 @@ impl AsyncWrite for Output {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     #[derive(Default)]

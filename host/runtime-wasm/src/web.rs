@@ -19,6 +19,7 @@ use std::{
 use bytes::Bytes;
 use eyot_http::{Request, Response};
 use eyot_runtime::{ContainerError, ContainerSpec, Exit, LogStream};
+use futures::FutureExt;
 use http::{StatusCode, header::HOST};
 use http_body::Frame;
 use http_body_util::BodyExt;
@@ -198,15 +199,18 @@ impl Web {
     }
 
     /// The answer has begun: let the guest finish, and log it if it fails.
-    fn follow(self: Arc<Self>, work: AbortOnDropHandle<Result<(), String>>) {
-        if work.is_finished() {
-            return;
-        }
-        tokio::spawn(async move {
-            if let Ok(Err(reason)) = work.await {
+    fn follow(self: Arc<Self>, mut work: AbortOnDropHandle<Result<(), String>>) {
+        let end = (&mut work).now_or_never();
+        let log = move |end| {
+            if let Ok(Err(reason)) = end {
                 self.log(&format!("failed after its answer had begun: {reason}"));
             }
-        });
+        };
+        match end {
+            // Short answers are complete by now, which saves a task.
+            Some(end) => log(end),
+            None => drop(tokio::spawn(async move { log(work.await) })),
+        }
     }
 
     /// HTTP/1.0 clients need not name a host, guests must be told one.

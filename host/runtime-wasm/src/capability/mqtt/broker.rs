@@ -94,7 +94,6 @@ impl fmt::Display for Broker {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     #[test]
