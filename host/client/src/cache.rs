@@ -238,7 +238,6 @@ impl<K: Resource + Clone + Debug + Send + Sync + 'static> Cache<K> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use std::sync::Mutex;
 
     use k8s_openapi::api::core::v1::ConfigMap;

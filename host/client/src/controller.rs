@@ -183,9 +183,8 @@ impl<R: Reconciler> Controller<R> {
         let Some(key) = running.keys.remove(&id) else {
             return;
         };
-        match self.record(&key, result) {
-            Some(delay) => self.queue.add_after(key.clone(), delay),
-            None => {}
+        if let Some(delay) = self.record(&key, result) {
+            self.queue.add_after(key.clone(), delay);
         }
         self.queue.done(&key);
     }
@@ -250,7 +249,6 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use tokio::sync::mpsc;
 
     use super::*;

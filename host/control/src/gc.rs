@@ -31,7 +31,7 @@ use self::{
     graph::{Graph, Item},
 };
 use crate::{
-    error::{Act, ControlError, is},
+    error::{Act, ControlError},
     owner,
     resources::Served,
 };
@@ -225,10 +225,8 @@ impl Collector {
             ..DeleteParams::default()
         };
         let api = item.served.within(&self.client, item.namespace());
-        match api.delete(item.name(), &params).await {
-            // It has changed: the watch will bring it back.
-            Err(error) if is(&error, 409) => Err(error).act(|| format!("deleting {item}")),
-            other => other.act_if_there(|| format!("deleting {item}")),
-        }
+        // If it has changed, that is a failure like any other: it is judged again.
+        let deleted = api.delete(item.name(), &params).await;
+        deleted.act_if_there(|| format!("deleting {item}"))
     }
 }

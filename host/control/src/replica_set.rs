@@ -140,10 +140,9 @@ impl ReplicaSets {
 pub(crate) fn of_pod(sets: &Cache<ReplicaSet>, change: &Change<'_, Pod>) -> Vec<Key> {
     let mut keys = Vec::new();
     for pod in [change.before, change.after].into_iter().flatten() {
-        if let Some(owner) = owner::controller(&pod.metadata) {
-            if owner.kind == "ReplicaSet" {
-                keys.push(Key::new(&change.key.namespace, &owner.name));
-            }
+        let owner = owner::controller(&pod.metadata);
+        if let Some(owner) = owner.filter(|owner| owner.kind == "ReplicaSet") {
+            keys.push(Key::new(&change.key.namespace, &owner.name));
         }
     }
     if let Some(pod) = change

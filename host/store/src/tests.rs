@@ -1,4 +1,3 @@
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 //! The store as its users see it: in memory, across reopening, on a full disk.
 
 use std::{collections::HashSet, path::Path, time::Duration};

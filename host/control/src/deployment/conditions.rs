@@ -85,9 +85,7 @@ fn progress(
         Write::Create(set) => set.metadata.name.as_deref(),
         _ => None,
     });
-    let Some(name) = made.or(sets.new.and_then(|set| set.metadata.name.as_deref())) else {
-        return None;
-    };
+    let name = made.or(sets.new.and_then(|set| set.metadata.name.as_deref()))?;
     if made.is_some() {
         let words = format!("Created new replica set \"{name}\"");
         list.set(PROGRESSING, "True", "NewReplicaSetCreated", &words);

@@ -1,4 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "tests")]
 //! Plans step by step, and whole roll-outs: plan, apply to a picture of the ReplicaSets, let the
 //! pods of the picture become ready, and again until nothing is left to do.
 
@@ -90,7 +89,7 @@ impl World {
             let count = set.status.as_ref().map_or(0, |status| status.replicas);
             let mut pod = Pod::default();
             pod.metadata.owner_references = Some(vec![owner]);
-            vec![Arc::new(pod); usize::try_from(count).unwrap()]
+            std::iter::repeat_n(Arc::new(pod), usize::try_from(count).unwrap()).collect::<Vec<_>>()
         };
         self.sets.iter().flat_map(of).collect()
     }

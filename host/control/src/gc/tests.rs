@@ -1,4 +1,4 @@
-#![expect(clippy::unwrap_used, reason = "tests")]
+//! Decisions of the garbage collector, and the picture that they are taken from.
 
 use std::{collections::HashMap, sync::Arc};
 

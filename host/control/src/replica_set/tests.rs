@@ -1,4 +1,4 @@
-#![expect(clippy::unwrap_used, reason = "tests")]
+//! Plans of ReplicaSets: a set and its pods in, requests and a status out.
 
 use std::sync::Arc;
 

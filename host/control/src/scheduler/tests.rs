@@ -1,4 +1,4 @@
-#![expect(clippy::unwrap_used, reason = "tests")]
+//! Choices of the scheduler: pods, nodes and a ledger in, a node or a reason out.
 
 use std::sync::Arc;
 

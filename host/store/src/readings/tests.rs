@@ -1,4 +1,4 @@
-#![expect(clippy::unwrap_used, reason = "tests")]
+//! Queries, retention and removal of readings.
 
 use super::*;
 
