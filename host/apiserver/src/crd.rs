@@ -151,10 +151,10 @@ pub(crate) fn resources(crd: &Value) -> Vec<Resource> {
             scale: scale_paths(version),
             storage: format!("{}.{group}", names("plural")).into(),
             printer: Printer::Custom(CustomColumns::parse(version)),
-            definition: Definition::Custom(Custom {
+            definition: Definition::Custom(Box::new(Custom {
                 schema: schema(version),
                 relabel,
-            }),
+            })),
         })
         .collect()
 }

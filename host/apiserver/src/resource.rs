@@ -48,7 +48,7 @@ pub(crate) struct ScalePaths {
 
 pub(crate) enum Definition {
     Builtin(&'static KindSpec),
-    Custom(Custom),
+    Custom(Box<Custom>),
 }
 
 /// What a CRD version says about its objects.
@@ -180,7 +180,7 @@ impl Resource {
     /// A stored object as this version shows it.
     pub(crate) fn show(&self, object: &Object) -> Bytes {
         match &self.definition {
-            Definition::Custom(Custom { relabel: true, .. }) => {
+            Definition::Custom(custom) if custom.relabel => {
                 let Ok(value) = self.value(object) else {
                     return object.json.clone();
                 };
@@ -193,7 +193,9 @@ impl Resource {
     /// A stored object, parsed, as this version shows it.
     pub(crate) fn value(&self, object: &Object) -> Result<Value, Failure> {
         let mut value: Value = serde_json::from_slice(&object.json).map_err(Failure::internal)?;
-        if let Definition::Custom(Custom { relabel: true, .. }) = &self.definition {
+        if let Definition::Custom(custom) = &self.definition
+            && custom.relabel
+        {
             value["apiVersion"] = self.api_version().into();
         }
         Ok(value)

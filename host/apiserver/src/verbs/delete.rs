@@ -258,6 +258,9 @@ fn mark(call: &Call, options: &DeleteOptions, current: &Value, now: Timestamp) -
             object::member(&mut next, "status").insert("phase".into(), json!("Terminating"));
         }
     }
+    if &*resource.storage == crd::STORAGE {
+        crd::set_status(&mut next, &[], now);
+    }
     Some(next)
 }
 
