@@ -244,6 +244,12 @@ fn look_up<'a, A>(
 #[macro_export]
 macro_rules! export_driver {
     ($driver:ty) => {
+        // Also where nothing is exported, so that a native build finds what is wrong.
+        const _: () = {
+            const fn is_driver<D: $crate::Driver>() {}
+            is_driver::<$driver>()
+        };
+
         #[cfg(target_family = "wasm")]
         const _: () = {
             use $crate::bindings::driver::exports::eyot::device::driver as wire;

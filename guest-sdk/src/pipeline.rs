@@ -66,6 +66,12 @@ impl<T: Exporter> Place<T> {
 #[macro_export]
 macro_rules! export_step {
     ($step:ty) => {
+        // Also where nothing is exported, so that a native build finds what is wrong.
+        const _: () = {
+            const fn is_step<S: $crate::Step>() {}
+            is_step::<$step>()
+        };
+
         $crate::__export_stage!(
             $step,
             step,
@@ -83,6 +89,12 @@ macro_rules! export_step {
 #[macro_export]
 macro_rules! export_exporter {
     ($exporter:ty) => {
+        // Also where nothing is exported, so that a native build finds what is wrong.
+        const _: () = {
+            const fn is_exporter<E: $crate::Exporter>() {}
+            is_exporter::<$exporter>()
+        };
+
         $crate::__export_stage!(
             $exporter,
             exporter,

@@ -91,7 +91,7 @@ pub struct Manifest {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
     Image {
-        config: Descriptor,
+        config: Box<Descriptor>,
         layers: Vec<Descriptor>,
     },
     Index {
@@ -117,7 +117,7 @@ impl Manifest {
             let manifests = document.manifests.ok_or_else(|| missing("manifests"))?;
             Content::Index { manifests }
         } else {
-            let config = document.config.ok_or_else(|| missing("config"))?;
+            let config = document.config.ok_or_else(|| missing("config"))?.into();
             let layers = document.layers.ok_or_else(|| missing("layers"))?;
             Content::Image { config, layers }
         };
@@ -140,7 +140,7 @@ impl Manifest {
     /// index.
     pub fn references(&self) -> Result<Vec<Digest>, ManifestError> {
         let (place, first, rest) = match &self.content {
-            Content::Image { config, layers } => ("layers", Some(config), layers),
+            Content::Image { config, layers } => ("layers", Some(config.as_ref()), layers),
             Content::Index { manifests } => ("manifests", None, manifests),
         };
         let mut digests = Vec::with_capacity(rest.len() + 1);

@@ -221,7 +221,9 @@ impl FromStr for Named<Table> {
             "HOLDING_REGISTERS" => Table::Holding,
             "INPUT_REGISTERS" => Table::Input,
             _ => {
-                return Err("tables are COILS, DISCRETES_INPUT, HOLDING_REGISTERS, INPUT_REGISTERS");
+                return Err(
+                    "tables are COILS, DISCRETES_INPUT, HOLDING_REGISTERS, INPUT_REGISTERS",
+                );
             }
         }))
     }

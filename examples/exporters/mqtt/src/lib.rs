@@ -236,10 +236,7 @@ mod tests {
             ("a/#", None, None, "topic"),
         ] {
             let error = configure(topic, broker, qos).err().unwrap();
-            assert!(
-                error.starts_with("Config") && error.contains(word),
-                "{error}"
-            );
+            assert!(error.contains("Config") && error.contains(word), "{error}");
         }
     }
 

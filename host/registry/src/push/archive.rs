@@ -281,7 +281,11 @@ fn gather(
             }
         }
         Content::Image { config, layers } => {
-            for blob in layers.iter().filter(|l| l.urls.is_empty()).chain([config]) {
+            for blob in layers
+                .iter()
+                .filter(|l| l.urls.is_empty())
+                .chain([config.as_ref()])
+            {
                 add(files, blob, into)?;
             }
         }
