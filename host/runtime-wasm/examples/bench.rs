@@ -41,12 +41,12 @@ async fn main() {
     let dir = std::env::args().nth(1).unwrap_or_else(|| ".".into());
     let dir = Path::new(&dir);
     let cache = tempfile::tempdir().unwrap();
-    report("resident before the engine, KiB", resident());
+    report("resident before the engine");
     let started = Instant::now();
     let options = Options::new(cache.path().join("cache"), ([127, 0, 0, 1], 1).into());
     let engine = WasmEngine::new(options).unwrap();
     println!("{:<46} {:?}", "engine", started.elapsed());
-    report("resident with an idle engine, KiB", resident());
+    report("resident with an idle engine");
     let runtime = WasmRuntime::new(engine.clone(), Arc::new(Nobody));
     let (process, web, step) = (
         dir.join("process.wasm"),
@@ -66,15 +66,18 @@ async fn main() {
             started.elapsed()
         );
     }
-    report("resident after compiling, KiB", resident());
+    report("resident after compiling");
     processes(&runtime, &image(&process)).await;
     requests(&runtime, &image(&web)).await;
     batches(&engine, &image(&step)).await;
-    report("resident at the end, KiB", resident());
+    report("resident at the end");
 }
 
-fn report(what: &str, number: u64) {
-    println!("{what:<46} {number}");
+/// What the process holds: of its own, and of files (its program, compiled guests) that the
+/// system can take back.
+fn report(what: &str) {
+    let (own, files) = (memory("RssAnon:"), memory("RssFile:"));
+    println!("{what:<46} {own} KiB, and {files} KiB of files");
 }
 
 async fn processes(runtime: &WasmRuntime, image: &Image) {
@@ -170,11 +173,11 @@ async fn processor_time(container: &Arc<dyn Container>) -> Duration {
         .map_or(Duration::ZERO, |usage| usage.cpu)
 }
 
-fn resident() -> u64 {
+fn memory(what: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status
         .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .find_map(|line| line.strip_prefix(what))
         .unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
