@@ -164,7 +164,7 @@ fn an_import_that_is_not_granted_is_named() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A component that imports the (empty) instance `acme:rockets/launch` and exports an (empty)
+/// A component that imports the instance `acme:rockets/launch` with one function `go`, and exports an (empty)
 /// `wasi:cli/run@0.2.0`, in the component model's binary format: too little for a tool chain.
 fn wanting() -> Vec<u8> {
     let named = |name: &str| {
@@ -178,7 +178,12 @@ fn wanting() -> Vec<u8> {
         bytes
     };
     let header = vec![0x00, 0x61, 0x73, 0x6d, 0x0d, 0x00, 0x01, 0x00];
-    let instance_type = section(0x07, &[0x42, 0x00]);
+    let instance_type = section(
+        0x07,
+        &[
+            0x42, 0x02, 0x01, 0x40, 0x00, 0x01, 0x00, 0x04, 0x00, 0x02, b'g', b'o', 0x01, 0x00,
+        ],
+    );
     let import = section(
         0x0a,
         &[named("acme:rockets/launch"), vec![0x05, 0x00]].concat(),

@@ -57,7 +57,7 @@ fn ended(pod: &serde_json::Value) -> &serde_json::Value {
 fn a_container_is_isolated_and_its_output_and_exit_code_are_kept() -> anyhow::Result<()> {
     let host = shared()?;
     push_busybox(host, "container/isolated:v1")?;
-    let what = "echo pid $$; echo name $(hostname); echo env $WORD; \
+    let what = "echo pid $$$$; echo name $(hostname); echo env $WORD; \
                 echo complaint >&2; touch /written && echo written; exit 5";
     host.apply(&script(
         "isolated",

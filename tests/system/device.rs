@@ -156,7 +156,7 @@ fn get_devices_shows_the_last_readings() -> anyhow::Result<()> {
             .lines()
             .find(|l| l.starts_with("plc-1"))
             .context(table.clone())?;
-        Ok((row.contains("UP") && row.contains("Temperature")).then_some(()))
+        Ok((row.contains("UP") && row.contains("Counter=")).then_some(()))
     })?;
     let device = site.host.get("device plc-1")?;
     let last = device["status"]["lastReadings"].to_string();

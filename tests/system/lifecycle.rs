@@ -89,8 +89,7 @@ fn up_fails(dir: &std::path::Path, ports: Ports, more: &[&str]) -> anyhow::Resul
 
 fn a_busy_port_is_an_error_that_names_it() -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
-    let picks: [fn(&Ports) -> u16; 4] =
-        [|p| p.api, |p| p.registry, |p| p.mqtt, |p| p.core_command];
+    let picks: [fn(&Ports) -> u16; 4] = [|p| p.api, |p| p.registry, |p| p.mqtt, |p| p.core_command];
     for pick in picks {
         let ports = Ports::choose()?;
         let _held = std::net::TcpListener::bind(("127.0.0.1", pick(&ports)))?;

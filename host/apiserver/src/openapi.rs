@@ -3,6 +3,11 @@
 //!
 //! Without these documents kubectl refuses to apply. Schemas (`kubectl explain`) are not in them.
 
+use eyot_http::Response;
+use http::{
+    HeaderMap, HeaderValue, StatusCode,
+    header::{ACCEPT, CONTENT_TYPE},
+};
 use serde_json::{Map, Value, json};
 
 use crate::{catalog::Catalog, resource::Resource};
@@ -32,6 +37,27 @@ pub(crate) fn group_version(catalog: &Catalog, group: &str, version: &str) -> Op
     }
     let info = json!({"title": "Eyot", "version": env!("CARGO_PKG_VERSION")});
     (!paths.is_empty()).then(|| json!({"openapi": "3.0.0", "info": info, "paths": paths}))
+}
+
+/// `/openapi/v2`, without any definition: kubectl asks for it when a manifest's kind is not served,
+/// and says so better when it gets an answer. In protobuf if asked for that, which kubectl does.
+pub(crate) fn v2(headers: &HeaderMap) -> Response {
+    const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    let accept = headers
+        .get(ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    if !accept.contains("proto-openapi") {
+        let info = json!({"title": "Eyot", "version": env!("CARGO_PKG_VERSION")});
+        let document = json!({"swagger": "2.0", "info": info, "paths": {}});
+        return eyot_http::json(StatusCode::OK, &document);
+    }
+    // Field 1 of the message Document: the version of the specification.
+    let mut response = Response::new(eyot_http::full(&b"\x0a\x032.0"[..]));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(PROTOBUF));
+    response
 }
 
 fn root(resource: &Resource) -> String {

@@ -27,6 +27,8 @@ pub(crate) enum Route<'a> {
     Resource(ResourcePath<'a>),
     /// `/openapi/v3`
     OpenApi,
+    /// `/openapi/v2`
+    OpenApiV2,
     /// `/openapi/v3/apis/apps/v1`
     OpenApiOf {
         group: Cow<'a, str>,
@@ -65,19 +67,22 @@ impl<'a> Route<'a> {
                 None => Route::CoreVersions,
                 Some(version) => below(Cow::Borrowed(""), version, parts.collect()),
             },
-            Some("openapi") if parts.next().as_deref() == Some("v3") => {
+            Some("openapi") => {
+                let version = parts.next();
                 match (
+                    version.as_deref(),
                     parts.next().as_deref(),
                     parts.next(),
                     parts.next(),
                     parts.next(),
                 ) {
-                    (None, ..) => Route::OpenApi,
-                    (Some("api"), Some(version), None, _) => Route::OpenApiOf {
+                    (Some("v2"), None, ..) => Route::OpenApiV2,
+                    (Some("v3"), None, ..) => Route::OpenApi,
+                    (Some("v3"), Some("api"), Some(version), None, _) => Route::OpenApiOf {
                         group: "".into(),
                         version,
                     },
-                    (Some("apis"), Some(group), Some(version), None) => {
+                    (Some("v3"), Some("apis"), Some(group), Some(version), None) => {
                         Route::OpenApiOf { group, version }
                     }
                     _ => Route::Nowhere,

@@ -152,6 +152,7 @@ fn document(
         Route::Group(group) => discovery::one_group(catalog, group),
         Route::GroupVersion { group, version } => discovery::resources(catalog, group, version),
         Route::OpenApi => Some(eyot_http::json(StatusCode::OK, &openapi::index(catalog))),
+        Route::OpenApiV2 => Some(openapi::v2(headers)),
         Route::OpenApiOf { group, version } => openapi::group_version(catalog, group, version)
             .map(|document| eyot_http::json(StatusCode::OK, &document)),
         Route::Nowhere | Route::Health | Route::Version | Route::Resource(_) => None,

@@ -41,16 +41,21 @@ where
     StreamBody::new(stream.map(|chunk| chunk.map(Frame::data).map_err(Into::into))).boxed_unsync()
 }
 
+/// How much of a body that is too large is still read and thrown away: a client that is writing
+/// would otherwise see a broken connection instead of the answer that says why.
+const DISCARD: usize = 32 << 20;
+
 /// Read the whole body, at most `limit` bytes.
 pub async fn collect<B>(body: B, limit: usize) -> Result<Bytes, BodyError>
 where
     B: http_body::Body<Data = Bytes> + Send,
     B::Error: Into<BoxError>,
 {
+    let mut body = std::pin::pin!(body);
     if body.size_hint().lower() > limit as u64 {
+        discard(body).await;
         return Err(BodyError::TooLarge { limit });
     }
-    let mut body = std::pin::pin!(body);
     let mut first: Option<Bytes> = None;
     let mut rest = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -62,6 +67,7 @@ where
         };
         let held = first.as_ref().map_or(0, Bytes::len) + rest.len();
         if held + data.len() > limit {
+            discard(body).await;
             return Err(BodyError::TooLarge { limit });
         }
         // Most bodies are one frame: hand that on without a copy.
@@ -75,6 +81,20 @@ where
         }
     }
     Ok(first.unwrap_or_else(|| rest.freeze()))
+}
+
+async fn discard<B>(mut body: std::pin::Pin<&mut B>)
+where
+    B: http_body::Body<Data = Bytes> + Send,
+{
+    let mut left = DISCARD;
+    while let Some(Ok(frame)) = body.frame().await {
+        let size = frame.data_ref().map_or(0, Bytes::len);
+        if size > left {
+            return;
+        }
+        left -= size;
+    }
 }
 
 /// An answer of JSON.
