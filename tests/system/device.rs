@@ -49,6 +49,15 @@ fn site() -> anyhow::Result<&'static Site> {
     }
 }
 
+/// The shared host with the demo's devices up and read at least once.
+pub fn site_host() -> anyhow::Result<&'static Host> {
+    let host = site()?.host;
+    eventually("the device is UP", Duration::from_secs(30), || {
+        let device = host.get("device plc-1")?;
+        Ok((device["status"]["operatingState"] == "UP").then_some(host))
+    })
+}
+
 fn build() -> anyhow::Result<Site> {
     let host = shared()?;
     let plc = Plc::start("127.0.0.1:0".parse()?)?;

@@ -11,6 +11,7 @@ mod crash;
 mod device;
 mod host;
 mod kubectl;
+mod ledger;
 mod lifecycle;
 mod registry;
 mod tools;
@@ -32,6 +33,7 @@ fn main() {
         ("registry", registry::CASES),
         ("device", device::CASES),
         ("bad_input", bad_input::CASES),
+        ("ledger", ledger::CASES),
         ("crash", crash::CASES),
     ] {
         for case in cases {

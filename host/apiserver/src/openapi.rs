@@ -42,7 +42,7 @@ pub(crate) fn group_version(catalog: &Catalog, group: &str, version: &str) -> Op
 /// `/openapi/v2`, without any definition: kubectl asks for it when a manifest's kind is not served,
 /// and says so better when it gets an answer. In protobuf if asked for that, which kubectl does.
 pub(crate) fn v2(headers: &HeaderMap) -> Response {
-    const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
     let accept = headers
         .get(ACCEPT)
         .and_then(|value| value.to_str().ok())

@@ -207,6 +207,7 @@ mod tests {
                 version: "v1".into()
             }
         );
-        assert_eq!(Route::parse("/openapi/v2"), Route::Nowhere);
+        assert_eq!(Route::parse("/openapi/v2"), Route::OpenApiV2);
+        assert_eq!(Route::parse("/openapi/v1"), Route::Nowhere);
     }
 }

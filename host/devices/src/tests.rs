@@ -57,7 +57,9 @@ async fn readings_reach_mqtt_status_rest_and_the_pipeline() {
     assert_eq!(event["readings"][0]["units"], "°C");
 
     let status = host
-        .device_until("press-1", "readings in the status", |s| s["last"] != "")
+        .device_until("press-1", "readings in the status", |s| {
+            s["last"].as_str().is_some_and(|last| last.contains("Mode"))
+        })
         .await;
     assert_eq!(status["operatingState"], "UP");
     assert_eq!(status["last"], "Heat=23.4 °C, Mode=1");

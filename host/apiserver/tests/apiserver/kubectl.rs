@@ -1,6 +1,6 @@
 //! The real kubectl against the server, over plain HTTP on loopback.
 //!
-//! Finds kubectl through `EYOT_KUBECTL`, else in the path; without one these tests are skipped.
+//! Finds kubectl through `KUBECTL`, else in the path; without one these tests are skipped.
 
 use std::process::{Output, Stdio};
 
@@ -28,13 +28,13 @@ impl Drop for Kubectl {
 impl Kubectl {
     /// `None` if there is no usable kubectl.
     async fn start(test: &str) -> Option<Kubectl> {
-        let program = std::env::var("EYOT_KUBECTL").unwrap_or_else(|_| "kubectl".to_owned());
+        let program = std::env::var("KUBECTL").unwrap_or_else(|_| "kubectl".to_owned());
         let version = Command::new(&program)
             .args(["version", "--client"])
             .output()
             .await;
         if !version.as_ref().is_ok_and(|output| output.status.success()) {
-            eprintln!("SKIPPED {test}: {program} cannot be run; set EYOT_KUBECTL to a kubectl");
+            eprintln!("SKIPPED {test}: {program} cannot be run; set KUBECTL to a kubectl");
             return None;
         }
         let server = server().await;

@@ -1,6 +1,6 @@
 //! What hosting guests costs: start, memory, HTTP requests, calls into pipeline parts.
 //!
-//! `cargo run --release -p eyot-runtime-wasm --example bench -- DIR`, where DIR holds the guests of
+//! `cargo run --release -p eyot-runtime-wasm --example bench-runtime-wasm -- DIR`, where DIR holds the guests of
 //! `tests/guests` as `cargo build --release --target wasm32-wasip2 --bins --examples` leaves them.
 
 #![expect(

@@ -1,7 +1,7 @@
 //! How fast the API is in process: creates and gets per second, and how long a watcher waits for
 //! what somebody else creates. Prints one line each.
 //!
-//! `cargo run --release -p eyot-apiserver --example bench`
+//! `cargo run --release -p eyot-apiserver --example bench-apiserver`
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
 //! How long a container's life takes, beside `crun run` of the same bundle in the same minutes:
-//! `cargo run --release -p eyot-runtime-oci --example bench [LIVES]`, as root.
+//! `cargo run --release -p eyot-runtime-oci --example bench-runtime-oci [LIVES]`, as root.
 //!
 //! Ours: start (unpacked layer, overlay mount, configuration, create, start) to the exit of
 //! `/bin/true` known, then removal. crun: `crun run` of a bundle with the same configuration, on
