@@ -5,10 +5,12 @@
 //! Absolute times depend on the machine; ratios and processor time per request less so.
 
 #[path = "../system/host.rs"]
+#[expect(dead_code, reason = "the suite uses more of it")]
 mod host;
 mod load;
 mod readings;
 #[path = "../system/tools.rs"]
+#[expect(dead_code, reason = "the suite uses more of it")]
 mod tools;
 
 use std::{
@@ -285,7 +287,8 @@ async fn hundred(host: &Host, client: &Client) -> anyhow::Result<()> {
         .await?;
     }
     for number in 0..100 {
-        let ready = await_condition(api.clone(), &format!("h{number}"), is_ready);
+        let name = format!("h{number}");
+        let ready = await_condition(api.clone(), &name, is_ready);
         tokio::time::timeout(Duration::from_secs(60), ready).await??;
     }
     row(

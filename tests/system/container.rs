@@ -62,7 +62,7 @@ fn a_container_is_isolated_and_its_output_and_exit_code_are_kept() -> anyhow::Re
     host.apply(&script(
         "isolated",
         "container/isolated:v1",
-        &what,
+        what,
         "    env: [{name: WORD, value: inside}]\n",
     ))?;
     let pod = host.wait_pod("isolated", "has ended", |p| !ended(p).is_null())?;

@@ -354,14 +354,14 @@ pub fn stop_shared() {
     if let Ok(pid) = i32::try_from(host.child.id()) {
         let pid = nix::unistd::Pid::from_raw(pid);
         let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
-        let _ = eventually("the shared host ends", Duration::from_secs(20), || {
-            Ok(
-                nix::sys::wait::waitpid(pid, Some(nix::sys::wait::WaitPidFlag::WNOHANG))
-                    .map_or(true, |s| s != nix::sys::wait::WaitStatus::StillAlive)
-                    .then_some(()),
-            )
+        let ended = eventually("the shared host ends", Duration::from_secs(20), || {
+            let now = Some(nix::sys::wait::WaitPidFlag::WNOHANG);
+            let alive = Ok(nix::sys::wait::WaitStatus::StillAlive);
+            Ok((nix::sys::wait::waitpid(pid, now) != alive).then_some(()))
         });
-        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+        if ended.is_err() {
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+        }
     }
     let _ = std::fs::remove_dir_all(&host.dir);
 }

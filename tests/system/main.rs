@@ -9,6 +9,7 @@ mod bad_input;
 mod container;
 mod crash;
 mod device;
+#[expect(dead_code, reason = "the benchmark uses more of it")]
 mod host;
 mod kubectl;
 mod ledger;

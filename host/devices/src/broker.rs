@@ -166,7 +166,6 @@ pub(crate) type Publisher = Arc<dyn Fn(Message) -> bool + Send + Sync>;
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     #[test]

@@ -1,5 +1,4 @@
 //! Native stand-ins for guests, for tests.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::{
     collections::HashMap,

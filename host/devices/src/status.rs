@@ -35,6 +35,9 @@ const RESOURCES: usize = 64;
 const VALUE: usize = 256;
 const SUMMARY: usize = 60;
 
+/// What is worth an Event on the device: its type, reason and message.
+type News = (EventType, &'static str, String);
+
 /// Which device.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct DeviceKey {
@@ -190,11 +193,7 @@ impl Board {
     }
 
     /// Take the status to write, if it says anything new, and the event that goes with it.
-    fn take(
-        &self,
-        key: &DeviceKey,
-        device: &Device,
-    ) -> Option<(DeviceStatus, Option<(EventType, &'static str, String)>)> {
+    fn take(&self, key: &DeviceKey, device: &Device) -> Option<(DeviceStatus, Option<News>)> {
         let mut reports = self.reports();
         let report = reports.get_mut(key)?;
         report.changed = false;
@@ -381,7 +380,7 @@ mod tests {
         };
         let device = Device::new("d", eyot_api::DeviceSpec::default());
         board.state(&key, OperatingState::Up, "Answers", String::new(), None);
-        assert_eq!(board.due(Instant::now()), [key.clone()]);
+        assert_eq!(board.due(Instant::now()), std::slice::from_ref(&key));
         assert!(board.take(&key, &device).is_some());
         assert!(board.due(Instant::now()).is_empty());
 
@@ -398,7 +397,7 @@ mod tests {
         board.event(&key, &event);
         assert!(board.due(Instant::now()).is_empty());
         tokio::time::advance(PAUSE).await;
-        assert_eq!(board.due(Instant::now()), [key.clone()]);
+        assert_eq!(board.due(Instant::now()), std::slice::from_ref(&key));
 
         board.state(
             &key,
@@ -407,7 +406,7 @@ mod tests {
             "timeout".into(),
             None,
         );
-        assert_eq!(board.due(Instant::now()), [key.clone()]);
+        assert_eq!(board.due(Instant::now()), std::slice::from_ref(&key));
         let (status, news) = board.take(&key, &device).unwrap_or_default();
         assert_eq!(status.last_error.as_deref(), Some("timeout"));
         assert_eq!(news.map(|news| news.1), Some("DeviceDown"));

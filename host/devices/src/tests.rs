@@ -1,6 +1,5 @@
 //! The device tier as a whole: real objects through the API server in process, a real broker and
 //! client, native stand-ins for the guests.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod host;
 

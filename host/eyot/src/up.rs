@@ -8,7 +8,7 @@
 //! On SIGTERM or Ctrl-C everything gets the same token cancelled and a few seconds to end; what
 //! is not written by then is not lost, since a write is acknowledged only when it is on disk.
 
-use std::{convert::Infallible, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{convert::Infallible, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use eyot_apiserver::{ApiServer, Nodes, User};

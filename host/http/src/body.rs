@@ -121,7 +121,6 @@ fn with_type(status: StatusCode, media: &'static str, bytes: impl Into<Bytes>) -
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     #[tokio::test]

@@ -414,7 +414,7 @@ async fn answers_are_those_of_kubernetes() {
             let path = conversation["request"]["path"].as_str().unwrap_or_default();
             let path = path.split('?').next().unwrap_or_default();
             let about = |kind: &&str| path.split('/').any(|segment| segment == *kind);
-            if !SERVED.iter().skip(1).any(|kind| about(kind)) && !path.ends_with("/namespaces") {
+            if !SERVED.iter().skip(1).any(about) && !path.ends_with("/namespaces") {
                 continue;
             }
             let note = conversation["note"].as_str().unwrap_or_default();

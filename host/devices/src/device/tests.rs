@@ -1,4 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "tests")]
 use eyot_runtime::{guest::DriverError, reading::Value};
 use eyot_store::ReadingEvent;
 use serde_json::json;

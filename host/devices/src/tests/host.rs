@@ -1,5 +1,4 @@
 //! A host without its runtimes, and ways to look at it.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::{sync::Arc, time::Duration};
 

@@ -22,7 +22,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Start the host: Kubernetes API, registry, MQTT broker, node and device services
-    Up(up::Up),
+    Up(Box<up::Up>),
     /// Push a Wasm component, an OCI layout directory or a docker-archive into the registry
     Push(push::Push),
     /// Print the messages of the host's MQTT broker as they come

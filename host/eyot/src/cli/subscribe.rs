@@ -3,7 +3,7 @@
 use std::{io::Write, time::Duration};
 
 use anyhow::{Context, bail};
-use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS};
+use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS, SubscribeReasonCode};
 
 /// Largest message that is taken.
 const MESSAGE: usize = 16 << 20;
@@ -55,13 +55,10 @@ impl Subscribe {
                     }
                     left = left.map(|n| n - 1);
                 }
-                Event::Incoming(Packet::SubAck(ack)) => {
-                    if ack
-                        .return_codes
-                        .contains(&rumqttc::SubscribeReasonCode::Failure)
-                    {
-                        bail!("the broker refused the topic filter {:?}", self.topic);
-                    }
+                Event::Incoming(Packet::SubAck(ack))
+                    if ack.return_codes.contains(&SubscribeReasonCode::Failure) =>
+                {
+                    bail!("the broker refused the topic filter {:?}", self.topic);
                 }
                 _ => {}
             }

@@ -55,7 +55,6 @@ pub(crate) fn parse(line: &[u8]) -> Option<Line<'_>> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     #[test]

@@ -197,7 +197,6 @@ fn patch(uid: &str, status: &PodStatus) -> Value {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     fn status(phase: &str) -> PodStatus {

@@ -1,5 +1,4 @@
 //! The life of pods, told as events and their effects: no clock, no tasks, no API.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::time::Duration;
 

@@ -37,7 +37,6 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// An API with one node.
 struct World {
     client: Client,
-    images: Arc<Images>,
     runtime: Arc<FakeRuntime>,
     network: Arc<FakeNetwork>,
     kubelet: Kubelet,
@@ -69,7 +68,7 @@ impl World {
         let node = Node::new(Options {
             name: "n1".into(),
             client: client.clone(),
-            images: images.clone(),
+            images,
             runtimes: vec![(Kind::Wasm, runtime.clone() as Arc<dyn Runtime>)],
             network: network.clone(),
             data_dir: directory.path().to_owned(),
@@ -78,7 +77,6 @@ impl World {
         let running = tokio::spawn(node.run(stop.clone()));
         Self {
             client,
-            images,
             runtime,
             network,
             kubelet,
