@@ -35,7 +35,7 @@ lint:
 	cargo clippy --quiet --release --locked --manifest-path examples/Cargo.toml --target wasm32-wasip2 -- -D warnings
 
 doc:
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --document-private-items
 
 deny:
 	scripts/deny.sh

@@ -2,7 +2,7 @@
 //! EdgeX REST API.
 //!
 //! What it reads: Device, DeviceProfile and Pipeline objects, through `kube::Client`; drivers that
-//! `runtime-wasm` hands over when their pod starts ([`DriverHost`]). What it writes: the statuses of
+//! `runtime-wasm` hands over when their pod starts ([`eyot_runtime::guest::DriverHost`]). What it writes: the statuses of
 //! Device and Pipeline, Events about them, readings into the store's readings, MQTT messages. It
 //! knows guests only through the traits of `eyot-runtime`, and nothing of wasmtime.
 //!
