@@ -8,7 +8,7 @@ if ! command -v cargo-deny >/dev/null; then
   cargo install --quiet --locked cargo-deny
 fi
 cargo deny --locked check --hide-inclusion-graph bans licenses sources
-if ! cargo deny --locked fetch db >/dev/null 2>&1; then
+if ! timeout 60 cargo deny --locked fetch db >/dev/null 2>&1; then
   echo "SKIPPED advisories: the advisory database cannot be reached from here" >&2
   exit
 fi
