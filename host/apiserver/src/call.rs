@@ -16,9 +16,12 @@ use crate::{
     query::{FieldValidation, Query},
     resource::Resource,
     selector::{FieldSelector, LabelSelector},
+    user::User,
 };
 
 pub(crate) struct Call {
+    /// Who asks.
+    pub(crate) user: User,
     pub(crate) resource: Arc<Resource>,
     /// Empty for cluster-scoped resources and for all namespaces.
     pub(crate) namespace: String,

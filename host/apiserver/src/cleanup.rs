@@ -16,6 +16,7 @@ use crate::{
     crd, media,
     object::{self, text},
     query::Query,
+    user::User,
     verbs::delete::{DeleteOptions, remove},
 };
 
@@ -76,6 +77,7 @@ async fn pass(api: &Arc<Api>, name: &str) -> bool {
     if let Some(resource) = resource {
         for object in api.store.list(&storage, None).objects {
             let call = Call {
+                user: User::new("system:apiserver", &["system:masters"]),
                 resource: resource.clone(),
                 namespace: object.key.namespace.to_string(),
                 name: object.key.name.to_string(),

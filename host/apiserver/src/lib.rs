@@ -8,6 +8,7 @@
 //! Nothing in here acts by itself on what is stored, with one exception: the objects of a deleted
 //! CustomResourceDefinition ([`cleanup`]). Everything else that reconciles is a client of this API.
 
+mod admission;
 mod api;
 mod call;
 mod catalog;

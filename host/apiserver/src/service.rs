@@ -134,7 +134,7 @@ async fn answer(api: Arc<Api>, request: Request) -> Result<Response, Failure> {
     if review::is_review(&path) {
         return review::answer(path.resource.into_owned(), user, parts, body).await;
     }
-    let target = locate(&api.catalog(), &path, uri.query(), parts)?;
+    let target = locate(&api.catalog(), user, &path, uri.query(), parts)?;
     dispatch(api, target, body).await
 }
 
@@ -184,6 +184,7 @@ struct Target {
 
 fn locate(
     catalog: &Catalog,
+    user: User,
     path: &ResourcePath<'_>,
     query: Option<&str>,
     parts: Parts,
@@ -197,6 +198,7 @@ fn locate(
         return Err(Failure::no_such_resource());
     }
     let call = Call {
+        user,
         resource,
         namespace: path.namespace.as_deref().unwrap_or_default().to_owned(),
         name: path.name.as_deref().unwrap_or_default().to_owned(),

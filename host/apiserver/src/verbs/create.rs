@@ -10,6 +10,7 @@ use rand::RngExt;
 use serde_json::Value;
 
 use crate::{
+    admission::{self, Attributes, Operation},
     api::{Api, definitions, namespace_key, storage_failure},
     call::{self, Call},
     crd,
@@ -28,7 +29,7 @@ pub(crate) async fn create(api: &Arc<Api>, call: Call, body: Body) -> Result<Res
     let media = call.media().to_owned();
     let mut value = media::decode(&media, &call::read(body).await?)?;
     call.check_type(&mut value)?;
-    let warnings = call.report(call.resource.decode(&mut value)?)?;
+    let mut warnings = call.report(call.resource.decode(&mut value)?)?;
     call.check_place(&mut value)?;
     check_namespace(api, &call)?;
     if !object::resource_version(&value).is_empty() {
@@ -42,7 +43,8 @@ pub(crate) async fn create(api: &Arc<Api>, call: Call, body: Body) -> Result<Res
             let name = format!("{prefix}{}", suffix());
             object::metadata(&mut value).insert("name".into(), name.into());
         }
-        let prepared = prepare(&call, value.clone())?;
+        let (prepared, remarks) = prepare(api, &call, value.clone()).await?;
+        warnings.extend(remarks);
         if call.query.dry_run {
             if api
                 .store
@@ -68,8 +70,12 @@ pub(crate) async fn create(api: &Arc<Api>, call: Call, body: Body) -> Result<Res
     Err(Failure::internal("unreachable"))
 }
 
-/// Complete and check an object that is about to be created.
-fn prepare(call: &Call, mut value: Value) -> Result<Value, Failure> {
+/// Complete and check an object that is about to be created; with warnings for the client.
+async fn prepare(
+    api: &Arc<Api>,
+    call: &Call,
+    mut value: Value,
+) -> Result<(Value, Vec<String>), Failure> {
     let resource = &call.resource;
     clean(&mut value, resource.is_custom());
     let metadata = object::metadata(&mut value);
@@ -91,6 +97,14 @@ fn prepare(call: &Call, mut value: Value) -> Result<Value, Failure> {
     }
     resource.prepare(&mut value, None);
     resource.default(&mut value);
+    let attributes = Attributes {
+        call,
+        operation: Operation::Create,
+        subresource: "",
+        old: None,
+        options: &Value::Null,
+    };
+    let mut warnings = admission::mutate(api, &attributes, &mut value).await?;
     let errors = resource.validate(&value, None);
     if !errors.is_empty() {
         return Err(resource.invalid(object::name(&value), &errors));
@@ -102,7 +116,8 @@ fn prepare(call: &Call, mut value: Value) -> Result<Value, Failure> {
         );
         return Err(resource.invalid("", &[error]));
     }
-    Ok(value)
+    warnings.extend(admission::validate(api, &attributes, Some(&value)).await?);
+    Ok((value, warnings))
 }
 
 async fn write(api: &Arc<Api>, call: &Call, mut value: Value) -> Result<Arc<Object>, WriteError> {

@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::{
+    admission::{self, Attributes, Operation},
     api::Api,
     call::{self, Call},
     cleanup, crd,
@@ -134,6 +135,14 @@ pub(crate) async fn remove(
             .ok_or_else(|| resource.not_found(&call.name))?;
         let current = resource.value(&stored)?;
         check_preconditions(call, options, &current)?;
+        let attributes = Attributes {
+            call,
+            operation: Operation::Delete,
+            subresource: "",
+            old: Some(&current),
+            options: &Value::Null,
+        };
+        admission::validate(api, &attributes, None).await?;
         let next = mark(call, options, &current, Timestamp::now());
         if options.dry_run {
             return Ok(Deleted::Imagined(stored));

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::{
+    admission::{self, Attributes, Operation},
     api::{Api, definitions},
     call::{self, Call},
     crd,
@@ -42,6 +43,17 @@ pub(crate) enum Part {
     Status,
     /// `spec.finalizers` of a namespace.
     Finalize,
+}
+
+impl Part {
+    /// The subresource through which this part is written.
+    pub(crate) fn subresource(self) -> &'static str {
+        match self {
+            Part::Main => "",
+            Part::Status => "status",
+            Part::Finalize => "finalize",
+        }
+    }
 }
 
 /// What became of an object.
@@ -151,7 +163,7 @@ pub(crate) async fn update(
             .get(&key)
             .ok_or_else(|| resource.not_found(&call.name))?;
         let current = resource.value(&stored)?;
-        let (next, warnings) = next(call, part, &current, change(&current)?)?;
+        let (next, warnings) = next(api, call, part, &current, change(&current)?).await?;
         if next == current {
             return Ok((Written::Object(stored), warnings));
         }
@@ -204,7 +216,8 @@ pub(crate) fn after_delete(api: &Api, resource: &Resource) {
 }
 
 /// The complete next state, checked, from what the client made of the present one.
-fn next(
+async fn next(
+    api: &Arc<Api>,
     call: &Call,
     part: Part,
     current: &Value,
@@ -213,7 +226,7 @@ fn next(
     let resource = &call.resource;
     call.check_type(&mut sent)?;
     let unknown = resource.decode(&mut sent)?;
-    let warnings = call.report(unknown)?;
+    let mut warnings = call.report(unknown)?;
     call.check_place(&mut sent)?;
     clean(&mut sent, resource.is_custom());
     check_identity(call, current, &sent)?;
@@ -244,13 +257,21 @@ fn next(
     resource.default(&mut next);
     if part == Part::Main {
         resource.prepare(&mut next, Some(current));
-        if resource.has_generation() && counts(&next) != counts(current) {
-            let generation = current
-                .pointer("/metadata/generation")
-                .and_then(Value::as_i64);
-            let generation = generation.unwrap_or(0) + 1;
-            object::metadata(&mut next).insert("generation".into(), generation.into());
-        }
+    }
+    let attributes = Attributes {
+        call,
+        operation: Operation::Update,
+        subresource: part.subresource(),
+        old: Some(current),
+        options: &Value::Null,
+    };
+    warnings.extend(admission::mutate(api, &attributes, &mut next).await?);
+    if part == Part::Main && resource.has_generation() && counts(&next) != counts(current) {
+        let generation = current
+            .pointer("/metadata/generation")
+            .and_then(Value::as_i64);
+        let generation = generation.unwrap_or(0) + 1;
+        object::metadata(&mut next).insert("generation".into(), generation.into());
     }
     if part == Part::Main || resource.is_custom() {
         let errors = resource.validate(&next, Some(current));
@@ -258,6 +279,7 @@ fn next(
             return Err(resource.invalid(&call.name, &errors));
         }
     }
+    warnings.extend(admission::validate(api, &attributes, Some(&next)).await?);
     Ok((next, warnings))
 }
 
