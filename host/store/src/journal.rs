@@ -22,7 +22,7 @@ use sqlx::{
 };
 
 use crate::{
-    Change, ChangeKind, Extract, Key, Object, OpenError,
+    Change, ChangeKind, Codec, Extract, Key, Object, OpenError,
     state::{State, Trimmed},
     writer,
 };
@@ -35,44 +35,53 @@ const APPLICATION: i64 = 0x4559_4f54;
 const WAL_BYTES: &str = "4194304";
 /// Free pages (of 4 KiB) that may stay in the file; what is beyond goes back to the file system.
 const FREE_PAGES: i64 = 1024;
+/// Rows that are written anew in one transaction.
+const RESEAL_ROWS: usize = 256;
 
 /// Where changes go.
 pub(crate) enum Journal {
-    File(SqliteConnection),
+    File(SqliteConnection, Arc<dyn Codec>),
     /// A store in memory only.
     Nowhere,
 }
 
 impl Journal {
     /// Open the file and read everything in it.
-    pub(crate) async fn open(path: &Path, extract: Extract) -> Result<(Self, State), OpenError> {
+    pub(crate) async fn open(
+        path: &Path,
+        extract: Extract,
+        codec: Arc<dyn Codec>,
+    ) -> Result<(Self, State), OpenError> {
         let mut connection = connect(path, SqliteSynchronous::Full).await?;
         prepare(&mut connection, path).await?;
-        let state = load(&mut connection, path, extract).await?;
-        Ok((Self::File(connection), state))
+        let (state, stale) = load(&mut connection, path, extract, &*codec).await?;
+        reseal(&mut connection, path, &stale, &*codec).await?;
+        Ok((Self::File(connection, codec), state))
     }
 
     /// Store all changes, or none. When this returns, they survive a power cut.
     pub(crate) async fn append(&mut self, changes: &[Change]) -> Result<(), String> {
-        let Self::File(connection) = self else {
+        let Self::File(connection, codec) = self else {
             return Ok(());
         };
         if changes.is_empty() {
             return Ok(());
         }
+        let encode = |change: &Change| codec.encode(&change.object.key, &change.object.json);
+        let stored: Vec<Bytes> = changes.iter().map(encode).collect::<Result<_, _>>()?;
         // One statement is one transaction. There is one text per number of rows, and the
         // statement cache holds them all.
         let rows = vec!["(?,?,?,?,?,?)"; changes.len()].join(",");
         let sql = format!("INSERT INTO changes VALUES {rows}");
         let mut query = sqlx::query(AssertSqlSafe(sql));
-        for Change { kind, object, .. } in changes {
+        for (Change { kind, object, .. }, stored) in changes.iter().zip(&stored) {
             query = query
                 .bind(object.revision.cast_signed())
                 .bind(kind_number(*kind))
                 .bind(object.key.resource.clone())
                 .bind(object.key.namespace.clone())
                 .bind(object.key.name.clone())
-                .bind(&object.json[..]);
+                .bind(&stored[..]);
         }
         query
             .execute(connection)
@@ -83,7 +92,7 @@ impl Journal {
 
     /// Delete what is superfluous, and give space back to the file system if there is much.
     pub(crate) async fn compact(&mut self, trimmed: &Trimmed) -> Result<(), String> {
-        let Self::File(connection) = self else {
+        let Self::File(connection, _) = self else {
             return Ok(());
         };
         compact(connection, trimmed)
@@ -93,7 +102,7 @@ impl Journal {
 
     /// Fold the write-ahead log into the file.
     pub(crate) async fn close(self) {
-        let Self::File(mut connection) = self else {
+        let Self::File(mut connection, _) = self else {
             return;
         };
         let fold = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -106,7 +115,9 @@ impl Journal {
 
     #[cfg(test)]
     pub(crate) async fn limit_pages(&mut self, pages: u32) {
-        let Self::File(connection) = self else { return };
+        let Self::File(connection, _) = self else {
+            return;
+        };
         let sql = format!("PRAGMA max_page_count = {pages}");
         sqlx::query(AssertSqlSafe(sql))
             .execute(connection)
@@ -202,12 +213,14 @@ pub(crate) async fn number<E>(
     row.try_get(0).map_err(&failed)
 }
 
-/// Read all rows in the order of their revisions.
+/// Read all rows in the order of their revisions. Answers also which of them are stale.
 async fn load(
     connection: &mut SqliteConnection,
     path: &Path,
     extract: Extract,
-) -> Result<State, OpenError> {
+    codec: &dyn Codec,
+) -> Result<(State, Vec<u64>), OpenError> {
+    let mut stale = Vec::new();
     let failed = |error| unusable(path, error);
     let mut state = State::new(0);
     let mut horizons: HashMap<Arc<str>, u64> = HashMap::new();
@@ -224,7 +237,10 @@ async fn load(
     );
     let mut rows = rows.fetch(connection);
     while let Some(row) = rows.try_next().await.map_err(failed)? {
-        let (kind, object) = read_row(&row, path, &state, extract)?;
+        let (kind, object, is_stale) = read_row(&row, path, &state, extract, codec)?;
+        if is_stale {
+            stale.push(object.revision);
+        }
         let object = Arc::new(object);
         if horizons
             .get(&object.key.resource)
@@ -246,7 +262,68 @@ async fn load(
             now,
         );
     }
-    Ok(state)
+    Ok((state, stale))
+}
+
+/// Write stale rows anew, so that nothing of them stays behind in the file.
+async fn reseal(
+    connection: &mut SqliteConnection,
+    path: &Path,
+    stale: &[u64],
+    codec: &dyn Codec,
+) -> Result<(), OpenError> {
+    if stale.is_empty() {
+        return Ok(());
+    }
+    tracing::info!(
+        rows = stale.len(),
+        "writing stored objects under the current key"
+    );
+    let failed = |error| unusable(path, error);
+    let pragma = |sql: &'static str| sqlx::raw_sql(sql);
+    // What is overwritten is wiped, not only unlinked.
+    pragma("PRAGMA secure_delete = ON")
+        .execute(&mut *connection)
+        .await
+        .map_err(failed)?;
+    for revisions in stale.chunks(RESEAL_ROWS) {
+        let mut transaction = connection.begin().await.map_err(failed)?;
+        for revision in revisions {
+            let bound = revision.cast_signed();
+            let row = sqlx::query(
+                "SELECT resource, namespace, name, json FROM changes WHERE revision = ?",
+            )
+            .bind(bound)
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(failed)?;
+            let text = |column: usize| row.try_get::<&str, _>(column).map_err(failed);
+            let key = Key::new(text(0)?, text(1)?, text(2)?);
+            let held = row.try_get::<&[u8], _>(3).map_err(failed)?;
+            let stored = codec
+                .decode(&key, held)
+                .and_then(|decoded| codec.encode(&key, &decoded.json))
+                .map_err(|reason| OpenError::Damaged {
+                    path: path.to_owned(),
+                    revision: *revision,
+                    reason: format!("{key}: {reason}"),
+                })?;
+            sqlx::query("UPDATE changes SET json = ? WHERE revision = ?")
+                .bind(&stored[..])
+                .bind(bound)
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed)?;
+        }
+        transaction.commit().await.map_err(failed)?;
+    }
+    pragma(
+        "PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE); PRAGMA secure_delete = OFF",
+    )
+    .execute(&mut *connection)
+    .await
+    .map_err(failed)?;
+    Ok(())
 }
 
 fn read_row(
@@ -254,7 +331,8 @@ fn read_row(
     path: &Path,
     state: &State,
     extract: Extract,
-) -> Result<(ChangeKind, Object), OpenError> {
+    codec: &dyn Codec,
+) -> Result<(ChangeKind, Object, bool), OpenError> {
     let failed = |error| unusable(path, error);
     let revision = row.try_get::<i64, _>(0).map_err(failed)?.cast_unsigned();
     let damaged = |reason: String| {
@@ -274,10 +352,14 @@ fn read_row(
     let text = |column: usize| row.try_get::<&str, _>(column).map_err(failed);
     let mut key = Key::new(text(2)?, text(3)?, text(4)?);
     key.resource = state.intern(&key.resource);
-    let json = Bytes::copy_from_slice(row.try_get::<&[u8], _>(5).map_err(failed)?);
-    let value: Value =
-        serde_json::from_slice(&json).map_err(|error| damaged(format!("{key}: {error}")))?;
-    Ok((kind, writer::object(key, revision, json, &value, extract)))
+    let stored = row.try_get::<&[u8], _>(5).map_err(failed)?;
+    let decoded = codec
+        .decode(&key, stored)
+        .map_err(|reason| damaged(format!("{key}: {reason}")))?;
+    let value: Value = serde_json::from_slice(&decoded.json)
+        .map_err(|error| damaged(format!("{key}: {error}")))?;
+    let object = writer::object(key, revision, decoded.json, &value, extract);
+    Ok((kind, object, decoded.stale))
 }
 
 async fn compact(connection: &mut SqliteConnection, trimmed: &Trimmed) -> sqlx::Result<()> {

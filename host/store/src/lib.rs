@@ -13,6 +13,7 @@
 //! Of Kubernetes' shape the store knows `metadata.labels` and `metadata.resourceVersion`; all else
 //! is the API server's business.
 
+mod codec;
 mod error;
 mod journal;
 mod lock;
@@ -25,6 +26,7 @@ mod tests;
 mod watch;
 mod writer;
 
+pub use codec::{Codec, Decoded, Plain};
 pub use error::{Expired, OpenError, ReadingsError, WriteError};
 pub use object::{Change, ChangeKind, Extract, Key, Object, Snapshot};
 pub use readings::{

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    Expired, Extract, Key, Object, OpenError, Readings, Snapshot, Watch, WriteError,
+    Codec, Expired, Extract, Key, Object, OpenError, Plain, Readings, Snapshot, Watch, WriteError,
     journal::Journal,
     lock::DirLock,
     state::State,
@@ -49,9 +49,18 @@ impl Store {
     /// Open the database at `path`, creating it and its directory if they do not exist. The
     /// directory is locked against other processes; readings go to a second file beside it.
     pub async fn open(path: &Path, extract: Extract) -> Result<Self, OpenError> {
+        Self::open_with(path, extract, Arc::new(Plain)).await
+    }
+
+    /// As [`Store::open`], with objects stored as `codec` says.
+    pub async fn open_with(
+        path: &Path,
+        extract: Extract,
+        codec: Arc<dyn Codec>,
+    ) -> Result<Self, OpenError> {
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
         let lock = DirLock::take(dir.unwrap_or(Path::new(".")))?;
-        let (journal, state) = Journal::open(path, extract).await?;
+        let (journal, state) = Journal::open(path, extract, codec).await?;
         let readings = Readings::open(&path.with_extension("readings.db")).await?;
         Ok(Self::start(journal, state, Some(lock), readings, extract))
     }

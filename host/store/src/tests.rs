@@ -1,6 +1,6 @@
 //! The store as its users see it: in memory, across reopening, on a full disk.
 
-use std::{collections::HashSet, path::Path, time::Duration};
+use std::{collections::HashSet, path::Path, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -329,7 +329,9 @@ async fn compaction_bounds_the_file_and_keeps_what_is_current() {
 async fn a_full_disk_fails_the_write_and_changes_nothing_until_there_is_room() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("eyot.db");
-    let (mut journal, state) = Journal::open(&path, phase).await.unwrap();
+    let (mut journal, state) = Journal::open(&path, phase, Arc::new(crate::Plain))
+        .await
+        .unwrap();
     journal.limit_pages(20).await;
     let store = Store::start(journal, state, None, Readings::in_memory(), phase);
     store.create(pod("a"), value("a", "1")).await.unwrap();
