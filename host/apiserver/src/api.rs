@@ -14,7 +14,7 @@ use tower::util::BoxCloneSyncService;
 use crate::{catalog::Catalog, crd, failure::Failure, pages::Pages};
 
 /// Namespaces that exist from the first start.
-const STANDING: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
+pub(crate) const STANDING: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
 /// Larger bodies are refused: Kubernetes' own limit.
 pub(crate) const BODY_LIMIT: usize = 3 * 1024 * 1024;
 

@@ -8,17 +8,16 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use bytes::Bytes;
 use serde_json::Value;
 
-use crate::{crd, kinds, resource::Resource};
+use crate::{crd, discovery::Document, kinds, resource::Resource};
 
 pub(crate) struct Catalog {
     by_path: HashMap<String, Arc<Resource>>,
     /// Sorted by group, then version priority, then plural.
     all: Vec<Arc<Resource>>,
-    /// The aggregated discovery document of `/apis`, encoded at most once.
-    pub(crate) aggregated: OnceLock<Bytes>,
+    /// The aggregated discovery documents of `/apis` and `/api`, encoded at most once.
+    pub(crate) aggregated: [OnceLock<Document>; 2],
 }
 
 impl Catalog {
@@ -34,8 +33,10 @@ impl Catalog {
             }
         }
         all.sort_by(|a, b| {
-            let version = |r: &Resource| crd::version_priority(&r.version);
-            (&a.group, version(b), &a.plural).cmp(&(&b.group, version(a), &b.plural))
+            let (rank, version) = (group_rank, crd::version_priority);
+            let order = (rank(&a.group), &a.group).cmp(&(rank(&b.group), &b.group));
+            let order = order.then(version(&b.version).cmp(&version(&a.version)));
+            order.then_with(|| (&a.version, &a.plural).cmp(&(&b.version, &b.plural)))
         });
         let mut by_path = HashMap::new();
         for resource in &all {
@@ -46,7 +47,7 @@ impl Catalog {
         Catalog {
             by_path,
             all,
-            aggregated: OnceLock::new(),
+            aggregated: Default::default(),
         }
     }
 
@@ -68,28 +69,39 @@ impl Catalog {
             .iter()
             .filter(move |r| r.group == group && r.version == version)
     }
-
-    /// Groups other than the core one, each with its versions, the preferred first.
-    pub(crate) fn groups(&self) -> Vec<(&str, Vec<&str>)> {
-        let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
-        for resource in self
-            .all
-            .iter()
-            .filter(|resource| !resource.group.is_empty())
-        {
-            match groups.last_mut() {
-                Some((group, versions)) if *group == resource.group => {
-                    if !versions.contains(&resource.version.as_str()) {
-                        versions.push(&resource.version);
-                    }
-                }
-                _ => groups.push((&resource.group, vec![&resource.version])),
-            }
-        }
-        groups
-    }
 }
 
 fn path(group: &str, version: &str, plural: &str) -> String {
     format!("{group}/{version}/{plural}")
+}
+
+/// The order in which Kubernetes lists its groups; all others come after them.
+const GROUPS: [&str; 21] = [
+    "",
+    "apiregistration.k8s.io",
+    "apps",
+    "events.k8s.io",
+    "authentication.k8s.io",
+    "authorization.k8s.io",
+    "autoscaling",
+    "batch",
+    "certificates.k8s.io",
+    "networking.k8s.io",
+    "policy",
+    "rbac.authorization.k8s.io",
+    "storage.k8s.io",
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "scheduling.k8s.io",
+    "coordination.k8s.io",
+    "node.k8s.io",
+    "discovery.k8s.io",
+    "resource.k8s.io",
+    "flowcontrol.apiserver.k8s.io",
+];
+
+/// Where a group stands among the others; those of one rank are in the order of their names.
+pub(crate) fn group_rank(group: &str) -> usize {
+    let known = GROUPS.iter().position(|known| *known == group);
+    known.unwrap_or(GROUPS.len())
 }

@@ -133,6 +133,10 @@ pub(crate) fn resources(crd: &Value) -> Vec<Resource> {
     };
     let group = text(crd, &["spec", "group"]).to_owned();
     let relabel = versions(crd).len() > 1;
+    let storage_version = versions(crd)
+        .iter()
+        .find(|version| flag(version, "storage") && flag(version, "served"))
+        .map_or_else(String::new, |version| text(version, &["name"]).to_owned());
     let served = versions(crd)
         .iter()
         .filter(|version| flag(version, "served"));
@@ -150,6 +154,8 @@ pub(crate) fn resources(crd: &Value) -> Vec<Resource> {
             status: at(version, &["subresources", "status"]).is_some_and(Value::is_object),
             scale: scale_paths(version),
             storage: format!("{}.{group}", names("plural")).into(),
+            storage_version: storage_version.clone(),
+            terminating: object::is_deleting(crd),
             printer: Printer::Custom(CustomColumns::parse(version)),
             definition: Definition::Custom(Box::new(Custom {
                 schema: schema(version),

@@ -1,14 +1,26 @@
 //! What this server offers: the documents from which kubectl, dashboards and clients learn the
 //! resources, in the aggregated form (two requests in all) and the old one (one per group).
+//!
+//! Both forms are two spellings of one [`Listing`], made from the catalog; so they cannot disagree.
+//! The aggregated documents are encoded once per catalog, the old ones per request: nobody asks for
+//! those often.
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use eyot_http::Response;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256, Sha512};
 
-use crate::{catalog::Catalog, media, resource::Resource};
+use crate::{
+    catalog::{Catalog, group_rank},
+    crd,
+    path::ResourcePath,
+    resource::Resource,
+    review,
+};
 
-const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+/// In the order in which Kubernetes names them.
 const VERBS: [&str; 8] = [
     "create",
     "delete",
@@ -19,13 +31,31 @@ const VERBS: [&str; 8] = [
     "update",
     "watch",
 ];
-/// The Kubernetes API that is spoken, and the server that speaks it.
+/// For custom resources Kubernetes has another order.
+const CUSTOM_VERBS: [&str; 8] = [
+    "delete",
+    "deletecollection",
+    "get",
+    "list",
+    "patch",
+    "create",
+    "update",
+    "watch",
+];
+/// While a definition is being deleted nothing new can be made of it.
+const TERMINATING_VERBS: [&str; 5] = ["delete", "deletecollection", "get", "list", "watch"];
+
+/// The Kubernetes API that is spoken.
 const MINOR: &str = "36";
+/// Objects of the version before are still understood.
+const COMPATIBLE: &str = "35";
 
 /// `/version`
 pub(crate) fn version() -> Value {
     json!({
         "major": "1", "minor": MINOR,
+        "emulationMajor": "1", "emulationMinor": MINOR,
+        "minCompatibilityMajor": "1", "minCompatibilityMinor": COMPATIBLE,
         "gitVersion": format!("v1.{MINOR}.2+eyot.{}", env!("CARGO_PKG_VERSION")),
         "gitCommit": "", "gitTreeState": "", "buildDate": "1970-01-01T00:00:00Z",
         "goVersion": "", "compiler": "rustc",
@@ -37,45 +67,98 @@ pub(crate) fn version() -> Value {
     })
 }
 
+/// One of the two versions of the aggregated document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Aggregated {
+    V2,
+    V2Beta1,
+}
+
+impl Aggregated {
+    fn version(self) -> &'static str {
+        match self {
+            Aggregated::V2 => "v2",
+            Aggregated::V2Beta1 => "v2beta1",
+        }
+    }
+
+    /// The one that `Accept` asks for before any plain form.
+    fn asked(headers: &HeaderMap) -> Option<Aggregated> {
+        let values = headers.get_all(header::ACCEPT).iter();
+        let clauses = values
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','));
+        for clause in clauses {
+            let mut parts = clause.split(';').map(str::trim);
+            let media = parts.next().unwrap_or_default();
+            if !matches!(media, "application/json" | "application/*" | "*/*") {
+                continue;
+            }
+            let (mut kind, mut group, mut version) = ("", "", "");
+            for parameter in parts {
+                match parameter.split_once('=') {
+                    Some(("as", value)) => kind = value,
+                    Some(("g", value)) => group = value,
+                    Some(("v", value)) => version = value,
+                    _ => {}
+                }
+            }
+            match (kind, group, version) {
+                ("", "", "") => return None,
+                ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2") => {
+                    return Some(Aggregated::V2);
+                }
+                ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2beta1") => {
+                    return Some(Aggregated::V2Beta1);
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+}
+
+/// An aggregated document as it is sent.
+pub(crate) struct Document {
+    body: Bytes,
+    /// With its quotes.
+    etag: String,
+}
+
 /// `/api`
 pub(crate) fn core_versions(catalog: &Catalog, headers: &HeaderMap) -> Response {
-    if media::wants_aggregated_discovery(headers) {
-        return aggregated(group_list(vec![discovery(catalog, "", &["v1"])]));
+    if let Some(asked) = Aggregated::asked(headers) {
+        return aggregated(catalog, true, asked, headers);
     }
-    eyot_http::json(
-        StatusCode::OK,
-        &json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}),
-    )
+    let host = headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok());
+    let addresses: Vec<Value> = host
+        .map(|host| json!({"clientCIDR": "0.0.0.0/0", "serverAddress": host}))
+        .into_iter()
+        .collect();
+    let document = json!({
+        "kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": addresses,
+    });
+    varied(eyot_http::json(StatusCode::OK, &document))
 }
 
 /// `/apis`
 pub(crate) fn groups(catalog: &Catalog, headers: &HeaderMap) -> Response {
-    if media::wants_aggregated_discovery(headers) {
-        let bytes = catalog.aggregated.get_or_init(|| {
-            let groups = catalog.groups();
-            group_list(
-                groups
-                    .iter()
-                    .map(|(g, versions)| discovery(catalog, g, versions))
-                    .collect(),
-            )
-        });
-        return aggregated(bytes.clone());
+    if let Some(asked) = Aggregated::asked(headers) {
+        return aggregated(catalog, false, asked, headers);
     }
-    let groups: Vec<Value> = catalog
-        .groups()
-        .iter()
-        .map(|(name, versions)| group(name, versions))
-        .collect();
+    let listing = Listing::new(catalog);
+    let groups: Vec<Value> = listing.named().map(Group::legacy).collect();
     let list = json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups});
-    eyot_http::json(StatusCode::OK, &list)
+    varied(eyot_http::json(StatusCode::OK, &list))
 }
 
 /// `/apis/<group>`
 pub(crate) fn one_group(catalog: &Catalog, name: &str) -> Option<Response> {
-    let groups = catalog.groups();
-    let (name, versions) = groups.iter().find(|(group, _)| *group == name)?;
-    let mut document = group(name, versions);
+    let listing = Listing::new(catalog);
+    let group = listing.named().find(|group| group.name == name)?;
+    let mut document = group.legacy();
     document["kind"] = "APIGroup".into();
     document["apiVersion"] = "v1".into();
     Some(eyot_http::json(StatusCode::OK, &document))
@@ -83,153 +166,430 @@ pub(crate) fn one_group(catalog: &Catalog, name: &str) -> Option<Response> {
 
 /// `/api/v1`, `/apis/<group>/<version>`
 pub(crate) fn resources(catalog: &Catalog, group: &str, version: &str) -> Option<Response> {
+    let listing = Listing::new(catalog);
+    let group = listing.groups.iter().find(|one| one.name == group)?;
+    let found = group.versions.iter().find(|one| one.name == version)?;
     let mut list: Vec<Value> = Vec::new();
-    for resource in catalog.of(group, version) {
-        let mut entry = json!({
-            "name": resource.plural, "singularName": resource.singular,
-            "namespaced": resource.namespaced, "kind": resource.kind, "verbs": verbs(resource),
-        });
-        words(&mut entry, resource);
-        list.push(entry);
-        for sub in subresources(resource) {
-            let mut entry = json!({
-                "name": format!("{}/{}", resource.plural, sub.name), "singularName": "",
-                "namespaced": resource.namespaced, "kind": sub.kind, "verbs": sub.verbs,
-            });
-            if !sub.group.is_empty() {
-                entry["group"] = sub.group.into();
-                entry["version"] = sub.version.into();
-            }
-            list.push(entry);
-        }
+    for entry in &found.entries {
+        entry.legacy(&mut list);
     }
-    if list.is_empty() {
-        return None;
-    }
-    let group_version = if group.is_empty() {
-        version.to_owned()
-    } else {
-        format!("{group}/{version}")
-    };
     let document = json!({
-        "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version,
-        "resources": list,
+        "kind": "APIResourceList", "apiVersion": "v1",
+        "groupVersion": group_version(group.name, version), "resources": list,
     });
     Some(eyot_http::json(StatusCode::OK, &document))
 }
 
 /// `/`
 pub(crate) fn root(catalog: &Catalog) -> Value {
-    let mut paths: Vec<String> = ["/api", "/api/v1", "/apis"].map(str::to_owned).into();
-    for (group, versions) in catalog.groups() {
-        paths.push(format!("/apis/{group}"));
-        paths.extend(
-            versions
-                .iter()
-                .map(|version| format!("/apis/{group}/{version}")),
-        );
+    let mut paths: Vec<String> = ["/api", "/api/v1", "/apis", "/apis/"]
+        .map(str::to_owned)
+        .into();
+    let listing = Listing::new(catalog);
+    for group in listing.named() {
+        paths.push(format!("/apis/{}", group.name));
+        let versions = group.versions.iter();
+        paths.extend(versions.map(|version| format!("/apis/{}/{}", group.name, version.name)));
     }
-    paths.extend(["/healthz", "/livez", "/readyz", "/version"].map(str::to_owned));
+    paths.extend(crate::health::paths());
+    paths.extend(
+        [
+            "/metrics",
+            "/openapi/v2",
+            "/openapi/v3",
+            "/openapi/v3/",
+            "/version",
+        ]
+        .map(str::to_owned),
+    );
+    paths.sort();
     json!({"paths": paths})
 }
 
-fn group(name: &str, versions: &[&str]) -> Value {
-    let version =
-        |version: &&str| json!({"groupVersion": format!("{name}/{version}"), "version": version});
-    let all: Vec<Value> = versions.iter().map(version).collect();
-    json!({"name": name, "versions": all, "preferredVersion": all.first()})
-}
-
-fn group_list(items: Vec<Value>) -> Bytes {
-    let list = json!({
-        "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2",
-        "metadata": {}, "items": items,
-    });
-    serde_json::to_vec(&list).unwrap_or_default().into()
-}
-
-fn aggregated(body: Bytes) -> Response {
-    let mut response = http::Response::new(eyot_http::full(body));
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(AGGREGATED));
-    headers.insert(header::VARY, HeaderValue::from_static("Accept"));
+fn aggregated(catalog: &Catalog, core: bool, asked: Aggregated, headers: &HeaderMap) -> Response {
+    let kept = &catalog.aggregated[usize::from(core)];
+    let document = kept.get_or_init(|| Document::new(&Listing::new(catalog), core));
+    let mut response = http::Response::new(eyot_http::empty());
+    let media = match asked {
+        Aggregated::V2 => HeaderValue::from_static(
+            "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+        ),
+        Aggregated::V2Beta1 => HeaderValue::from_static(
+            "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList",
+        ),
+    };
+    let sent = response.headers_mut();
+    if let Ok(etag) = HeaderValue::from_str(&document.etag) {
+        sent.insert(header::ETAG, etag);
+    }
+    sent.insert(header::VARY, HeaderValue::from_static("Accept"));
+    sent.insert(header::CACHE_CONTROL, HeaderValue::from_static("public"));
+    let held = headers.get(header::IF_NONE_MATCH);
+    if held.is_some_and(|held| held.as_bytes() == document.etag.as_bytes()) {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        return response;
+    }
+    sent.insert(header::CONTENT_TYPE, media);
+    *response.body_mut() = eyot_http::full(document.body(asked));
     response
 }
 
-/// One group with all its resources.
-fn discovery(catalog: &Catalog, group: &str, versions: &[&str]) -> Value {
-    let versions: Vec<Value> = versions
-        .iter()
-        .map(|version| {
-            let resources: Vec<Value> = catalog
-                .of(group, version)
-                .map(|resource| aggregated_resource(resource))
-                .collect();
-            json!({"version": version, "resources": resources, "freshness": "Current"})
-        })
-        .collect();
-    let metadata = if group.is_empty() {
-        json!({})
-    } else {
-        json!({"name": group})
-    };
-    json!({"metadata": metadata, "versions": versions})
-}
-
-fn aggregated_resource(resource: &Resource) -> Value {
-    let kind = |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
-    let mut entry = json!({
-        "resource": resource.plural,
-        "responseKind": kind(&resource.group, &resource.version, &resource.kind),
-        "scope": if resource.namespaced { "Namespaced" } else { "Cluster" },
-        "singularResource": resource.singular, "verbs": verbs(resource),
-    });
-    words(&mut entry, resource);
-    let subresources: Vec<Value> = subresources(resource)
-        .iter()
-        .map(|sub| {
-            let (group, version) = match sub.group {
-                "" => (resource.group.as_str(), resource.version.as_str()),
-                group => (group, sub.version),
-            };
-            json!({
-                "subresource": sub.name, "responseKind": kind(group, version, sub.kind),
-                "verbs": sub.verbs,
-            })
-        })
-        .collect();
-    if !subresources.is_empty() {
-        entry["subresources"] = subresources.into();
+impl Document {
+    fn new(listing: &Listing<'_>, core: bool) -> Document {
+        let groups = listing
+            .groups
+            .iter()
+            .filter(|group| group.name.is_empty() == core);
+        let items: Vec<Value> = groups.map(Group::aggregated).collect();
+        let document = json!({
+            "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2",
+            "metadata": {}, "items": items,
+        });
+        let body: Bytes = serde_json::to_vec(&document).unwrap_or_default().into();
+        let etag = format!("\"{}\"", hex::encode_upper(Sha512::digest(&body)));
+        Document { body, etag }
     }
-    entry
-}
 
-fn words(entry: &mut Value, resource: &Resource) {
-    if !resource.short_names.is_empty() {
-        entry["shortNames"] = json!(resource.short_names);
-    }
-    if !resource.categories.is_empty() {
-        entry["categories"] = json!(resource.categories);
+    /// The two versions differ in nothing but their name, which stands at the start.
+    fn body(&self, asked: Aggregated) -> Bytes {
+        const NAME: &[u8] = b"apidiscovery.k8s.io/v2\"";
+        let at = match asked {
+            Aggregated::V2 => None,
+            Aggregated::V2Beta1 => self.body.windows(NAME.len()).position(|part| part == NAME),
+        };
+        let Some(at) = at else {
+            return self.body.clone();
+        };
+        let after = at + NAME.len() - "v2\"".len();
+        let mut body = Vec::with_capacity(self.body.len() + 8);
+        body.extend_from_slice(&self.body[..after]);
+        body.extend_from_slice(asked.version().as_bytes());
+        body.extend_from_slice(&self.body[after + "v2".len()..]);
+        body.into()
     }
 }
 
-fn verbs(resource: &Resource) -> Vec<&'static str> {
-    let all = VERBS.iter().copied();
-    // Nobody may empty the cluster with one request.
-    all.filter(|verb| !(resource.is("", "namespaces") && *verb == "deletecollection"))
-        .collect()
+fn varied(mut response: Response) -> Response {
+    let accept = HeaderValue::from_static("Accept");
+    response.headers_mut().insert(header::VARY, accept);
+    response
 }
 
-struct Subresource<'a> {
-    name: &'static str,
-    /// Empty: the resource's own group and version.
-    group: &'static str,
-    version: &'static str,
+/// Everything that is served, groups in Kubernetes' order, versions from the preferred down.
+struct Listing<'a> {
+    groups: Vec<Group<'a>>,
+}
+
+struct Group<'a> {
+    name: &'a str,
+    versions: Vec<Version<'a>>,
+}
+
+struct Version<'a> {
+    name: &'a str,
+    entries: Vec<Entry<'a>>,
+}
+
+/// One resource.
+struct Entry<'a> {
+    plural: &'a str,
+    singular: &'a str,
     kind: &'a str,
-    verbs: &'static [&'static str],
+    namespaced: bool,
+    verbs: &'a [&'static str],
+    short_names: &'a [String],
+    categories: &'a [String],
+    /// Says under which version objects are kept, without saying which.
+    storage_hash: String,
+    subresources: Vec<Subresource<'a>>,
 }
 
-fn subresources(resource: &Resource) -> Vec<Subresource<'_>> {
+/// What can only be created, is answered and not stored: group, version, plural, singular, kind,
+/// whether it lives in a namespace.
+const UNSTORED: [(&str, &str, &str, &str, &str, bool); 7] = [
+    ("", "v1", "bindings", "binding", "Binding", true),
+    (
+        "authentication.k8s.io",
+        "v1",
+        "selfsubjectreviews",
+        "selfsubjectreview",
+        "SelfSubjectReview",
+        false,
+    ),
+    (
+        "authentication.k8s.io",
+        "v1",
+        "tokenreviews",
+        "tokenreview",
+        "TokenReview",
+        false,
+    ),
+    (
+        "authorization.k8s.io",
+        "v1",
+        "localsubjectaccessreviews",
+        "localsubjectaccessreview",
+        "LocalSubjectAccessReview",
+        true,
+    ),
+    (
+        "authorization.k8s.io",
+        "v1",
+        "selfsubjectaccessreviews",
+        "selfsubjectaccessreview",
+        "SelfSubjectAccessReview",
+        false,
+    ),
+    (
+        "authorization.k8s.io",
+        "v1",
+        "selfsubjectrulesreviews",
+        "selfsubjectrulesreview",
+        "SelfSubjectRulesReview",
+        false,
+    ),
+    (
+        "authorization.k8s.io",
+        "v1",
+        "subjectaccessreviews",
+        "subjectaccessreview",
+        "SubjectAccessReview",
+        false,
+    ),
+];
+
+/// Whether the server answers to such a resource.
+fn is_answered(group: &str, version: &str, plural: &str, namespaced: bool) -> bool {
+    plural == "bindings"
+        || review::is_review(&ResourcePath {
+            group: group.into(),
+            version: version.into(),
+            resource: plural.into(),
+            namespace: namespaced.then(|| "default".into()),
+            name: None,
+            subresource: None,
+        })
+}
+
+impl<'a> Listing<'a> {
+    fn new(catalog: &'a Catalog) -> Listing<'a> {
+        let mut entries: Vec<(&str, &str, Entry<'_>)> = catalog
+            .all()
+            .iter()
+            .map(|resource| {
+                (
+                    resource.group.as_str(),
+                    resource.version.as_str(),
+                    Entry::of(resource),
+                )
+            })
+            .collect();
+        for (group, version, plural, singular, kind, namespaced) in UNSTORED {
+            if is_answered(group, version, plural, namespaced) {
+                let entry = Entry {
+                    plural,
+                    singular,
+                    kind,
+                    namespaced,
+                    verbs: &["create"],
+                    short_names: &[],
+                    categories: &[],
+                    storage_hash: String::new(),
+                    subresources: Vec::new(),
+                };
+                entries.push((group, version, entry));
+            }
+        }
+        entries.sort_by(|(a, va, x), (b, vb, y)| {
+            let version = crd::version_priority;
+            let order = (group_rank(a), *a).cmp(&(group_rank(b), *b));
+            order
+                .then((version(vb), va).cmp(&(version(va), vb)))
+                .then(x.plural.cmp(y.plural))
+        });
+        let mut groups: Vec<Group<'_>> = Vec::new();
+        for (group, version, entry) in entries {
+            if groups.last().is_none_or(|last| last.name != group) {
+                groups.push(Group {
+                    name: group,
+                    versions: Vec::new(),
+                });
+            }
+            let Some(last) = groups.last_mut() else {
+                continue;
+            };
+            match last.versions.last_mut() {
+                Some(same) if same.name == version => same.entries.push(entry),
+                _ => last.versions.push(Version {
+                    name: version,
+                    entries: vec![entry],
+                }),
+            }
+        }
+        Listing { groups }
+    }
+
+    /// All but the core group.
+    fn named(&self) -> impl Iterator<Item = &Group<'a>> {
+        self.groups.iter().filter(|group| !group.name.is_empty())
+    }
+}
+
+impl Group<'_> {
+    fn legacy(&self) -> Value {
+        let version = |version: &Version<'_>| {
+            json!({
+                "groupVersion": group_version(self.name, version.name), "version": version.name,
+            })
+        };
+        let all: Vec<Value> = self.versions.iter().map(version).collect();
+        json!({"name": self.name, "versions": all, "preferredVersion": all.first()})
+    }
+
+    fn aggregated(&self) -> Value {
+        let version = |version: &Version<'_>| {
+            let resources: Vec<Value> = version.entries.iter().map(Entry::aggregated).collect();
+            json!({"version": version.name, "resources": resources, "freshness": "Current"})
+        };
+        let metadata = if self.name.is_empty() {
+            json!({})
+        } else {
+            json!({"name": self.name})
+        };
+        let versions: Vec<Value> = self.versions.iter().map(version).collect();
+        json!({"metadata": metadata, "versions": versions})
+    }
+}
+
+impl<'a> Entry<'a> {
+    fn of(resource: &'a Resource) -> Entry<'a> {
+        Entry {
+            plural: &resource.plural,
+            singular: &resource.singular,
+            kind: &resource.kind,
+            namespaced: resource.namespaced,
+            verbs: verbs(resource),
+            short_names: &resource.short_names,
+            categories: &resource.categories,
+            storage_hash: storage_hash(resource),
+            subresources: subresources(resource),
+        }
+    }
+
+    /// The resource and, after it, its subresources.
+    fn legacy(&self, list: &mut Vec<Value>) {
+        let mut entry = json!({
+            "name": self.plural, "singularName": self.singular, "namespaced": self.namespaced,
+            "kind": self.kind, "verbs": self.verbs,
+        });
+        self.words(&mut entry);
+        if !self.storage_hash.is_empty() {
+            entry["storageVersionHash"] = self.storage_hash.as_str().into();
+        }
+        list.push(entry);
+        for sub in &self.subresources {
+            let mut entry = json!({
+                "name": format!("{}/{}", self.plural, sub.name), "singularName": "",
+                "namespaced": self.namespaced, "kind": sub.kind, "verbs": sub.verbs,
+            });
+            if !sub.group.is_empty() {
+                entry["group"] = sub.group.into();
+            }
+            if !sub.version.is_empty() {
+                entry["version"] = sub.version.into();
+            }
+            list.push(entry);
+        }
+    }
+
+    fn aggregated(&self) -> Value {
+        // An empty group and version say: as the resource's own.
+        let kind = |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
+        let mut entry = json!({
+            "resource": self.plural, "responseKind": kind("", "", self.kind),
+            "scope": if self.namespaced { "Namespaced" } else { "Cluster" },
+            "singularResource": self.singular, "verbs": self.verbs,
+        });
+        self.words(&mut entry);
+        let subresources: Vec<Value> = self
+            .subresources
+            .iter()
+            .map(|sub| {
+                json!({
+                    "subresource": sub.name, "verbs": sub.verbs,
+                    "responseKind": kind(sub.group, sub.version, sub.kind),
+                })
+            })
+            .collect();
+        if !subresources.is_empty() {
+            entry["subresources"] = subresources.into();
+        }
+        entry
+    }
+
+    fn words(&self, entry: &mut Value) {
+        if !self.short_names.is_empty() {
+            entry["shortNames"] = json!(self.short_names);
+        }
+        if !self.categories.is_empty() {
+            entry["categories"] = json!(self.categories);
+        }
+    }
+}
+
+fn group_version(group: &str, version: &str) -> String {
+    if group.is_empty() {
+        version.to_owned()
+    } else {
+        format!("{group}/{version}")
+    }
+}
+
+/// What a resource can be asked for.
+pub(crate) fn verbs(resource: &Resource) -> &'static [&'static str] {
+    const NAMESPACES: [&str; 7] = [
+        "create", "delete", "get", "list", "patch", "update", "watch",
+    ];
+    if resource.is("", "namespaces") {
+        // Nobody may empty the cluster with one request.
+        &NAMESPACES
+    } else if resource.is("", "componentstatuses") {
+        &["get", "list"]
+    } else if !resource.is_custom() {
+        &VERBS
+    } else if resource.terminating {
+        &TERMINATING_VERBS
+    } else {
+        &CUSTOM_VERBS
+    }
+}
+
+/// As Kubernetes makes it, so that migration tools see the same.
+fn storage_hash(resource: &Resource) -> String {
+    if resource.storage_version.is_empty() {
+        return String::new();
+    }
+    // The core events are how all events are kept.
+    let group = match (resource.group.as_str(), resource.plural.as_str()) {
+        ("events.k8s.io", "events") => "",
+        (group, _) => group,
+    };
+    let text = format!("{group}/{}/{}", resource.storage_version, resource.kind);
+    let digest = Sha256::digest(text.as_bytes());
+    STANDARD.encode(digest.get(..8).unwrap_or_default())
+}
+
+pub(crate) struct Subresource<'a> {
+    pub(crate) name: &'static str,
+    /// Empty: the resource's own group and version.
+    pub(crate) group: &'static str,
+    pub(crate) version: &'static str,
+    pub(crate) kind: &'a str,
+    pub(crate) verbs: &'static [&'static str],
+}
+
+/// What is served below a resource, by name.
+pub(crate) fn subresources(resource: &Resource) -> Vec<Subresource<'_>> {
     let own = resource.kind.as_str();
     let sub = |name, group, version, kind, verbs| Subresource {
         name,
@@ -248,16 +608,17 @@ fn subresources(resource: &Resource) -> Vec<Subresource<'_>> {
         all.push(sub("finalize", "", "", own, &["update"]));
     }
     if resource.scale.is_some() {
-        all.push(sub(
-            "scale",
-            "autoscaling",
-            "v1",
-            "Scale",
-            &["get", "patch", "update"],
-        ));
+        let verbs = &["get", "patch", "update"];
+        all.push(sub("scale", "autoscaling", "v1", "Scale", verbs));
     }
     if resource.status {
         all.push(sub("status", "", "", own, &["get", "patch", "update"]));
+    }
+    if resource.is_custom() {
+        // Kubernetes names the status of a custom resource first.
+        all.sort_by_key(|sub| sub.name != "status");
+    } else {
+        all.sort_by_key(|sub| sub.name);
     }
     all
 }

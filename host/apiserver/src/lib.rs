@@ -17,6 +17,7 @@ mod crd;
 mod discovery;
 mod failure;
 pub mod field_error;
+mod health;
 pub mod jsonpath;
 pub mod kinds;
 mod media;

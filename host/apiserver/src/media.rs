@@ -66,19 +66,6 @@ fn clause_format(clause: &str) -> Option<Format> {
     accepted.then_some(format)
 }
 
-/// Whether the client wants aggregated discovery; `Some(true)` for the v2 document.
-pub(crate) fn wants_aggregated_discovery(headers: &HeaderMap) -> bool {
-    let accept = headers
-        .get_all(header::ACCEPT)
-        .iter()
-        .filter_map(|value| value.to_str().ok());
-    accept.flat_map(|value| value.split(',')).any(|clause| {
-        clause.contains("g=apidiscovery.k8s.io")
-            && clause.split(';').any(|p| p.trim() == "v=v2")
-            && clause.trim_start().starts_with("application/json")
-    })
-}
-
 /// The media type of the body, without parameters; JSON if none is given.
 pub(crate) fn content_type(headers: &HeaderMap) -> &str {
     let value = headers

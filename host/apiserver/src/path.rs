@@ -4,13 +4,15 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
+use crate::health::{Endpoint, Probe};
+
 /// Where a path leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Route<'a> {
     /// `/`
     Root,
     /// `/healthz`, `/livez`, `/readyz` and anything below.
-    Health,
+    Health(Probe),
     /// `/version`
     Version,
     /// `/api`
@@ -61,7 +63,13 @@ impl<'a> Route<'a> {
         let mut parts = parts.into_iter();
         match parts.next().as_deref() {
             None => Route::Root,
-            Some("healthz" | "livez" | "readyz") => Route::Health,
+            Some(first) if let Some(endpoint) = Endpoint::of(first) => {
+                let check: Vec<Cow<'_, str>> = parts.collect();
+                Route::Health(Probe {
+                    endpoint,
+                    check: (!check.is_empty()).then(|| check.join("/")),
+                })
+            }
             Some("version") if parts.len() == 0 => Route::Version,
             Some("api") => match parts.next() {
                 None => Route::CoreVersions,
@@ -198,7 +206,13 @@ mod tests {
                 version: "v1".into()
             }
         );
-        assert_eq!(Route::parse("/livez/ping"), Route::Health);
+        assert_eq!(
+            Route::parse("/livez/poststarthook/x"),
+            Route::Health(Probe {
+                endpoint: Endpoint::Livez,
+                check: Some("poststarthook/x".into())
+            })
+        );
         assert_eq!(Route::parse("/openapi/v3"), Route::OpenApi);
         assert_eq!(
             Route::parse("/openapi/v3/apis/apps/v1"),

@@ -33,6 +33,10 @@ pub(crate) struct Resource {
     pub(crate) scale: Option<ScalePaths>,
     /// `Key::resource` in the store.
     pub(crate) storage: Arc<str>,
+    /// The version under which objects are kept; empty if that one is not served.
+    pub(crate) storage_version: String,
+    /// The definition is being deleted.
+    pub(crate) terminating: bool,
     pub(crate) printer: Printer,
     pub(crate) definition: Definition,
 }
@@ -79,6 +83,8 @@ impl Resource {
                 selector: None,
             }),
             storage: spec.resource().into(),
+            storage_version: stored_as(spec).to_owned(),
+            terminating: false,
             printer: Printer::Builtin(spec),
             definition: Definition::Builtin(spec),
         }
@@ -217,6 +223,14 @@ impl Resource {
 
     pub(crate) fn invalid(&self, name: &str, errors: &[FieldError]) -> Failure {
         Failure::invalid(&self.group, &self.kind, name, errors)
+    }
+}
+
+/// The version under which Kubernetes keeps objects of a kind that it serves in several.
+fn stored_as(spec: &'static KindSpec) -> &'static str {
+    match (spec.group, spec.kind) {
+        ("autoscaling", "HorizontalPodAutoscaler") => "v2",
+        _ => spec.version,
     }
 }
 

@@ -23,7 +23,7 @@ use crate::{
     catalog::Catalog,
     discovery,
     failure::Failure,
-    media, openapi,
+    health, media, openapi,
     path::{ResourcePath, Route},
     query::Query,
     resource::Resource,
@@ -120,8 +120,8 @@ where
 async fn answer(api: Arc<Api>, request: Request) -> Result<Response, Failure> {
     let uri = request.uri().clone();
     let route = Route::parse(uri.path());
-    match route {
-        Route::Health => return Ok(eyot_http::text(StatusCode::OK, "ok")),
+    match &route {
+        Route::Health(probe) => return Ok(health::answer(&api, probe, uri.query())),
         Route::Version => return Ok(eyot_http::json(StatusCode::OK, &discovery::version())),
         _ => {}
     }
@@ -155,7 +155,7 @@ fn document(
         Route::OpenApiV2 => Some(openapi::v2(headers)),
         Route::OpenApiOf { group, version } => openapi::group_version(catalog, group, version)
             .map(|document| eyot_http::json(StatusCode::OK, &document)),
-        Route::Nowhere | Route::Health | Route::Version | Route::Resource(_) => None,
+        Route::Nowhere | Route::Health(_) | Route::Version | Route::Resource(_) => None,
     };
     match document {
         Some(_) if method != Method::GET && method != Method::HEAD => {
