@@ -60,13 +60,21 @@ pub(crate) fn bytes(code: StatusCode, json: Bytes, warnings: &[String]) -> Respo
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/json"),
     );
-    for warning in warnings.iter().take(WARNINGS) {
+    warn(&mut response, warnings);
+    response
+}
+
+/// Add warnings to an answer, each once.
+pub(crate) fn warn(response: &mut Response, warnings: &[String]) {
+    for (at, warning) in warnings.iter().enumerate().take(WARNINGS) {
+        if warnings[..at].contains(warning) {
+            continue;
+        }
         let escaped = warning.replace('\\', "\\\\").replace('"', "\\\"");
         if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{escaped}\"")) {
-            headers.append(header::WARNING, value);
+            response.headers_mut().append(header::WARNING, value);
         }
     }
-    response
 }
 
 /// `Status: Success` about one object.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     Codec, Expired, Extract, Key, Object, OpenError, Plain, Readings, Snapshot, Watch, WriteError,
@@ -185,6 +185,13 @@ impl Store {
             wake,
             after,
         ))
+    }
+
+    /// The revision of the last change to a resource since the store was opened, to be compared
+    /// with what was seen before: it has moved when the write that moved it is answered.
+    pub fn mark(&self, resource: &str) -> watch::Receiver<u64> {
+        let name: Arc<str> = Arc::from(resource);
+        self.shared.write().waker(&name).subscribe()
     }
 
     pub fn readings(&self) -> Readings {

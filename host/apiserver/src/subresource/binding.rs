@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::{
+    admission::{self, Attributes, Kind, Operation},
     api::Api,
     call::{self, Call},
     failure::Failure,
@@ -16,22 +17,38 @@ use crate::{
     verbs::create::write_failure,
 };
 
+const BINDING: Kind<'_> = Kind {
+    group: "",
+    version: "v1",
+    kind: "Binding",
+};
 const ATTEMPTS: usize = 16;
 
 pub(crate) async fn bind(api: &Arc<Api>, mut call: Call, body: Body) -> Result<Response, Failure> {
     let media = call.media().to_owned();
-    let binding = media::decode(&media, &call::read(body).await?)?;
+    let mut binding = media::decode(&media, &call::read(body).await?)?;
     if call.name.is_empty() {
         // `POST bindings`: the name stands only in the body.
         call.name = object::name(&binding).to_owned();
     }
-    let node = object::text(&binding, &["target", "name"]).to_owned();
-    if node.is_empty() {
+    if object::text(&binding, &["target", "name"]).is_empty() {
         let error = FieldError::required("target.name", "");
         return Err(Failure::invalid("", "Binding", &call.name, &[error]));
     }
+    let attributes = Attributes {
+        subresource: "binding",
+        sent: Some(BINDING),
+        ..Attributes::new(&call, Operation::Create)
+    };
+    let admitted = admission::admit(api, &attributes, &mut binding).await?;
+    let node = object::text(&binding, &["target", "name"]).to_owned();
+    let bound = || {
+        let mut response = reply::success(&call, StatusCode::CREATED, "");
+        reply::warn(&mut response, &admitted.warnings);
+        response
+    };
     if call.query.dry_run {
-        return Ok(reply::success(&call, StatusCode::CREATED, ""));
+        return Ok(bound());
     }
     let key = call.key();
     for _ in 0..ATTEMPTS {
@@ -55,14 +72,14 @@ pub(crate) async fn bind(api: &Arc<Api>, mut call: Call, body: Body) -> Result<R
             );
             return Err(Failure::conflict("", "pods/binding", &call.name, &why));
         }
-        let bound = object::text(&pod, &["spec", "nodeName"]);
-        if !bound.is_empty() {
-            let why = format!("pod {} is already assigned to node {bound:?}", call.name);
+        let other = object::text(&pod, &["spec", "nodeName"]);
+        if !other.is_empty() {
+            let why = format!("pod {} is already assigned to node {other:?}", call.name);
             return Err(Failure::conflict("", "pods/binding", &call.name, &why));
         }
         assign(&mut pod, &binding, &node);
         match api.store.update(&key, stored.revision, pod).await {
-            Ok(_) => return Ok(reply::success(&call, StatusCode::CREATED, "")),
+            Ok(_) => return Ok(bound()),
             Err(eyot_store::WriteError::Conflict { .. }) => {}
             Err(error) => return Err(write_failure(&call, &call.name, &error)),
         }

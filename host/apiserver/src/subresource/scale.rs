@@ -7,13 +7,20 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
+    admission::Kind,
     api::Api,
     call::{self, Call},
     failure::Failure,
     field_error::FieldError,
-    media, object, patch,
+    media, object, patch, reply,
     resource::ScalePaths,
-    verbs::update::{Part, Written, update},
+    verbs::update::{Door, Part, Written, update_through},
+};
+
+const SCALE: Kind<'_> = Kind {
+    group: "autoscaling",
+    version: "v1",
+    kind: "Scale",
 };
 
 pub(crate) async fn scale(
@@ -44,12 +51,23 @@ pub(crate) async fn scale(
         set(&mut next, &paths.spec, replicas);
         Ok(next)
     };
-    let (written, _) = update(api, &call, Part::Main, &replace).await?;
+    let door = Door {
+        subresource: "scale",
+        kind: SCALE,
+        show: &|value| of(&call, paths, value),
+        put: &|value, shown| {
+            let replicas = shown.pointer("/spec/replicas").cloned();
+            set(value, &paths.spec, replicas.unwrap_or_else(|| json!(0)));
+        },
+    };
+    let (written, warnings) = update_through(api, &call, Part::Main, &replace, Some(&door)).await?;
     let value = match written {
         Written::Object(object) => call.resource.value(&object)?,
         Written::Imagined(value) => value,
     };
-    Ok(eyot_http::json(StatusCode::OK, &of(&call, paths, &value)))
+    let mut response = eyot_http::json(StatusCode::OK, &of(&call, paths, &value));
+    reply::warn(&mut response, &warnings);
+    Ok(response)
 }
 
 /// How a Scale is changed: replaced or patched.

@@ -10,7 +10,7 @@ use rand::RngExt;
 use serde_json::Value;
 
 use crate::{
-    admission::{self, Attributes, Operation},
+    admission::{self, Admitted, Attributes, Operation},
     api::{Api, definitions, namespace_key, storage_failure},
     call::{self, Call},
     crd,
@@ -31,20 +31,25 @@ pub(crate) async fn create(api: &Arc<Api>, call: Call, body: Body) -> Result<Res
     call.check_type(&mut value)?;
     let mut warnings = call.report(call.resource.decode(&mut value)?)?;
     call.check_place(&mut value)?;
-    check_namespace(api, &call)?;
     if !object::resource_version(&value).is_empty() {
         return Err(Failure::bad_request(
             "resourceVersion should not be set on objects to be created",
         ));
     }
+    warnings.extend(prepare(api, &call, &mut value).await?);
     let prefix = generate_prefix(&value);
     for attempt in 1.. {
+        let mut prepared = match &prefix {
+            Some(_) => value.clone(),
+            None => std::mem::take(&mut value),
+        };
         if let Some(prefix) = &prefix {
             let name = format!("{prefix}{}", suffix());
-            object::metadata(&mut value).insert("name".into(), name.into());
+            object::metadata(&mut prepared).insert("name".into(), name.into());
         }
-        let (prepared, remarks) = prepare(api, &call, value.clone()).await?;
-        warnings.extend(remarks);
+        // Held until the object is stored.
+        let mut admitted = check(api, &call, &mut prepared).await?;
+        warnings.append(&mut admitted.warnings);
         if call.query.dry_run {
             if api
                 .store
@@ -70,23 +75,41 @@ pub(crate) async fn create(api: &Arc<Api>, call: Call, body: Body) -> Result<Res
     Err(Failure::internal("unreachable"))
 }
 
-/// Complete and check an object that is about to be created; with warnings for the client.
-async fn prepare(
-    api: &Arc<Api>,
-    call: &Call,
-    mut value: Value,
-) -> Result<(Value, Vec<String>), Failure> {
+/// Complete an object that is about to be created, all but what is its alone; with warnings for the
+/// client.
+async fn prepare(api: &Api, call: &Call, value: &mut Value) -> Result<Vec<String>, Failure> {
     let resource = &call.resource;
-    clean(&mut value, resource.is_custom());
-    let metadata = object::metadata(&mut value);
+    clean(value, resource.is_custom());
+    let metadata = object::metadata(value);
     for key in [
         "resourceVersion",
         "deletionTimestamp",
         "deletionGracePeriodSeconds",
         "generation",
+        "uid",
+        "creationTimestamp",
     ] {
         metadata.remove(key);
     }
+    resource.prepare(value, None);
+    resource.default(value);
+    let name = object::name(value).to_owned();
+    let attributes = Attributes {
+        name: &name,
+        ..Attributes::new(call, Operation::Create)
+    };
+    let mutated = admission::mutate(api, &attributes, value).await?;
+    if mutated.changed {
+        resource.prepare(value, None);
+        resource.default(value);
+    }
+    Ok(mutated.warnings)
+}
+
+/// Give the object its identity, and check it as it would be stored.
+async fn check(api: &Api, call: &Call, value: &mut Value) -> Result<Admitted, Failure> {
+    let resource = &call.resource;
+    let metadata = object::metadata(value);
     metadata.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
     metadata.insert(
         "creationTimestamp".into(),
@@ -95,29 +118,22 @@ async fn prepare(
     if resource.has_generation() {
         metadata.insert("generation".into(), 1.into());
     }
-    resource.prepare(&mut value, None);
-    resource.default(&mut value);
-    let attributes = Attributes {
-        call,
-        operation: Operation::Create,
-        subresource: "",
-        old: None,
-        options: &Value::Null,
-    };
-    let mut warnings = admission::mutate(api, &attributes, &mut value).await?;
-    let errors = resource.validate(&value, None);
+    let errors = resource.validate(value, None);
     if !errors.is_empty() {
-        return Err(resource.invalid(object::name(&value), &errors));
+        return Err(resource.invalid(object::name(value), &errors));
     }
-    if object::name(&value).is_empty() {
+    if object::name(value).is_empty() {
         let error = crate::field_error::FieldError::required(
             "metadata.name",
             "name or generateName is required",
         );
         return Err(resource.invalid("", &[error]));
     }
-    warnings.extend(admission::validate(api, &attributes, Some(&value)).await?);
-    Ok((value, warnings))
+    let attributes = Attributes {
+        name: object::name(value),
+        ..Attributes::new(call, Operation::Create)
+    };
+    admission::validate(api, &attributes, value).await
 }
 
 async fn write(api: &Arc<Api>, call: &Call, mut value: Value) -> Result<Arc<Object>, WriteError> {
@@ -137,38 +153,6 @@ async fn write(api: &Arc<Api>, call: &Call, mut value: Value) -> Result<Arc<Obje
         return Err(WriteError::NotFound);
     }
     Ok(object)
-}
-
-/// Objects live in namespaces that exist and are not about to go.
-fn check_namespace(api: &Api, call: &Call) -> Result<(), Failure> {
-    if !call.resource.namespaced {
-        return Ok(());
-    }
-    let namespace = call.namespace.as_str();
-    let found = api
-        .store
-        .get(&namespace_key(namespace))
-        .ok_or_else(|| Failure::not_found("", "namespaces", namespace))?;
-    let phase = found
-        .fields
-        .iter()
-        .find(|(field, _)| &**field == "status.phase");
-    if phase.is_none_or(|(_, phase)| &**phase != "Terminating") {
-        return Ok(());
-    }
-    // Events about the end itself are still welcome.
-    if call.resource.is("", "events") {
-        return Ok(());
-    }
-    let why = format!(
-        "unable to create new content in namespace {namespace} because it is being terminated"
-    );
-    let cause = serde_json::json!({
-        "reason": "NamespaceTerminating", "field": "metadata.namespace",
-        "message": format!("namespace {namespace} is being terminated"),
-    });
-    let (group, plural) = (&call.resource.group, &call.resource.plural);
-    Err(Failure::forbidden(group, plural, &call.name, &why).causes(vec![cause]))
 }
 
 /// The prefix of the name to be made, if one must be made.

@@ -33,6 +33,21 @@ pub(crate) struct DeleteOptions {
     pub(crate) dry_run: bool,
     /// The finalizer that the propagation policy asks for.
     pub(crate) policy: Option<&'static str>,
+    /// As they were sent in the body.
+    pub(crate) sent: Value,
+    /// By which door the deletion came.
+    pub(crate) door: Door,
+}
+
+/// How a deletion was asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Door {
+    #[default]
+    Object,
+    /// With all of its collection.
+    Collection,
+    /// As an eviction, which was admitted as such.
+    Eviction,
 }
 
 /// What became of the object.
@@ -46,18 +61,20 @@ pub(crate) enum Deleted {
 
 pub(crate) async fn delete(api: &Arc<Api>, call: Call, body: Body) -> Result<Response, Failure> {
     let options = DeleteOptions::read(&call, body).await?;
-    let deleted = remove(api, &call, &options).await?;
+    let (deleted, warnings) = remove(api, &call, &options).await?;
     match deleted {
-        Deleted::Marked(object) => reply::stored(&call, StatusCode::OK, &object, &[]),
+        Deleted::Marked(object) => reply::stored(&call, StatusCode::OK, &object, &warnings),
         Deleted::Gone(object) | Deleted::Imagined(object) => {
             if ["pods", "services", "serviceaccounts"]
                 .iter()
                 .any(|r| call.resource.is("", r))
             {
-                return reply::stored(&call, StatusCode::OK, &object, &[]);
+                return reply::stored(&call, StatusCode::OK, &object, &warnings);
             }
             let uid = object::uid(&call.resource.value(&object)?).to_owned();
-            Ok(reply::success(&call, StatusCode::OK, &uid))
+            let mut response = reply::success(&call, StatusCode::OK, &uid);
+            reply::warn(&mut response, &warnings);
+            Ok(response)
         }
     }
 }
@@ -117,17 +134,20 @@ impl DeleteOptions {
             resource_version: string("/preconditions/resourceVersion"),
             dry_run: dry_run || query.dry_run,
             policy,
+            sent: sent.clone(),
+            door: Door::Object,
         })
     }
 }
 
-/// Delete the object that the call names.
+/// Delete the object that the call names; with warnings for the client.
 pub(crate) async fn remove(
     api: &Arc<Api>,
     call: &Call,
     options: &DeleteOptions,
-) -> Result<Deleted, Failure> {
+) -> Result<(Deleted, Vec<String>), Failure> {
     let (resource, key) = (&call.resource, call.key());
+    let mut warnings = Vec::new();
     for _ in 0..ATTEMPTS {
         let stored = api
             .store
@@ -135,17 +155,23 @@ pub(crate) async fn remove(
             .ok_or_else(|| resource.not_found(&call.name))?;
         let current = resource.value(&stored)?;
         check_preconditions(call, options, &current)?;
-        let attributes = Attributes {
-            call,
-            operation: Operation::Delete,
-            subresource: "",
-            old: Some(&current),
-            options: &Value::Null,
-        };
-        admission::validate(api, &attributes, None).await?;
+        if options.door != Door::Eviction {
+            let mut attributes = Attributes {
+                old: Some(&current),
+                options: &options.sent,
+                dry_run: options.dry_run,
+                ..Attributes::new(call, Operation::Delete)
+            };
+            if options.door == Door::Collection {
+                attributes.name = "";
+            }
+            warnings = admission::admit(api, &attributes, &mut Value::Null)
+                .await?
+                .warnings;
+        }
         let next = mark(call, options, &current, Timestamp::now());
         if options.dry_run {
-            return Ok(Deleted::Imagined(stored));
+            return Ok((Deleted::Imagined(stored), warnings));
         }
         let done = match next {
             None => api
@@ -156,7 +182,7 @@ pub(crate) async fn remove(
                     after_delete(api, resource);
                     Deleted::Gone(last)
                 }),
-            Some(next) if next == current => return Ok(Deleted::Marked(stored)),
+            Some(next) if next == current => return Ok((Deleted::Marked(stored), warnings)),
             Some(next) => {
                 let is_definition = &*resource.storage == crd::STORAGE;
                 api.store
@@ -171,7 +197,7 @@ pub(crate) async fn remove(
             }
         };
         match done {
-            Ok(deleted) => return Ok(deleted),
+            Ok(deleted) => return Ok((deleted, warnings)),
             Err(WriteError::Conflict { .. }) => {}
             Err(error) => return Err(write_failure(call, &call.name, &error)),
         }

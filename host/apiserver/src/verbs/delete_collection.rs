@@ -11,7 +11,7 @@ use crate::{
     call::Call,
     failure::Failure,
     reply,
-    verbs::delete::{DeleteOptions, Deleted, remove},
+    verbs::delete::{DeleteOptions, Deleted, Door, remove},
 };
 
 pub(crate) async fn delete_collection(
@@ -19,10 +19,13 @@ pub(crate) async fn delete_collection(
     mut call: Call,
     body: Body,
 ) -> Result<Response, Failure> {
-    let options = DeleteOptions::read(&call, body).await?;
+    let options = DeleteOptions {
+        door: Door::Collection,
+        ..DeleteOptions::read(&call, body).await?
+    };
     let filter = call.filter()?;
     let snapshot = api.store.list(&call.resource.storage, call.namespace());
-    let mut items: Vec<Value> = Vec::new();
+    let (mut items, mut warnings): (Vec<Value>, Vec<String>) = Default::default();
     for object in snapshot
         .objects
         .iter()
@@ -31,7 +34,10 @@ pub(crate) async fn delete_collection(
         call.name = object.key.name.to_string();
         call.namespace = object.key.namespace.to_string();
         match remove(api, &call, &options).await {
-            Ok(Deleted::Gone(object) | Deleted::Marked(object) | Deleted::Imagined(object)) => {
+            Ok((deleted, remarks)) => {
+                warnings.extend(remarks);
+                let (Deleted::Gone(object) | Deleted::Marked(object) | Deleted::Imagined(object)) =
+                    deleted;
                 items.push(call.resource.value(&object)?);
             }
             // Somebody else was faster.
@@ -44,5 +50,5 @@ pub(crate) async fn delete_collection(
         "metadata": {"resourceVersion": api.store.revision().to_string()}, "items": items,
     });
     let body = serde_json::to_vec(&list).map_err(Failure::internal)?;
-    Ok(reply::bytes(StatusCode::OK, body.into(), &[]))
+    Ok(reply::bytes(StatusCode::OK, body.into(), &warnings))
 }

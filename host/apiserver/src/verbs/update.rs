@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::{
-    admission::{self, Attributes, Operation},
+    admission::{self, Admitted, Attributes, Kind, Operation},
     api::{Api, definitions},
     call::{self, Call},
     crd,
@@ -146,6 +146,16 @@ impl Patch {
     }
 }
 
+/// A subresource that shows the object in another shape, in which admission judges the write.
+pub(crate) struct Door<'a> {
+    pub(crate) subresource: &'static str,
+    pub(crate) kind: Kind<'static>,
+    /// The shape, from the object.
+    pub(crate) show: &'a (dyn Fn(&Value) -> Value + Send + Sync),
+    /// Take over into the object what was changed in the shape.
+    pub(crate) put: &'a (dyn Fn(&mut Value, &Value) + Send + Sync),
+}
+
 /// Makes the next state of an object from its present one.
 pub(crate) type Change<'a> = dyn Fn(&Value) -> Result<Value, Failure> + Send + Sync + 'a;
 
@@ -156,6 +166,17 @@ pub(crate) async fn update(
     part: Part,
     change: &Change<'_>,
 ) -> Result<(Written, Vec<String>), Failure> {
+    update_through(api, call, part, change, None).await
+}
+
+/// The same through a subresource with a shape of its own.
+pub(crate) async fn update_through(
+    api: &Arc<Api>,
+    call: &Call,
+    part: Part,
+    change: &Change<'_>,
+    door: Option<&Door<'_>>,
+) -> Result<(Written, Vec<String>), Failure> {
     let (resource, key) = (&call.resource, call.key());
     for _ in 0..ATTEMPTS {
         let stored = api
@@ -163,7 +184,9 @@ pub(crate) async fn update(
             .get(&key)
             .ok_or_else(|| resource.not_found(&call.name))?;
         let current = resource.value(&stored)?;
-        let (next, warnings) = next(api, call, part, &current, change(&current)?).await?;
+        // What admission reserved is held until the write is done.
+        let (next, warnings, _admitted) =
+            next(api, call, part, &current, change(&current)?, door).await?;
         if next == current {
             return Ok((Written::Object(stored), warnings));
         }
@@ -222,7 +245,8 @@ async fn next(
     part: Part,
     current: &Value,
     mut sent: Value,
-) -> Result<(Value, Vec<String>), Failure> {
+    door: Option<&Door<'_>>,
+) -> Result<(Value, Vec<String>, Admitted), Failure> {
     let resource = &call.resource;
     call.check_type(&mut sent)?;
     let unknown = resource.decode(&mut sent)?;
@@ -230,6 +254,47 @@ async fn next(
     call.check_place(&mut sent)?;
     clean(&mut sent, resource.is_custom());
     check_identity(call, current, &sent)?;
+    let mut next = shape(call, part, current, sent);
+    let attributes = Attributes {
+        subresource: part.subresource(),
+        old: Some(current),
+        ..Attributes::new(call, Operation::Update)
+    };
+    let admitted = match door {
+        None => {
+            let mutated = admission::mutate(api, &attributes, &mut next).await?;
+            warnings.extend(mutated.warnings);
+            if mutated.changed {
+                next = shape(call, part, current, next);
+            }
+            finish(call, part, current, &mut next)?;
+            admission::validate(api, &attributes, &next).await?
+        }
+        Some(door) => {
+            let (old, mut shown) = ((door.show)(current), (door.show)(&next));
+            let attributes = Attributes {
+                subresource: door.subresource,
+                sent: Some(door.kind),
+                old: Some(&old),
+                ..attributes
+            };
+            let mutated = admission::mutate(api, &attributes, &mut shown).await?;
+            warnings.extend(mutated.warnings);
+            if mutated.changed {
+                (door.put)(&mut next, &shown);
+            }
+            finish(call, part, current, &mut next)?;
+            let shown = (door.show)(&next);
+            admission::validate(api, &attributes, &shown).await?
+        }
+    };
+    warnings.extend(admitted.warnings.iter().cloned());
+    Ok((next, warnings, admitted))
+}
+
+/// What a write of this part makes of the present state: the part as it was sent, all else as it is.
+fn shape(call: &Call, part: Part, current: &Value, sent: Value) -> Value {
+    let resource = &call.resource;
     let mut next = match part {
         Part::Main => sent,
         Part::Status => {
@@ -258,29 +323,26 @@ async fn next(
     if part == Part::Main {
         resource.prepare(&mut next, Some(current));
     }
-    let attributes = Attributes {
-        call,
-        operation: Operation::Update,
-        subresource: part.subresource(),
-        old: Some(current),
-        options: &Value::Null,
-    };
-    warnings.extend(admission::mutate(api, &attributes, &mut next).await?);
-    if part == Part::Main && resource.has_generation() && counts(&next) != counts(current) {
+    next
+}
+
+/// Count the change, and check the next state against the kind's rules.
+fn finish(call: &Call, part: Part, current: &Value, next: &mut Value) -> Result<(), Failure> {
+    let resource = &call.resource;
+    if part == Part::Main && resource.has_generation() && counts(next) != counts(current) {
         let generation = current
             .pointer("/metadata/generation")
             .and_then(Value::as_i64);
         let generation = generation.unwrap_or(0) + 1;
-        object::metadata(&mut next).insert("generation".into(), generation.into());
+        object::metadata(next).insert("generation".into(), generation.into());
     }
     if part == Part::Main || resource.is_custom() {
-        let errors = resource.validate(&next, Some(current));
+        let errors = resource.validate(next, Some(current));
         if !errors.is_empty() {
             return Err(resource.invalid(&call.name, &errors));
         }
     }
-    warnings.extend(admission::validate(api, &attributes, Some(&next)).await?);
-    Ok((next, warnings))
+    Ok(())
 }
 
 /// What `metadata.generation` counts the changes of: everything but metadata and status.
