@@ -71,7 +71,8 @@ impl Call {
     pub(crate) fn filter(&self) -> Result<Filter, Failure> {
         Ok(Filter {
             labels: LabelSelector::parse(&self.query.label_selector)?,
-            fields: FieldSelector::parse(&self.query.field_selector, self.resource.field_names())?,
+            fields: FieldSelector::parse(&self.query.field_selector, &self.resource.field_names())?
+                .renamed(|name| self.resource.stored_field(name)),
         })
     }
 
@@ -116,10 +117,10 @@ impl Call {
         if given == kind && given_version == version {
             return Ok(());
         }
+        let short = given_version.rsplit('/').next().unwrap_or_default();
         Err(Failure::bad_request(format!(
-            "{given} in version {:?} cannot be handled as a {kind}: no kind {given:?} is \
-             registered for version {given_version:?}",
-            resource.version
+            "{given} in version {short:?} cannot be handled as a {kind}: no kind {given:?} is \
+             registered for version {given_version:?}"
         )))
     }
 

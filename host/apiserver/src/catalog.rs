@@ -25,7 +25,8 @@ impl Catalog {
     pub(crate) fn new<'a>(crds: impl IntoIterator<Item = &'a Value>) -> Catalog {
         let mut all: Vec<Arc<Resource>> = kinds::all()
             .iter()
-            .map(|spec| Arc::new(Resource::builtin(spec)))
+            .flat_map(Resource::builtins)
+            .map(Arc::new)
             .collect();
         for definition in crds {
             if crd::is_established(definition) {

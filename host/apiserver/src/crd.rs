@@ -157,6 +157,7 @@ pub(crate) fn resources(crd: &Value) -> Vec<Resource> {
             storage_version: storage_version.clone(),
             terminating: object::is_deleting(crd),
             printer: Printer::Custom(CustomColumns::parse(version)),
+            face: None,
             definition: Definition::Custom(Box::new(Custom {
                 schema: schema(version),
                 relabel,

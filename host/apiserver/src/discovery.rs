@@ -614,6 +614,9 @@ pub(crate) fn subresources(resource: &Resource) -> Vec<Subresource<'_>> {
     if resource.status {
         all.push(sub("status", "", "", own, &["get", "patch", "update"]));
     }
+    for part in resource.parts() {
+        all.push(sub(part.name, "", "", own, part.verbs));
+    }
     if resource.is_custom() {
         // Kubernetes names the status of a custom resource first.
         all.sort_by_key(|sub| sub.name != "status");

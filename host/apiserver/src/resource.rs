@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::{
     failure::Failure,
     field_error::FieldError,
-    kinds::{self, KindSpec},
+    kinds::{self, Face, KindSpec, PartSpec},
     object,
     schema::Schema,
     table::Printer,
@@ -39,6 +39,8 @@ pub(crate) struct Resource {
     pub(crate) terminating: bool,
     pub(crate) printer: Printer,
     pub(crate) definition: Definition,
+    /// Set where this is a built-in kind under another version than the stored one.
+    pub(crate) face: Option<&'static Face>,
 }
 
 /// Where a scalable object keeps its numbers, as keys from its root.
@@ -83,11 +85,23 @@ impl Resource {
                 selector: None,
             }),
             storage: spec.resource().into(),
-            storage_version: stored_as(spec).to_owned(),
+            storage_version: spec.version.to_owned(),
             terminating: false,
             printer: Printer::Builtin(spec),
             definition: Definition::Builtin(spec),
+            face: None,
         }
+    }
+
+    /// A built-in kind under the stored version and all others.
+    pub(crate) fn builtins(spec: &'static KindSpec) -> impl Iterator<Item = Resource> {
+        let others = spec.faces.iter().map(move |face| Resource {
+            group: face.group.to_owned(),
+            version: face.version.to_owned(),
+            face: Some(face),
+            ..Resource::builtin(spec)
+        });
+        std::iter::once(Resource::builtin(spec)).chain(others)
     }
 
     pub(crate) fn api_version(&self) -> String {
@@ -119,8 +133,8 @@ impl Resource {
     pub(crate) fn decode(&self, value: &mut Value) -> Result<Vec<String>, Failure> {
         match &self.definition {
             Definition::Builtin(spec) => {
-                let unknown =
-                    (spec.decode)(value).map_err(|error| self.undecodable(&error.message))?;
+                let decode = self.face.map_or(spec.decode, |face| face.decode);
+                let unknown = decode(value).map_err(|error| self.undecodable(&error.message))?;
                 for field in &unknown {
                     object::remove(value, &field.path);
                 }
@@ -149,7 +163,7 @@ impl Resource {
 
     pub(crate) fn default(&self, value: &mut Value) {
         match &self.definition {
-            Definition::Builtin(spec) => (spec.default)(value),
+            Definition::Builtin(spec) => self.face.map_or(spec.default, |face| face.default)(value),
             Definition::Custom(custom) => custom.schema.default(value),
         }
     }
@@ -157,7 +171,16 @@ impl Resource {
     /// Reset what a client may not set: the status, mostly.
     pub(crate) fn prepare(&self, value: &mut Value, old: Option<&Value>) {
         match &self.definition {
-            Definition::Builtin(spec) => (spec.prepare)(value, old),
+            Definition::Builtin(spec) => match self.face {
+                None => (spec.prepare)(value, old),
+                Some(face) => {
+                    to_stored(spec, face, value);
+                    let old = old.map(|old| stored_form(spec, face, old));
+                    (spec.prepare)(value, old.as_ref());
+                    (spec.default)(value);
+                    from_stored(face, value);
+                }
+            },
             Definition::Custom(_) if self.status => carry(value, old, "status"),
             Definition::Custom(_) => {}
         }
@@ -165,7 +188,14 @@ impl Resource {
 
     pub(crate) fn validate(&self, value: &Value, old: Option<&Value>) -> Vec<FieldError> {
         match &self.definition {
-            Definition::Builtin(spec) => (spec.validate)(value, old),
+            Definition::Builtin(spec) => match self.face {
+                None => (spec.validate)(value, old),
+                Some(face) => {
+                    let value = stored_form(spec, face, value);
+                    let old = old.map(|old| stored_form(spec, face, old));
+                    face.validate.unwrap_or(spec.validate)(&value, old.as_ref())
+                }
+            },
             Definition::Custom(custom) => {
                 let rule = kinds::subdomain_name;
                 let mut errors = kinds::validate_metadata(value, old, self.namespaced, rule);
@@ -175,17 +205,109 @@ impl Resource {
         }
     }
 
-    pub(crate) fn field_names(&self) -> &[&str] {
+    /// What a client should be told about an object that is accepted all the same.
+    pub(crate) fn warnings(&self, value: &Value, old: Option<&Value>) -> Vec<String> {
         match &self.definition {
-            Definition::Builtin(spec) => spec.field_names,
-            Definition::Custom(_) if self.namespaced => &["metadata.name", "metadata.namespace"],
-            Definition::Custom(_) => &["metadata.name"],
+            Definition::Builtin(spec) => match self.face {
+                None => (spec.warnings)(value, old),
+                Some(face) => {
+                    let old = old.map(|old| stored_form(spec, face, old));
+                    (spec.warnings)(&stored_form(spec, face, value), old.as_ref())
+                }
+            },
+            Definition::Custom(_) => Vec::new(),
         }
+    }
+
+    /// Complete a new object that was just given its name and uid.
+    pub(crate) fn identified(&self, value: &mut Value) {
+        match (&self.definition, self.face) {
+            (Definition::Builtin(spec), None) => (spec.identified)(value),
+            (Definition::Builtin(spec), Some(face)) => {
+                to_stored(spec, face, value);
+                (spec.identified)(value);
+                from_stored(face, value);
+            }
+            (Definition::Custom(_), _) => {}
+        }
+    }
+
+    /// Undo what a write of the status may not change.
+    pub(crate) fn prepare_status(&self, value: &mut Value, old: &Value) {
+        match (&self.definition, self.face) {
+            (Definition::Builtin(spec), None) => (spec.prepare_status)(value, old),
+            (Definition::Builtin(spec), Some(face)) => {
+                to_stored(spec, face, value);
+                (spec.prepare_status)(value, &stored_form(spec, face, old));
+                from_stored(face, value);
+            }
+            (Definition::Custom(_), _) => {}
+        }
+    }
+
+    /// Check a write of the status.
+    pub(crate) fn validate_status(&self, value: &Value, old: &Value) -> Vec<FieldError> {
+        match (&self.definition, self.face) {
+            (Definition::Builtin(spec), None) => (spec.validate_status)(value, old),
+            (Definition::Builtin(spec), Some(face)) => {
+                let old = stored_form(spec, face, old);
+                (spec.validate_status)(&stored_form(spec, face, value), &old)
+            }
+            (Definition::Custom(_), _) => self.validate(value, Some(old)),
+        }
+    }
+
+    /// The part of the object behind a subresource of that name.
+    pub(crate) fn part(&self, name: &str) -> Option<&'static PartSpec> {
+        self.parts().iter().find(|part| part.name == name)
+    }
+
+    pub(crate) fn parts(&self) -> &'static [PartSpec] {
+        match &self.definition {
+            Definition::Builtin(spec) => spec.parts,
+            Definition::Custom(_) => &[],
+        }
+    }
+
+    /// An object of this version as it is stored.
+    pub(crate) fn stored(&self, mut value: Value) -> Value {
+        if let (Definition::Builtin(spec), Some(face)) = (&self.definition, self.face) {
+            to_stored(spec, face, &mut value);
+        }
+        value
+    }
+
+    pub(crate) fn field_names(&self) -> Vec<&str> {
+        match (&self.definition, self.face) {
+            (Definition::Builtin(_), Some(face)) => {
+                face.fields.iter().map(|(name, _)| *name).collect()
+            }
+            (Definition::Builtin(spec), None) => spec.field_names.to_vec(),
+            (Definition::Custom(_), _) if self.namespaced => {
+                vec!["metadata.name", "metadata.namespace"]
+            }
+            (Definition::Custom(_), _) => vec!["metadata.name"],
+        }
+    }
+
+    /// The store's name of a field that selectors name otherwise in this version.
+    pub(crate) fn stored_field<'a>(&self, name: &'a str) -> &'a str {
+        let renamed = self.face.and_then(|face| {
+            let mut fields = face.fields.iter();
+            fields.find(|(here, _)| *here == name)
+        });
+        renamed.map_or(name, |(_, stored)| stored)
     }
 
     /// A stored object as this version shows it.
     pub(crate) fn show(&self, object: &Object) -> Bytes {
         match &self.definition {
+            Definition::Builtin(_) if self.face.is_some() => {
+                let Ok(value) = self.value(object) else {
+                    return object.json.clone();
+                };
+                serde_json::to_vec(&value).map_or_else(|_| object.json.clone(), Bytes::from)
+            }
             Definition::Custom(custom) if custom.relabel => {
                 let Ok(value) = self.value(object) else {
                     return object.json.clone();
@@ -199,6 +321,9 @@ impl Resource {
     /// A stored object, parsed, as this version shows it.
     pub(crate) fn value(&self, object: &Object) -> Result<Value, Failure> {
         let mut value: Value = serde_json::from_slice(&object.json).map_err(Failure::internal)?;
+        if let Some(face) = self.face {
+            from_stored(face, &mut value);
+        }
         if let Definition::Custom(custom) = &self.definition
             && custom.relabel
         {
@@ -226,12 +351,20 @@ impl Resource {
     }
 }
 
-/// The version under which Kubernetes keeps objects of a kind that it serves in several.
-fn stored_as(spec: &'static KindSpec) -> &'static str {
-    match (spec.group, spec.kind) {
-        ("autoscaling", "HorizontalPodAutoscaler") => "v2",
-        _ => spec.version,
-    }
+fn to_stored(spec: &KindSpec, face: &Face, value: &mut Value) {
+    (face.to_stored)(value);
+    value["apiVersion"] = spec.api_version().into();
+}
+
+fn stored_form(spec: &KindSpec, face: &Face, value: &Value) -> Value {
+    let mut value = value.clone();
+    to_stored(spec, face, &mut value);
+    value
+}
+
+fn from_stored(face: &Face, value: &mut Value) {
+    (face.from_stored)(value);
+    value["apiVersion"] = face.api_version().into();
 }
 
 /// Make `key` of the object what it is in `old`.

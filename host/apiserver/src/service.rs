@@ -274,6 +274,18 @@ async fn below(
 ) -> Result<Response, Failure> {
     let resource: Arc<Resource> = call.resource.clone();
     let is_pod = resource.is("", "pods");
+    if let Some(part) = resource.part(subresource) {
+        return match method.as_str() {
+            "GET" | "HEAD" if part.verbs.contains(&"get") => get(api, &call),
+            "PUT" if part.verbs.contains(&"update") => {
+                put(api, call, Part::Other(part), body).await
+            }
+            "PATCH" if part.verbs.contains(&"patch") => {
+                patch(api, call, Part::Other(part), body).await
+            }
+            _ => Err(Failure::method_not_allowed()),
+        };
+    }
     match (subresource, method.as_str()) {
         ("status", "GET") if resource.status => get(api, &call),
         ("status", "PUT") if resource.status => put(api, call, Part::Status, body).await,

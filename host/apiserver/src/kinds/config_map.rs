@@ -49,6 +49,7 @@ pub(super) const SPEC: KindSpec = KindSpec {
             table::age(object, now),
         ]
     },
+    ..KindSpec::PLAIN
 };
 
 fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {

@@ -47,6 +47,7 @@ pub(super) const SPEC: KindSpec = KindSpec {
             json!(text(object, "/metadata/creationTimestamp")),
         ]
     },
+    ..KindSpec::PLAIN
 };
 
 fn default(object: &mut Value) {

@@ -62,6 +62,7 @@ pub(super) const SPEC: KindSpec = KindSpec {
             json!(workload::selector_text(at(object, "/spec/selector"))),
         ]
     },
+    ..KindSpec::PLAIN
 };
 
 fn default(object: &mut Value) {

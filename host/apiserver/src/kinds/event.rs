@@ -99,6 +99,7 @@ pub(super) const SPEC: KindSpec = KindSpec {
             json!(text(object, "/metadata/name")),
         ]
     },
+    ..KindSpec::PLAIN
 };
 
 fn subject(object: &Value) -> String {

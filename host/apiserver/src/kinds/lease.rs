@@ -62,4 +62,5 @@ pub(super) const SPEC: KindSpec = KindSpec {
             table::age(object, now),
         ]
     },
+    ..KindSpec::PLAIN
 };

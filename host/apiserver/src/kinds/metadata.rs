@@ -161,6 +161,15 @@ fn changes(object: &Value, old: &Value) -> Vec<FieldError> {
     errors
 }
 
+/// A count that is given and below zero.
+pub(super) fn not_negative(value: &Value, field: &str) -> Option<FieldError> {
+    let detail = "must be greater than or equal to 0";
+    value
+        .as_i64()
+        .is_some_and(|count| count < 0)
+        .then(|| FieldError::invalid(field, value, detail))
+}
+
 pub(super) fn invalid(field: impl Into<String>, value: &str, detail: &str) -> FieldError {
     FieldError::invalid(field, &Value::from(value), detail)
 }

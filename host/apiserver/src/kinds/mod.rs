@@ -3,6 +3,7 @@
 //! A kind is plain data and pure functions over JSON. The machinery around it (paths, verbs,
 //! storage, watches) knows no kind by name; a kind knows neither storage nor HTTP.
 
+mod autoscaler;
 mod config_map;
 mod crd;
 mod deployment;
@@ -37,6 +38,9 @@ pub use self::metadata::validate_metadata;
 /// Names and values of what field selectors may ask for, in the store's form.
 pub type Fields = Vec<(Box<str>, Box<str>)>;
 
+/// Checks a complete object; with the stored one for an update.
+pub type Rules = fn(&Value, Option<&Value>) -> Vec<FieldError>;
+
 /// Everything the machinery needs to know about a built-in kind.
 pub struct KindSpec {
     /// Empty for the core group.
@@ -64,7 +68,7 @@ pub struct KindSpec {
     /// update the second value is the stored object, whose status is carried over.
     pub prepare: fn(&mut Value, Option<&Value>),
     /// Checks a complete object with defaults; with the stored one for an update.
-    pub validate: fn(&Value, Option<&Value>) -> Vec<FieldError>,
+    pub validate: Rules,
     /// The fields that field selectors may name, in `Store`'s form; always has metadata.name and,
     /// where namespaced, metadata.namespace.
     pub fields: fn(&Value) -> Fields,
@@ -73,16 +77,107 @@ pub struct KindSpec {
     pub columns: &'static [Column],
     /// One cell for each column.
     pub cells: fn(&Value, Timestamp) -> Vec<Value>,
+    /// The same objects under other groups and versions: this spec is the one that is stored.
+    pub faces: &'static [Face],
+    /// What a client should be told about an object that is accepted all the same; with the stored
+    /// one for an update.
+    pub warnings: fn(&Value, Option<&Value>) -> Vec<String>,
+    /// What follows from the name and uid that a new object was just given. Runs once, before the
+    /// object is checked.
+    pub identified: fn(&mut Value),
+    /// What a write of the status may not say or change, beside the status itself: the new object
+    /// (metadata and spec are the stored ones already) and the stored one.
+    pub prepare_status: fn(&mut Value, &Value),
+    /// Checks a write of the status.
+    pub validate_status: fn(&Value, &Value) -> Vec<FieldError>,
+    /// Parts of the object with doors of their own, beside `status` and `scale`.
+    pub parts: &'static [PartSpec],
+}
+
+/// A built-in kind under a second group or version.
+///
+/// Verbs work in the version that the request names: bodies are decoded, defaulted, patched and
+/// admitted in it. Rules and storage know the stored version alone, and [`Resource`] converts at
+/// that border.
+///
+/// [`Resource`]: crate::resource::Resource
+pub struct Face {
+    pub group: &'static str,
+    pub version: &'static str,
+    pub decode: fn(&mut Value) -> Result<Vec<UnknownField>, TypeError>,
+    /// The defaults of this version, which may differ from those of the stored one.
+    pub default: fn(&mut Value),
+    /// Turns an object of this version into the stored form. The caller sets `apiVersion`.
+    pub to_stored: fn(&mut Value),
+    /// The other way round; nothing may be lost on the way there and back.
+    pub from_stored: fn(&mut Value),
+    /// Fields that selectors may name: their name here, and in the stored kind.
+    pub fields: &'static [(&'static str, &'static str)],
+    /// Rules of this version in place of the stored kind's, where they differ; on stored forms.
+    pub validate: Option<Rules>,
+}
+
+impl Face {
+    /// `autoscaling/v1`.
+    pub fn api_version(&self) -> String {
+        joined(self.group, self.version)
+    }
+}
+
+fn joined(group: &str, version: &str) -> String {
+    if group.is_empty() {
+        version.to_owned()
+    } else {
+        format!("{group}/{version}")
+    }
+}
+
+/// A part of an object that is written through its own subresource: `resize`, `approval`.
+pub struct PartSpec {
+    pub name: &'static str,
+    /// Of `get`, `patch`, `update`.
+    pub verbs: &'static [&'static str],
+    /// Turns what was sent into the next state: keep of the stored object (second) what this part
+    /// is not about.
+    pub merge: fn(&mut Value, &Value),
+    /// Checks the next state against the stored one.
+    pub validate: fn(&Value, &Value) -> Vec<FieldError>,
 }
 
 impl KindSpec {
+    /// What most kinds have: each spec states what it has beside this.
+    pub const PLAIN: KindSpec = KindSpec {
+        group: "",
+        version: "v1",
+        kind: "",
+        list_kind: "",
+        plural: "",
+        singular: "",
+        short_names: &[],
+        categories: &[],
+        namespaced: true,
+        status: false,
+        scale: false,
+        generation: false,
+        decode: |_| Ok(Vec::new()),
+        default: |_| {},
+        prepare: |_, _| {},
+        validate: |_, _| Vec::new(),
+        fields: |object| metadata_fields(object, true),
+        field_names: &["metadata.name", "metadata.namespace"],
+        columns: &[],
+        cells: |_, _| Vec::new(),
+        faces: &[],
+        warnings: |_, _| Vec::new(),
+        identified: |_| {},
+        prepare_status: |_, _| {},
+        validate_status: |_, _| Vec::new(),
+        parts: &[],
+    };
+
     /// `v1`, `apps/v1`.
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() {
-            self.version.to_owned()
-        } else {
-            format!("{}/{}", self.group, self.version)
-        }
+        joined(self.group, self.version)
     }
 
     /// The store's name of the resource: `pods`, `deployments.apps`.
@@ -131,6 +226,7 @@ pub fn all() -> &'static [KindSpec] {
         service_account::SPEC,
         deployment::SPEC,
         replica_set::SPEC,
+        autoscaler::SPEC,
         lease::SPEC,
         crd::SPEC,
     ];

@@ -53,6 +53,7 @@ pub(super) const SPEC: KindSpec = KindSpec {
             table::age(object, now),
         ]
     },
+    ..KindSpec::PLAIN
 };
 
 /// The finalizer `kubernetes` in `spec` is what holds a namespace until it is empty; only the

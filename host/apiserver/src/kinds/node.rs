@@ -79,6 +79,7 @@ pub(super) const SPEC: KindSpec = KindSpec {
             )),
         ]
     },
+    ..KindSpec::PLAIN
 };
 
 fn default(object: &mut Value) {

@@ -60,6 +60,7 @@ pub(super) const SPEC: KindSpec = KindSpec {
             json!(workload::selector_text(at(object, "/spec/selector"))),
         ]
     },
+    ..KindSpec::PLAIN
 };
 
 fn prepare(object: &mut Value, old: Option<&Value>) {

@@ -67,6 +67,7 @@ pub(super) const SPEC: KindSpec = KindSpec {
             table::age(object, now),
         ]
     },
+    ..KindSpec::PLAIN
 };
 
 /// `stringData` is write-only: it moves into `data`.

@@ -74,6 +74,7 @@ pub(super) const SPEC: KindSpec = KindSpec {
             json!(selector(object)),
         ]
     },
+    ..KindSpec::PLAIN
 };
 
 fn default(object: &mut Value) {

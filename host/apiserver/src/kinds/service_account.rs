@@ -31,4 +31,5 @@ pub(super) const SPEC: KindSpec = KindSpec {
             table::age(object, now),
         ]
     },
+    ..KindSpec::PLAIN
 };

@@ -448,3 +448,40 @@ fn events_have_one_stored_form_and_two_faces() {
     );
     assert_eq!(super::event::to_events_v1(&stored), face);
 }
+
+#[test]
+fn an_autoscaler_keeps_everything_under_version_1() {
+    let v2 = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": "h", "annotations": {"mine": "1"}},
+        "spec": {"maxReplicas": 3, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"},
+            "behavior": {"scaleDown": {"selectPolicy": "Disabled"}},
+            "metrics": [
+                {"type": "Pods", "pods": {"metric": {"name": "m"}, "target": {"type": "AverageValue", "averageValue": "2"}}},
+                {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 60}}}]},
+        "status": {"desiredReplicas": 2, "currentReplicas": 1,
+            "conditions": [{"type": "AbleToScale", "status": "True"}],
+            "currentMetrics": [{"type": "Resource", "resource": {"name": "cpu",
+                "current": {"averageValue": "10m", "averageUtilization": 20}}}]}});
+    let stored = create(&v2).unwrap();
+    let mut stored = Value::Object(stored.as_object().unwrap().clone());
+    stored["status"] = v2["status"].clone();
+    let face = &spec("autoscaling/v2", "HorizontalPodAutoscaler")
+        .unwrap()
+        .faces[0];
+    let mut v1 = stored.clone();
+    (face.from_stored)(&mut v1);
+    assert_eq!(v1["spec"]["targetCPUUtilizationPercentage"], 60);
+    assert_eq!(v1["status"]["currentCPUUtilizationPercentage"], 20);
+    assert_eq!(
+        v1["spec"].get("metrics").or(v1["spec"].get("behavior")),
+        None
+    );
+    let metrics = &v1["metadata"]["annotations"]["autoscaling.alpha.kubernetes.io/metrics"];
+    let metrics: Value = serde_json::from_str(metrics.as_str().unwrap()).unwrap();
+    assert_eq!(
+        metrics,
+        json!([{"type": "Pods", "pods": {"metricName": "m", "targetAverageValue": "2"}}])
+    );
+    (face.to_stored)(&mut v1);
+    assert_eq!(v1, stored);
+}

@@ -456,6 +456,17 @@ impl FieldSelector {
         self.terms.is_empty()
     }
 
+    /// The same selector on fields under other names.
+    pub(crate) fn renamed(mut self, name: impl Fn(&str) -> &str) -> FieldSelector {
+        for term in &mut self.terms {
+            let stored = name(&term.field);
+            if *stored != *term.field {
+                term.field = stored.into();
+            }
+        }
+        self
+    }
+
     /// The value that `field` must equal, if the selector says so: `metadata.name=x` as a get.
     pub fn exact(&self, field: &str) -> Option<&str> {
         self.terms

@@ -118,6 +118,7 @@ async fn check(api: &Api, call: &Call, value: &mut Value) -> Result<Admitted, Fa
     if resource.has_generation() {
         metadata.insert("generation".into(), 1.into());
     }
+    resource.identified(value);
     let errors = resource.validate(value, None);
     if !errors.is_empty() {
         return Err(resource.invalid(object::name(value), &errors));
@@ -133,11 +134,15 @@ async fn check(api: &Api, call: &Call, value: &mut Value) -> Result<Admitted, Fa
         name: object::name(value),
         ..Attributes::new(call, Operation::Create)
     };
-    admission::validate(api, &attributes, value).await
+    let remarks = resource.warnings(value, None);
+    let mut admitted = admission::validate(api, &attributes, value).await?;
+    admitted.warnings.splice(0..0, remarks);
+    Ok(admitted)
 }
 
-async fn write(api: &Arc<Api>, call: &Call, mut value: Value) -> Result<Arc<Object>, WriteError> {
+async fn write(api: &Arc<Api>, call: &Call, value: Value) -> Result<Arc<Object>, WriteError> {
     let key = call.key_of(object::name(&value));
+    let mut value = call.resource.stored(value);
     if &*call.resource.storage == crd::STORAGE {
         let _one_at_a_time = api.definitions.lock().await;
         crd::set_status(&mut value, &definitions(&api.store), Timestamp::now());

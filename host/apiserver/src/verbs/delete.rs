@@ -186,7 +186,7 @@ pub(crate) async fn remove(
             Some(next) => {
                 let is_definition = &*resource.storage == crd::STORAGE;
                 api.store
-                    .update(&key, stored.revision, next)
+                    .update(&key, stored.revision, resource.stored(next))
                     .await
                     .map(|marked| {
                         if is_definition {

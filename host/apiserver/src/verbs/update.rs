@@ -18,6 +18,7 @@ use crate::{
     call::{self, Call},
     crd,
     failure::Failure,
+    kinds::PartSpec,
     media, object, patch, reply,
     resource::{Resource, carry},
     verbs::create::{clean, write_failure},
@@ -35,7 +36,7 @@ const SYSTEM_OWNED: [&str; 5] = [
 ];
 
 /// Which part of the object a write is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub(crate) enum Part {
     /// All but the status.
     Main,
@@ -43,6 +44,8 @@ pub(crate) enum Part {
     Status,
     /// `spec.finalizers` of a namespace.
     Finalize,
+    /// What the kind says is behind this subresource.
+    Other(&'static PartSpec),
 }
 
 impl Part {
@@ -52,6 +55,7 @@ impl Part {
             Part::Main => "",
             Part::Status => "status",
             Part::Finalize => "finalize",
+            Part::Other(part) => part.name,
         }
     }
 }
@@ -218,9 +222,10 @@ async fn write(
     api: &Arc<Api>,
     call: &Call,
     stored: &Object,
-    mut next: Value,
+    next: Value,
 ) -> Result<Arc<Object>, WriteError> {
     let key = &stored.key;
+    let mut next = call.resource.stored(next);
     if &*call.resource.storage != crd::STORAGE {
         return api.store.update(key, stored.revision, next).await;
     }
@@ -267,7 +272,7 @@ async fn next(
             if mutated.changed {
                 next = shape(call, part, current, next);
             }
-            finish(call, part, current, &mut next)?;
+            warnings.extend(finish(call, part, current, &mut next)?);
             admission::validate(api, &attributes, &next).await?
         }
         Some(door) => {
@@ -283,7 +288,7 @@ async fn next(
             if mutated.changed {
                 (door.put)(&mut next, &shown);
             }
-            finish(call, part, current, &mut next)?;
+            warnings.extend(finish(call, part, current, &mut next)?);
             let shown = (door.show)(&next);
             admission::validate(api, &attributes, &shown).await?
         }
@@ -293,7 +298,7 @@ async fn next(
 }
 
 /// What a write of this part makes of the present state: the part as it was sent, all else as it is.
-fn shape(call: &Call, part: Part, current: &Value, sent: Value) -> Value {
+fn shape(call: &Call, part: Part, current: &Value, mut sent: Value) -> Value {
     let resource = &call.resource;
     let mut next = match part {
         Part::Main => sent,
@@ -315,34 +320,52 @@ fn shape(call: &Call, part: Part, current: &Value, sent: Value) -> Value {
             object::member(&mut next, "spec").insert("finalizers".into(), finalizers);
             next
         }
+        Part::Other(part) => {
+            (part.merge)(&mut sent, current);
+            sent
+        }
     };
     object::keep_metadata(&mut next, current, &SYSTEM_OWNED);
     let version = object::resource_version(current).to_owned();
     object::metadata(&mut next).insert("resourceVersion".into(), version.into());
     resource.default(&mut next);
-    if part == Part::Main {
-        resource.prepare(&mut next, Some(current));
+    match part {
+        Part::Main => resource.prepare(&mut next, Some(current)),
+        Part::Status => resource.prepare_status(&mut next, current),
+        Part::Finalize | Part::Other(_) => {}
     }
     next
 }
 
-/// Count the change, and check the next state against the kind's rules.
-fn finish(call: &Call, part: Part, current: &Value, next: &mut Value) -> Result<(), Failure> {
+/// Count the change, and check the next state against the kind's rules. Answers warnings.
+fn finish(
+    call: &Call,
+    part: Part,
+    current: &Value,
+    next: &mut Value,
+) -> Result<Vec<String>, Failure> {
     let resource = &call.resource;
-    if part == Part::Main && resource.has_generation() && counts(next) != counts(current) {
+    let counted = matches!(part, Part::Main | Part::Other(_));
+    if counted && resource.has_generation() && counts(next) != counts(current) {
         let generation = current
             .pointer("/metadata/generation")
             .and_then(Value::as_i64);
         let generation = generation.unwrap_or(0) + 1;
         object::metadata(next).insert("generation".into(), generation.into());
     }
-    if part == Part::Main || resource.is_custom() {
-        let errors = resource.validate(next, Some(current));
-        if !errors.is_empty() {
-            return Err(resource.invalid(&call.name, &errors));
-        }
+    let errors = match part {
+        Part::Main => resource.validate(next, Some(current)),
+        Part::Status => resource.validate_status(next, current),
+        Part::Finalize => Vec::new(),
+        Part::Other(part) => (part.validate)(next, current),
+    };
+    if !errors.is_empty() {
+        return Err(resource.invalid(&call.name, &errors));
     }
-    Ok(())
+    match part {
+        Part::Main | Part::Other(_) => Ok(resource.warnings(next, Some(current))),
+        Part::Status | Part::Finalize => Ok(Vec::new()),
+    }
 }
 
 /// What `metadata.generation` counts the changes of: everything but metadata and status.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::{bytes, ok, raw, server};
 
 /// Kinds that are not served yet: their conversations are left out.
-const SERVED: [&str; 13] = [
+const SERVED: [&str; 14] = [
     "namespaces",
     "nodes",
     "leases",
@@ -25,6 +25,7 @@ const SERVED: [&str; 13] = [
     "serviceaccounts",
     "customresourcedefinitions",
     "widgets",
+    "horizontalpodautoscalers",
 ];
 
 /// Members that differ from run to run, that are not kept yet (managed fields), or that are prose

@@ -53,6 +53,7 @@ pub(super) const SPEC: KindSpec = KindSpec {
     ],
     columns: COLUMNS,
     cells: print::cells,
+    ..KindSpec::PLAIN
 };
 
 const COLUMNS: &[Column] = &[
