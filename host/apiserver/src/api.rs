@@ -11,7 +11,14 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tower::util::BoxCloneSyncService;
 
-use crate::{admission::Admission, catalog::Catalog, crd, failure::Failure, pages::Pages};
+use crate::{
+    admission::Admission,
+    auth::{Authorizer, rbac::bootstrap},
+    catalog::Catalog,
+    crd,
+    failure::Failure,
+    pages::Pages,
+};
 
 /// Namespaces that exist from the first start.
 pub(crate) const STANDING: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
@@ -59,6 +66,8 @@ pub(crate) struct Api {
     pub(crate) store: Store,
     pub(crate) options: Options,
     pub(crate) pages: Pages,
+    /// Decides what users may do.
+    pub(crate) authorizer: Authorizer,
     catalog: RwLock<Arc<Catalog>>,
     #[expect(dead_code, reason = "read by plug-ins that come with the next changes")]
     pub(crate) admission: Admission,
@@ -73,10 +82,12 @@ impl Api {
         let catalog = RwLock::new(Arc::new(Catalog::new(&definitions(&store))));
         let pages = Pages::default();
         let admission = Admission::new(&store);
+        let authorizer = Authorizer::new(&store);
         let api = Arc::new(Api {
             store,
             options,
             pages,
+            authorizer,
             catalog,
             admission,
             definitions: Mutex::new(()),
@@ -84,6 +95,7 @@ impl Api {
         for name in STANDING {
             api.create_namespace(name).await?;
         }
+        bootstrap::reconcile(&api.store).await?;
         crate::cleanup::resume(&api);
         Ok(api)
     }

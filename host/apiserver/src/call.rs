@@ -21,7 +21,6 @@ use crate::{
 
 pub(crate) struct Call {
     /// Who asks.
-    #[expect(dead_code, reason = "read by plug-ins that come with the next changes")]
     pub(crate) user: User,
     pub(crate) resource: Arc<Resource>,
     /// Empty for cluster-scoped resources and for all namespaces.

@@ -68,8 +68,25 @@ impl Failure {
     }
 
     pub(crate) fn forbidden(group: &str, plural: &str, name: &str, why: &str) -> Failure {
-        let message = format!("{} {name:?} is forbidden: {why}", qualified(plural, group));
+        let resource = qualified(plural, group);
+        let message = match name {
+            "" => format!("{resource} is forbidden: {why}"),
+            name => format!("{resource} {name:?} is forbidden: {why}"),
+        };
         Failure::new(StatusCode::FORBIDDEN, "Forbidden", message).about(group, plural, name)
+    }
+
+    /// A path outside of the resources.
+    pub(crate) fn forbidden_path(why: &str) -> Failure {
+        let message = format!("forbidden: {why}");
+        Failure::new(StatusCode::FORBIDDEN, "Forbidden", message).with_details()
+    }
+
+    /// What went wrong before the request was understood; Kubernetes names no causes for these.
+    pub(crate) fn plain_internal(message: &str) -> Failure {
+        let message = format!("Internal Server Error: {message}");
+        let code = StatusCode::INTERNAL_SERVER_ERROR;
+        Failure::new(code, "InternalError", message)
     }
 
     /// One or more fields of an object are wrong.

@@ -10,11 +10,13 @@
 
 mod admission;
 mod api;
+pub mod auth;
 mod call;
 mod catalog;
 mod cleanup;
 mod crd;
 mod discovery;
+mod door;
 mod failure;
 pub mod field_error;
 mod health;
@@ -44,4 +46,4 @@ mod verbs;
 pub use api::{Kubelet, NoNodes, Nodes, Options};
 pub use resource::extract;
 pub use service::{ApiServer, AsUser, StartError};
-pub use user::User;
+pub use user::{Identity, User};

@@ -21,7 +21,7 @@ use crate::{
     api::{Api, Options},
     call::Call,
     catalog::Catalog,
-    discovery,
+    discovery, door,
     failure::Failure,
     health, media, openapi,
     path::{ResourcePath, Route},
@@ -29,7 +29,7 @@ use crate::{
     resource::Resource,
     review,
     subresource::{binding, eviction, log, scale},
-    user::{User, authenticate, authorize},
+    user::User,
     verbs::{
         create::create,
         delete::delete,
@@ -117,22 +117,21 @@ where
     }
 }
 
-async fn answer(api: Arc<Api>, request: Request) -> Result<Response, Failure> {
+async fn answer(api: Arc<Api>, mut request: Request) -> Result<Response, Failure> {
     let uri = request.uri().clone();
     let route = Route::parse(uri.path());
+    let user = door::enter(&api, &mut request, &route)?;
     match &route {
         Route::Health(probe) => return Ok(health::answer(&api, probe, uri.query())),
         Route::Version => return Ok(eyot_http::json(StatusCode::OK, &discovery::version())),
         _ => {}
     }
-    let user = authenticate(&request)?;
-    authorize(&user)?;
     let Route::Resource(path) = route else {
         return document(&api.catalog(), &route, request.method(), request.headers());
     };
     let (parts, body) = request.into_parts();
     if review::is_review(&path) {
-        return review::answer(path.resource.into_owned(), user, parts, body).await;
+        return review::answer(&api, &user, &path, parts, body).await;
     }
     let target = locate(&api.catalog(), user, &path, uri.query(), parts)?;
     dispatch(api, target, body).await

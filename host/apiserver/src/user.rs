@@ -1,72 +1,93 @@
-//! Who sends a request.
+//! A user: who sends a request, once that is known.
 //!
-//! A client shows a certificate (common name = user, organisations = groups); the host's own parts
-//! call in process as a user set beforehand. Bearer tokens will be one more case of
-//! [`authenticate`]. Only health and version answer strangers. What a user may do is one function,
-//! [`authorize`], today the same for all.
+//! Users are handed from the door to every plug-in of a request, so a [`User`] is a shared handle:
+//! cloning one costs a counter.
 
-use eyot_http::{Peer, Request};
-use x509_parser::prelude::{FromDer, X509Certificate};
+use std::{collections::BTreeMap, ops::Deref, sync::Arc};
 
-use crate::failure::Failure;
+use serde_json::{Map, Value, json};
+
+/// Members may do everything, whatever the roles say.
+pub(crate) const MASTERS: &str = "system:masters";
+pub(crate) const AUTHENTICATED: &str = "system:authenticated";
+pub(crate) const UNAUTHENTICATED: &str = "system:unauthenticated";
+pub(crate) const ANONYMOUS: &str = "system:anonymous";
 
 /// An authenticated client.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct User {
+pub struct User(Arc<Identity>);
+
+/// What is known of a user.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Identity {
     pub name: String,
+    /// Empty where the authenticator knows none.
+    pub uid: String,
     pub groups: Vec<String>,
+    /// Keys are lower-case; `authentication.kubernetes.io/pod-name`, for one.
+    pub extra: BTreeMap<String, Vec<String>>,
+}
+
+impl Deref for User {
+    type Target = Identity;
+
+    fn deref(&self) -> &Identity {
+        &self.0
+    }
+}
+
+impl From<Identity> for User {
+    fn from(identity: Identity) -> User {
+        User(Arc::new(identity))
+    }
 }
 
 impl User {
     pub fn new(name: impl Into<String>, groups: &[&str]) -> User {
-        User {
+        let identity = Identity {
             name: name.into(),
             groups: groups.iter().map(|g| (*g).to_owned()).collect(),
+            ..Identity::default()
+        };
+        identity.into()
+    }
+
+    /// Nobody in particular.
+    pub(crate) fn anonymous() -> User {
+        User::new(ANONYMOUS, &[UNAUTHENTICATED])
+    }
+
+    pub(crate) fn is_master(&self) -> bool {
+        self.is_in(MASTERS)
+    }
+
+    pub fn is_in(&self, group: &str) -> bool {
+        self.groups.iter().any(|one| one == group)
+    }
+
+    /// `authentication.k8s.io/v1 UserInfo`
+    pub(crate) fn info(&self) -> Value {
+        let mut info = Map::new();
+        info.insert("username".into(), self.name.as_str().into());
+        if !self.uid.is_empty() {
+            info.insert("uid".into(), self.uid.as_str().into());
         }
+        if !self.groups.is_empty() {
+            info.insert("groups".into(), json!(self.groups));
+        }
+        if !self.extra.is_empty() {
+            info.insert("extra".into(), json!(self.extra));
+        }
+        info.into()
     }
 }
 
-/// The user behind a request.
-///
-/// The TLS listener has verified the certificate against the client CA already; a `User` among the
-/// extensions was put there by this process, since nothing from the wire can become one.
-pub(crate) fn authenticate(request: &Request) -> Result<User, Failure> {
-    if let Some(user) = request.extensions().get::<User>() {
-        return Ok(user.clone());
+impl Identity {
+    /// Add the group of all who are known.
+    pub(crate) fn authenticated(mut self) -> User {
+        if !self.groups.iter().any(|group| group == AUTHENTICATED) {
+            self.groups.push(AUTHENTICATED.to_owned());
+        }
+        self.into()
     }
-    let certificate = request
-        .extensions()
-        .get::<Peer>()
-        .and_then(|peer| peer.certificate.as_ref());
-    certificate
-        .and_then(|certificate| of_certificate(certificate))
-        .map(with_authenticated)
-        .ok_or_else(Failure::unauthorized)
-}
-
-/// Whether a user may do what it asks: any known user may, until there are roles.
-pub(crate) fn authorize(_user: &User) -> Result<(), Failure> {
-    Ok(())
-}
-
-fn of_certificate(der: &[u8]) -> Option<User> {
-    let (_, certificate) = X509Certificate::from_der(der).ok()?;
-    let subject = certificate.subject();
-    let name = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
-    let groups = subject
-        .iter_organization()
-        .filter_map(|o| o.as_str().ok())
-        .map(str::to_owned);
-    (!name.is_empty()).then(|| User {
-        name,
-        groups: groups.collect(),
-    })
-}
-
-fn with_authenticated(mut user: User) -> User {
-    let group = "system:authenticated";
-    if !user.groups.iter().any(|g| g == group) {
-        user.groups.push(group.to_owned());
-    }
-    user
 }

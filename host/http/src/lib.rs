@@ -8,7 +8,7 @@ mod body;
 mod serve;
 
 pub use body::{Body, BodyError, BoxError, collect, empty, from_stream, full, json, text};
-pub use serve::{Peer, bind, serve};
+pub use serve::{Memo, Peer, bind, serve};
 
 /// A request as every service of the host gets it.
 pub type Request = http::Request<Body>;

@@ -1,6 +1,12 @@
 //! Serving a service on a listener.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use futures::future::BoxFuture;
 use http_body_util::BodyExt;
@@ -40,6 +46,25 @@ pub struct Peer {
     pub address: SocketAddr,
     /// The client's certificate, verified against the listener's client CA, if it showed one.
     pub certificate: Option<CertificateDer<'static>>,
+    pub memo: Memo,
+}
+
+/// What the service worked out about a connection and need not work out again for its next request:
+/// one value, kept as long as the connection.
+#[derive(Clone, Default)]
+pub struct Memo(Arc<OnceLock<Arc<dyn Any + Send + Sync>>>);
+
+impl Memo {
+    /// The value; `None` if another type was kept before.
+    pub fn get_or_init<T: Any + Send + Sync>(&self, make: impl FnOnce() -> Arc<T>) -> Option<&T> {
+        self.0.get_or_init(|| make()).downcast_ref()
+    }
+}
+
+impl std::fmt::Debug for Memo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Memo")
+    }
 }
 
 /// Bind a listener; the error names the port and what to do.
@@ -114,6 +139,7 @@ async fn connection(
             Peer {
                 address,
                 certificate: None,
+                memo: Memo::default(),
             },
             service,
             watcher,
@@ -131,6 +157,7 @@ async fn connection(
                 Peer {
                     address,
                     certificate,
+                    memo: Memo::default(),
                 },
                 service,
                 watcher,

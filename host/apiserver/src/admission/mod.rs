@@ -21,7 +21,7 @@ use eyot_store::Store;
 use serde_json::Value;
 
 pub(crate) use self::attributes::{Attributes, Kind, Operation};
-use crate::{api::Api, failure::Failure};
+use crate::{api::Api, auth::rbac::escalation, failure::Failure};
 
 /// What plug-ins keep between requests.
 pub(crate) struct Admission {}
@@ -58,6 +58,7 @@ pub(crate) async fn mutate(
 ) -> Result<Mutated, Failure> {
     let mutated = Mutated::default();
     namespace_lifecycle::check(api, attributes, object)?;
+    escalation::check(api, attributes, object)?;
     Ok(mutated)
 }
 

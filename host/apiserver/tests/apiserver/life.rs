@@ -329,23 +329,6 @@ async fn a_table_has_a_row_for_each_object() {
 }
 
 #[tokio::test]
-async fn strangers_only_see_health_and_version() {
-    use tower::ServiceExt as _;
-    let server = server().await;
-    for (path, code) in [
-        ("/healthz", 200),
-        ("/readyz", 200),
-        ("/version", 200),
-        ("/api", 401),
-        (MAPS, 401),
-    ] {
-        let request = http::Request::get(path).body(eyot_http::empty()).unwrap();
-        let answer = server.clone().oneshot(request).await.unwrap();
-        assert_eq!(answer.status().as_u16(), code, "{path}");
-    }
-}
-
-#[tokio::test]
 async fn the_standing_namespaces_exist_from_the_start() {
     let server = server().await;
     for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {

@@ -7,6 +7,7 @@ mod golden;
 mod kubectl;
 mod life;
 mod pods;
+mod rights;
 mod watches;
 
 use std::{convert::Infallible, time::Duration};
@@ -141,4 +142,52 @@ impl Lines {
         let name = event["object"]["metadata"]["name"].as_str().unwrap_or("-");
         format!("{} {name}", event["type"].as_str().unwrap())
     }
+}
+
+/// Send JSON as a user and answer code and JSON.
+pub async fn send_as(
+    server: &ApiServer,
+    user: &User,
+    method: &str,
+    path: &str,
+    body: Value,
+) -> (u16, Value) {
+    send_with(server, Some(user), method, path, &[], body).await
+}
+
+/// Send JSON with headers, as a user of this process or as whoever the headers say.
+pub async fn send_with(
+    server: &ApiServer,
+    user: Option<&User>,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Value,
+) -> (u16, Value) {
+    let media = match method {
+        "PATCH" => "application/merge-patch+json",
+        _ => "application/json",
+    };
+    let mut request = http::Request::builder()
+        .method(method)
+        .uri(path)
+        .header("content-type", media);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let text = if body.is_null() {
+        String::new()
+    } else {
+        body.to_string()
+    };
+    let mut request = request.body(eyot_http::full(text)).unwrap();
+    if let Some(user) = user {
+        request.extensions_mut().insert(user.clone());
+    }
+    let response = server.clone().oneshot(request).await.unwrap();
+    let code = response.status().as_u16();
+    let bytes = bytes(response).await;
+    let value =
+        serde_json::from_slice(&bytes).unwrap_or_else(|_| json!(String::from_utf8_lossy(&bytes)));
+    (code, value)
 }
