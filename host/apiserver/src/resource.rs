@@ -232,6 +232,22 @@ impl Resource {
         }
     }
 
+    /// Whether a write of the status may also change labels, annotations and the like.
+    pub(crate) fn status_writes_metadata(&self) -> bool {
+        match &self.definition {
+            Definition::Builtin(spec) => !spec.status_keeps_metadata,
+            Definition::Custom(_) => false,
+        }
+    }
+
+    /// What clients are warned of whenever they use the resource; empty for most.
+    pub(crate) fn deprecated(&self) -> &'static str {
+        match (&self.definition, self.face) {
+            (Definition::Builtin(spec), None) => spec.deprecated,
+            _ => "",
+        }
+    }
+
     /// Undo what a write of the status may not change.
     pub(crate) fn prepare_status(&self, value: &mut Value, old: &Value) {
         match (&self.definition, self.face) {

@@ -26,6 +26,7 @@ use crate::{
     health, media, openapi,
     path::{ResourcePath, Route},
     query::Query,
+    reply,
     resource::Resource,
     review,
     subresource::{binding, eviction, log, scale},
@@ -134,7 +135,14 @@ async fn answer(api: Arc<Api>, mut request: Request) -> Result<Response, Failure
         return review::answer(&api, &user, &path, parts, body).await;
     }
     let target = locate(&api.catalog(), user, &path, uri.query(), parts)?;
-    dispatch(api, target, body).await
+    let deprecated = target.call.resource.deprecated();
+    let mut answer = dispatch(api, target, body).await;
+    if let Ok(response) = &mut answer
+        && !deprecated.is_empty()
+    {
+        reply::warn(response, &[deprecated.to_owned()]);
+    }
+    answer
 }
 
 /// The documents that say what is served.

@@ -56,6 +56,14 @@ impl Column {
         Column::new("Age", "Time since the object was created.")
     }
 
+    /// When the object was created, for kinds that have nothing else to show.
+    pub const fn created() -> Column {
+        Column {
+            kind: "date",
+            ..Column::new("Created At", "When the object was created.")
+        }
+    }
+
     /// Shown with `-o wide` only.
     pub const fn wide(self) -> Column {
         Column {

@@ -47,6 +47,7 @@ pub(super) const SPEC: KindSpec = KindSpec {
             json!(text(object, "/metadata/creationTimestamp")),
         ]
     },
+    status_keeps_metadata: true,
     ..KindSpec::PLAIN
 };
 

@@ -4,13 +4,11 @@ use serde_json::json;
 
 use super::{
     KindSpec, check,
-    json::{at, text},
+    findings::Findings,
+    json::{at, child, has, remove, text},
     metadata_fields, names, validate_metadata,
 };
-use crate::{
-    field_error::FieldError,
-    table::{self, Column},
-};
+use crate::table::{self, Column};
 
 pub(super) const SPEC: KindSpec = KindSpec {
     group: "coordination.k8s.io",
@@ -27,26 +25,29 @@ pub(super) const SPEC: KindSpec = KindSpec {
     generation: false,
     decode: |value| check("coordination.k8s.io/v1", "Lease", value),
     default: |object| {
-        super::json::child(object, "spec");
+        child(object, "spec");
     },
-    prepare: |_, _| {},
+    prepare: |object, old| {
+        // Elections by the server itself are not offered, so nothing of them is kept.
+        for name in ["strategy", "preferredHolder"] {
+            let pointer = format!("/spec/{name}");
+            if !old.is_some_and(|old| has(old, &pointer)) {
+                remove(child(object, "spec"), name);
+            }
+        }
+    },
     validate: |object, old| {
-        let mut errors = validate_metadata(object, old, true, names::subdomain);
-        let seconds = at(object, "/spec/leaseDurationSeconds");
-        if seconds.as_i64().is_some_and(|seconds| seconds <= 0) {
+        let mut errors = Findings::default();
+        errors.extend(validate_metadata(object, old, true, names::subdomain));
+        if let Some(seconds) = at(object, "/spec/leaseDurationSeconds").as_i64()
+            && seconds <= 0
+        {
             let detail = "must be greater than 0";
-            errors.push(FieldError::invalid(
-                "spec.leaseDurationSeconds",
-                seconds,
-                detail,
-            ));
+            errors.invalid("spec.leaseDurationSeconds", seconds, detail);
         }
         let moves = at(object, "/spec/leaseTransitions");
-        if moves.as_i64().is_some_and(|moves| moves < 0) {
-            let detail = "must be greater than or equal to 0";
-            errors.push(FieldError::invalid("spec.leaseTransitions", moves, detail));
-        }
-        errors
+        errors.not_negative("spec.leaseTransitions", moves);
+        errors.done()
     },
     fields: |object| metadata_fields(object, true),
     field_names: &["metadata.name", "metadata.namespace"],
@@ -62,5 +63,5 @@ pub(super) const SPEC: KindSpec = KindSpec {
             table::age(object, now),
         ]
     },
-    ..KindSpec::PLAIN
+    ..KindSpec::NAMESPACED
 };

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{
-    json::{at, entries, has, list, text},
+    json::{at, child, entries, fill, has, list, text},
     names,
 };
 use crate::field_error::FieldError;
@@ -66,6 +66,23 @@ pub fn validate_metadata(
         errors.extend(changes(object, old));
     }
     errors
+}
+
+/// Holds an object back from deletion until a controller agrees.
+pub(super) fn finalizer(object: &mut Value, name: &str) {
+    let metadata = child(object, "metadata");
+    fill(metadata, "finalizers", Value::Array(Vec::new()));
+    if let Some(held) = metadata.get_mut("finalizers").and_then(Value::as_array_mut)
+        && !held.iter().any(|one| one == name)
+    {
+        held.push(name.into());
+    }
+}
+
+/// What holds for the metadata of a write that changes the rest of the object little or not at all,
+/// to its status for one: everything but the name, which is taken from the stored object.
+pub(super) fn validate_update(object: &Value, old: &Value) -> Vec<FieldError> {
+    validate_metadata(object, Some(old), true, |_| Vec::new())
 }
 
 /// A map of labels, or anything with their rules (`nodeSelector`, `matchLabels`).

@@ -7,21 +7,36 @@ mod autoscaler;
 mod config_map;
 mod crd;
 mod deployment;
+mod endpoint_slice;
+mod endpoints;
 pub mod event;
+mod findings;
+mod ingress;
+mod ingress_class;
+pub(crate) mod ip;
 mod json;
 mod lease;
+mod limit_range;
 mod metadata;
 pub mod names;
 mod namespace;
+mod network_policy;
 mod node;
+mod node_selector;
+mod persistent_volume;
+mod persistent_volume_claim;
 mod pod;
 mod replica_set;
 mod requests;
+mod resource_name;
+mod resource_quota;
 mod secret;
 mod service;
 mod service_account;
+mod service_range;
 #[cfg(test)]
 mod tests;
+mod volume_source;
 mod workload;
 
 use jiff::Timestamp;
@@ -30,7 +45,7 @@ use serde_json::Value;
 use crate::{
     field_error::FieldError,
     model::{self, Model},
-    table::Column,
+    table::{self, Column},
 };
 
 pub use self::metadata::validate_metadata;
@@ -74,6 +89,8 @@ pub struct KindSpec {
     pub fields: fn(&Value) -> Fields,
     /// Names of those fields: a selector on another one is a bad request.
     pub field_names: &'static [&'static str],
+    /// What clients are warned of when they use the kind; empty for most.
+    pub deprecated: &'static str,
     pub columns: &'static [Column],
     /// One cell for each column.
     pub cells: fn(&Value, Timestamp) -> Vec<Value>,
@@ -85,8 +102,10 @@ pub struct KindSpec {
     /// What follows from the name and uid that a new object was just given. Runs once, before the
     /// object is checked.
     pub identified: fn(&mut Value),
+    /// A write of the status leaves all metadata as it was; else it may also label and annotate.
+    pub status_keeps_metadata: bool,
     /// What a write of the status may not say or change, beside the status itself: the new object
-    /// (metadata and spec are the stored ones already) and the stored one.
+    /// (its spec is the stored one already) and the stored one.
     pub prepare_status: fn(&mut Value, &Value),
     /// Checks a write of the status.
     pub validate_status: fn(&Value, &Value) -> Vec<FieldError>,
@@ -165,14 +184,36 @@ impl KindSpec {
         validate: |_, _| Vec::new(),
         fields: |object| metadata_fields(object, true),
         field_names: &["metadata.name", "metadata.namespace"],
+        deprecated: "",
         columns: &[],
         cells: |_, _| Vec::new(),
         faces: &[],
         warnings: |_, _| Vec::new(),
         identified: |_| {},
+        status_keeps_metadata: false,
         prepare_status: |_, _| {},
-        validate_status: |_, _| Vec::new(),
+        validate_status: metadata::validate_update,
         parts: &[],
+    };
+
+    /// A namespaced kind that shows its name and age.
+    const NAMESPACED: KindSpec = KindSpec {
+        validate: |object, old| validate_metadata(object, old, true, names::subdomain),
+        columns: &[Column::name(), Column::age()],
+        cells: |object, now| {
+            let name = json::at(object, "/metadata/name").clone();
+            vec![name, table::age(object, now)]
+        },
+        ..KindSpec::PLAIN
+    };
+
+    /// The same for a kind without namespace.
+    const CLUSTER: KindSpec = KindSpec {
+        namespaced: false,
+        validate: |object, old| validate_metadata(object, old, false, names::subdomain),
+        fields: |object| metadata_fields(object, false),
+        field_names: &["metadata.name"],
+        ..KindSpec::NAMESPACED
     };
 
     /// `v1`, `apps/v1`.
@@ -217,10 +258,15 @@ pub struct TypeError {
 pub fn all() -> &'static [KindSpec] {
     static ALL: &[KindSpec] = &[
         config_map::SPEC,
+        endpoints::SPEC,
         event::SPEC,
+        limit_range::SPEC,
         namespace::SPEC,
         node::SPEC,
+        persistent_volume::SPEC,
+        persistent_volume_claim::SPEC,
         pod::SPEC,
+        resource_quota::SPEC,
         secret::SPEC,
         service::SPEC,
         service_account::SPEC,
@@ -228,6 +274,12 @@ pub fn all() -> &'static [KindSpec] {
         replica_set::SPEC,
         autoscaler::SPEC,
         lease::SPEC,
+        endpoint_slice::SPEC,
+        ingress::SPEC,
+        ingress_class::SPEC,
+        network_policy::SPEC,
+        service_range::ADDRESS,
+        service_range::RANGE,
         crd::SPEC,
     ];
     ALL

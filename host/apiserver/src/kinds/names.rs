@@ -70,6 +70,25 @@ pub fn subdomain(name: &str) -> Vec<String> {
     errors
 }
 
+/// `*.` and an RFC 1123 subdomain: hosts of ingresses.
+pub fn wildcard_subdomain(name: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if name.len() > 253 {
+        errors.push(too_long(253));
+    }
+    let rest = name.strip_prefix("*.");
+    if !rest.is_some_and(|rest| rest.split('.').all(is_label)) {
+        errors.push(
+            "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS \
+             subdomain, which must consist of lower case alphanumeric characters, '-' or '.' and \
+             end with an alphanumeric character (e.g. '*.example.com', regex used for validation \
+             is '\\*\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
+                .to_owned(),
+        );
+    }
+    errors
+}
+
 /// Whatever fits into a path: events, whose names are made from those of other objects.
 pub fn path_segment(name: &str) -> Vec<String> {
     let mut errors = Vec::new();

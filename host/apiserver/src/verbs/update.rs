@@ -305,9 +305,9 @@ fn shape(call: &Call, part: Part, current: &Value, mut sent: Value) -> Value {
         Part::Status => {
             let mut next = current.clone();
             carry(&mut next, Some(&sent), "status");
-            // Those who report on pods and nodes also label them while they do.
-            if resource.is("", "pods") || resource.is("", "nodes") {
-                object::keep_metadata(&mut next, &sent, &["labels", "annotations"]);
+            // Those who report on an object also label it while they do.
+            if resource.status_writes_metadata() {
+                carry(&mut next, Some(&sent), "metadata");
             }
             next
         }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::{bytes, ok, raw, server};
 
 /// Kinds that are not served yet: their conversations are left out.
-const SERVED: [&str; 14] = [
+const SERVED: &[&str] = &[
     "namespaces",
     "nodes",
     "leases",
@@ -26,11 +26,22 @@ const SERVED: [&str; 14] = [
     "customresourcedefinitions",
     "widgets",
     "horizontalpodautoscalers",
+    "endpoints",
+    "endpointslices",
+    "ingressclasses",
+    "ingresses",
+    "ipaddresses",
+    "limitranges",
+    "networkpolicies",
+    "persistentvolumeclaims",
+    "persistentvolumes",
+    "resourcequotas",
+    "servicecidrs",
 ];
 
 /// Members that differ from run to run, that are not kept yet (managed fields), or that are prose
 /// of our own (descriptions of columns).
-const VOLATILE: [&str; 10] = [
+const VOLATILE: &[&str] = &[
     "uid",
     "resourceVersion",
     "creationTimestamp",
@@ -40,6 +51,7 @@ const VOLATILE: [&str; 10] = [
     "clusterIP",
     "clusterIPs",
     "lastTransitionTime",
+    "lastPhaseTransitionTime",
     "description",
 ];
 
@@ -160,6 +172,11 @@ const KNOWN: &[(&str, &[&str], &str)] = &[
         "validation-generic: pods: invalid labels",
         &[".details", ".message"],
         "order of a Go map",
+    ),
+    (
+        "validation-generic: limitranges: no name",
+        &[".metadata.name"],
+        "random",
     ),
     (
         "validation-specific: pod: unknown priority class",

@@ -1,0 +1,268 @@
+//! PersistentVolume: a piece of storage that outlives the pods that use it.
+
+use serde_json::{Value, json};
+
+use super::{
+    KindSpec, check,
+    findings::Findings,
+    json::{at, child, entries, fill, has, list, text},
+    metadata::finalizer,
+    names, node_selector,
+    resource_name::quantity,
+    status_only, validate_metadata, volume_source,
+};
+use crate::{
+    field_error::FieldError,
+    table::{self, Column},
+};
+
+/// Held until no claim is bound to the volume.
+const PROTECTION: &str = "kubernetes.io/pv-protection";
+pub(super) const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
+pub(super) const MODES: [&str; 2] = ["Block", "Filesystem"];
+const ACCESS: [(&str, &str); 4] = [
+    ("ReadWriteOnce", "RWO"),
+    ("ReadOnlyMany", "ROX"),
+    ("ReadWriteMany", "RWX"),
+    ("ReadWriteOncePod", "RWOP"),
+];
+
+pub(super) const SPEC: KindSpec = KindSpec {
+    kind: "PersistentVolume",
+    list_kind: "PersistentVolumeList",
+    plural: "persistentvolumes",
+    singular: "persistentvolume",
+    short_names: &["pv"],
+    status: true,
+    decode: |value| check("v1", "PersistentVolume", value),
+    default: |object| {
+        let spec = child(object, "spec");
+        fill(spec, "persistentVolumeReclaimPolicy", "Retain");
+        fill(spec, "volumeMode", "Filesystem");
+        if has(spec, "/hostPath") {
+            fill(child(spec, "hostPath"), "type", "");
+        }
+        fill(child(object, "status"), "phase", "Pending");
+    },
+    prepare: |object, old| {
+        status_only(object, old);
+        if old.is_none() {
+            finalizer(object, PROTECTION);
+            let status = child(object, "status");
+            fill(status, "phase", "Pending");
+            fill(status, "lastPhaseTransitionTime", now());
+        }
+    },
+    prepare_status: |object, old| {
+        let same = |pointer: &str| at(object, pointer) == at(old, pointer);
+        if !same("/status/phase") && same("/status/lastPhaseTransitionTime") {
+            child(object, "status")["lastPhaseTransitionTime"] = now().into();
+        }
+    },
+    validate,
+    columns: &[
+        Column::name(),
+        Column::new("Capacity", "How much fits in."),
+        Column::new("Access Modes", "Who may mount it at once."),
+        Column::new("Reclaim Policy", "What becomes of it after its claim."),
+        Column::new("Status", "Available, Bound, Released or Failed."),
+        Column::new("Claim", "The claim that it is bound to."),
+        Column::new("StorageClass", "The class that it belongs to."),
+        Column::new("VolumeAttributesClass", "The class of its attributes."),
+        Column::new("Reason", "Why it is in that state."),
+        Column::age(),
+        Column::new("VolumeMode", "A file system or a raw device.").wide(),
+    ],
+    cells: |object, now| {
+        let claim = at(object, "/spec/claimRef");
+        let claim = if claim.is_null() {
+            String::new()
+        } else {
+            format!("{}/{}", text(claim, "/namespace"), text(claim, "/name"))
+        };
+        vec![
+            json!(text(object, "/metadata/name")),
+            json!(amount(at(object, "/spec/capacity/storage"))),
+            json!(access_modes(at(object, "/spec/accessModes"))),
+            json!(text(object, "/spec/persistentVolumeReclaimPolicy")),
+            json!(phase(object)),
+            json!(claim),
+            json!(class(object)),
+            json!(or_unset(at(object, "/spec/volumeAttributesClassName"))),
+            json!(text(object, "/status/reason")),
+            table::age(object, now),
+            json!(or_unset(at(object, "/spec/volumeMode"))),
+        ]
+    },
+    ..KindSpec::CLUSTER
+};
+
+fn now() -> String {
+    crate::object::timestamp(jiff::Timestamp::now())
+}
+
+/// Deletion shows before anything else.
+pub(super) fn phase(object: &Value) -> &str {
+    if has(object, "/metadata/deletionTimestamp") {
+        return "Terminating";
+    }
+    text(object, "/status/phase")
+}
+
+/// The storage class, which old clients name in an annotation.
+pub(super) fn class(object: &Value) -> &str {
+    let annotated = entries(object, "/metadata/annotations")
+        .find(|(key, _)| *key == CLASS_ANNOTATION)
+        .and_then(|(_, value)| value.as_str());
+    annotated.unwrap_or_else(|| text(object, "/spec/storageClassName"))
+}
+
+pub(super) fn amount(value: &Value) -> &str {
+    value.as_str().unwrap_or("0")
+}
+
+pub(super) fn or_unset(value: &Value) -> &str {
+    value.as_str().unwrap_or("<unset>")
+}
+
+/// `RWO,ROX`: each mode once, in a fixed order.
+pub(super) fn access_modes(modes: &Value) -> String {
+    let given = list(modes, "");
+    let short: Vec<&str> = ACCESS
+        .iter()
+        .filter(|(long, _)| given.iter().any(|mode| mode == long))
+        .map(|(_, short)| *short)
+        .collect();
+    short.join(",")
+}
+
+/// The rules of `accessModes`, but for how many there must be.
+pub(super) fn check_access_modes(modes: &[Value], errors: &mut Findings) {
+    let mut supported: Vec<&str> = ACCESS.iter().map(|(long, _)| *long).collect();
+    supported.sort_unstable();
+    let (mut alone, mut shared) = (false, false);
+    for mode in modes {
+        let mode = mode.as_str().unwrap_or_default();
+        errors.one_of("spec.accessModes", mode, &supported);
+        if mode == "ReadWriteOncePod" {
+            alone = true;
+        } else if supported.contains(&mode) {
+            shared = true;
+        }
+    }
+    if alone && shared {
+        let detail = "may not use ReadWriteOncePod with other access modes";
+        errors.forbidden("spec.accessModes", detail);
+    }
+}
+
+fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    let mut errors = Findings::default();
+    errors.extend(validate_metadata(object, old, false, names::subdomain));
+    let spec = at(object, "/spec");
+    let modes = list(spec, "/accessModes");
+    if modes.is_empty() {
+        errors.required("spec.accessModes", "");
+    }
+    check_access_modes(modes, &mut errors);
+    capacity(at(spec, "/capacity"), &mut errors);
+    let policies = ["Delete", "Recycle", "Retain"];
+    let policy = text(spec, "/persistentVolumeReclaimPolicy");
+    if !policy.is_empty() {
+        errors.one_of("spec.persistentVolumeReclaimPolicy", policy, &policies);
+    }
+    let affinity = at(spec, "/nodeAffinity");
+    if has(affinity, "/required") {
+        let field = "spec.nodeAffinity.required";
+        node_selector::validate(at(affinity, "/required"), field, &mut errors);
+    } else if !affinity.is_null() {
+        let detail = "must specify required node constraints";
+        errors.required("spec.nodeAffinity.required", detail);
+    }
+    volume_source::validate(spec, text(object, "/metadata/name"), &mut errors);
+    if policy == "Recycle" && is_root(text(spec, "/hostPath/path")) {
+        let detail = "may not be 'recycle' for a hostPath mount of '/'";
+        errors.forbidden("spec.persistentVolumeReclaimPolicy", detail);
+    }
+    let class = text(spec, "/storageClassName");
+    if !class.is_empty() {
+        errors.named("spec.storageClassName", class, names::subdomain);
+    }
+    if let Some(mode) = at(spec, "/volumeMode").as_str() {
+        errors.one_of("spec.volumeMode", mode, &MODES);
+    }
+    attributes_class(spec, &mut errors);
+    if let Some(old) = old {
+        changes(spec, at(old, "/spec"), &mut errors);
+    }
+    errors.done()
+}
+
+fn capacity(capacity: &Value, errors: &mut Findings) {
+    let given = entries(capacity, "").count();
+    if given == 0 {
+        errors.required("spec.capacity", "");
+    }
+    if !has(capacity, "/storage") || given > 1 {
+        errors.unsupported("spec.capacity", capacity.clone(), &["storage"]);
+    }
+    for (name, value) in entries(capacity, "") {
+        positive(value, &format!("spec.capacity[{name}]"), errors);
+    }
+}
+
+/// An amount above zero.
+pub(super) fn positive(value: &Value, field: &str, errors: &mut Findings) {
+    if quantity(value).is_some_and(|amount| amount.is_negative() || amount.is_zero()) {
+        errors.invalid(field, value.clone(), "must be greater than zero");
+    }
+}
+
+/// `/`, however it is written.
+fn is_root(path: &str) -> bool {
+    path.starts_with('/') && path.split('/').all(|part| matches!(part, "" | "." | ".."))
+}
+
+fn attributes_class(spec: &Value, errors: &mut Findings) {
+    let Some(class) = at(spec, "/volumeAttributesClassName").as_str() else {
+        return;
+    };
+    let field = "spec.volumeAttributesClassName";
+    if class.is_empty() {
+        errors.required(field, "an empty string is disallowed");
+    } else {
+        errors.named(field, class, names::subdomain);
+    }
+    if !has(spec, "/csi") {
+        let detail = "has to be specified when using volumeAttributesClassName";
+        errors.required("spec.csi", detail);
+    }
+}
+
+fn changes(spec: &Value, old: &Value, errors: &mut Findings) {
+    // A secret for growing a volume may be named later.
+    let without_secret = |spec: &Value| {
+        let mut csi = at(spec, "/csi").clone();
+        if !has(old, "/csi/controllerExpandSecretRef") {
+            super::json::remove(&mut csi, "controllerExpandSecretRef");
+        }
+        csi
+    };
+    let moved = volume_source::names().any(|name| match name {
+        "csi" => without_secret(spec) != without_secret(old),
+        name => spec.get(name) != old.get(name),
+    });
+    if moved {
+        let detail = "spec.persistentvolumesource is immutable after creation";
+        errors.forbidden("spec.persistentvolumesource", detail);
+    }
+    errors.immutable(spec, old, "/volumeMode", "volumeMode");
+    if has(old, "/nodeAffinity") && at(spec, "/nodeAffinity") != at(old, "/nodeAffinity") {
+        let detail = "field is immutable, except for updating from beta label to GA";
+        errors.invalid("nodeAffinity", at(spec, "/nodeAffinity").clone(), detail);
+    }
+    if has(old, "/volumeAttributesClassName") && !has(spec, "/volumeAttributesClassName") {
+        let detail = "update from non-nil value to nil is forbidden";
+        errors.forbidden("spec.volumeAttributesClassName", detail);
+    }
+}
