@@ -17,6 +17,7 @@ use crate::{
     catalog::Catalog,
     crd,
     failure::Failure,
+    openapi::Documents,
     pages::Pages,
 };
 
@@ -68,6 +69,7 @@ pub(crate) struct Api {
     pub(crate) pages: Pages,
     /// Decides what users may do.
     pub(crate) authorizer: Authorizer,
+    pub(crate) documents: Documents,
     catalog: RwLock<Arc<Catalog>>,
     #[expect(dead_code, reason = "read by plug-ins that come with the next changes")]
     pub(crate) admission: Admission,
@@ -88,6 +90,7 @@ impl Api {
             options,
             pages,
             authorizer,
+            documents: Documents::default(),
             catalog,
             admission,
             definitions: Mutex::new(()),

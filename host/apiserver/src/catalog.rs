@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{crd, discovery::Document, kinds, resource::Resource};
+use crate::{crd, discovery::Document, kinds, openapi::Index, resource::Resource};
 
 pub(crate) struct Catalog {
     by_path: HashMap<String, Arc<Resource>>,
@@ -18,6 +18,8 @@ pub(crate) struct Catalog {
     all: Vec<Arc<Resource>>,
     /// The aggregated discovery documents of `/apis` and `/api`, encoded at most once.
     pub(crate) aggregated: [OnceLock<Document>; 2],
+    /// The documents of OpenAPI v3 and their hashes, computed at most once.
+    pub(crate) openapi: OnceLock<Index>,
 }
 
 impl Catalog {
@@ -49,6 +51,7 @@ impl Catalog {
             by_path,
             all,
             aggregated: Default::default(),
+            openapi: OnceLock::new(),
         }
     }
 

@@ -155,6 +155,7 @@ pub(crate) fn resources(crd: &Value) -> Vec<Resource> {
             scale: scale_paths(version),
             storage: format!("{}.{group}", names("plural")).into(),
             storage_version: storage_version.clone(),
+            stamp: stamp(crd),
             terminating: object::is_deleting(crd),
             printer: Printer::Custom(CustomColumns::parse(version)),
             face: None,
@@ -164,6 +165,12 @@ pub(crate) fn resources(crd: &Value) -> Vec<Resource> {
             })),
         })
         .collect()
+}
+
+/// What changes with every change of a definition's `spec`.
+fn stamp(crd: &Value) -> String {
+    let generation = at(crd, &["metadata", "generation"]).and_then(Value::as_i64);
+    format!("{}/{}", object::uid(crd), generation.unwrap_or(0))
 }
 
 /// A definition is validated before it is stored, so its schema parses.

@@ -306,7 +306,35 @@ struct Entry<'a> {
 
 /// What can only be created, is answered and not stored: group, version, plural, singular, kind,
 /// whether it lives in a namespace.
-const UNSTORED: [(&str, &str, &str, &str, &str, bool); 7] = [
+pub(crate) type Unstored = (
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static str,
+    bool,
+);
+
+/// Those of one group and version that the server answers to.
+pub(crate) fn unstored(group: &str, version: &str) -> Vec<Unstored> {
+    let all = UNSTORED.into_iter();
+    all.filter(|(g, v, plural, _, _, namespaced)| {
+        *g == group && *v == version && is_answered(g, v, plural, *namespaced)
+    })
+    .collect()
+}
+
+/// Groups and versions that are served, in the order of discovery.
+pub(crate) fn versions(catalog: &Catalog) -> Vec<(String, String)> {
+    let listing = Listing::new(catalog);
+    let all = listing.groups.iter().flat_map(|group| {
+        let versions = group.versions.iter();
+        versions.map(|version| (group.name.to_owned(), version.name.to_owned()))
+    });
+    all.collect()
+}
+
+const UNSTORED: [Unstored; 7] = [
     ("", "v1", "bindings", "binding", "Binding", true),
     (
         "authentication.k8s.io",

@@ -14,6 +14,7 @@ pub mod auth;
 mod call;
 mod catalog;
 mod cleanup;
+mod compress;
 mod crd;
 mod discovery;
 mod door;

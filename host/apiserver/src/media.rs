@@ -66,6 +66,56 @@ fn clause_format(clause: &str) -> Option<Format> {
     accepted.then_some(format)
 }
 
+/// One clause of `Accept`.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Clause<'a> {
+    media: &'a str,
+    parameters: Vec<(&'a str, &'a str)>,
+    quality: f32,
+}
+
+impl<'a> Clause<'a> {
+    fn parse(text: &'a str) -> Option<Clause<'a>> {
+        let mut parts = text.split(';').map(str::trim);
+        let media = parts.next().filter(|media| !media.is_empty())?;
+        let mut clause = Clause {
+            media,
+            parameters: Vec::new(),
+            quality: 1.0,
+        };
+        for (key, value) in parts.filter_map(|part| part.split_once('=')) {
+            let (key, value) = (key.trim(), value.trim().trim_matches('"'));
+            match key {
+                "q" => clause.quality = value.parse().unwrap_or(1.0),
+                _ => clause.parameters.push((key, value)),
+            }
+        }
+        Some(clause)
+    }
+
+    /// Whether this media type is, or is among, what is meant.
+    pub(crate) fn admits(&self, media: &str) -> bool {
+        self.media == media
+            || self.media == "*/*"
+            || self
+                .media
+                .strip_suffix('*')
+                .is_some_and(|kind| kind.ends_with('/') && media.starts_with(kind))
+    }
+}
+
+/// What a client accepts, the most wanted first; empty where it does not say.
+pub(crate) fn accepted(headers: &HeaderMap) -> Vec<Clause<'_>> {
+    let values = headers.get_all(header::ACCEPT).iter();
+    let mut clauses: Vec<Clause<'_>> = values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(Clause::parse)
+        .collect();
+    clauses.sort_by(|a, b| b.quality.total_cmp(&a.quality));
+    clauses
+}
+
 /// The media type of the body, without parameters; JSON if none is given.
 pub(crate) fn content_type(headers: &HeaderMap) -> &str {
     let value = headers

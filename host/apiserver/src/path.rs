@@ -4,7 +4,10 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-use crate::health::{Endpoint, Probe};
+use crate::{
+    health::{Endpoint, Probe},
+    openapi::Page,
+};
 
 /// Where a path leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,15 +30,7 @@ pub(crate) enum Route<'a> {
         version: Cow<'a, str>,
     },
     Resource(ResourcePath<'a>),
-    /// `/openapi/v3`
-    OpenApi,
-    /// `/openapi/v2`
-    OpenApiV2,
-    /// `/openapi/v3/apis/apps/v1`
-    OpenApiOf {
-        group: Cow<'a, str>,
-        version: Cow<'a, str>,
-    },
+    OpenApi(Page),
     Nowhere,
 }
 
@@ -77,22 +72,11 @@ impl<'a> Route<'a> {
             },
             Some("openapi") => {
                 let version = parts.next();
-                match (
-                    version.as_deref(),
-                    parts.next().as_deref(),
-                    parts.next(),
-                    parts.next(),
-                    parts.next(),
-                ) {
-                    (Some("v2"), None, ..) => Route::OpenApiV2,
-                    (Some("v3"), None, ..) => Route::OpenApi,
-                    (Some("v3"), Some("api"), Some(version), None, _) => Route::OpenApiOf {
-                        group: "".into(),
-                        version,
-                    },
-                    (Some("v3"), Some("apis"), Some(group), Some(version), None) => {
-                        Route::OpenApiOf { group, version }
-                    }
+                let rest: Vec<Cow<'_, str>> = parts.collect();
+                match (version.as_deref(), rest.is_empty()) {
+                    (Some("v2"), true) => Route::OpenApi(Page::V2),
+                    (Some("v3"), true) => Route::OpenApi(Page::Index),
+                    (Some("v3"), false) => Route::OpenApi(Page::V3(rest.join("/"))),
                     _ => Route::Nowhere,
                 }
             }
@@ -213,15 +197,12 @@ mod tests {
                 check: Some("poststarthook/x".into())
             })
         );
-        assert_eq!(Route::parse("/openapi/v3"), Route::OpenApi);
+        assert_eq!(Route::parse("/openapi/v3"), Route::OpenApi(Page::Index));
         assert_eq!(
             Route::parse("/openapi/v3/apis/apps/v1"),
-            Route::OpenApiOf {
-                group: "apps".into(),
-                version: "v1".into()
-            }
+            Route::OpenApi(Page::V3("apis/apps/v1".into()))
         );
-        assert_eq!(Route::parse("/openapi/v2"), Route::OpenApiV2);
+        assert_eq!(Route::parse("/openapi/v2"), Route::OpenApi(Page::V2));
         assert_eq!(Route::parse("/openapi/v1"), Route::Nowhere);
     }
 }

@@ -35,6 +35,8 @@ pub(crate) struct Resource {
     pub(crate) storage: Arc<str>,
     /// The version under which objects are kept; empty if that one is not served.
     pub(crate) storage_version: String,
+    /// Changes whenever the definition of a custom resource does.
+    pub(crate) stamp: String,
     /// The definition is being deleted.
     pub(crate) terminating: bool,
     pub(crate) printer: Printer,
@@ -86,6 +88,7 @@ impl Resource {
             }),
             storage: spec.resource().into(),
             storage_version: spec.version.to_owned(),
+            stamp: String::new(),
             terminating: false,
             printer: Printer::Builtin(spec),
             definition: Definition::Builtin(spec),

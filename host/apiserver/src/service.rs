@@ -127,6 +127,9 @@ async fn answer(api: Arc<Api>, mut request: Request) -> Result<Response, Failure
         Route::Version => return Ok(eyot_http::json(StatusCode::OK, &discovery::version())),
         _ => {}
     }
+    if let Route::OpenApi(page) = &route {
+        return openapi::answer(&api, page, request.method(), request.headers(), uri.query()).await;
+    }
     let Route::Resource(path) = route else {
         return document(&api.catalog(), &route, request.method(), request.headers());
     };
@@ -158,11 +161,11 @@ fn document(
         Route::Groups => Some(discovery::groups(catalog, headers)),
         Route::Group(group) => discovery::one_group(catalog, group),
         Route::GroupVersion { group, version } => discovery::resources(catalog, group, version),
-        Route::OpenApi => Some(eyot_http::json(StatusCode::OK, &openapi::index(catalog))),
-        Route::OpenApiV2 => Some(openapi::v2(headers)),
-        Route::OpenApiOf { group, version } => openapi::group_version(catalog, group, version)
-            .map(|document| eyot_http::json(StatusCode::OK, &document)),
-        Route::Nowhere | Route::Health(_) | Route::Version | Route::Resource(_) => None,
+        Route::Nowhere
+        | Route::OpenApi(_)
+        | Route::Health(_)
+        | Route::Version
+        | Route::Resource(_) => None,
     };
     match document {
         Some(_) if method != Method::GET && method != Method::HEAD => {

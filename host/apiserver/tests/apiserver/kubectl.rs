@@ -391,3 +391,173 @@ async fn kubectl_follows_a_watch() {
     let out = String::from_utf8_lossy(&output.stdout);
     assert!(out.lines().count() > 3 && out.contains("n:v"), "{out}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_explains_every_kind_that_is_served() {
+    let Some(kubectl) = Kubectl::start("kubectl_explains_every_kind_that_is_served").await else {
+        return;
+    };
+    let names = kubectl
+        .run(
+            &[
+                "api-resources",
+                "--verbs=list",
+                "-o",
+                "name",
+                "--cached=false",
+            ],
+            "",
+        )
+        .await;
+    assert!(names.lines().count() >= 12, "{names}");
+    for name in names.lines() {
+        let out = kubectl.run(&["explain", name, "--recursive"], "").await;
+        assert!(
+            out.contains("KIND:") && out.contains("FIELDS:"),
+            "{name}: {out}"
+        );
+        assert!(out.contains("metadata\t<ObjectMeta>"), "{name}: {out}");
+    }
+    let out = kubectl
+        .run(&["explain", "pod.spec.containers.image"], "")
+        .await;
+    assert!(
+        out.contains("FIELD: image <string>") && out.contains("Container image name."),
+        "{out}"
+    );
+    let out = kubectl
+        .run(&["explain", "deployment.spec.strategy.type"], "")
+        .await;
+    assert!(
+        out.contains("ENUM:") && out.contains("RollingUpdate"),
+        "{out}"
+    );
+    // The older form is read from version 2, in protobuf.
+    let old = ["explain", "pods.spec", "--output=plaintext-openapiv2"];
+    let out = kubectl.run(&old, "").await;
+    assert!(
+        out.contains("containers\t<[]Object> -required-")
+            || out.contains("containers\t<[]Container> -required-"),
+        "{out}"
+    );
+    let err = kubectl.fail(&["explain", "pod.spec.nope"], "").await;
+    assert!(err.contains("field \"nope\" does not exist"), "{err}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_explains_and_validates_custom_resources() {
+    let Some(kubectl) = Kubectl::start("kubectl_explains_and_validates_custom_resources").await
+    else {
+        return;
+    };
+    let crd = "
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: foos.x.test}
+spec:
+  group: x.test
+  scope: Namespaced
+  names: {plural: foos, singular: foo, kind: Foo}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    schema:
+      openAPIV3Schema:
+        description: Foo CRD for Testing
+        type: object
+        properties:
+          spec:
+            type: object
+            description: Specification of Foo
+            properties:
+              bars:
+                description: List of Bars and their specs.
+                type: array
+                items:
+                  type: object
+                  required: [name]
+                  properties:
+                    name: {description: Name of Bar., type: string}
+                    bazs: {description: List of Bazs., type: array, items: {type: string}}
+";
+    kubectl.run(&["apply", "-f", "-"], crd).await;
+    let foo = "{apiVersion: x.test/v1, kind: Foo, metadata: {name: f}, spec: {bars: [{name: b}]}}";
+    for verb in ["create", "apply"] {
+        kubectl.run(&[verb, "-f", "-"], foo).await;
+        let err = kubectl
+            .fail(&[verb, "-f", "-"], &foo.replace("{bars", "{foo: 1, bars"))
+            .await;
+        assert!(err.contains("unknown field \"spec.foo\""), "{err}");
+        let err = kubectl
+            .fail(&[verb, "-f", "-"], &foo.replace("name: b", "bazs: []"))
+            .await;
+        assert!(err.contains("spec.bars[0].name: Required value"), "{err}");
+        kubectl.run(&["delete", "foos", "f"], "").await;
+    }
+    for (path, expected) in [
+        (
+            "foos",
+            &[
+                "DESCRIPTION:\n    Foo CRD for Testing",
+                "apiVersion\t<string>",
+                "spec\t<Object>",
+                "Specification of Foo",
+            ][..],
+        ),
+        (
+            "foos.metadata",
+            &["Standard object's metadata", "creationTimestamp\t<string>"],
+        ),
+        (
+            "foos.spec",
+            &["bars\t<[]Object>", "List of Bars and their specs"],
+        ),
+        (
+            "foos.spec.bars",
+            &[
+                "FIELD: bars <[]Object>",
+                "bazs\t<[]string>",
+                "name\t<string> -required-",
+            ],
+        ),
+    ] {
+        let out = kubectl.run(&["explain", path], "").await;
+        for part in expected {
+            assert!(out.contains(part), "{path} does not say {part:?}: {out}");
+        }
+    }
+    let err = kubectl.fail(&["explain", "foos.spec.bars2"], "").await;
+    assert!(err.contains("field \"bars2\" does not exist"), "{err}");
+    let out = kubectl.output(&["diff", "-f", "-"], foo).await;
+    assert_eq!(out.status.code(), Some(1), "{out:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_asks_what_there_is() {
+    let Some(kubectl) = Kubectl::start("kubectl_asks_what_there_is").await else {
+        return;
+    };
+    let out = kubectl.run(&["version"], "").await;
+    assert!(out.contains("Server Version: v1.36."), "{out}");
+    let out = kubectl.run(&["api-versions"], "").await;
+    assert!(
+        out.lines().any(|line| line == "apps/v1") && out.lines().any(|line| line == "v1"),
+        "{out}"
+    );
+    let out = kubectl
+        .run(&["api-resources", "--api-group=apps"], "")
+        .await;
+    assert!(
+        out.contains("deployments") && out.contains("deploy ") && out.contains("true"),
+        "{out}"
+    );
+    let out = kubectl.run(&["cluster-info"], "").await;
+    assert!(out.contains("is running at"), "{out}");
+    let out = kubectl.run(&["get", "--raw", "/readyz?verbose"], "").await;
+    assert!(out.ends_with("readyz check passed\n"), "{out}");
+    let out = kubectl
+        .run(&["get", "ns", "default", "-o", "yaml"], "")
+        .await;
+    assert!(out.contains("kind: Namespace"), "{out}");
+}

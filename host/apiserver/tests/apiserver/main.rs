@@ -6,6 +6,7 @@ mod discovery;
 mod golden;
 mod kubectl;
 mod life;
+mod openapi;
 mod pods;
 mod rights;
 mod watches;

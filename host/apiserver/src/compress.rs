@@ -1,0 +1,36 @@
+//! gzip, for answers that are large and clients that ask for it.
+
+use std::io::{Read, Write};
+
+use bytes::Bytes;
+use flate2::{Compression, read::GzDecoder, write::GzEncoder};
+use http::{HeaderMap, header};
+
+/// Whether the client takes gzip.
+pub(crate) fn is_accepted(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::ACCEPT_ENCODING).iter();
+    let mut codings = values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
+    codings.any(|coding| {
+        let (name, parameters) = coding.split_once(';').unwrap_or((coding, ""));
+        let refused = matches!(
+            parameters.trim().strip_prefix("q="),
+            Some("0" | "0.0" | "0.00" | "0.000")
+        );
+        name.trim() == "gzip" && !refused
+    })
+}
+
+pub(crate) fn gzip(bytes: &[u8]) -> std::io::Result<Bytes> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 8), Compression::default());
+    encoder.write_all(bytes)?;
+    Ok(encoder.finish()?.into())
+}
+
+/// What was compressed here before.
+pub(crate) fn undo(compressed: &[u8]) -> std::io::Result<Bytes> {
+    let mut plain = Vec::with_capacity(compressed.len() * 8);
+    GzDecoder::new(compressed).read_to_end(&mut plain)?;
+    Ok(plain.into())
+}
