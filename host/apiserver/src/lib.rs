@@ -13,6 +13,7 @@ mod api;
 pub mod auth;
 mod call;
 mod catalog;
+mod cel;
 mod cleanup;
 mod compress;
 mod crd;

@@ -61,6 +61,19 @@ impl Quantity {
         self.nano % NANO == 0
     }
 
+    /// In units of 10⁻⁹.
+    pub fn nano(&self) -> i128 {
+        self.nano
+    }
+
+    /// The sum with that many units of 10⁻⁹, in this one's unit family, capped.
+    pub fn plus(&self, nano: i128) -> Quantity {
+        Quantity {
+            nano: self.nano.saturating_add(nano).clamp(-MAX, MAX),
+            family: self.family,
+        }
+    }
+
     /// In thousandths, rounded up.
     pub fn milli(&self) -> i128 {
         (self.nano + 999_999).div_euclid(1_000_000)
