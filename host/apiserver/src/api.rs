@@ -13,7 +13,11 @@ use tower::util::BoxCloneSyncService;
 
 use crate::{
     admission::Admission,
-    auth::{Authorizer, rbac::bootstrap},
+    auth::{
+        Authorizer,
+        rbac::bootstrap,
+        token::{TokenOptions, Tokens},
+    },
     catalog::Catalog,
     crd,
     failure::Failure,
@@ -33,6 +37,10 @@ pub struct Options {
     pub nodes: Arc<dyn Nodes>,
     /// Ends every watch and followed log.
     pub shutdown: CancellationToken,
+    /// How bearer tokens are made and checked.
+    pub tokens: TokenOptions,
+    /// The authority behind this API's certificate, in PEM: what token secrets carry for clients.
+    pub root_ca: Option<Arc<str>>,
 }
 
 impl Default for Options {
@@ -41,6 +49,8 @@ impl Default for Options {
         Options {
             nodes: Arc::new(NoNodes),
             shutdown: CancellationToken::new(),
+            tokens: TokenOptions::default(),
+            root_ca: None,
         }
     }
 }
@@ -70,6 +80,7 @@ pub(crate) struct Api {
     /// Decides what users may do.
     pub(crate) authorizer: Authorizer,
     pub(crate) documents: Documents,
+    pub(crate) tokens: Tokens,
     catalog: RwLock<Arc<Catalog>>,
     #[expect(dead_code, reason = "read by plug-ins that come with the next changes")]
     pub(crate) admission: Admission,
@@ -85,12 +96,14 @@ impl Api {
         let pages = Pages::default();
         let admission = Admission::new(&store);
         let authorizer = Authorizer::new(&store);
+        let tokens = Tokens::new(&store, options.tokens.clone());
         let api = Arc::new(Api {
             store,
             options,
             pages,
             authorizer,
             documents: Documents::default(),
+            tokens,
             catalog,
             admission,
             definitions: Mutex::new(()),

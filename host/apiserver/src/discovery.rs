@@ -632,6 +632,10 @@ pub(crate) fn subresources(resource: &Resource) -> Vec<Subresource<'_>> {
         all.push(sub("eviction", "policy", "v1", "Eviction", &["create"]));
         all.push(sub("log", "", "", own, &["get"]));
     }
+    if resource.is("", "serviceaccounts") {
+        let (group, version) = ("authentication.k8s.io", "v1");
+        all.push(sub("token", group, version, "TokenRequest", &["create"]));
+    }
     if resource.is("", "namespaces") {
         all.push(sub("finalize", "", "", own, &["update"]));
     }

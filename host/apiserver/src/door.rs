@@ -16,7 +16,7 @@ use crate::{
 
 /// Let a request in, or refuse it.
 pub(crate) fn enter(api: &Api, request: &mut Request, route: &Route<'_>) -> Result<User, Failure> {
-    let mut user = auth::authenticate(request)?;
+    let mut user = auth::authenticate(&api.tokens, request)?;
     if auth::is_impersonation(request.headers()) {
         let path = request.uri().path().to_owned();
         user = auth::impersonate(&api.authorizer, &user, request.headers_mut(), &path)?;

@@ -22,6 +22,7 @@ mod door;
 mod failure;
 pub mod field_error;
 mod health;
+mod issuer;
 pub mod jsonpath;
 pub mod kinds;
 mod media;

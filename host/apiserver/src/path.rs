@@ -31,6 +31,10 @@ pub(crate) enum Route<'a> {
     },
     Resource(ResourcePath<'a>),
     OpenApi(Page),
+    /// `/.well-known/openid-configuration`
+    Issuer,
+    /// `/openid/v1/jwks`
+    IssuerKeys,
     Nowhere,
 }
 
@@ -66,6 +70,8 @@ impl<'a> Route<'a> {
                 })
             }
             Some("version") if parts.len() == 0 => Route::Version,
+            Some(".well-known") if parts.as_slice() == ["openid-configuration"] => Route::Issuer,
+            Some("openid") if parts.as_slice() == ["v1", "jwks"] => Route::IssuerKeys,
             Some("api") => match parts.next() {
                 None => Route::CoreVersions,
                 Some(version) => below(Cow::Borrowed(""), version, parts.collect()),

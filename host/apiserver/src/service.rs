@@ -23,13 +23,13 @@ use crate::{
     catalog::Catalog,
     discovery, door,
     failure::Failure,
-    health, media, openapi,
+    health, issuer, media, openapi,
     path::{ResourcePath, Route},
     query::Query,
     reply,
     resource::Resource,
     review,
-    subresource::{binding, eviction, log, scale},
+    subresource::{binding, eviction, log, scale, token},
     user::User,
     verbs::{
         create::create,
@@ -125,6 +125,8 @@ async fn answer(api: Arc<Api>, mut request: Request) -> Result<Response, Failure
     match &route {
         Route::Health(probe) => return Ok(health::answer(&api, probe, uri.query())),
         Route::Version => return Ok(eyot_http::json(StatusCode::OK, &discovery::version())),
+        Route::Issuer => return Ok(issuer::configuration(&api, request.headers())),
+        Route::IssuerKeys => return Ok(issuer::keys(&api)),
         _ => {}
     }
     if let Route::OpenApi(page) = &route {
@@ -165,6 +167,8 @@ fn document(
         | Route::OpenApi(_)
         | Route::Health(_)
         | Route::Version
+        | Route::Issuer
+        | Route::IssuerKeys
         | Route::Resource(_) => None,
     };
     match document {
@@ -284,6 +288,7 @@ async fn below(
 ) -> Result<Response, Failure> {
     let resource: Arc<Resource> = call.resource.clone();
     let is_pod = resource.is("", "pods");
+    let is_account = resource.is("", "serviceaccounts");
     if let Some(part) = resource.part(subresource) {
         return match method.as_str() {
             "GET" | "HEAD" if part.verbs.contains(&"get") => get(api, &call),
@@ -309,6 +314,8 @@ async fn below(
         ("binding", "POST") if is_pod => binding::bind(api, call, body).await,
         ("eviction", "POST") if is_pod => eviction::evict(api, call, body).await,
         ("log", "GET") if is_pod => log::log(api, call, query).await,
+        ("token", "POST") if is_account => token::request(api, call, body).await,
+        ("token", _) if is_account => Err(Failure::method_not_allowed()),
         ("status", _) if resource.status => Err(Failure::method_not_allowed()),
         ("scale", _) if resource.scale.is_some() => Err(Failure::method_not_allowed()),
         ("binding" | "eviction" | "log", _) if is_pod => Err(Failure::method_not_allowed()),

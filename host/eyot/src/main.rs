@@ -4,6 +4,7 @@ mod cli;
 mod crds;
 mod files;
 mod pki;
+mod security;
 mod settings;
 mod up;
 

@@ -35,6 +35,8 @@ const RENEW_DAYS: i64 = 244;
 /// Paths are fixed; this is what the rest of the host needs of them.
 pub struct Pki {
     pub server: Arc<ServerConfig>,
+    /// The authority's certificate, in PEM.
+    pub ca: String,
 }
 
 /// A certificate and its key, in PEM.
@@ -65,6 +67,7 @@ pub fn prepare(dir: &Path, api: SocketAddr) -> anyhow::Result<Pki> {
     )?;
     Ok(Pki {
         server: Arc::new(server_config(&ca, &serving)?),
+        ca: ca.certificate,
     })
 }
 

@@ -48,6 +48,13 @@ pub struct Settings {
     /// Name of the bridge that pods are connected to [default: eyot0]
     #[arg(long, env = "EYOT_BRIDGE", value_name = "NAME")]
     pub bridge: Option<String>,
+    /// File with tokens of users, one `token,user,uid,"group,group"` a line [default: none]
+    #[arg(long, env = "EYOT_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Who issues the tokens of service accounts [default:
+    /// https://kubernetes.default.svc.cluster.local]
+    #[arg(long, env = "EYOT_SERVICE_ACCOUNT_ISSUER", value_name = "URL")]
+    pub service_account_issuer: Option<String>,
     /// What to log, for example `info` or `info,eyot_node=debug` [default: info]
     #[arg(long, env = "EYOT_LOG", value_name = "FILTER")]
     pub log: Option<String>,
@@ -76,6 +83,8 @@ pub struct Resolved {
     pub node_name: String,
     pub pod_cidr: Cidr,
     pub bridge: String,
+    pub token_file: Option<PathBuf>,
+    pub service_account_issuer: Option<String>,
 }
 
 impl Settings {
@@ -100,6 +109,10 @@ impl Settings {
             node_name: self.node_name.or(other.node_name),
             pod_cidr: self.pod_cidr.or(other.pod_cidr),
             bridge: self.bridge.or(other.bridge),
+            token_file: self.token_file.or(other.token_file),
+            service_account_issuer: self
+                .service_account_issuer
+                .or(other.service_account_issuer),
             log: self.log.or(other.log),
             log_format: self.log_format.or(other.log_format),
         }
@@ -132,6 +145,8 @@ impl Settings {
                 .parse()
                 .context("pod-cidr")?,
             bridge: check_bridge(self.bridge.unwrap_or_else(|| "eyot0".to_owned()))?,
+            token_file: self.token_file,
+            service_account_issuer: self.service_account_issuer,
         })
     }
 }

@@ -25,7 +25,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tower::util::BoxCloneSyncService;
 
-use crate::{files::make_private_dir, pki, settings::Resolved};
+use crate::{files::make_private_dir, pki, security, settings::Resolved};
 
 /// How long the parts may take to end after a stop was asked for.
 const STOPPING: Duration = Duration::from_secs(20);
@@ -51,11 +51,14 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
     let pki = pki::prepare(&settings.data_dir, settings.api_address)?;
 
     let nodes = Arc::new(LocalNode::default());
+    let security = security::options(&settings, &pki.ca)?;
+    let token_keys = security.tokens.keys.clone();
     let api = ApiServer::new(
         store.clone(),
         eyot_apiserver::Options {
             nodes: nodes.clone(),
             shutdown: stop.clone(),
+            ..security
         },
     )
     .await
@@ -73,6 +76,7 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
         "Kubernetes API is ready"
     );
 
+    parts.spawn(security::rotate_keys(token_keys, stop.clone()));
     let client = |name: &str| internal_client(&api, name);
     crate::crds::install(&client("system:eyot-setup")).await?;
     parts.spawn(eyot_control::run(

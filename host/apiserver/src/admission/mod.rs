@@ -21,7 +21,11 @@ use eyot_store::Store;
 use serde_json::Value;
 
 pub(crate) use self::attributes::{Attributes, Kind, Operation};
-use crate::{api::Api, auth::rbac::escalation, failure::Failure};
+use crate::{
+    api::Api,
+    auth::{rbac::escalation, token::secret},
+    failure::Failure,
+};
 
 /// What plug-ins keep between requests.
 pub(crate) struct Admission {}
@@ -56,8 +60,9 @@ pub(crate) async fn mutate(
     attributes: &Attributes<'_>,
     object: &mut Value,
 ) -> Result<Mutated, Failure> {
-    let mutated = Mutated::default();
+    let mut mutated = Mutated::default();
     namespace_lifecycle::check(api, attributes, object)?;
+    mutated.changed |= secret::fill(api, attributes, object);
     escalation::check(api, attributes, object)?;
     Ok(mutated)
 }

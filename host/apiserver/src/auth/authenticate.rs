@@ -7,12 +7,14 @@
 
 use std::sync::Arc;
 
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use eyot_http::{Peer, Request};
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::token::Tokens;
 use crate::{
     failure::Failure,
     user::{Identity, User},
@@ -23,28 +25,74 @@ pub(crate) const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-
 /// The attribute of a certificate's subject that carries the user's UID, as Kubernetes has it.
 const UID: &str = "1.3.6.1.4.1.57683.2";
 
-/// The user behind a request.
-pub(crate) fn authenticate(request: &Request) -> Result<User, Failure> {
+/// A WebSocket of a browser can set no header; its token travels as a protocol of this name.
+const WEBSOCKET: &str = "base64url.bearer.authorization.k8s.io.";
+
+/// The user behind a request. What showed it is taken out of the headers, so that nothing behind
+/// this can leak it.
+pub(crate) fn authenticate(tokens: &Tokens, request: &mut Request) -> Result<User, Failure> {
     if let Some(user) = request.extensions().get::<User>() {
         return Ok(user.clone());
     }
     let peer = request.extensions().get::<Peer>();
-    if let Some(user) = peer.and_then(of_connection) {
-        return Ok(user);
-    }
-    match bearer(request.headers()) {
-        // Nobody issues tokens yet.
-        Some(_) => Err(Failure::unauthorized()),
-        None => Ok(User::anonymous()),
+    let shown = peer.and_then(of_connection);
+    let headers = request.headers_mut();
+    let token = match bearer(headers) {
+        Some(token) => Some(token),
+        None => of_websocket(headers)?,
+    };
+    headers.remove(header::AUTHORIZATION);
+    match (shown, token) {
+        (Some(user), _) => Ok(user),
+        (None, Some(token)) => match tokens.check(&token, &tokens.own_audience()) {
+            Ok(known) => Ok(known.user),
+            Err(why) => {
+                tracing::debug!(%why, "a token was refused");
+                Err(Failure::unauthorized())
+            }
+        },
+        (None, None) => Ok(User::anonymous()),
     }
 }
 
 /// The token of an `Authorization` header.
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+fn bearer(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.trim().split_once(' ')?;
     let token = token.trim();
-    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+    let is_one = scheme.eq_ignore_ascii_case("bearer") && !token.is_empty();
+    is_one.then(|| token.to_owned())
+}
+
+/// The token among the protocols that a WebSocket offers; the others stay.
+fn of_websocket(headers: &mut HeaderMap) -> Result<Option<String>, Failure> {
+    let upgrades = headers.get(header::UPGRADE);
+    if upgrades.is_none_or(|to| !to.as_bytes().eq_ignore_ascii_case(b"websocket")) {
+        return Ok(None);
+    }
+    let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
+    let offered: Vec<String> = offered
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|protocol| protocol.trim().to_owned())
+        .collect();
+    let (tokens, others): (Vec<String>, Vec<String>) = offered
+        .into_iter()
+        .partition(|protocol| protocol.starts_with(WEBSOCKET));
+    let encoded = match tokens.as_slice() {
+        [] => return Ok(None),
+        // With nothing else to choose from, the answer would have to repeat the token.
+        [one] if !others.is_empty() => one.trim_start_matches(WEBSOCKET),
+        _ => return Err(Failure::unauthorized()),
+    };
+    let decoded = BASE64_URL_SAFE_NO_PAD.decode(encoded).ok();
+    let token = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
+    let token = token.filter(|token| !token.is_empty());
+    let token = token.ok_or_else(Failure::unauthorized)?;
+    if let Ok(others) = HeaderValue::from_str(&others.join(", ")) {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, others);
+    }
+    Ok(Some(token))
 }
 
 /// What the certificate of a connection says, read once for all of its requests.

@@ -12,13 +12,14 @@ mod authorizer;
 mod follow;
 mod impersonate;
 pub(crate) mod rbac;
+pub mod token;
 
 pub use self::{
     attributes::Attributes,
     authorizer::{Decision, Reason, Verdict},
 };
 pub(crate) use self::{
-    authenticate::authenticate,
+    authenticate::{CREDENTIAL_ID, authenticate},
     authorizer::Authorizer,
     follow::Follower,
     impersonate::{impersonate, is_asked as is_impersonation},

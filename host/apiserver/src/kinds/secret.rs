@@ -102,6 +102,15 @@ fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
         errors.push(FieldError::too_long("data", MAX_SIZE));
     }
     let kind = text(object, "/type");
+    if kind == "kubernetes.io/service-account-token" {
+        let annotation = "kubernetes.io/service-account.name";
+        let annotations = at(object, "/metadata/annotations");
+        let given = annotations.get(annotation).and_then(Value::as_str);
+        if given.is_none_or(str::is_empty) {
+            let field = format!("metadata.annotations[{annotation}]");
+            errors.push(FieldError::required(field, ""));
+        }
+    }
     for (_, keys) in NEEDED.iter().filter(|(one, _)| *one == kind) {
         for key in *keys {
             if !has(at(object, "/data"), &format!("/{key}")) {

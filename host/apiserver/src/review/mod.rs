@@ -5,6 +5,7 @@
 
 mod access;
 mod rules;
+mod token;
 
 use eyot_http::{Body, Response};
 use http::{Method, StatusCode, request::Parts};
@@ -31,6 +32,7 @@ const AUTHORIZATION: &str = "authorization.k8s.io";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Question {
     SelfSubject,
+    Token,
     SelfAccess,
     Access,
     LocalAccess,
@@ -44,6 +46,7 @@ impl Question {
         }
         let question = match (&*path.group, &*path.resource) {
             (AUTHENTICATION, "selfsubjectreviews") => Question::SelfSubject,
+            (AUTHENTICATION, "tokenreviews") => Question::Token,
             (AUTHORIZATION, "selfsubjectaccessreviews") => Question::SelfAccess,
             (AUTHORIZATION, "subjectaccessreviews") => Question::Access,
             (AUTHORIZATION, "localsubjectaccessreviews") => Question::LocalAccess,
@@ -56,7 +59,7 @@ impl Question {
 
     fn group(self) -> &'static str {
         match self {
-            Question::SelfSubject => AUTHENTICATION,
+            Question::SelfSubject | Question::Token => AUTHENTICATION,
             _ => AUTHORIZATION,
         }
     }
@@ -64,6 +67,7 @@ impl Question {
     fn kind(self) -> &'static str {
         match self {
             Question::SelfSubject => "SelfSubjectReview",
+            Question::Token => "TokenReview",
             Question::SelfAccess => "SelfSubjectAccessReview",
             Question::Access => "SubjectAccessReview",
             Question::LocalAccess => "LocalSubjectAccessReview",
@@ -91,7 +95,8 @@ pub(crate) async fn answer(
     let query = Query::parse(parts.uri.query())?;
     let media = media::content_type(&parts.headers);
     let mut review = media::decode(media, &call::read(body).await?)?;
-    let warnings = check_type(question, &query, &mut review)?;
+    let version = format!("{}/v1", question.group());
+    let warnings = check_type(question.kind(), &version, &query, &mut review)?;
     let namespace = path.namespace.as_deref().unwrap_or_default();
     let status = match question {
         Question::SelfSubject => {
@@ -99,6 +104,7 @@ pub(crate) async fn answer(
             object::metadata(&mut review).insert("creationTimestamp".into(), created.into());
             json!({"userInfo": user.info()})
         }
+        Question::Token => token::of_token(api, &review).await?,
         Question::SelfAccess => access::own(api, user, &review)?,
         Question::Access => access::of_subject(api, &review)?,
         Question::LocalAccess => access::in_namespace(api, &mut review, namespace)?,
@@ -112,14 +118,14 @@ pub(crate) async fn answer(
     Ok(reply::bytes(StatusCode::CREATED, body.into(), &warnings))
 }
 
-/// Check the body against the kind; fields that it does not have are dropped and reported as asked.
-fn check_type(
-    question: Question,
+/// Check a body against a kind that is never stored; fields that it does not have are dropped and
+/// reported as asked.
+pub(crate) fn check_type(
+    kind: &str,
+    version: &str,
     query: &Query,
     review: &mut Value,
 ) -> Result<Vec<String>, Failure> {
-    let kind = question.kind();
-    let version = format!("{}/v1", question.group());
     let undecodable = |why: &str| {
         Failure::bad_request(format!(
             "{kind} in version \"v1\" cannot be handled as a {kind}: {why}"
@@ -128,7 +134,7 @@ fn check_type(
     let Some(map) = review.as_object_mut() else {
         return Err(undecodable("the body is not a JSON object"));
     };
-    for (key, expected) in [("apiVersion", version.as_str()), ("kind", kind)] {
+    for (key, expected) in [("apiVersion", version), ("kind", kind)] {
         let given = map.entry(key).or_insert_with(|| expected.into());
         if given != expected {
             let (given, given_version) = (
@@ -141,7 +147,7 @@ fn check_type(
             )));
         }
     }
-    let Some(root) = Model::get().root(&version, kind) else {
+    let Some(root) = Model::get().root(version, kind) else {
         return Ok(Vec::new());
     };
     let unknown = model::check(root, review).map_err(|error| undecodable(&error.message))?;

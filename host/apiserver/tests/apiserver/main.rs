@@ -9,6 +9,7 @@ mod life;
 mod openapi;
 mod pods;
 mod rights;
+mod tokens;
 mod watches;
 
 use std::{convert::Infallible, time::Duration};

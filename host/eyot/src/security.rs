@@ -1,0 +1,51 @@
+//! What the settings say about the security of the API, made ready for the API server: files are
+//! read and checked here, so that a mistake in one is an error of the start that names the file.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context;
+use eyot_apiserver::auth::token::{TokenKeys, TokenOptions, TokenTable};
+use tokio_util::sync::CancellationToken;
+
+use crate::settings::Resolved;
+
+/// How often it is looked whether the signing key is due.
+const KEY_CHECK: Duration = Duration::from_secs(3600);
+
+/// The part of the API server's options that is about security.
+pub fn options(settings: &Resolved, root_ca: &str) -> anyhow::Result<eyot_apiserver::Options> {
+    let mut tokens = TokenOptions {
+        keys: Arc::new(
+            TokenKeys::open(&settings.data_dir.join("pki/service-account"))
+                .context("the keys that sign tokens of service accounts")?,
+        ),
+        ..TokenOptions::default()
+    };
+    if let Some(issuer) = &settings.service_account_issuer {
+        tokens.issuer = issuer.clone();
+    }
+    if let Some(path) = &settings.token_file {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("token file {} cannot be read", path.display()))?;
+        tokens.table = TokenTable::parse(&text)
+            .with_context(|| format!("token file {} is not right", path.display()))?;
+    }
+    Ok(eyot_apiserver::Options {
+        tokens,
+        root_ca: Some(root_ca.into()),
+        ..eyot_apiserver::Options::default()
+    })
+}
+
+/// Make a new signing key whenever the newest is too old, for hosts that run for months.
+pub async fn rotate_keys(keys: Arc<TokenKeys>, stop: CancellationToken) {
+    while stop
+        .run_until_cancelled(tokio::time::sleep(KEY_CHECK))
+        .await
+        .is_some()
+    {
+        if let Err(error) = keys.rotate() {
+            tracing::warn!(%error, "no new key for tokens of service accounts");
+        }
+    }
+}
