@@ -110,9 +110,7 @@ impl Settings {
             pod_cidr: self.pod_cidr.or(other.pod_cidr),
             bridge: self.bridge.or(other.bridge),
             token_file: self.token_file.or(other.token_file),
-            service_account_issuer: self
-                .service_account_issuer
-                .or(other.service_account_issuer),
+            service_account_issuer: self.service_account_issuer.or(other.service_account_issuer),
             log: self.log.or(other.log),
             log_format: self.log_format.or(other.log_format),
         }
