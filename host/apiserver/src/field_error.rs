@@ -42,6 +42,15 @@ impl FieldError {
         FieldError::build(Fault::Invalid, field, Some(value), detail)
     }
 
+    /// As [`FieldError::invalid`], for a value that is shown otherwise than as JSON.
+    pub fn invalid_shown(field: impl Into<String>, shown: &str, detail: &str) -> FieldError {
+        FieldError {
+            fault: Fault::Invalid,
+            field: field.into(),
+            message: format!("Invalid value: {shown}: {detail}"),
+        }
+    }
+
     /// The value has the wrong JSON type.
     pub fn type_invalid(field: impl Into<String>, value: &Value, detail: &str) -> FieldError {
         FieldError::build(Fault::TypeInvalid, field, Some(value), detail)
@@ -152,7 +161,68 @@ impl fmt::Display for FieldError {
     }
 }
 
-/// Strings quoted, the rest as JSON: what Kubernetes prints for a bad value.
+/// What Kubernetes prints for a bad value: strings in quotes of Go, the rest as JSON that is safe in
+/// HTML.
 fn shown(value: &Value) -> String {
-    value.to_string()
+    match value {
+        Value::String(text) => quoted(text),
+        other => other
+            .to_string()
+            .replace('<', "\\u003c")
+            .replace('>', "\\u003e")
+            .replace('&', "\\u0026"),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    use fmt::Write;
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{7}' => out.push_str("\\a"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{b}' => out.push_str("\\v"),
+            '\u{c}' => out.push_str("\\f"),
+            c if c.is_ascii_control() => {
+                // Writing to a string cannot fail.
+                let _ = write!(out, "\\x{:02x}", u32::from(c));
+            }
+            c if c.is_control() => {
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(value: Value, expected: &str) {
+        let error = FieldError::invalid("f", &value, "d");
+        assert_eq!(
+            error.message(),
+            format!("Invalid value: {expected}: d"),
+            "{value}"
+        );
+    }
+
+    #[test]
+    fn bad_values_are_shown_as_go_shows_them() {
+        check(json!("a\"b\\c\n\u{1}é<"), "\"a\\\"b\\\\c\\n\\x01é<\"");
+        check(json!({"a": "<&>"}), "{\"a\":\"\\u003c\\u0026\\u003e\"}");
+        check(json!(null), "null");
+        check(json!(7), "7");
+    }
 }

@@ -16,6 +16,7 @@ use crate::{
     object,
     schema::Schema,
     table::Printer,
+    user::User,
 };
 
 /// A resource at one version.
@@ -219,6 +220,13 @@ impl Resource {
                 }
             },
             Definition::Custom(_) => Vec::new(),
+        }
+    }
+
+    /// Note who asks for a new object.
+    pub(crate) fn requested_by(&self, value: &mut Value, user: &User) {
+        if let Definition::Builtin(spec) = &self.definition {
+            (spec.requested_by)(value, user);
         }
     }
 

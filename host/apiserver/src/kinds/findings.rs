@@ -42,6 +42,11 @@ impl Findings {
             .push(FieldError::invalid(field, &value.into(), detail));
     }
 
+    /// A bad value that the real server shows as one of its own structures; see [`structure`].
+    pub(super) fn invalid_shown(&mut self, field: impl Into<String>, shown: &str, detail: &str) {
+        self.0.push(FieldError::invalid_shown(field, shown, detail));
+    }
+
     pub(super) fn forbidden(&mut self, field: impl Into<String>, detail: &str) {
         self.0.push(FieldError::forbidden(field, detail));
     }
@@ -123,5 +128,22 @@ impl Findings {
         if value != at(old, pointer) {
             self.invalid(field, value.clone(), IMMUTABLE);
         }
+    }
+}
+
+/// A structure as the real server prints it: JSON with the names and the order of its own source.
+pub(super) fn structure(fields: &[(&str, &Value)]) -> String {
+    let shown: Vec<String> = fields
+        .iter()
+        .map(|(name, value)| format!("{name:?}:{value}"))
+        .collect();
+    format!("{{{}}}", shown.join(","))
+}
+
+/// The value under a pointer, or the empty text that such a structure has instead.
+pub(super) fn text_or_empty(value: &Value, pointer: &str) -> Value {
+    match at(value, pointer) {
+        Value::Null => Value::from(""),
+        given => given.clone(),
     }
 }

@@ -6,6 +6,7 @@
 mod autoscaler;
 mod config_map;
 mod crd;
+mod csi;
 mod deployment;
 mod endpoint_slice;
 mod endpoints;
@@ -26,6 +27,7 @@ mod node_selector;
 mod persistent_volume;
 mod persistent_volume_claim;
 mod pod;
+mod rbac;
 mod replica_set;
 mod requests;
 mod resource_name;
@@ -34,8 +36,11 @@ mod secret;
 mod service;
 mod service_account;
 mod service_range;
+mod signing_request;
+mod storage_class;
 #[cfg(test)]
 mod tests;
+mod volume_attachment;
 mod volume_source;
 mod workload;
 
@@ -46,6 +51,7 @@ use crate::{
     field_error::FieldError,
     model::{self, Model},
     table::{self, Column},
+    user::User,
 };
 
 pub use self::metadata::validate_metadata;
@@ -99,6 +105,8 @@ pub struct KindSpec {
     /// What a client should be told about an object that is accepted all the same; with the stored
     /// one for an update.
     pub warnings: fn(&Value, Option<&Value>) -> Vec<String>,
+    /// Notes who asks for a new object, in kinds that tell.
+    pub requested_by: fn(&mut Value, &User),
     /// What follows from the name and uid that a new object was just given. Runs once, before the
     /// object is checked.
     pub identified: fn(&mut Value),
@@ -189,6 +197,7 @@ impl KindSpec {
         cells: |_, _| Vec::new(),
         faces: &[],
         warnings: |_, _| Vec::new(),
+        requested_by: |_, _| {},
         identified: |_| {},
         status_keeps_metadata: false,
         prepare_status: |_, _| {},
@@ -280,6 +289,17 @@ pub fn all() -> &'static [KindSpec] {
         network_policy::SPEC,
         service_range::ADDRESS,
         service_range::RANGE,
+        rbac::CLUSTER_ROLE,
+        rbac::CLUSTER_ROLE_BINDING,
+        rbac::ROLE,
+        rbac::ROLE_BINDING,
+        signing_request::SPEC,
+        csi::CAPACITY,
+        csi::DRIVER,
+        csi::NODE,
+        storage_class::ATTRIBUTES,
+        storage_class::STORAGE,
+        volume_attachment::SPEC,
         crd::SPEC,
     ];
     ALL

@@ -137,13 +137,14 @@ pub(super) fn access_modes(modes: &Value) -> String {
 }
 
 /// The rules of `accessModes`, but for how many there must be.
-pub(super) fn check_access_modes(modes: &[Value], errors: &mut Findings) {
+pub(super) fn check_access_modes(modes: &[Value], at_spec: &str, errors: &mut Findings) {
+    let field = format!("{at_spec}.accessModes");
     let mut supported: Vec<&str> = ACCESS.iter().map(|(long, _)| *long).collect();
     supported.sort_unstable();
     let (mut alone, mut shared) = (false, false);
     for mode in modes {
         let mode = mode.as_str().unwrap_or_default();
-        errors.one_of("spec.accessModes", mode, &supported);
+        errors.one_of(&field, mode, &supported);
         if mode == "ReadWriteOncePod" {
             alone = true;
         } else if supported.contains(&mode) {
@@ -152,7 +153,7 @@ pub(super) fn check_access_modes(modes: &[Value], errors: &mut Findings) {
     }
     if alone && shared {
         let detail = "may not use ReadWriteOncePod with other access modes";
-        errors.forbidden("spec.accessModes", detail);
+        errors.forbidden(field, detail);
     }
 }
 
@@ -160,42 +161,89 @@ fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut errors = Findings::default();
     errors.extend(validate_metadata(object, old, false, names::subdomain));
     let spec = at(object, "/spec");
-    let modes = list(spec, "/accessModes");
-    if modes.is_empty() {
-        errors.required("spec.accessModes", "");
-    }
-    check_access_modes(modes, &mut errors);
-    capacity(at(spec, "/capacity"), &mut errors);
-    let policies = ["Delete", "Recycle", "Retain"];
-    let policy = text(spec, "/persistentVolumeReclaimPolicy");
-    if !policy.is_empty() {
-        errors.one_of("spec.persistentVolumeReclaimPolicy", policy, &policies);
-    }
-    let affinity = at(spec, "/nodeAffinity");
-    if has(affinity, "/required") {
-        let field = "spec.nodeAffinity.required";
-        node_selector::validate(at(affinity, "/required"), field, &mut errors);
-    } else if !affinity.is_null() {
-        let detail = "must specify required node constraints";
-        errors.required("spec.nodeAffinity.required", detail);
-    }
-    volume_source::validate(spec, text(object, "/metadata/name"), &mut errors);
-    if policy == "Recycle" && is_root(text(spec, "/hostPath/path")) {
-        let detail = "may not be 'recycle' for a hostPath mount of '/'";
-        errors.forbidden("spec.persistentVolumeReclaimPolicy", detail);
-    }
-    let class = text(spec, "/storageClassName");
-    if !class.is_empty() {
-        errors.named("spec.storageClassName", class, names::subdomain);
-    }
-    if let Some(mode) = at(spec, "/volumeMode").as_str() {
-        errors.one_of("spec.volumeMode", mode, &MODES);
-    }
-    attributes_class(spec, &mut errors);
+    let name = text(object, "/metadata/name");
+    validate_spec(spec, name, false, "spec", &mut errors);
     if let Some(old) = old {
         changes(spec, at(old, "/spec"), &mut errors);
     }
     errors.done()
+}
+
+const INLINE: &str = "may not be specified in the context of inline volumes";
+
+/// The rules of a volume's spec. An inline one stands in a pod instead of an object of its own: it
+/// is a CSI volume, and what ties a volume to claims and nodes is not for it.
+pub(super) fn validate_spec(
+    spec: &Value,
+    name: &str,
+    inline: bool,
+    field: &str,
+    errors: &mut Findings,
+) {
+    if inline {
+        if has(spec, "/claimRef") {
+            errors.forbidden(format!("{field}.claimRef"), INLINE);
+        }
+        if entries(spec, "/capacity").next().is_some() {
+            errors.forbidden(format!("{field}.capacity"), INLINE);
+        }
+        if !has(spec, "/csi") {
+            let detail = "has to be specified in the context of inline volumes";
+            errors.required(format!("{field}.csi"), detail);
+        }
+    }
+    let modes = list(spec, "/accessModes");
+    if modes.is_empty() {
+        errors.required(format!("{field}.accessModes"), "");
+    }
+    check_access_modes(modes, field, errors);
+    if !inline {
+        capacity(at(spec, "/capacity"), errors);
+    }
+    let policy = text(spec, "/persistentVolumeReclaimPolicy");
+    let at_policy = format!("{field}.persistentVolumeReclaimPolicy");
+    if inline && !matches!(policy, "" | "Retain") {
+        let detail = "may only be Retain in the context of inline volumes";
+        errors.forbidden(&at_policy, detail);
+    } else if !policy.is_empty() {
+        errors.one_of(&at_policy, policy, &["Delete", "Recycle", "Retain"]);
+    }
+    let affinity = at(spec, "/nodeAffinity");
+    let at_affinity = format!("{field}.nodeAffinity");
+    if inline && !affinity.is_null() {
+        errors.forbidden(at_affinity, INLINE);
+    } else if has(affinity, "/required") {
+        let field = format!("{at_affinity}.required");
+        node_selector::validate(at(affinity, "/required"), &field, errors);
+    } else if !affinity.is_null() {
+        let detail = "must specify required node constraints";
+        errors.required(format!("{at_affinity}.required"), detail);
+    }
+    volume_source::validate(spec, name, field, errors);
+    if policy == "Recycle" && is_root(text(spec, "/hostPath/path")) {
+        let detail = "may not be 'recycle' for a hostPath mount of '/'";
+        errors.forbidden(&at_policy, detail);
+    }
+    let class = text(spec, "/storageClassName");
+    let at_class = format!("{field}.storageClassName");
+    if inline && !class.is_empty() {
+        errors.forbidden(at_class, INLINE);
+    } else if !class.is_empty() {
+        errors.named(&at_class, class, names::subdomain);
+    }
+    if let Some(mode) = at(spec, "/volumeMode").as_str() {
+        let field = format!("{field}.volumeMode");
+        if inline && mode != "Filesystem" {
+            let detail = "may not specify volumeMode other than Filesystem in the context of \
+                          inline volumes";
+            errors.forbidden(field, detail);
+        } else if !inline {
+            errors.one_of(field, mode, &MODES);
+        }
+    }
+    if !inline {
+        attributes_class(spec, errors);
+    }
 }
 
 fn capacity(capacity: &Value, errors: &mut Findings) {

@@ -136,7 +136,7 @@ fn validate_spec(spec: &Value, old: Option<&Value>, errors: &mut Findings) {
     if has(spec, "/selector") {
         errors.extend(validate_selector(at(spec, "/selector"), "spec.selector"));
     }
-    check_access_modes(modes, errors);
+    check_access_modes(modes, "spec", errors);
     let storage = at(spec, "/resources/requests/storage");
     if storage.is_null() {
         errors.required("spec.resources[storage]", "");

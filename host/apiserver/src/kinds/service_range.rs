@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{
     KindSpec, check,
-    findings::{Findings, IMMUTABLE},
+    findings::{Findings, IMMUTABLE, structure, text_or_empty},
     ip,
     json::{at, child, has, list, text},
     names, status_only, validate_metadata,
@@ -69,8 +69,8 @@ pub(super) const ADDRESS: KindSpec = KindSpec {
             Some(old) => {
                 let mut changes = Findings::default();
                 if at(object, "/spec/parentRef") != at(old, "/spec/parentRef") {
-                    let given = reference_in_go(at(object, "/spec/parentRef"));
-                    changes.invalid("spec.parentRef", given, IMMUTABLE);
+                    let given = reference(at(object, "/spec/parentRef"));
+                    changes.invalid_shown("spec.parentRef", &given, IMMUTABLE);
                 }
                 errors.extend(changes.done());
             }
@@ -183,15 +183,18 @@ fn parent(object: &Value) -> Vec<FieldError> {
     errors.done()
 }
 
-/// How the real server shows a reference in an error: with the names of its own source.
-fn reference_in_go(reference: &Value) -> Value {
-    if reference.is_null() {
-        return Value::Null;
+/// How the real server shows a reference in an error.
+fn reference(of: &Value) -> String {
+    if of.is_null() {
+        return "null".to_owned();
     }
-    json!({
-        "Group": text(reference, "/group"), "Resource": text(reference, "/resource"),
-        "Namespace": text(reference, "/namespace"), "Name": text(reference, "/name"),
-    })
+    let part = |pointer| text_or_empty(of, pointer);
+    structure(&[
+        ("Group", &part("/group")),
+        ("Resource", &part("/resource")),
+        ("Namespace", &part("/namespace")),
+        ("Name", &part("/name")),
+    ])
 }
 
 fn parent_text(parent: &Value) -> String {

@@ -1,6 +1,10 @@
 //! The built-in kinds against request/answer pairs of a real server, where those are at hand
 //! (`EYOT_SHARED`), and against the cases that matter most, always.
 
+mod network;
+mod rights;
+mod storage;
+
 use serde_json::{Value, json};
 
 use super::{KindSpec, all};
@@ -316,6 +320,18 @@ fn a_pod_gets_every_default() {
         object["status"],
         json!({"phase": "Pending", "qosClass": "Guaranteed"})
     );
+}
+
+/// What is wrong with a body, one by one; nothing where it is accepted.
+#[track_caller]
+fn rejects(body: Value, errors: &[&str]) {
+    let said = create(&body).err().unwrap_or_default();
+    let expected = match errors {
+        [] => String::new(),
+        [one] => (*one).to_owned(),
+        more => format!("[{}]", more.join(", ")),
+    };
+    assert_eq!(said, expected, "{body}");
 }
 
 #[track_caller]

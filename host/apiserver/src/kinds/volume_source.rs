@@ -97,7 +97,7 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
 }
 
 /// Exactly one source must be given, and must be complete.
-pub(super) fn validate(spec: &Value, volume: &str, errors: &mut Findings) {
+pub(super) fn validate(spec: &Value, volume: &str, at_spec: &str, errors: &mut Findings) {
     let mut found = 0;
     let csi = source("csi", csi);
     for source in SOURCES.iter().chain([&csi]) {
@@ -107,23 +107,24 @@ pub(super) fn validate(spec: &Value, volume: &str, errors: &mut Findings) {
         }
         if found > 0 && source.name != "flexVolume" {
             errors.forbidden(
-                format!("spec.{}", source.surplus),
+                format!("{at_spec}.{}", source.surplus),
                 "may not specify more than 1 volume type",
             );
             continue;
         }
         found += 1;
-        let field = format!("spec.{}", source.field);
+        let field = format!("{at_spec}.{}", source.field);
         (source.check)(value, &field, errors);
         if source.name == "iscsi" {
             portal_length(value, volume, &field, errors);
         }
         if source.name == "local" && !has(spec, "/nodeAffinity") {
-            errors.required("spec.nodeAffinity", "Local volume requires node affinity");
+            let field = format!("{at_spec}.nodeAffinity");
+            errors.required(field, "Local volume requires node affinity");
         }
     }
     if found == 0 {
-        errors.required("spec", "must specify a volume type");
+        errors.required(at_spec, "must specify a volume type");
     }
 }
 
@@ -443,7 +444,7 @@ mod tests {
     #[track_caller]
     fn check(spec: Value, expected: &[&str]) {
         let mut errors = Findings::default();
-        validate(&spec, "pv", &mut errors);
+        validate(&spec, "pv", "spec", &mut errors);
         let found: Vec<String> = errors.done().iter().map(ToString::to_string).collect();
         assert_eq!(found, expected, "{spec}");
     }

@@ -118,6 +118,7 @@ async fn check(api: &Api, call: &Call, value: &mut Value) -> Result<Admitted, Fa
     if resource.has_generation() {
         metadata.insert("generation".into(), 1.into());
     }
+    resource.requested_by(value, &call.user);
     resource.identified(value);
     let errors = resource.validate(value, None);
     if !errors.is_empty() {

@@ -37,6 +37,17 @@ const SERVED: &[&str] = &[
     "persistentvolumes",
     "resourcequotas",
     "servicecidrs",
+    "certificatesigningrequests",
+    "clusterrolebindings",
+    "clusterroles",
+    "csidrivers",
+    "csinodes",
+    "csistoragecapacities",
+    "rolebindings",
+    "roles",
+    "storageclasses",
+    "volumeattachments",
+    "volumeattributesclasses",
 ];
 
 /// Members that differ from run to run, that are not kept yet (managed fields), or that are prose
@@ -170,6 +181,16 @@ const KNOWN: &[(&str, &[&str], &str)] = &[
     ),
     (
         "validation-generic: pods: invalid labels",
+        &[".details", ".message"],
+        "order of a Go map",
+    ),
+    (
+        "validation-generic: roles: invalid labels",
+        &[".details", ".message"],
+        "order of a Go map",
+    ),
+    (
+        "validation-generic: clusterroles: invalid labels",
         &[".details", ".message"],
         "order of a Go map",
     ),
