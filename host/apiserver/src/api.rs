@@ -82,7 +82,6 @@ pub(crate) struct Api {
     pub(crate) documents: Documents,
     pub(crate) tokens: Tokens,
     catalog: RwLock<Arc<Catalog>>,
-    #[expect(dead_code, reason = "read by plug-ins that come with the next changes")]
     pub(crate) admission: Admission,
     /// Held while a definition is checked against the others and written.
     pub(crate) definitions: Mutex<()>,

@@ -74,6 +74,57 @@ impl Quantity {
         }
     }
 
+    /// A plain number.
+    pub fn whole(number: i64) -> Quantity {
+        Quantity {
+            nano: i128::from(number) * NANO,
+            family: Family::Decimal,
+        }
+    }
+
+    /// The sum, in the unit family of this one unless it is zero.
+    #[must_use]
+    pub fn join(self, other: Quantity) -> Quantity {
+        Quantity {
+            nano: self.nano.saturating_add(other.nano),
+            family: if self.nano == 0 {
+                other.family
+            } else {
+                self.family
+            },
+        }
+    }
+
+    /// The difference, in the unit family of this one unless it is zero.
+    #[must_use]
+    pub fn minus(self, other: Quantity) -> Quantity {
+        Quantity {
+            nano: self.nano.saturating_sub(other.nano),
+            family: if self.nano == 0 {
+                other.family
+            } else {
+                self.family
+            },
+        }
+    }
+
+    /// The next whole number.
+    #[must_use]
+    pub fn rounded_up(self) -> Quantity {
+        let over = self.nano.rem_euclid(NANO);
+        let nano = if over == 0 {
+            self.nano
+        } else {
+            self.nano - over + NANO
+        };
+        Quantity { nano, ..self }
+    }
+
+    /// For ratios, where the last digits do not count.
+    pub fn as_float(&self) -> f64 {
+        self.nano as f64 / NANO as f64
+    }
+
     /// In thousandths, rounded up.
     pub fn milli(&self) -> i128 {
         (self.nano + 999_999).div_euclid(1_000_000)
@@ -271,6 +322,19 @@ mod tests {
         ] {
             assert!(text.parse::<Quantity>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn sums_keep_the_family_of_what_is_there() {
+        let parse = |text: &str| text.parse::<Quantity>().unwrap();
+        let sum = |a: &str, b: &str| parse(a).join(parse(b)).to_string();
+        assert_eq!(sum("500m", "1500m"), "2");
+        assert_eq!(sum("512Mi", "512Mi"), "1Gi");
+        assert_eq!(sum("0", "1Gi"), "1Gi");
+        assert_eq!(sum("1Gi", "0"), "1Gi");
+        assert_eq!(parse("1Gi").minus(parse("1Gi")).to_string(), "0");
+        assert_eq!(parse("1500m").rounded_up().to_string(), "2");
+        assert_eq!(Quantity::whole(12).to_string(), "12");
     }
 
     #[test]

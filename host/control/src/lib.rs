@@ -8,6 +8,9 @@
 //! | `replica_set` | ReplicaSets, Pods | Pods, ReplicaSet status |
 //! | `scheduler` | Pods, Nodes | bindings, the condition `PodScheduled` |
 //! | `namespace` | Namespaces, everything in ending ones | deletions |
+//! | `service_account` | Namespaces, ServiceAccounts named `default` | the missing ones |
+//! | `root_ca` | Namespaces, ConfigMaps named `kube-root-ca.crt` | the missing and the wrong ones |
+//! | `node_taint` | Nodes | their `NoSchedule` taints |
 //! | `gc` | the metadata of everything | deletions, owner references |
 //!
 //! A part is a pure `plan` (or `choose`, or `decide`) and a thin shell that performs it; retry,
@@ -19,18 +22,21 @@ mod error;
 mod gc;
 mod names;
 mod namespace;
+mod node_taint;
 mod owner;
 mod pod;
 mod replica_set;
 mod resources;
+mod root_ca;
 mod scheduler;
+mod service_account;
 
 use std::fmt::Debug;
 
-use eyot_client::{Cache, Controller, Queue};
+use eyot_client::{Cache, Controller, Key, Queue};
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
-    core::v1::{Namespace, Node, Pod},
+    core::v1::{ConfigMap, Namespace, Node, Pod, ServiceAccount},
 };
 use kube::{Api, Client, Resource, runtime::watcher};
 use serde::de::DeserializeOwned;
@@ -38,8 +44,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    announce::Announcer, deployment::Deployments, namespace::Namespaces, replica_set::ReplicaSets,
-    scheduler::Scheduler,
+    announce::Announcer, deployment::Deployments, namespace::Namespaces, node_taint::NodeTaints,
+    replica_set::ReplicaSets, root_ca::RootCas, scheduler::Scheduler,
+    service_account::ServiceAccounts,
 };
 pub use error::ControlError;
 
@@ -51,16 +58,34 @@ struct Caches {
     pods: Cache<Pod>,
     nodes: Cache<Node>,
     namespaces: Cache<Namespace>,
+    /// Those named `default`.
+    accounts: Cache<ServiceAccount>,
+    /// Those named `kube-root-ca.crt`.
+    root_cas: Cache<ConfigMap>,
+}
+
+/// What the controllers need to know beside what the API tells them.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// The authority that signed the API's certificate, in PEM, to be published in each namespace.
+    pub root_ca: Option<String>,
 }
 
 /// Run all controllers until `stop` is cancelled, then let them finish what they began.
-pub async fn run(client: Client, stop: CancellationToken) {
+pub async fn run(client: Client, options: Options, stop: CancellationToken) {
     let caches = Caches::default();
     let mut tasks = JoinSet::new();
     tasks.spawn(schedule(&client, &caches, &stop).run(stop.clone()));
     tasks.spawn(replicate(&client, &caches, &stop).run(stop.clone()));
     tasks.spawn(deploy(&client, &caches, &stop).run(stop.clone()));
     tasks.spawn(end_namespaces(&client, &caches).run(stop.clone()));
+    tasks.spawn(account_namespaces(&client, &caches).run(stop.clone()));
+    tasks.spawn(taint(&client, &caches).run(stop.clone()));
+    if let Some(bundle) = options.root_ca {
+        tasks.spawn(publish(&client, &caches, bundle).run(stop.clone()));
+        let named = format!("metadata.name={}", root_ca::NAME);
+        follow_some(&mut tasks, &client, caches.root_cas.clone(), &named, &stop);
+    }
     tasks.spawn(gc::run(client.clone(), stop.clone()));
     // Last, so that no listener misses anything.
     follow(&mut tasks, &client, caches.deployments, &stop);
@@ -68,6 +93,8 @@ pub async fn run(client: Client, stop: CancellationToken) {
     follow(&mut tasks, &client, caches.pods, &stop);
     follow(&mut tasks, &client, caches.nodes, &stop);
     follow(&mut tasks, &client, caches.namespaces, &stop);
+    let named = format!("metadata.name={}", service_account::NAME);
+    follow_some(&mut tasks, &client, caches.accounts, &named, &stop);
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended {
             tracing::error!(%error, "a controller broke off");
@@ -79,8 +106,25 @@ fn follow<K>(tasks: &mut JoinSet<()>, client: &Client, cache: Cache<K>, stop: &C
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
+    follow_some(tasks, client, cache, "", stop);
+}
+
+/// The same for the objects that a field selector selects.
+fn follow_some<K>(
+    tasks: &mut JoinSet<()>,
+    client: &Client,
+    cache: Cache<K>,
+    fields: &str,
+    stop: &CancellationToken,
+) where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
     let (api, stop) = (Api::all(client.clone()), stop.clone());
-    tasks.spawn(async move { cache.run(api, watcher::Config::default(), stop).await });
+    let config = match fields {
+        "" => watcher::Config::default(),
+        fields => watcher::Config::default().fields(fields),
+    };
+    tasks.spawn(async move { cache.run(api, config, stop).await });
 }
 
 fn schedule(client: &Client, caches: &Caches, stop: &CancellationToken) -> Controller<Scheduler> {
@@ -135,6 +179,39 @@ fn deploy(client: &Client, caches: &Caches, stop: &CancellationToken) -> Control
     .on(&caches.pods, move |change| {
         deployment::of_ended_pod(&of_pods, &sets, &change)
     })
+}
+
+fn account_namespaces(client: &Client, caches: &Caches) -> Controller<ServiceAccounts> {
+    Controller::new(ServiceAccounts {
+        client: client.clone(),
+        namespaces: caches.namespaces.clone(),
+        accounts: caches.accounts.clone(),
+    })
+    .on(&caches.namespaces, |change| Some(change.key.clone()))
+    .on(&caches.accounts, |change| {
+        Some(Key::new("", &change.key.namespace))
+    })
+}
+
+fn publish(client: &Client, caches: &Caches, bundle: String) -> Controller<RootCas> {
+    Controller::new(RootCas {
+        client: client.clone(),
+        namespaces: caches.namespaces.clone(),
+        config_maps: caches.root_cas.clone(),
+        bundle,
+    })
+    .on(&caches.namespaces, |change| Some(change.key.clone()))
+    .on(&caches.root_cas, |change| {
+        Some(Key::new("", &change.key.namespace))
+    })
+}
+
+fn taint(client: &Client, caches: &Caches) -> Controller<NodeTaints> {
+    Controller::new(NodeTaints {
+        client: client.clone(),
+        nodes: caches.nodes.clone(),
+    })
+    .on(&caches.nodes, |change| Some(change.key.clone()))
 }
 
 fn end_namespaces(client: &Client, caches: &Caches) -> Controller<Namespaces> {

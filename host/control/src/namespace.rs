@@ -26,6 +26,11 @@ const AGAIN: Duration = Duration::from_millis(300);
 /// Kinds that are cleared at once.
 const AT_ONCE: usize = 8;
 
+/// Whether new objects may still be made in it.
+pub(crate) fn is_active(namespace: &Namespace) -> bool {
+    namespace.metadata.deletion_timestamp.is_none()
+}
+
 pub(crate) struct Namespaces {
     pub(crate) client: Client,
     pub(crate) namespaces: Cache<Namespace>,

@@ -30,7 +30,11 @@ async fn start() -> World {
     let service = server.as_user(User::new("test", &["system:masters"]));
     let client = Client::new(service, "default");
     let stop = CancellationToken::new();
-    tokio::spawn(eyot_control::run(client.clone(), stop.clone()));
+    tokio::spawn(eyot_control::run(
+        client.clone(),
+        eyot_control::Options::default(),
+        stop.clone(),
+    ));
     World {
         client,
         _stop: stop.drop_guard(),
@@ -410,7 +414,11 @@ async fn controllers_that_are_killed_and_started_again_converge() {
     world.apply("i:1", 10).await;
     for round in 0..10 {
         // Aborted at whatever it does, as a kill would.
-        let task = tokio::spawn(eyot_control::run(client.clone(), (*stop).clone()));
+        let task = tokio::spawn(eyot_control::run(
+            client.clone(),
+            eyot_control::Options::default(),
+            (*stop).clone(),
+        ));
         let pods: Api<Pod> = world.api();
         until("something happened", || async {
             let pods = pods.list(&ListParams::default()).await.unwrap().items;
@@ -426,7 +434,11 @@ async fn controllers_that_are_killed_and_started_again_converge() {
             world.apply("i:2", 10).await;
         }
     }
-    tokio::spawn(eyot_control::run(client, (*stop).clone()));
+    tokio::spawn(eyot_control::run(
+        client,
+        eyot_control::Options::default(),
+        (*stop).clone(),
+    ));
     world.rolled_out("i:2", 10).await;
     let sets: Api<ReplicaSet> = world.api();
     let sets = sets.list(&ListParams::default()).await.unwrap().items;

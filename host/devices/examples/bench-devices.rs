@@ -137,10 +137,7 @@ async fn main() -> Fallible<()> {
         shutdown: stop.clone(),
     };
     let api = ApiServer::new(store.clone(), options).await?;
-    let user = User {
-        name: "bench".into(),
-        groups: vec!["system:masters".into()],
-    };
+    let user = User::new("bench", &["system:masters"]);
     let client = Client::new(api.as_user(user), "default");
     let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
     for definition in eyot_api::crds() {

@@ -81,6 +81,9 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
     crate::crds::install(&client("system:eyot-setup")).await?;
     parts.spawn(eyot_control::run(
         client("system:eyot-control"),
+        eyot_control::Options {
+            root_ca: Some(pki.ca),
+        },
         stop.clone(),
     ));
 

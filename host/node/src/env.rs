@@ -17,6 +17,8 @@ use crate::{downward, quantity};
 pub(crate) struct Sources {
     pub config_maps: HashMap<String, Option<ConfigMap>>,
     pub secrets: HashMap<String, Option<Secret>>,
+    /// Tokens of the pod's service account by audience and lifetime in seconds.
+    pub tokens: HashMap<(String, i64), String>,
 }
 
 /// What fields of the pod are known only now.

@@ -27,6 +27,7 @@ fn known() -> Sources {
             Some(serde_json::from_value(secret).unwrap()),
         )]
         .into(),
+        ..Sources::default()
     }
 }
 

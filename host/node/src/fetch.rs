@@ -1,10 +1,13 @@
-//! Reading the ConfigMaps and Secrets that a pod names.
+//! Reading the ConfigMaps and Secrets that a pod names, and asking for tokens of its account.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use futures::future::try_join_all;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::{Api, Client};
+use k8s_openapi::api::{
+    authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec},
+    core::v1::{ConfigMap, Pod, Secret, ServiceAccount},
+};
+use kube::{Api, Client, api::PostParams};
 
 use crate::env::Sources;
 
@@ -29,5 +32,56 @@ pub(crate) async fn sources(
     Ok(Sources {
         config_maps: maps.await?.into_iter().collect(),
         secrets: secrets.await?.into_iter().collect(),
+        tokens: HashMap::new(),
     })
+}
+
+/// Ask for the tokens that the pod's volumes hold, bound to this very pod. Where the API gives out
+/// none, there are none: such a volume goes without, so that the pod can run.
+pub(crate) async fn tokens(
+    client: &Client,
+    namespace: &str,
+    pod: &Pod,
+) -> Result<HashMap<(String, i64), String>, kube::Error> {
+    let wanted = crate::volumes::tokens(pod);
+    let account = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.service_account_name.as_deref())
+        .unwrap_or("default");
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
+    let mut tokens = HashMap::new();
+    for (audience, seconds) in wanted {
+        let request = TokenRequest {
+            spec: Some(TokenRequestSpec {
+                audiences: (!audience.is_empty()).then(|| vec![audience.clone()]),
+                expiration_seconds: Some(seconds),
+                bound_object_ref: Some(BoundObjectReference {
+                    api_version: Some("v1".to_owned()),
+                    kind: Some("Pod".to_owned()),
+                    name: pod.metadata.name.clone(),
+                    uid: pod.metadata.uid.clone(),
+                }),
+            }),
+            ..TokenRequest::default()
+        };
+        let params = PostParams::default();
+        match accounts
+            .create_token_request(account, &params, &request)
+            .await
+        {
+            Ok(answer) => {
+                let token = answer
+                    .status
+                    .and_then(|status| status.token)
+                    .unwrap_or_default();
+                tokens.insert((audience, seconds), token);
+            }
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 405) => {
+                tracing::debug!(account, "the API gives out no tokens");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(tokens)
 }

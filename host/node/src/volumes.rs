@@ -15,7 +15,7 @@ use std::{
 use eyot_runtime::Mount;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Container, DownwardAPIVolumeFile, HostPathVolumeSource, KeyToPath, Pod, Secret,
-    Volume,
+    ServiceAccountTokenProjection, Volume,
 };
 
 use crate::{
@@ -25,6 +25,8 @@ use crate::{
 
 /// Mode of files of ConfigMaps and Secrets that do not say any.
 const FILE_MODE: i32 = 0o644;
+/// Lifetime of tokens of which none is said.
+const TOKEN_SECONDS: i64 = 3600;
 
 /// Why a volume cannot be set up. Shown in a `FailedMount` event.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +79,23 @@ pub(crate) fn sources(pod: &Pod) -> (BTreeSet<String>, BTreeSet<String>) {
         }
     }
     (maps, secrets)
+}
+
+/// Audience and lifetime in seconds of the tokens that the volumes need.
+pub(crate) fn tokens(pod: &Pod) -> BTreeSet<(String, i64)> {
+    let volumes = pod
+        .spec
+        .iter()
+        .flat_map(|spec| spec.volumes.iter().flatten());
+    let projected = volumes.filter_map(|volume| volume.projected.as_ref());
+    let sources = projected.flat_map(|projected| projected.sources.iter().flatten());
+    let wanted = sources.filter_map(|source| source.service_account_token.as_ref());
+    wanted.map(token_key).collect()
+}
+
+fn token_key(wanted: &ServiceAccountTokenProjection) -> (String, i64) {
+    let seconds = wanted.expiration_seconds.unwrap_or(TOKEN_SECONDS);
+    (wanted.audience.clone().unwrap_or_default(), seconds)
 }
 
 /// Set up all volumes of `pod` below `directory`. Blocking.
@@ -301,6 +320,14 @@ fn files(
                     pod,
                     facts,
                 )?;
+            } else if let Some(wanted) = &part.service_account_token {
+                if let Some(token) = sources.tokens.get(&token_key(wanted)) {
+                    files.push(File {
+                        path: wanted.path.clone(),
+                        data: token.clone().into_bytes(),
+                        mode,
+                    });
+                }
             } else {
                 return Err(
                     "this kind of projected source is not supported by this node".to_owned(),

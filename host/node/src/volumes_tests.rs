@@ -27,6 +27,7 @@ fn known() -> Sources {
             Some(serde_json::from_value(secret).unwrap()),
         )]
         .into(),
+        tokens: [((String::new(), 3607), "t0ken".to_owned())].into(),
     }
 }
 
@@ -48,6 +49,11 @@ fn objects_become_files() {
                 { "secret": { "name": "key" } },
                 { "downwardAPI": { "items": [{ "path": "labels", "fieldRef": { "fieldPath": "metadata.labels" } }] } },
             ] } },
+            { "name": "api", "projected": { "sources": [
+                { "serviceAccountToken": { "path": "token", "expirationSeconds": 3607 } },
+                { "serviceAccountToken": { "path": "vault", "audience": "vault" } },
+                { "configMap": { "name": "cfg", "items": [{ "key": "a.conf", "path": "ca.crt" }] } },
+            ] } },
             { "name": "scratch", "emptyDir": {} },
         ]),
     )
@@ -66,6 +72,10 @@ fn objects_become_files() {
     assert_eq!(fs::read_dir(&places["none"].path).unwrap().count(), 0);
     assert_eq!(read("mixed", "token"), b"s3cret");
     assert_eq!(read("mixed", "labels"), b"a=\"1\"");
+    assert_eq!(read("api", "token"), b"t0ken");
+    assert_eq!(read("api", "ca.crt"), b"alpha");
+    // A token that the API did not give is left out; the pod runs all the same.
+    assert!(!places["api"].path.join("vault").exists());
     assert!(places["all"].read_only && !places["scratch"].read_only);
 }
 

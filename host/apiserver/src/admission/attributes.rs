@@ -1,5 +1,10 @@
 //! A write as plug-ins see it, and the refusals that name it.
 
+#![expect(
+    dead_code,
+    reason = "webhooks and policies, which read the rest, come next"
+)]
+
 use serde_json::{Map, Value, json};
 
 use crate::{call::Call, failure::Failure, object, query::FieldValidation};

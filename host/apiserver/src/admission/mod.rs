@@ -8,19 +8,25 @@
 //! header. What configures them is read through an [`index`], so that a write which nothing is
 //! configured for costs a few comparisons.
 
-#![expect(
-    dead_code,
-    reason = "the plug-ins that read all of this come with the next changes"
-)]
-
 mod attributes;
+mod default_class;
 mod index;
+mod limit_ranger;
 mod namespace_lifecycle;
+mod node_taint;
+mod object_in_use;
+mod priority;
+mod resources;
+mod runtime_class;
+mod service_account;
+mod toleration_seconds;
+mod volume_resize;
 
 use eyot_store::Store;
 use serde_json::Value;
 
 pub(crate) use self::attributes::{Attributes, Kind, Operation};
+use self::index::Index;
 use crate::{
     api::Api,
     auth::{rbac::escalation, token::secret},
@@ -28,11 +34,21 @@ use crate::{
 };
 
 /// What plug-ins keep between requests.
-pub(crate) struct Admission {}
+pub(crate) struct Admission {
+    limits: Index<limit_ranger::Ranges>,
+    priorities: Index<priority::Classes>,
+    storage_class: Index<default_class::Default>,
+    ingress_class: Index<default_class::Default>,
+}
 
 impl Admission {
-    pub(crate) fn new(_store: &Store) -> Admission {
-        Admission {}
+    pub(crate) fn new(store: &Store) -> Admission {
+        Admission {
+            limits: Index::new(store, limit_ranger::RESOURCES, limit_ranger::compile),
+            priorities: Index::new(store, priority::RESOURCES, priority::compile),
+            storage_class: Index::new(store, default_class::STORAGE, default_class::storage),
+            ingress_class: Index::new(store, default_class::INGRESS, default_class::ingress),
+        }
     }
 }
 
@@ -61,19 +77,33 @@ pub(crate) async fn mutate(
     object: &mut Value,
 ) -> Result<Mutated, Failure> {
     let mut mutated = Mutated::default();
+    let done = &mut mutated;
     namespace_lifecycle::check(api, attributes, object)?;
-    mutated.changed |= secret::fill(api, attributes, object);
+    done.changed |= secret::fill(api, attributes, object);
     escalation::check(api, attributes, object)?;
+    limit_ranger::mutate(api, attributes, object, done);
+    service_account::mutate(api, attributes, object, done).await?;
+    node_taint::mutate(attributes, object, done);
+    priority::mutate(api, attributes, object, done)?;
+    toleration_seconds::mutate(attributes, object, done);
+    default_class::mutate(api, attributes, object, done);
+    object_in_use::mutate(attributes, object, done);
+    runtime_class::mutate(api, attributes, object, done)?;
     Ok(mutated)
 }
 
 /// Ask every validating plug-in. The object is null for a deletion. Keep the answer until the write
 /// is done or has failed.
 pub(crate) async fn validate(
-    _api: &Api,
-    _attributes: &Attributes<'_>,
-    _object: &Value,
+    api: &Api,
+    attributes: &Attributes<'_>,
+    object: &Value,
 ) -> Result<Admitted, Failure> {
+    limit_ranger::validate(api, attributes, object)?;
+    service_account::validate(api, attributes, object).await?;
+    priority::validate(api, attributes, object)?;
+    volume_resize::validate(api, attributes, object)?;
+    runtime_class::validate(api, attributes, object)?;
     Ok(Admitted::default())
 }
 

@@ -170,7 +170,8 @@ fn generate_prefix(value: &Value) -> Option<String> {
     Some(prefix.chars().take(PREFIX).collect())
 }
 
-fn suffix() -> String {
+/// Five letters that make a generated name unique.
+pub(crate) fn suffix() -> String {
     let mut rng = rand::rng();
     (0..5)
         .map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())]))

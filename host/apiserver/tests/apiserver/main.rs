@@ -1,6 +1,7 @@
 //! The API server as its clients see it: over an in-memory store, in process and over HTTP.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod admission;
 mod custom_resources;
 mod discovery;
 mod golden;
@@ -31,7 +32,18 @@ pub async fn server() -> ApiServer {
 
 pub async fn server_with(options: Options) -> ApiServer {
     let store = Store::in_memory(eyot_apiserver::extract);
-    ApiServer::new(store, options).await.unwrap()
+    let server = ApiServer::new(store, options).await.unwrap();
+    account(&server, "default").await;
+    server
+}
+
+/// Make the account that pods of a namespace run as, which is a controller's work otherwise.
+pub async fn account(server: &ApiServer, namespace: &str) {
+    let account = json!({
+        "apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"},
+    });
+    let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts");
+    ok(server, "POST", &path, account).await;
 }
 
 pub fn admin() -> User {

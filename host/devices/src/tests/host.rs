@@ -41,10 +41,7 @@ pub async fn host() -> Host {
         shutdown: stop.clone(),
     };
     let api = ApiServer::new(store.clone(), options).await.unwrap();
-    let user = User {
-        name: "test".into(),
-        groups: vec!["system:masters".into()],
-    };
+    let user = User::new("test", &["system:masters"]);
     let client = Client::new(api.as_user(user), "default");
     let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
     for definition in eyot_api::crds() {

@@ -179,9 +179,12 @@ async fn volumes(
         message,
     };
     let (maps, secrets) = volumes::sources(pod);
-    let sources = fetch::sources(&context.client, &reference.namespace, maps, secrets)
+    let mut sources = fetch::sources(&context.client, &reference.namespace, maps, secrets)
         .await
         .map_err(|error| fails(format!("ConfigMaps and Secrets cannot be read: {error}")))?;
+    sources.tokens = fetch::tokens(&context.client, &reference.namespace, pod)
+        .await
+        .map_err(|error| fails(format!("failed to fetch token: {error}")))?;
     let directory = context.pods_dir.join(&reference.uid).join("volumes");
     let (pod, facts) = (Arc::new(pod.clone()), facts.clone());
     let set_up =

@@ -19,7 +19,7 @@ use fakes::{FakeNetwork, FakeRuntime, Images};
 use http::StatusCode;
 use k8s_openapi::api::{
     coordination::v1::Lease,
-    core::v1::{ConfigMap, Event, Node as NodeObject, Pod, PodStatus},
+    core::v1::{ConfigMap, Event, Node as NodeObject, Pod, PodStatus, ServiceAccount},
 };
 use kube::{
     Api, Client,
@@ -51,11 +51,17 @@ impl World {
         let api = ApiServer::new(store, eyot_apiserver::Options::default())
             .await
             .unwrap();
-        let user = User {
-            name: "node".into(),
-            groups: vec!["system:masters".into()],
-        };
+        let user = User::new("node", &["system:masters"]);
         let client = Client::new(api.as_user(user), "default");
+        // Otherwise a controller makes it, and another publishes what its tokens are mounted with.
+        let account = json!({
+            "metadata": { "name": "default" }, "automountServiceAccountToken": false,
+        });
+        let account: ServiceAccount = serde_json::from_value(account).unwrap();
+        Api::default_namespaced(client.clone())
+            .create(&PostParams::default(), &account)
+            .await
+            .unwrap();
         Self::on(client, tempfile::tempdir().unwrap())
     }
 

@@ -37,15 +37,11 @@ pub(in crate::kinds) fn pod_spec(spec: &mut Value) {
     }
 }
 
-/// Defaults that only a pod has, not a template: some of them are admission's work in Kubernetes.
+/// Defaults that only a pod has, not a template.
 pub(in crate::kinds) fn pod(pod: &mut Value) {
     let spec = child(pod, "spec");
     pod_spec(spec);
     fill(spec, "enableServiceLinks", true);
-    fill(spec, "serviceAccountName", "default");
-    fill(spec, "serviceAccount", "default");
-    fill(spec, "priority", 0);
-    fill(spec, "preemptionPolicy", "PreemptLowerPriority");
     if spec
         .get("terminationGracePeriodSeconds")
         .and_then(Value::as_i64)
@@ -59,7 +55,6 @@ pub(in crate::kinds) fn pod(pod: &mut Value) {
             requests_from_limits(container);
         }
     }
-    tolerations(spec);
 }
 
 /// A limit without a request is the request, too.
@@ -73,30 +68,6 @@ fn requests_from_limits(container: &mut Value) {
     let requests = child(child(container, "resources"), "requests");
     for (name, limit) in limits {
         fill(requests, &name, limit);
-    }
-}
-
-/// A pod outlives five minutes without its node, unless it says otherwise.
-fn tolerations(spec: &mut Value) {
-    for key in [
-        "node.kubernetes.io/not-ready",
-        "node.kubernetes.io/unreachable",
-    ] {
-        let tolerated = crate::kinds::json::list(spec, "/tolerations")
-            .iter()
-            .any(|one| {
-                let named = text(one, "/key");
-                let effect = text(one, "/effect");
-                (named == key || named.is_empty()) && (effect == "NoExecute" || effect.is_empty())
-            });
-        if !tolerated {
-            fill(spec, "tolerations", json!([]));
-            if let Some(list) = spec.get_mut("tolerations").and_then(Value::as_array_mut) {
-                list.push(json!({
-                    "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300,
-                }));
-            }
-        }
     }
 }
 
