@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::{
     api::BODY_LIMIT,
     failure::Failure,
-    media::{self, Format},
+    media::{self, Encoding, Format},
     object,
     query::{FieldValidation, Query},
     resource::Resource,
@@ -49,6 +49,12 @@ impl Filter {
 }
 
 impl Call {
+    /// How the answer is to be written.
+    pub(crate) fn encoding(&self) -> Encoding {
+        let offer = self.resource.offer(self.query.watch);
+        media::negotiate(&self.headers, offer).map_or(Encoding::Json, |(_, encoding)| encoding)
+    }
+
     /// The key of the object that the path names.
     pub(crate) fn key(&self) -> Key {
         self.key_of(&self.name)

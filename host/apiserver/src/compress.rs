@@ -22,8 +22,18 @@ pub(crate) fn is_accepted(headers: &HeaderMap) -> bool {
     })
 }
 
+/// For what is compressed once and sent often.
 pub(crate) fn gzip(bytes: &[u8]) -> std::io::Result<Bytes> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 8), Compression::default());
+    gzip_at(bytes, Compression::default())
+}
+
+/// For what is sent once: Kubernetes uses the same level.
+pub(crate) fn gzip_fast(bytes: &[u8]) -> std::io::Result<Bytes> {
+    gzip_at(bytes, Compression::fast())
+}
+
+fn gzip_at(bytes: &[u8], level: Compression) -> std::io::Result<Bytes> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 8), level);
     encoder.write_all(bytes)?;
     Ok(encoder.finish()?.into())
 }

@@ -20,6 +20,8 @@ struct Parts {
     message: String,
     /// `None` leaves `details` out, as Kubernetes does for plain bad requests.
     details: Option<Map<String, Value>>,
+    /// With which token a list that expired can go on, inconsistently.
+    token: String,
 }
 
 impl Failure {
@@ -133,9 +135,9 @@ impl Failure {
         )
     }
 
-    pub(crate) fn not_acceptable() -> Failure {
-        let message = "406: Not Acceptable\n\nAvailable representations: application/json";
-        Failure::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message).with_details()
+    pub(crate) fn not_acceptable(message: impl Into<String>) -> Failure {
+        let code = StatusCode::NOT_ACCEPTABLE;
+        Failure::new(code, "NotAcceptable", message).with_details()
     }
 
     /// A list was asked for at a revision that does not exist yet.
@@ -168,6 +170,12 @@ impl Failure {
         )
     }
 
+    /// Name the token with which the list can go on.
+    pub(crate) fn going_on(mut self, token: &str) -> Failure {
+        self.0.token = token.to_owned();
+        self
+    }
+
     /// Set the causes in `details`.
     pub(crate) fn causes(mut self, causes: Vec<Value>) -> Failure {
         self.details().insert("causes".into(), Value::Array(causes));
@@ -185,6 +193,9 @@ impl Failure {
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": parts.message, "reason": parts.reason, "code": parts.code.as_u16(),
         });
+        if !parts.token.is_empty() {
+            status["metadata"]["continue"] = parts.token.as_str().into();
+        }
         if let Some(details) = &parts.details {
             status["details"] = Value::Object(details.clone());
         }
@@ -201,6 +212,7 @@ impl Failure {
             reason,
             message: message.into(),
             details: None,
+            token: String::new(),
         }))
     }
 

@@ -43,6 +43,7 @@ pub mod selector;
 mod service;
 mod subresource;
 pub mod table;
+mod translate;
 mod user;
 mod verbs;
 

@@ -1,7 +1,7 @@
 //! What form a client wants its answer in, and what form its body has.
 //!
-//! Answers are always JSON: every client accepts it, protobuf clients too. Bodies may also be YAML
-//! or Kubernetes' protobuf, which kubectl sends for typed writes without asking.
+//! Objects are JSON from the body to the store and back; the other forms (YAML, Kubernetes' protobuf)
+//! are translations at the edge, made only for clients that ask for them.
 
 use http::{HeaderMap, header};
 use serde_json::Value;
@@ -13,57 +13,140 @@ use crate::{failure::Failure, protobuf};
 pub(crate) enum Format {
     /// The object itself.
     Object,
-    /// `meta.k8s.io/v1 Table`
-    Table,
-    /// Only the metadata.
-    Partial,
+    /// `meta.k8s.io` `Table`
+    Table(Meta),
+    /// Only the metadata of one object; of a watch's objects too.
+    Partial(Meta),
+    /// Only the metadata of the objects of a list.
+    PartialList(Meta),
 }
 
-/// The first form in `Accept` that this server can give.
-pub(crate) fn negotiate(headers: &HeaderMap) -> Result<Format, Failure> {
-    let mut values = headers.get_all(header::ACCEPT).iter().peekable();
-    if values.peek().is_none() {
-        return Ok(Format::Object);
-    }
-    for clause in values
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|v| v.split(','))
-    {
-        if let Some(format) = clause_format(clause) {
-            return Ok(format);
-        }
-    }
-    Err(Failure::not_acceptable())
+/// The version of `meta.k8s.io` that a client knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Meta {
+    V1,
+    V1Beta1,
 }
 
-fn clause_format(clause: &str) -> Option<Format> {
-    let mut parts = clause.split(';').map(str::trim);
-    let accepted = matches!(
-        parts.next()?,
-        "" | "*/*"
-            | "application/*"
-            | "application/json"
-            | "application/yaml"
-            | "application/vnd.kubernetes.protobuf"
-    );
-    let (mut shape, mut version, mut group) = ("", "", "");
-    for parameter in parts {
-        match parameter.split_once('=') {
-            Some(("as", value)) => shape = value,
-            Some(("v", value)) => version = value,
-            Some(("g", value)) => group = value,
-            _ => {}
+impl Meta {
+    pub(crate) fn api_version(self) -> &'static str {
+        match self {
+            Meta::V1 => "meta.k8s.io/v1",
+            Meta::V1Beta1 => "meta.k8s.io/v1beta1",
         }
     }
-    let format = match (shape, version, group) {
-        ("", ..) => Format::Object,
-        ("Table", "v1", "meta.k8s.io") => Format::Table,
-        ("PartialObjectMetadata" | "PartialObjectMetadataList", "v1", "meta.k8s.io") => {
-            Format::Partial
+}
+
+/// How an answer is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Encoding {
+    Json,
+    /// JSON with line breaks.
+    Pretty,
+    Yaml,
+    Protobuf,
+}
+
+/// What an endpoint can answer beside JSON objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Offer {
+    /// Custom resources have no protobuf form, but their metadata has.
+    pub(crate) protobuf: bool,
+    /// Tables: what is stored has them, questions do not.
+    pub(crate) table: bool,
+    /// A stream of events, which YAML has no form for.
+    pub(crate) stream: bool,
+}
+
+impl Offer {
+    const MEDIA: [(&'static str, Encoding); 3] = [
+        ("application/json", Encoding::Json),
+        ("application/yaml", Encoding::Yaml),
+        ("application/vnd.kubernetes.protobuf", Encoding::Protobuf),
+    ];
+
+    /// The refusal of a client that accepts none of this.
+    fn refusal(self) -> Failure {
+        let suffix = if self.stream { ";stream=watch" } else { "" };
+        let media: Vec<String> = Offer::MEDIA
+            .iter()
+            .filter(|(_, encoding)| match encoding {
+                Encoding::Yaml => !self.stream,
+                Encoding::Protobuf => self.protobuf,
+                _ => true,
+            })
+            .map(|(media, _)| format!("{media}{suffix}"))
+            .collect();
+        Failure::not_acceptable(format!(
+            "only the following media types are accepted: {}",
+            media.join(", ")
+        ))
+    }
+}
+
+/// The first form in `Accept` that can be given.
+pub(crate) fn negotiate(headers: &HeaderMap, offer: Offer) -> Result<(Format, Encoding), Failure> {
+    if is_plain_json(headers) {
+        return Ok((Format::Object, Encoding::Json));
+    }
+    let clauses = accepted(headers);
+    for clause in &clauses {
+        for (media, encoding) in Offer::MEDIA {
+            if clause.admits(media)
+                && let Some(format) = clause.format(encoding, offer)
+            {
+                let pretty = encoding == Encoding::Json && clause.parameter("pretty") == Some("1");
+                let encoding = if pretty { Encoding::Pretty } else { encoding };
+                return Ok((format, encoding));
+            }
         }
-        _ => return None,
-    };
-    accepted.then_some(format)
+    }
+    // No media type at all was one of ours: told by the router before anything else is looked at.
+    let known = clauses
+        .iter()
+        .any(|clause| Offer::MEDIA.iter().any(|(media, _)| clause.admits(media)));
+    if known || !offer.protobuf {
+        return Err(offer.refusal());
+    }
+    Err(Failure::not_acceptable(
+        "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml, \
+         application/vnd.kubernetes.protobuf, application/json;stream=watch, \
+         application/vnd.kubernetes.protobuf;stream=watch",
+    ))
+}
+
+/// What nearly every request says, found without taking it apart.
+fn is_plain_json(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(header::ACCEPT).iter();
+    match (values.next(), values.next()) {
+        (None, _) => true,
+        (Some(value), None) => matches!(
+            value.as_bytes(),
+            b"application/json" | b"*/*" | b"application/json, */*" | b""
+        ),
+        _ => false,
+    }
+}
+
+/// How an answer that is no stored object is to be written: errors, reviews, statuses.
+pub(crate) fn encoding(headers: &HeaderMap) -> Encoding {
+    if is_plain_json(headers) {
+        return Encoding::Json;
+    }
+    // Where another shape is asked for, an error has none: JSON then.
+    let clauses = accepted(headers);
+    let plain = clauses
+        .iter()
+        .filter(|clause| clause.parameter("as").is_none());
+    plain
+        .flat_map(|clause| {
+            Offer::MEDIA
+                .iter()
+                .filter(|(media, _)| clause.admits(media))
+        })
+        .map(|(_, encoding)| *encoding)
+        .next()
+        .unwrap_or(Encoding::Json)
 }
 
 /// One clause of `Accept`.
@@ -91,6 +174,44 @@ impl<'a> Clause<'a> {
             }
         }
         Some(clause)
+    }
+
+    fn parameter(&self, name: &str) -> Option<&'a str> {
+        let found = self.parameters.iter().find(|(key, _)| *key == name);
+        found.map(|(_, value)| *value)
+    }
+
+    /// The shape that the parameters ask for, if it is offered in this encoding.
+    fn format(&self, encoding: Encoding, offer: Offer) -> Option<Format> {
+        if encoding == Encoding::Yaml && offer.stream {
+            return None;
+        }
+        match self.parameter("stream") {
+            None | Some("") => {}
+            Some("watch") if encoding != Encoding::Yaml => {}
+            Some(_) => return None,
+        }
+        let (shape, version, group) = (
+            self.parameter("as"),
+            self.parameter("v"),
+            self.parameter("g"),
+        );
+        if (shape, version, group) == (None, None, None) {
+            return (encoding != Encoding::Protobuf || offer.protobuf).then_some(Format::Object);
+        }
+        let meta = match (group, version) {
+            (Some("meta.k8s.io"), Some("v1")) => Meta::V1,
+            (Some("meta.k8s.io"), Some("v1beta1")) => Meta::V1Beta1,
+            _ => return None,
+        };
+        match shape {
+            Some("Table") if offer.table && encoding != Encoding::Protobuf => {
+                Some(Format::Table(meta))
+            }
+            Some("PartialObjectMetadata") => Some(Format::Partial(meta)),
+            Some("PartialObjectMetadataList") => Some(Format::PartialList(meta)),
+            _ => None,
+        }
     }
 
     /// Whether this media type is, or is among, what is meant.
@@ -166,33 +287,108 @@ fn parse_json(body: &[u8]) -> Result<Value, Failure> {
 mod tests {
     use super::*;
 
+    const STORED: Offer = Offer {
+        protobuf: true,
+        table: true,
+        stream: false,
+    };
+
     #[track_caller]
-    fn check(accept: &str, expected: Option<Format>) {
+    fn check(accept: &str, offer: Offer, expected: Option<(Format, Encoding)>) {
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, http::HeaderValue::from_str(accept).unwrap());
-        assert_eq!(negotiate(&headers).ok(), expected, "{accept}");
+        assert_eq!(negotiate(&headers, offer).ok(), expected, "{accept}");
     }
 
     #[test]
     fn the_first_form_that_can_be_given_wins() {
-        check("application/json", Some(Format::Object));
-        check("application/json, */*", Some(Format::Object));
+        use Encoding::{Json, Pretty, Protobuf, Yaml};
+        use Format::{Object, Partial, PartialList, Table};
+        const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+        let table = |version: &str| format!("application/json;as=Table;v={version};g=meta.k8s.io");
+        for (accept, expected) in [
+            ("application/json".to_owned(), (Object, Json)),
+            ("application/json, */*".to_owned(), (Object, Json)),
+            ("application/json;pretty=1".to_owned(), (Object, Pretty)),
+            (
+                "application/yaml, application/json".to_owned(),
+                (Object, Yaml),
+            ),
+            (
+                "application/json;q=0.5,application/yaml;q=0.9".to_owned(),
+                (Object, Yaml),
+            ),
+            (format!("{PROTOBUF},application/json"), (Object, Protobuf)),
+            (
+                format!("{},{},application/json", table("v1"), table("v1beta1")),
+                (Table(Meta::V1), Json),
+            ),
+            (
+                format!("{},application/json", table("v1beta1")),
+                (Table(Meta::V1Beta1), Json),
+            ),
+            (format!("{},application/json", table("v9")), (Object, Json)),
+            (
+                format!("{PROTOBUF};as=Table;v=v1;g=meta.k8s.io,{}", table("v1")),
+                (Table(Meta::V1), Json),
+            ),
+            (
+                format!("{PROTOBUF};as=PartialObjectMetadata;v=v1;g=meta.k8s.io"),
+                (Partial(Meta::V1), Protobuf),
+            ),
+            (
+                "application/json;as=PartialObjectMetadataList;v=v1beta1;g=meta.k8s.io".to_owned(),
+                (PartialList(Meta::V1Beta1), Json),
+            ),
+        ] {
+            check(&accept, STORED, Some(expected));
+        }
+        for accept in [
+            "text/html",
+            "application/cbor",
+            &table("v9"),
+            "application/json;stream=other",
+        ] {
+            check(accept, STORED, None);
+        }
+    }
+
+    #[test]
+    fn what_an_endpoint_does_not_have_is_passed_over() {
+        const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+        let custom = Offer {
+            protobuf: false,
+            ..STORED
+        };
+        let question = Offer {
+            table: false,
+            ..STORED
+        };
+        let watch = Offer {
+            stream: true,
+            ..STORED
+        };
+        check(PROTOBUF, custom, None);
         check(
-            "application/vnd.kubernetes.protobuf,application/json",
-            Some(Format::Object),
+            &format!("{PROTOBUF},application/json"),
+            custom,
+            Some((Format::Object, Encoding::Json)),
         );
         check(
-            "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json",
-            Some(Format::Table),
+            &format!("{PROTOBUF};as=PartialObjectMetadata;v=v1;g=meta.k8s.io"),
+            custom,
+            Some((Format::Partial(Meta::V1), Encoding::Protobuf)),
         );
         check(
-            "application/json;as=Table;v=v9;g=meta.k8s.io,application/json",
-            Some(Format::Object),
+            "application/json;as=Table;v=v1;g=meta.k8s.io",
+            question,
+            None,
         );
+        check("application/yaml", watch, None);
         check(
-            "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io",
-            Some(Format::Partial),
+            &format!("{PROTOBUF};stream=watch"),
+            watch,
+            Some((Format::Object, Encoding::Protobuf)),
         );
-        check("text/html", None);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use http::Uri;
 use percent_encoding::percent_decode_str;
 
 use crate::{
@@ -96,6 +97,22 @@ impl<'a> Route<'a> {
     }
 }
 
+/// The old paths for watching, `/api/v1/watch/pods`, as what they mean: `/api/v1/pods?watch=true`.
+pub(crate) fn without_watch(uri: &Uri) -> Option<Uri> {
+    let path = uri.path();
+    let at = path.find("/watch/")?;
+    let depth = path.get(..at)?.split('/').skip(1).count();
+    match (path.starts_with("/api/"), path.starts_with("/apis/"), depth) {
+        (true, _, 2) | (_, true, 3) => {}
+        _ => return None,
+    }
+    let (before, after) = (path.get(..at)?, path.get(at + "/watch".len()..)?);
+    let query = uri
+        .query()
+        .map_or_else(String::new, |query| format!("&{query}"));
+    format!("{before}{after}?watch=true{query}").parse().ok()
+}
+
 fn below<'a>(group: Cow<'a, str>, version: Cow<'a, str>, parts: Vec<Cow<'a, str>>) -> Route<'a> {
     let mut namespace = None;
     let mut rest = parts.as_slice();
@@ -173,6 +190,26 @@ mod tests {
             "/api/v1/namespaces/d/status",
             "/v1 namespaces ns=- name=d sub=status",
         );
+    }
+
+    #[test]
+    fn old_paths_for_watching_mean_the_new_ones() {
+        let check = |path: &str, expected: Option<&str>| {
+            let found = without_watch(&path.parse().unwrap());
+            assert_eq!(
+                found.map(|uri| uri.to_string()).as_deref(),
+                expected,
+                "{path}"
+            );
+        };
+        check("/api/v1/watch/pods", Some("/api/v1/pods?watch=true"));
+        check(
+            "/apis/apps/v1/watch/namespaces/d/deployments/w?timeoutSeconds=1",
+            Some("/apis/apps/v1/namespaces/d/deployments/w?watch=true&timeoutSeconds=1"),
+        );
+        check("/api/v1/namespaces/watch/pods", None);
+        check("/api/v1/namespaces/d/pods/p/proxy/watch/x", None);
+        check("/watch/x", None);
     }
 
     #[test]

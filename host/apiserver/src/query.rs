@@ -44,12 +44,17 @@ pub(crate) enum FieldValidation {
 impl Query {
     pub(crate) fn parse(text: Option<&str>) -> Result<Query, Failure> {
         let mut query = Query::default();
+        // The first of several values counts.
+        let mut seen: Vec<std::borrow::Cow<'_, str>> = Vec::new();
         for (key, value) in parse(text.unwrap_or_default().as_bytes()) {
+            if seen.contains(&key) {
+                continue;
+            }
             match &*key {
                 "labelSelector" => query.label_selector = value.into_owned(),
                 "fieldSelector" => query.field_selector = value.into_owned(),
                 // A negative limit is no limit.
-                "limit" => query.limit = usize::try_from(number(&key, &value)?).unwrap_or(0),
+                "limit" => query.limit = usize::try_from(number(&value)?).unwrap_or(0),
                 "continue" => query.continue_token = value.into_owned(),
                 "resourceVersion" => query.resource_version = value.into_owned(),
                 "resourceVersionMatch" => query.resource_version_match = value.into_owned(),
@@ -57,114 +62,150 @@ impl Query {
                 "allowWatchBookmarks" => query.allow_watch_bookmarks = flag(&value),
                 "sendInitialEvents" => query.send_initial_events = Some(flag(&value)),
                 "timeoutSeconds" => {
-                    let seconds = u64::try_from(number(&key, &value)?).unwrap_or(0);
+                    let seconds = u64::try_from(number(&value)?).unwrap_or(0);
                     query.timeout = (seconds > 0).then(|| Duration::from_secs(seconds));
                 }
                 "dryRun" => query.dry_run = dry_run(&value)?,
                 "fieldValidation" => query.field_validation = field_validation(&value)?,
                 "fieldManager" => query.field_manager = value.into_owned(),
                 "includeObject" => query.include_object = value.into_owned(),
-                "gracePeriodSeconds" => query.grace_period_seconds = Some(number(&key, &value)?),
+                "gracePeriodSeconds" => query.grace_period_seconds = Some(number(&value)?),
                 "propagationPolicy" => query.propagation_policy = value.into_owned(),
                 "orphanDependents" => query.orphan_dependents = Some(flag(&value)),
-                _ => {}
+                _ => continue,
             }
+            seen.push(key);
         }
         Ok(query)
     }
 
     /// The revision asked for; `None` where none is given or it is "0" (any will do).
     pub(crate) fn revision(&self) -> Result<Option<u64>, Failure> {
-        match self.resource_version.as_str() {
-            "" | "0" => Ok(None),
-            text => match text.parse() {
-                Ok(revision) => Ok(Some(revision)),
-                Err(_) => {
-                    let error = FieldError::invalid(
-                        "resourceVersion",
-                        &text.into(),
-                        "strconv.ParseUint: parsing: invalid syntax",
-                    );
-                    Err(Failure::invalid("meta.k8s.io", "ListOptions", "", &[error]))
-                }
-            },
+        self.parsed_revision()
+            .map_err(|error| Failure::bad_request(format!("invalid resource version: {error}")))
+    }
+
+    /// The same for a watch, whose refusal names the resource.
+    pub(crate) fn watch_revision(&self, group: &str, plural: &str) -> Result<Option<u64>, Failure> {
+        self.parsed_revision()
+            .map_err(|error| Failure::invalid(group, plural, "", &[error]))
+    }
+
+    fn parsed_revision(&self) -> Result<Option<u64>, FieldError> {
+        let text = self.resource_version.as_str();
+        if matches!(text, "" | "0") {
+            return Ok(None);
+        }
+        if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+            let why = format!("strconv.ParseUint: parsing {text:?}: invalid syntax");
+            return Err(FieldError::invalid("resourceVersion", &text.into(), &why));
+        }
+        text.parse().map(Some).map_err(|_error| {
+            let why = format!("strconv.ParseUint: parsing {text:?}: value out of range");
+            FieldError::invalid("resourceVersion", &text.into(), &why)
+        })
+    }
+
+    /// Whether a list must show exactly the revision asked for. Without `resourceVersionMatch` a
+    /// limit means that, for historical reasons.
+    pub(crate) fn is_exact(&self) -> bool {
+        match self.resource_version_match.as_str() {
+            "Exact" => true,
+            "" => self.limit > 0,
+            _ => false,
         }
     }
 
     /// Refuses combinations of a list or watch that contradict themselves.
     pub(crate) fn check_list(&self) -> Result<(), Failure> {
-        let mut errors = Vec::new();
-        let matching = self.resource_version_match.as_str();
-        if self.watch && self.send_initial_events.is_some() {
-            if matching.is_empty() {
-                errors.push(FieldError::forbidden(
-                    "resourceVersionMatch",
-                    "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-                ));
-            } else if matching != "NotOlderThan" {
-                errors.push(FieldError::not_supported(
-                    "resourceVersionMatch",
-                    &matching.into(),
-                    &["NotOlderThan"],
-                ));
-            }
-            if !self.allow_watch_bookmarks && self.send_initial_events == Some(true) {
-                errors.push(FieldError::forbidden(
-                    "sendInitialEvents",
-                    "sendInitialEvents requires setting allowWatchBookmarks to true",
-                ));
-            }
-        } else if self.send_initial_events.is_some() {
-            errors.push(FieldError::forbidden(
-                "sendInitialEvents",
-                "sendInitialEvents is forbidden for list",
-            ));
-        } else if !matching.is_empty() {
-            self.check_match(matching, &mut errors);
-        }
+        let errors = if self.watch {
+            self.check_watch()
+        } else {
+            self.check_plain_list()
+        };
         if errors.is_empty() {
             return Ok(());
         }
         Err(Failure::invalid("meta.k8s.io", "ListOptions", "", &errors))
     }
 
-    fn check_match(&self, matching: &str, errors: &mut Vec<FieldError>) {
+    fn check_plain_list(&self) -> Vec<FieldError> {
         const FIELD: &str = "resourceVersionMatch";
-        if self.watch {
-            let why =
-                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
-            errors.push(FieldError::forbidden(FIELD, why));
-        } else if self.resource_version.is_empty() {
-            let why = "resourceVersionMatch is forbidden unless resourceVersion is provided";
-            errors.push(FieldError::forbidden(FIELD, why));
-        } else if !self.continue_token.is_empty() {
-            let why = "resourceVersionMatch is forbidden when continue is provided";
-            errors.push(FieldError::forbidden(FIELD, why));
-        } else if !matches!(matching, "Exact" | "NotOlderThan") {
-            let supported = ["Exact", "NotOlderThan"];
-            errors.push(FieldError::not_supported(
-                FIELD,
-                &matching.into(),
-                &supported,
-            ));
-        } else if matching == "Exact" && self.resource_version == "0" {
-            let why = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
+        let mut errors = Vec::new();
+        let matching = self.resource_version_match.as_str();
+        if !matching.is_empty() {
+            if self.resource_version.is_empty() {
+                let why = "resourceVersionMatch is forbidden unless resourceVersion is provided";
+                errors.push(FieldError::forbidden(FIELD, why));
+            }
+            if !self.continue_token.is_empty() {
+                let why = "resourceVersionMatch is forbidden when continue is provided";
+                errors.push(FieldError::forbidden(FIELD, why));
+            }
+            if !matches!(matching, "Exact" | "NotOlderThan") {
+                let supported = ["Exact", "NotOlderThan", ""];
+                errors.push(FieldError::not_supported(
+                    FIELD,
+                    &matching.into(),
+                    &supported,
+                ));
+            }
+            if matching == "Exact" && self.resource_version == "0" {
+                let why = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
+                errors.push(FieldError::forbidden(FIELD, why));
+            }
+        }
+        if self.send_initial_events.is_some() {
+            let why = "sendInitialEvents is forbidden for list";
+            errors.push(FieldError::forbidden("sendInitialEvents", why));
+        }
+        errors
+    }
+
+    fn check_watch(&self) -> Vec<FieldError> {
+        const FIELD: &str = "resourceVersionMatch";
+        let mut errors = Vec::new();
+        let matching = self.resource_version_match.as_str();
+        if self.send_initial_events.is_some() && matching != "NotOlderThan" {
+            let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
             errors.push(FieldError::forbidden(FIELD, why));
         }
+        if !matching.is_empty() {
+            if self.send_initial_events.is_none() {
+                let why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+                errors.push(FieldError::forbidden(FIELD, why));
+            }
+            if matching != "NotOlderThan" {
+                let supported = ["NotOlderThan"];
+                errors.push(FieldError::not_supported(
+                    FIELD,
+                    &matching.into(),
+                    &supported,
+                ));
+            }
+            if !self.continue_token.is_empty() {
+                let why = "resourceVersionMatch is forbidden when continue is provided";
+                errors.push(FieldError::forbidden(FIELD, why));
+            }
+        }
+        errors
     }
 }
 
-fn number(key: &str, value: &str) -> Result<i64, Failure> {
-    value.parse().map_err(|_| {
-        Failure::bad_request(format!(
-            "the query parameter {key}={value:?} is not a whole number"
-        ))
-    })
+/// A whole number, refused in Go's words.
+fn number(value: &str) -> Result<i64, Failure> {
+    let digits = value.strip_prefix(['-', '+']).unwrap_or(value);
+    let refuse =
+        |why: &str| Failure::bad_request(format!("strconv.ParseInt: parsing {value:?}: {why}"));
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(refuse("invalid syntax"));
+    }
+    value.parse().map_err(|_error| refuse("value out of range"))
 }
 
-/// `watch`, `watch=1` and `watch=true` are all yes.
+/// All is yes but "0" and "false": `watch`, `watch=1`, `watch=no`.
 fn flag(value: &str) -> bool {
-    !matches!(value, "0" | "false" | "False" | "FALSE" | "f" | "F")
+    value != "0" && !value.eq_ignore_ascii_case("false")
 }
 
 fn dry_run(value: &str) -> Result<bool, Failure> {
@@ -198,5 +239,113 @@ fn field_validation(value: &str) -> Result<FieldValidation, Failure> {
                 &[error],
             ))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `query` is refused with this code and message.
+    #[track_caller]
+    fn refused(query: &str, code: u16, message: &str) {
+        let failure = Query::parse(Some(query))
+            .and_then(|query| {
+                query.check_list()?;
+                query.revision()
+            })
+            .unwrap_err();
+        assert_eq!(
+            (
+                failure.code().as_u16(),
+                failure.status()["message"].as_str()
+            ),
+            (code, Some(message)),
+            "{query}"
+        );
+    }
+
+    #[test]
+    fn numbers_and_revisions_are_refused_in_the_words_of_kubernetes() {
+        refused(
+            "limit=x",
+            400,
+            "strconv.ParseInt: parsing \"x\": invalid syntax",
+        );
+        refused(
+            "timeoutSeconds=99999999999999999999",
+            400,
+            "strconv.ParseInt: parsing \"99999999999999999999\": value out of range",
+        );
+        refused(
+            "resourceVersion=abc",
+            400,
+            "invalid resource version: resourceVersion: Invalid value: \"abc\": strconv.ParseUint: parsing \"abc\": invalid syntax",
+        );
+    }
+
+    #[test]
+    fn contradictions_are_all_named() {
+        const LIST: &str = "ListOptions.meta.k8s.io \"\" is invalid: ";
+        let of = |why: &str| format!("{LIST}{why}");
+        refused(
+            "resourceVersionMatch=Exact",
+            422,
+            &of(
+                "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided",
+            ),
+        );
+        refused(
+            "resourceVersionMatch=Exact&resourceVersion=0",
+            422,
+            &of(
+                "resourceVersionMatch: Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+            ),
+        );
+        refused(
+            "resourceVersionMatch=Best&resourceVersion=1&continue=x",
+            422,
+            &of(
+                "[resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden when continue is provided, resourceVersionMatch: Unsupported value: \"Best\": supported values: \"Exact\", \"NotOlderThan\", \"\"]",
+            ),
+        );
+        refused(
+            "sendInitialEvents=true",
+            422,
+            &of("sendInitialEvents: Forbidden: sendInitialEvents is forbidden for list"),
+        );
+        refused(
+            "watch=1&sendInitialEvents=true",
+            422,
+            &of(
+                "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+            ),
+        );
+        refused(
+            "watch=1&resourceVersionMatch=NotOlderThan",
+            422,
+            &of(
+                "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+            ),
+        );
+        refused(
+            "watch=1&resourceVersionMatch=Exact&sendInitialEvents=0",
+            422,
+            &of(
+                "[resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan, resourceVersionMatch: Unsupported value: \"Exact\": supported values: \"NotOlderThan\"]",
+            ),
+        );
+    }
+
+    #[test]
+    fn the_first_of_several_values_counts_and_unknown_parameters_do_not() {
+        let query = Query::parse(Some(
+            "limit=3&limit=x&nope=1&watch=FALSE&allowWatchBookmarks",
+        ))
+        .unwrap();
+        assert_eq!(
+            (query.limit, query.watch, query.allow_watch_bookmarks),
+            (3, false, true)
+        );
     }
 }

@@ -7,7 +7,13 @@ use http::{HeaderValue, StatusCode, header};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::{call::Call, failure::Failure, media::Format, object, table::IncludeObject};
+use crate::{
+    call::Call,
+    failure::Failure,
+    media::{Format, Meta},
+    object,
+    table::IncludeObject,
+};
 
 /// Warnings beyond this many say nothing new, and headers have a limit of their own.
 const WARNINGS: usize = 32;
@@ -34,14 +40,19 @@ pub(crate) fn value(
 ) -> Result<Response, Failure> {
     let shown = match call.format {
         Format::Object => serde_json::to_vec(value),
-        Format::Partial => serde_json::to_vec(&partial(value)),
-        Format::Table => {
-            let row = call
-                .resource
-                .printer
-                .row(value, include(call)?, Timestamp::now());
+        Format::Partial(meta) => serde_json::to_vec(&partial(value, meta)),
+        Format::PartialList(_) => {
+            let kind = &call.resource.kind;
+            return Err(Failure::not_acceptable(format!(
+                "you requested PartialObjectMetadataList, but the requested object is not a list (*{}.{kind})",
+                package(call)
+            )));
+        }
+        Format::Table(meta) => {
+            let (printer, version) = (&call.resource.printer, meta.api_version());
+            let row = printer.row(value, include(call)?, version, Timestamp::now());
             let metadata = json!({"resourceVersion": object::resource_version(value)});
-            serde_json::to_vec(&call.resource.printer.table(metadata, vec![row], true))
+            serde_json::to_vec(&printer.table(metadata, vec![row], version, true))
         }
     };
     Ok(bytes(
@@ -94,9 +105,9 @@ pub(crate) fn success(call: &Call, code: StatusCode, uid: &str) -> Response {
 }
 
 /// The metadata of an object, as `PartialObjectMetadata`.
-pub(crate) fn partial(value: &Value) -> Value {
+pub(crate) fn partial(value: &Value, meta: Meta) -> Value {
     json!({
-        "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1",
+        "kind": "PartialObjectMetadata", "apiVersion": meta.api_version(),
         "metadata": value.get("metadata").cloned().unwrap_or_else(|| json!({})),
     })
 }
@@ -108,7 +119,17 @@ pub(crate) fn include(call: &Call) -> Result<IncludeObject, Failure> {
         "None" => Ok(IncludeObject::None),
         "Object" => Ok(IncludeObject::Object),
         other => Err(Failure::bad_request(format!(
-            "includeObject must be \"None\", \"Metadata\" or \"Object\", not {other:?}"
+            "Unable to convert to Table as requested: includeObject: Invalid value: {other:?}: \
+             must be 'Metadata', 'Object', 'None', or empty"
         ))),
+    }
+}
+
+/// The Go package of a resource's types, as Kubernetes' messages name it.
+pub(crate) fn package(call: &Call) -> &str {
+    match call.resource.group.as_str() {
+        _ if call.resource.is_custom() => "unstructured",
+        "" => "core",
+        group => group.split('.').next().unwrap_or(group),
     }
 }

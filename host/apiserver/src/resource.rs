@@ -13,7 +13,8 @@ use crate::{
     failure::Failure,
     field_error::FieldError,
     kinds::{self, Face, KindSpec, PartSpec},
-    object,
+    media::Offer,
+    object, protobuf,
     schema::Schema,
     table::Printer,
     user::User,
@@ -113,6 +114,15 @@ impl Resource {
             self.version.clone()
         } else {
             format!("{}/{}", self.group, self.version)
+        }
+    }
+
+    /// The forms in which objects of this resource can be answered.
+    pub(crate) fn offer(&self, stream: bool) -> Offer {
+        Offer {
+            protobuf: !self.is_custom() && protobuf::is_known(&self.api_version(), &self.kind),
+            table: true,
+            stream,
         }
     }
 

@@ -23,13 +23,16 @@ use crate::{
     catalog::Catalog,
     discovery, door,
     failure::Failure,
-    health, issuer, media, openapi,
-    path::{ResourcePath, Route},
+    health, issuer,
+    media::{self, Encoding, Format, Offer},
+    openapi,
+    path::{ResourcePath, Route, without_watch},
     query::Query,
     reply,
     resource::Resource,
     review,
     subresource::{binding, eviction, log, scale, token},
+    translate::{Wish, translate},
     user::User,
     verbs::{
         create::create,
@@ -77,16 +80,21 @@ impl Service<Request> for ApiServer {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request) -> Answer {
+    fn call(&mut self, mut request: Request) -> Answer {
         let api = self.0.clone();
+        if let Some(uri) = without_watch(request.uri()) {
+            *request.uri_mut() = uri;
+        }
         Box::pin(async move {
+            let wish = Wish::of(&request);
             // A bug in one request must not become the client's broken connection.
             let answer = AssertUnwindSafe(answer(api, request)).catch_unwind().await;
-            Ok(match answer {
+            let response = match answer {
                 Ok(Ok(response)) => response,
                 Ok(Err(failure)) => failure.response(),
                 Err(_) => Failure::internal("this request hit a bug in the server").response(),
-            })
+            };
+            Ok(translate(response, wish).await)
         })
     }
 }
@@ -137,11 +145,21 @@ async fn answer(api: Arc<Api>, mut request: Request) -> Result<Response, Failure
     };
     let (parts, body) = request.into_parts();
     if review::is_review(&path) {
+        let offer = Offer {
+            protobuf: true,
+            table: false,
+            stream: false,
+        };
+        media::negotiate(&parts.headers, offer)?;
         return review::answer(&api, &user, &path, parts, body).await;
     }
     let target = locate(&api.catalog(), user, &path, uri.query(), parts)?;
     let deprecated = target.call.resource.deprecated();
+    let encoding = target.encoding;
     let mut answer = dispatch(api, target, body).await;
+    if let Ok(response) = &mut answer {
+        response.extensions_mut().insert(encoding);
+    }
     if let Ok(response) = &mut answer
         && !deprecated.is_empty()
     {
@@ -192,6 +210,8 @@ struct Target {
     placed: bool,
     /// `POST .../bindings`, the old door to `pods/binding`.
     bindings: bool,
+    /// How the client wants the answer written.
+    encoding: Encoding,
     /// The query as it was sent, for what is passed on to a node.
     query: String,
 }
@@ -211,13 +231,23 @@ fn locate(
     if (!resource.namespaced && path.namespace.is_some()) || (path.name.is_some() && !placed) {
         return Err(Failure::no_such_resource());
     }
+    let parsed = Query::parse(query)?;
+    // What streams bytes has no form to agree upon.
+    let streams = matches!(
+        path.subresource.as_deref(),
+        Some("log" | "exec" | "attach" | "portforward" | "proxy")
+    );
+    let (format, encoding) = match streams {
+        true => (Format::Object, Encoding::Json),
+        false => media::negotiate(&parts.headers, resource.offer(parsed.watch))?,
+    };
     let call = Call {
         user,
         resource,
         namespace: path.namespace.as_deref().unwrap_or_default().to_owned(),
         name: path.name.as_deref().unwrap_or_default().to_owned(),
-        query: Query::parse(query)?,
-        format: media::negotiate(&parts.headers)?,
+        query: parsed,
+        format,
         headers: parts.headers,
     };
     Ok(Target {
@@ -226,6 +256,7 @@ fn locate(
         subresource: path.subresource.as_deref().map(str::to_owned),
         placed,
         bindings,
+        encoding,
         query: query.unwrap_or_default().to_owned(),
     })
 }
@@ -239,6 +270,7 @@ async fn dispatch(api: Arc<Api>, target: Target, body: Body) -> Result<Response,
         placed,
         bindings,
         query,
+        ..
     } = target;
     let named = !call.name.is_empty();
     if bindings {

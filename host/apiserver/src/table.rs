@@ -215,8 +215,14 @@ impl Printer {
         }
     }
 
-    /// One element of `rows`.
-    pub fn row(&self, object: &Value, include: IncludeObject, now: Timestamp) -> Value {
+    /// One element of `rows`. `version` is that of `meta.k8s.io` which the Table has.
+    pub fn row(
+        &self,
+        object: &Value,
+        include: IncludeObject,
+        version: &str,
+        now: Timestamp,
+    ) -> Value {
         let text = |pointer: &str| object.pointer(pointer).cloned().unwrap_or(Value::Null);
         let cells = match self {
             Printer::Builtin(spec) => (spec.cells)(object, now),
@@ -231,7 +237,7 @@ impl Printer {
             IncludeObject::None => Value::Null,
             IncludeObject::Metadata => json!({
                 "kind": "PartialObjectMetadata",
-                "apiVersion": "meta.k8s.io/v1",
+                "apiVersion": version,
                 "metadata": text("/metadata"),
             }),
             IncludeObject::Object => object.clone(),
@@ -241,10 +247,16 @@ impl Printer {
 
     /// A whole Table. `metadata` is the list's (`resourceVersion`, `continue`, …). In a watch only
     /// the first event carries the column definitions.
-    pub fn table(&self, metadata: Value, rows: Vec<Value>, with_columns: bool) -> Value {
+    pub fn table(
+        &self,
+        metadata: Value,
+        rows: Vec<Value>,
+        version: &str,
+        with_columns: bool,
+    ) -> Value {
         json!({
             "kind": "Table",
-            "apiVersion": "meta.k8s.io/v1",
+            "apiVersion": version,
             "metadata": metadata,
             "columnDefinitions": if with_columns { self.columns() } else { Value::Null },
             "rows": rows,
@@ -332,10 +344,15 @@ mod tests {
             "seen": "2026-01-01T00:00:00Z"}});
         let now = "2026-01-01T00:01:00Z".parse().unwrap();
         let printer = Printer::Custom(columns);
-        let row = printer.row(&object, IncludeObject::Metadata, now);
+        let row = printer.row(&object, IncludeObject::Metadata, "meta.k8s.io/v1", now);
         assert_eq!(row["cells"], json!(["w", 3, "True", "60s", null, "3"]));
         assert_eq!(row["object"]["kind"], "PartialObjectMetadata");
-        let table = printer.table(json!({"resourceVersion": "1"}), vec![row], true);
+        let table = printer.table(
+            json!({"resourceVersion": "1"}),
+            vec![row],
+            "meta.k8s.io/v1",
+            true,
+        );
         assert_eq!(table["columnDefinitions"][1]["name"], "Size");
     }
 
@@ -346,7 +363,7 @@ mod tests {
             json!({"metadata": {"name": "w", "creationTimestamp": "2026-01-01T00:00:00Z"}});
         let now = "2026-01-01T00:00:05Z".parse().unwrap();
         assert_eq!(
-            printer.row(&object, IncludeObject::None, now)["cells"],
+            printer.row(&object, IncludeObject::None, "meta.k8s.io/v1", now)["cells"],
             json!(["w", "5s"])
         );
     }

@@ -8,12 +8,14 @@
 #[cfg(test)]
 mod tests;
 mod wire;
+mod write;
 
 use base64::Engine;
 use jiff::{Timestamp, Unit};
 use serde_json::{Map, Value};
 
 use self::wire::{Reader, Wire};
+pub use self::write::{encode, encode_event, encode_list, is_known};
 use crate::model::{Kind, Model, Raw, SchemaOr, Type, spelled};
 
 /// Every body starts with these four bytes.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use eyot_http::Response;
 use eyot_store::Object;
-use http::StatusCode;
+use http::{HeaderValue, StatusCode, header};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -13,11 +13,14 @@ use crate::{
     api::Api,
     call::{Call, Filter},
     failure::Failure,
-    media::Format,
-    reply,
+    media::{Encoding, Format},
+    pages::{Objects, Token},
+    protobuf, reply,
 };
 
 pub(crate) fn get(api: &Api, call: &Call) -> Result<Response, Failure> {
+    // Any state that is shown is the newest one; a later one does not exist yet.
+    revision(api, call)?;
     let object = api
         .store
         .get(&call.key())
@@ -30,34 +33,63 @@ pub(crate) fn list(api: &Api, call: &Call) -> Result<Response, Failure> {
     let filter = call.filter()?;
     let page = page(api, call, &filter)?;
     let body = match call.format {
+        Format::Object if call.encoding() == Encoding::Protobuf => {
+            return encode_protobuf(call, &page);
+        }
         Format::Object => encode(call, &page)?,
-        Format::Partial => {
+        Format::PartialList(meta) => {
             let items: Result<Vec<Value>, Failure> = page
                 .objects
                 .iter()
-                .map(|object| Ok(reply::partial(&call.resource.value(object)?)))
+                .map(|object| Ok(reply::partial(&call.resource.value(object)?, meta)))
                 .collect();
             let list = json!({
-                "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
+                "kind": "PartialObjectMetadataList", "apiVersion": meta.api_version(),
                 "metadata": page.metadata(), "items": items?,
             });
             serde_json::to_vec(&list).map_err(Failure::internal)?.into()
         }
-        Format::Table => {
+        Format::Partial(_) => {
+            return Err(Failure::not_acceptable(format!(
+                "you requested PartialObjectMetadata, but the requested object is a list (*{}.{})",
+                reply::package(call),
+                call.resource.list_kind
+            )));
+        }
+        Format::Table(meta) => {
             let (include, now) = (reply::include(call)?, Timestamp::now());
-            let printer = &call.resource.printer;
+            let (printer, version) = (&call.resource.printer, meta.api_version());
             let rows: Result<Vec<Value>, Failure> = page
                 .objects
                 .iter()
-                .map(|object| Ok(printer.row(&call.resource.value(object)?, include, now)))
+                .map(|object| Ok(printer.row(&call.resource.value(object)?, include, version, now)))
                 .collect();
-            let table = printer.table(page.metadata(), rows?, true);
+            let table = printer.table(page.metadata(), rows?, version, true);
             serde_json::to_vec(&table)
                 .map_err(Failure::internal)?
                 .into()
         }
     };
     Ok(reply::bytes(StatusCode::OK, body, &[]))
+}
+
+/// A list in protobuf, translated object by object.
+fn encode_protobuf(call: &Call, page: &Page) -> Result<Response, Failure> {
+    let resource = &call.resource;
+    let shown: Vec<Bytes> = page
+        .objects
+        .iter()
+        .map(|object| resource.show(object))
+        .collect();
+    let items = shown.iter().map(|json| &json[..]);
+    let (version, kind) = (resource.api_version(), &resource.list_kind);
+    let Some(body) = protobuf::encode_list(&version, kind, &page.metadata(), items) else {
+        return Ok(reply::bytes(StatusCode::OK, encode(call, page)?, &[]));
+    };
+    let mut response = reply::bytes(StatusCode::OK, body.into(), &[]);
+    let media = HeaderValue::from_static("application/vnd.kubernetes.protobuf");
+    response.headers_mut().insert(header::CONTENT_TYPE, media);
+    Ok(response)
 }
 
 /// One page of a list.
@@ -89,6 +121,7 @@ fn page(api: &Api, call: &Call, filter: &Filter) -> Result<Page, Failure> {
     if let Some(name) = filter.fields.exact("metadata.name")
         && (!call.resource.namespaced || !namespace.is_empty())
         && call.query.continue_token.is_empty()
+        && !(call.query.is_exact() && call.query.revision()?.is_some())
     {
         let revision = revision(api, call)?;
         let object = api
@@ -104,24 +137,9 @@ fn page(api: &Api, call: &Call, filter: &Filter) -> Result<Page, Failure> {
         });
     }
     let (revision, all, start) = if call.query.continue_token.is_empty() {
-        let current = revision(api, call)?;
-        let snapshot = api.store.list(storage, call.namespace());
-        let asked = call.query.revision()?;
-        match (call.query.resource_version_match.as_str(), asked) {
-            ("Exact", Some(asked)) if asked != snapshot.revision && asked != current => {
-                let cut = api.pages.at_revision(storage, namespace, asked);
-                let cut = cut.ok_or_else(|| {
-                    Failure::expired("The resourceVersion for the provided list is too old.")
-                })?;
-                (cut.revision, cut.objects.clone(), 0)
-            }
-            _ => (snapshot.revision, Arc::new(snapshot.objects), 0),
-        }
+        first_page(api, call)?
     } else {
-        let (cut, at) = api
-            .pages
-            .resume(storage, namespace, &call.query.continue_token)?;
-        (cut.revision, cut.objects.clone(), at)
+        next_page(api, call)?
     };
     let limit = if call.query.limit == 0 {
         usize::MAX
@@ -142,13 +160,66 @@ fn page(api: &Api, call: &Call, filter: &Filter) -> Result<Page, Failure> {
     let remaining = next
         .filter(|_| filter.is_everything())
         .map(|at| all.len() - at);
-    let next = next.map(|at| api.pages.keep(storage, namespace, revision, &all, at));
+    let token = next.and(objects.last()).map(|last| {
+        api.pages.keep(storage, namespace, revision, &all);
+        Token::after(last, namespace, revision).encode()
+    });
     Ok(Page {
         revision,
         objects,
-        next,
+        next: token,
         remaining,
     })
+}
+
+/// The revision, the objects at it, and where the page starts.
+type Place = (u64, Objects, usize);
+
+fn first_page(api: &Api, call: &Call) -> Result<Place, Failure> {
+    let (storage, namespace) = (&call.resource.storage, call.namespace.as_str());
+    revision(api, call)?;
+    if let Some(asked) = call.query.revision()?
+        && call.query.is_exact()
+    {
+        let objects = api.pages.at_revision(&api.store, storage, namespace, asked);
+        let objects = objects.ok_or_else(|| {
+            Failure::expired("The resourceVersion for the provided list is too old.")
+        })?;
+        return Ok((asked, objects, 0));
+    }
+    let snapshot = api.store.list(storage, call.namespace());
+    Ok((snapshot.revision, Arc::new(snapshot.objects), 0))
+}
+
+fn next_page(api: &Api, call: &Call) -> Result<Place, Failure> {
+    const EXPIRED: &str = "The provided continue parameter is too old to display a consistent list \
+        result. You can start a new list without the continue parameter, or use the continue token \
+        in this response to retrieve the remainder of the results. Continuing with the provided \
+        token results in an inconsistent list - objects that were created, modified, or deleted \
+        between the time the first chunk was returned and now may show up in the list.";
+    let (storage, namespace) = (&call.resource.storage, call.namespace.as_str());
+    let token = Token::decode(&call.query.continue_token)?;
+    if !matches!(call.query.resource_version.as_str(), "" | "0") {
+        return Err(Failure::bad_request(
+            "specifying resource version is not allowed when using continue",
+        ));
+    }
+    let (revision, objects) = match token.revision() {
+        None => {
+            let snapshot = api.store.list(storage, call.namespace());
+            (snapshot.revision, Arc::new(snapshot.objects))
+        }
+        Some(asked) if asked > api.store.revision() => {
+            return Err(Failure::revision_too_large(asked, api.store.revision()));
+        }
+        Some(asked) => {
+            let kept = api.pages.at_revision(&api.store, storage, namespace, asked);
+            let expired = || Failure::expired(EXPIRED).going_on(&token.inconsistent().encode());
+            (asked, kept.ok_or_else(expired)?)
+        }
+    };
+    let start = token.start(namespace, &objects);
+    Ok((revision, objects, start))
 }
 
 /// The store's revision; refuses a client that asks for a later one.

@@ -20,8 +20,8 @@ use crate::{
     api::Api,
     call::{Call, Filter},
     failure::Failure,
-    media::Format,
-    object, reply,
+    media::{Encoding, Format},
+    object, protobuf, reply,
     table::IncludeObject,
 };
 
@@ -37,15 +37,17 @@ pub(crate) fn watch(api: &Arc<Api>, call: Call) -> Result<Response, Failure> {
     call.query.check_list()?;
     let filter = call.filter()?;
     let include = reply::include(&call)?;
-    let asked = call.query.revision()?;
+    let asked = call
+        .query
+        .watch_revision(&call.resource.group, &call.resource.plural)?;
     let current = api.store.revision();
-    if let Some(asked) = asked.filter(|asked| *asked > current) {
-        return Err(Failure::revision_too_large(asked, current));
-    }
     let initial = match call.query.send_initial_events {
         Some(initial) => initial,
         None => asked.is_none(),
     };
+    if let Some(asked) = asked.filter(|asked| initial && *asked > current) {
+        return Err(Failure::revision_too_large(asked, current));
+    }
     let storage = call.resource.storage.clone();
     let (objects, after) = if initial {
         let snapshot = api.store.list(&storage, call.namespace());
@@ -53,7 +55,15 @@ pub(crate) fn watch(api: &Arc<Api>, call: Call) -> Result<Response, Failure> {
     } else {
         (Vec::new(), asked.unwrap_or(current))
     };
-    let watch = api.store.watch(&storage, call.namespace(), after);
+    // A revision that does not exist yet is waited for: until then there is nothing to tell.
+    let silent_until = if after > current && !initial {
+        after
+    } else {
+        0
+    };
+    let from = if silent_until > 0 { current } else { after };
+    let watch = api.store.watch(&storage, call.namespace(), from);
+    let encoding = call.encoding();
     let lifetime = call.query.timeout.unwrap_or_else(|| {
         LIFETIME + Duration::from_secs(rand::rng().random_range(0..LIFETIME.as_secs()))
     });
@@ -61,13 +71,16 @@ pub(crate) fn watch(api: &Arc<Api>, call: Call) -> Result<Response, Failure> {
     bookmarks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let state = State {
         api: api.clone(),
-        mark_initial: call.query.send_initial_events == Some(true),
+        mark_initial: call.query.send_initial_events == Some(true)
+            && call.query.allow_watch_bookmarks,
         call,
         filter,
         include,
         columns: false,
         initial: objects.into_iter(),
         initial_revision: after,
+        silent_until,
+        encoding,
         watch,
         bookmarks,
         deadline: Instant::now() + lifetime,
@@ -79,8 +92,11 @@ pub(crate) fn watch(api: &Arc<Api>, call: Call) -> Result<Response, Failure> {
     });
     let mut response = http::Response::new(eyot_http::from_stream(events));
     *response.status_mut() = StatusCode::OK;
-    let json = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    let media = HeaderValue::from_static(match encoding {
+        Encoding::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        _ => "application/json",
+    });
+    response.headers_mut().insert(header::CONTENT_TYPE, media);
     Ok(response)
 }
 
@@ -93,6 +109,9 @@ struct State {
     columns: bool,
     initial: std::vec::IntoIter<Arc<Object>>,
     initial_revision: u64,
+    /// Changes up to here are not told.
+    silent_until: u64,
+    encoding: Encoding,
     /// Whether the end of the initial events must still be told.
     mark_initial: bool,
     watch: Result<Watch, Expired>,
@@ -177,6 +196,9 @@ impl State {
 
     /// One change as this watcher sees it, if it does.
     fn tell(&mut self, chunk: &mut BytesMut, change: &Change) {
+        if change.object.revision <= self.silent_until {
+            return;
+        }
         let before = change
             .previous
             .as_ref()
@@ -201,7 +223,7 @@ impl State {
     }
 
     fn encode(&mut self, chunk: &mut BytesMut, kind: &str, object: &Object) {
-        if self.call.format == Format::Object {
+        if self.call.format == Format::Object && self.encoding != Encoding::Protobuf {
             frame(chunk, kind, &self.call.resource.show(object));
         } else if let Ok(value) = self.call.resource.value(object) {
             self.encode_value(chunk, kind, &value);
@@ -209,19 +231,30 @@ impl State {
     }
 
     fn encode_value(&mut self, chunk: &mut BytesMut, kind: &str, value: &Value) {
-        let shown = match self.call.format {
-            Format::Object => serde_json::to_vec(value),
-            Format::Partial => serde_json::to_vec(&reply::partial(value)),
-            Format::Table => {
-                let printer = &self.call.resource.printer;
-                let row = printer.row(value, self.include, Timestamp::now());
+        match self.call.format {
+            Format::Object => self.put(chunk, kind, value),
+            Format::Partial(meta) | Format::PartialList(meta) => {
+                self.put(chunk, kind, &reply::partial(value, meta));
+            }
+            Format::Table(meta) => {
+                let (printer, version) = (&self.call.resource.printer, meta.api_version());
+                let row = printer.row(value, self.include, version, Timestamp::now());
                 let metadata = json!({"resourceVersion": object::resource_version(value)});
                 let first = !std::mem::replace(&mut self.columns, true);
-                serde_json::to_vec(&printer.table(metadata, vec![row], first))
+                let table = printer.table(metadata, vec![row], version, first);
+                self.put(chunk, kind, &table);
             }
-        };
-        if let Ok(shown) = shown {
-            frame(chunk, kind, &shown);
+        }
+    }
+
+    /// One event around an object in its final shape.
+    fn put(&self, chunk: &mut BytesMut, kind: &str, value: &Value) {
+        if self.encoding == Encoding::Protobuf {
+            if let Some(event) = protobuf::encode_event(kind, value) {
+                chunk.extend_from_slice(&event);
+            }
+        } else if let Ok(json) = serde_json::to_vec(value) {
+            frame(chunk, kind, &json);
         }
     }
 
@@ -229,30 +262,29 @@ impl State {
         let resource = &self.call.resource;
         let (kind, version) = match self.call.format {
             Format::Object => (resource.kind.as_str(), resource.api_version()),
-            Format::Table => ("Table", "meta.k8s.io/v1".to_owned()),
-            Format::Partial => ("PartialObjectMetadata", "meta.k8s.io/v1".to_owned()),
+            Format::Table(meta) => ("Table", meta.api_version().to_owned()),
+            Format::Partial(meta) | Format::PartialList(meta) => {
+                ("PartialObjectMetadata", meta.api_version().to_owned())
+            }
         };
+        let revision = revision.max(self.silent_until);
         let mut metadata = json!({"resourceVersion": revision.to_string()});
         if let Some(annotations) = annotations {
             metadata["annotations"] = annotations;
         }
         let mut mark = json!({"kind": kind, "apiVersion": version, "metadata": metadata});
-        if self.call.format == Format::Table {
+        if matches!(self.call.format, Format::Table(_)) {
             mark["columnDefinitions"] = json!([]);
             mark["rows"] = json!([]);
         }
-        if let Ok(json) = serde_json::to_vec(&mark) {
-            frame(chunk, "BOOKMARK", &json);
-        }
+        self.put(chunk, "BOOKMARK", &mark);
     }
 
     fn expire(&mut self, chunk: &mut BytesMut, expired: Expired) {
         self.ended = true;
         let Expired { asked, oldest } = expired;
         let failure = Failure::expired(format!("too old resource version: {asked} ({oldest})"));
-        if let Ok(json) = serde_json::to_vec(&failure.status()) {
-            frame(chunk, "ERROR", &json);
-        }
+        self.put(chunk, "ERROR", &failure.status());
     }
 }
 

@@ -130,11 +130,6 @@ const KNOWN: &[(&str, &[&str], &str)] = &[
         "text of a stream, compared elsewhere",
     ),
     (
-        "life: unacceptable",
-        &[".message"],
-        "this server offers JSON only, and says so",
-    ),
-    (
         "life: patch that is not JSON",
         &[".message"],
         "the parser's own words",

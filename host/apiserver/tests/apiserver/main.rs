@@ -7,6 +7,7 @@ mod discovery;
 mod golden;
 mod kubectl;
 mod life;
+mod lists;
 mod openapi;
 mod pods;
 mod rights;
