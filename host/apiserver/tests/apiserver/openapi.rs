@@ -405,6 +405,14 @@ const KNOWN: &[(&str, &str)] = &[
         "the table of types does not have them yet",
     ),
     (
+        "/metadata/$ref",
+        "its default is missing, which would stand beside it",
+    ),
+    (
+        "/metadata/allOf",
+        "its default is missing, which would stand beside it",
+    ),
+    (
         "/x-kubernetes-map-type",
         "the table of types does not have them yet",
     ),
