@@ -10,7 +10,7 @@ work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 
 mkdir -p "$work/root"/{bin,etc,tmp}
 cp "$busybox" "$work/root/bin/busybox"
-for tool in sh echo cat sleep date uname id ls ps nc head dd env hostname true false kill mkdir; do
+for tool in sh echo cat sleep date uname id ls ps nc head dd env hostname true false kill mkdir tar; do
   ln -s busybox "$work/root/bin/$tool"
 done
 echo 'root:x:0:0:root:/:/bin/sh' >"$work/root/etc/passwd"

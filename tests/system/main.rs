@@ -14,6 +14,7 @@ mod host;
 mod kubectl;
 mod ledger;
 mod lifecycle;
+mod reach;
 mod registry;
 mod tools;
 mod wasm;
@@ -31,6 +32,7 @@ fn main() {
         ("kubectl", kubectl::CASES),
         ("wasm", wasm::CASES),
         ("container", container::CASES),
+        ("reach", reach::CASES),
         ("registry", registry::CASES),
         ("device", device::CASES),
         ("bad_input", bad_input::CASES),

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use eyot_http::{Body, BoxError, Request, Response};
+use eyot_http::{Body, BoxError, Request, Response, Upgrade};
 use eyot_store::{Store, WriteError};
 use futures::FutureExt;
 use http::{HeaderMap, Method, StatusCode, request::Parts};
@@ -31,7 +31,11 @@ use crate::{
     reply,
     resource::Resource,
     review,
-    subresource::{binding, eviction, log, scale, token},
+    subresource::{
+        binding,
+        connect::{Door, connect},
+        eviction, log, scale, token,
+    },
     translate::{Wish, translate},
     user::User,
     verbs::{
@@ -143,7 +147,8 @@ async fn answer(api: Arc<Api>, mut request: Request) -> Result<Response, Failure
     let Route::Resource(path) = route else {
         return document(&api.catalog(), &route, request.method(), request.headers());
     };
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    let upgrade = Upgrade::take(&mut parts.extensions);
     if review::is_review(&path) {
         let offer = Offer {
             protobuf: true,
@@ -156,7 +161,7 @@ async fn answer(api: Arc<Api>, mut request: Request) -> Result<Response, Failure
     let target = locate(&api.catalog(), user, &path, uri.query(), parts)?;
     let deprecated = target.call.resource.deprecated();
     let encoding = target.encoding;
-    let mut answer = dispatch(api, target, body).await;
+    let mut answer = dispatch(api, target, upgrade, body).await;
     if let Ok(response) = &mut answer {
         response.extensions_mut().insert(encoding);
     }
@@ -261,7 +266,12 @@ fn locate(
     })
 }
 
-async fn dispatch(api: Arc<Api>, target: Target, body: Body) -> Result<Response, Failure> {
+async fn dispatch(
+    api: Arc<Api>,
+    target: Target,
+    upgrade: Option<Upgrade>,
+    body: Body,
+) -> Result<Response, Failure> {
     let api = &api;
     let Target {
         method,
@@ -280,6 +290,16 @@ async fn dispatch(api: Arc<Api>, target: Target, body: Body) -> Result<Response,
         };
     }
     if let Some(subresource) = subresource {
+        if call.resource.is("", "pods")
+            && let Some(door) = Door::of(&subresource)
+        {
+            return match method {
+                Method::GET | Method::POST => {
+                    connect(api, &method, call, door, &query, upgrade).await
+                }
+                _ => Err(Failure::method_not_allowed()),
+            };
+        }
         return below(api, &method, call, &subresource, &query, body).await;
     }
     match (method.as_str(), named) {

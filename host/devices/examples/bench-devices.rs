@@ -135,6 +135,7 @@ async fn main() -> Fallible<()> {
     let options = eyot_apiserver::Options {
         nodes: Arc::new(NoNodes),
         shutdown: stop.clone(),
+        ..eyot_apiserver::Options::default()
     };
     let api = ApiServer::new(store.clone(), options).await?;
     let user = User::new("bench", &["system:masters"]);

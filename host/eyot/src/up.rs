@@ -8,7 +8,7 @@
 //! On SIGTERM or Ctrl-C everything gets the same token cancelled and a few seconds to end; what
 //! is not written by then is not lost, since a write is acknowledged only when it is on disk.
 
-use std::{convert::Infallible, path::Path, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use eyot_apiserver::{ApiServer, Nodes, User};
@@ -17,6 +17,7 @@ use eyot_http::{Request, Response};
 use eyot_network::PodNetwork;
 use eyot_node::Node;
 use eyot_registry::Registry;
+use eyot_runtime::Instance;
 use eyot_runtime_oci::{OciRuntime, launcher::Launcher};
 use eyot_runtime_wasm::{WasmEngine, WasmRuntime};
 use eyot_store::Store;
@@ -187,16 +188,17 @@ async fn start_node(
     devices: Devices,
     registry: Arc<Registry>,
 ) -> anyhow::Result<Node> {
+    let instance = Instance::of(&settings.data_dir);
     let network = PodNetwork::open(eyot_network::Options {
         bridge: settings.bridge.clone(),
         cidr: settings.pod_cidr,
-        netns_dir: run_dir(&settings.data_dir).join("netns"),
+        netns_dir: instance.run_dir().join("netns"),
     })
     .await
     .context("the pod network")?;
     let oci = OciRuntime::new(
         launcher,
-        eyot_runtime_oci::Options::new(settings.data_dir.join("containers")),
+        eyot_runtime_oci::Options::new(&settings.data_dir.join("containers"), &instance),
     );
     let wasm = WasmRuntime::new(engine, Arc::new(devices));
     Ok(Node::new(eyot_node::Options {
@@ -213,18 +215,6 @@ async fn start_node(
         network: Arc::new(network),
         data_dir: settings.data_dir.clone(),
     }))
-}
-
-/// Where what is worth nothing after a reboot is kept: one directory for each data directory, so
-/// that two hosts keep out of each other's way.
-fn run_dir(data_dir: &Path) -> std::path::PathBuf {
-    use std::hash::{DefaultHasher, Hash, Hasher};
-    let mut hasher = DefaultHasher::new();
-    data_dir
-        .canonicalize()
-        .unwrap_or_else(|_| data_dir.to_owned())
-        .hash(&mut hasher);
-    Path::new("/run/eyot").join(format!("{:016x}", hasher.finish()))
 }
 
 /// A client for a part of the host: the API service itself, without a socket.

@@ -6,9 +6,12 @@
 
 mod body;
 mod serve;
+pub mod upgrade;
+pub mod websocket;
 
 pub use body::{Body, BodyError, BoxError, collect, empty, from_stream, full, json, text};
 pub use serve::{Memo, Peer, bind, serve};
+pub use upgrade::{Connection, Upgrade};
 
 /// A request as every service of the host gets it.
 pub type Request = http::Request<Body>;

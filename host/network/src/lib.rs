@@ -36,6 +36,7 @@ use eyot_runtime::{PodRef, Sandbox};
 
 use crate::{bridge::Bridge, pool::Pool};
 
+pub use namespace::dial_loopback;
 pub use pool::Cidr;
 
 /// Where addresses come from when there is no bridge; the part of 127.0.0.0/8 that looks most

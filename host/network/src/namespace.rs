@@ -7,8 +7,9 @@ use std::{
     fs::{self, File},
     future::Future,
     io,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use nix::{
@@ -41,6 +42,34 @@ pub(crate) async fn create(path: PathBuf) -> Result<(), NetworkError> {
         io::ErrorKind::PermissionDenied => NetworkError::Unprivileged,
         _ => NetworkError::Io { act, source },
     })
+}
+
+/// Connect to a port on the loopback of a namespace, where programs listen that want no other
+/// company: over IPv4, then over IPv6.
+pub async fn dial_loopback(path: &Path, port: u16) -> io::Result<tokio::net::TcpStream> {
+    /// Loopback answers or refuses at once; only a full queue of a busy program takes longer.
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let path = path.to_owned();
+    let stream = on_own_thread(move || {
+        setns(File::open(&path)?, CloneFlags::CLONE_NEWNET)?;
+        let mut refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        let loopbacks = [
+            IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ];
+        for (index, address) in loopbacks.into_iter().enumerate() {
+            match TcpStream::connect_timeout(&(address, port).into(), PATIENCE) {
+                Ok(stream) => return Ok(stream),
+                // What IPv4 says is what most users know.
+                Err(error) if index == 0 => refused = error,
+                Err(_) => {}
+            }
+        }
+        Err(refused)
+    })
+    .await?;
+    stream.set_nonblocking(true)?;
+    tokio::net::TcpStream::from_std(stream)
 }
 
 /// Release a namespace; the kernel removes it and the veth pair that leads there when its last

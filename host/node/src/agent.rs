@@ -57,6 +57,7 @@ impl Node {
             let (context, stop) = (Arc::clone(&context), stop.clone());
             async move { register::keep(&context, &stop).await }
         });
+        let context_stop = context.stop.clone();
         let mut pods = Pods {
             context,
             stop: stop.clone(),
@@ -66,6 +67,7 @@ impl Node {
             () = stop.cancelled() => {}
             () = pods.watch() => {}
         }
+        context_stop.cancel();
         let actors = pods.actors.into_values().map(|handle| handle.task);
         if tokio::time::timeout(STOPPING, join_all(actors))
             .await

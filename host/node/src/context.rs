@@ -12,8 +12,9 @@ use eyot_runtime::{ImageContent, ImageStore, PodRef, Runtime};
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use kube::Client;
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
-use crate::{Kind, capacity::Capacity, log::Logs, network::Network, pod::PodState};
+use crate::{Kind, capacity::Capacity, live::Live, log::Logs, network::Network, pod::PodState};
 
 /// Events that wait to be recorded. More are dropped: they are a courtesy, and the log has them.
 const EVENTS: usize = 1024;
@@ -30,6 +31,9 @@ pub(crate) struct Context {
     pub address: IpAddr,
     pub capacity: Capacity,
     pub events: Events,
+    pub live: Live,
+    /// Ends the sessions of exec, attach and port-forward.
+    pub stop: CancellationToken,
     views: Mutex<HashMap<String, watch::Receiver<Arc<View>>>>,
 }
 
@@ -55,6 +59,8 @@ impl Context {
             address,
             capacity: Capacity::read(&options.data_dir),
             events,
+            live: Live::default(),
+            stop: CancellationToken::new(),
             views: Mutex::default(),
         };
         (context, task)

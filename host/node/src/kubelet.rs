@@ -1,6 +1,7 @@
 //! The kubelet's HTTP API as a service: what the API server asks a node for.
 //!
-//! `GET /containerLogs/{namespace}/{pod}/{container}`, `GET /pods`, `GET /healthz`. Errors are
+//! `GET /containerLogs/{namespace}/{pod}/{container}`, `GET /pods`, `GET /healthz`, and the
+//! sessions `/exec/…`, `/attach/…` (as logs) and `/portForward/{namespace}/{pod}`. Errors are
 //! plain text in the kubelet's words, because `kubectl` shows them as they are.
 
 use std::{
@@ -12,6 +13,7 @@ use std::{
 };
 
 use eyot_http::{Request, Response, from_stream, json, text};
+use eyot_runtime::{Container, ExecSpec};
 use http::{Method, StatusCode, header::CONTENT_TYPE};
 use jiff::Timestamp;
 use serde_json::json;
@@ -20,7 +22,8 @@ use tower::Service;
 use crate::{
     context::{Context, View},
     log::{Log, Options, Reader},
-    pod::{Life, Unit},
+    pod::{Life, Unit, containers},
+    stream::{self, Job, Wanted},
 };
 
 /// Cheap to clone.
@@ -37,8 +40,18 @@ impl Kubelet {
     async fn answer(self, request: Request) -> Response {
         let path = request.uri().path().trim_matches('/').to_owned();
         let parts: Vec<&str> = path.split('/').collect();
-        if request.method() != Method::GET {
-            return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is served here\n");
+        match (parts.as_slice(), request.method()) {
+            (["exec", namespace, pod, container], &Method::GET | &Method::POST) => {
+                return self.command(namespace, pod, container, request, false);
+            }
+            (["attach", namespace, pod, container], &Method::GET | &Method::POST) => {
+                return self.command(namespace, pod, container, request, true);
+            }
+            (["portForward", namespace, pod], &Method::GET | &Method::POST) => {
+                return self.port_forward(namespace, pod, request);
+            }
+            (_, &Method::GET) => {}
+            _ => return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is served here\n"),
         }
         match parts.as_slice() {
             ["healthz"] => text(StatusCode::OK, "ok"),
@@ -46,7 +59,7 @@ impl Kubelet {
             ["containerLogs", namespace, pod, container] => {
                 let query = request.uri().query().unwrap_or_default();
                 match self.logs(namespace, pod, container, query) {
-                    Ok(reader) => stream(reader),
+                    Ok(reader) => log_body(reader),
                     Err((status, message)) => text(status, message + "\n"),
                 }
             }
@@ -95,6 +108,94 @@ impl Kubelet {
         })
     }
 
+    fn command(
+        &self,
+        namespace: &str,
+        pod: &str,
+        container: &str,
+        request: Request,
+        attach: bool,
+    ) -> Response {
+        let wanted = match Wanted::parse(request.uri().query().unwrap_or_default()) {
+            Ok(wanted) => wanted,
+            Err(why) => return text(StatusCode::BAD_REQUEST, why),
+        };
+        let job = match attach {
+            true => self.attaching(namespace, pod, container),
+            false => self.executing(namespace, pod, container, &wanted),
+        };
+        match job {
+            Ok(job) => stream::command(request, wanted, job, self.context.stop.clone()),
+            Err((status, why)) => text(status, why),
+        }
+    }
+
+    fn executing(
+        &self,
+        namespace: &str,
+        pod: &str,
+        container: &str,
+        wanted: &Wanted,
+    ) -> Result<Job, (StatusCode, String)> {
+        let (_, running) = self.running(namespace, pod, container)?;
+        if wanted.command.is_empty() {
+            let why = "you must specify at least one command for the container";
+            return Err((StatusCode::BAD_REQUEST, why.to_owned()));
+        }
+        let spec = ExecSpec {
+            command: wanted.command.clone(),
+            tty: wanted.tty,
+            stdin: wanted.stdin,
+        };
+        Ok(Job::Exec(running, spec))
+    }
+
+    fn attaching(
+        &self,
+        namespace: &str,
+        pod: &str,
+        container: &str,
+    ) -> Result<Job, (StatusCode, String)> {
+        let (view, running) = self.running(namespace, pod, container)?;
+        let unit = view.state.units.iter().find(|unit| unit.name == container);
+        let attempt = unit.map_or(0, |unit| unit.restarts);
+        let log = self.context.logs.find(&view.reference, container, attempt);
+        let log = log.ok_or_else(|| not_running(pod, container))?;
+        let once =
+            containers(&view.object).any(|c| c.name == container && c.stdin_once == Some(true));
+        Ok(Job::Attach {
+            container: running,
+            log,
+            once,
+        })
+    }
+
+    fn port_forward(&self, namespace: &str, pod: &str, request: Request) -> Response {
+        let found = self.context.find(namespace, pod);
+        let sandbox = found.and_then(|view| self.context.live.sandbox(&view.reference.uid));
+        match sandbox {
+            Some(sandbox) => stream::port_forward(request, sandbox, self.context.stop.clone()),
+            None => text(
+                StatusCode::NOT_FOUND,
+                format!("pod \"{pod}\" does not run on this node\n"),
+            ),
+        }
+    }
+
+    fn running(
+        &self,
+        namespace: &str,
+        pod: &str,
+        container: &str,
+    ) -> Result<(Arc<View>, Arc<dyn Container>), (StatusCode, String)> {
+        let view = self.context.find(namespace, pod);
+        let view =
+            view.ok_or_else(|| (StatusCode::NOT_FOUND, format!("pod \"{pod}\" not found")))?;
+        let running = self.context.live.container(&view.reference.uid, container);
+        let running = running.ok_or_else(|| not_running(pod, container))?;
+        Ok((view, running))
+    }
+
     /// The log of the attempt that is meant, or why there is none.
     fn log(&self, view: &View, unit: &Unit, previous: bool) -> Result<Arc<Log>, String> {
         let (container, pod) = (&unit.name, &view.reference.name);
@@ -134,7 +235,12 @@ impl Kubelet {
     }
 }
 
-fn stream(reader: Reader) -> Response {
+fn not_running(pod: &str, container: &str) -> (StatusCode, String) {
+    let why = format!("container \"{container}\" of pod \"{pod}\" is not running");
+    (StatusCode::NOT_FOUND, why)
+}
+
+fn log_body(reader: Reader) -> Response {
     let mut response = Response::new(from_stream(reader.into_stream()));
     let plain = http::HeaderValue::from_static("text/plain");
     response.headers_mut().insert(CONTENT_TYPE, plain);

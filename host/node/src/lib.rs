@@ -14,11 +14,13 @@ mod downward;
 mod env;
 mod fetch;
 mod kubelet;
+mod live;
 mod log;
 mod network;
 mod pod;
 mod quantity;
 mod register;
+mod stream;
 mod volumes;
 
 use std::{path::PathBuf, sync::Arc};

@@ -13,6 +13,7 @@ mod status;
 mod unit;
 
 pub(crate) use actor::{Actor, Handle};
+pub(crate) use prepare::containers;
 pub(crate) use state::PodState;
 pub(crate) use unit::{Life, Unit};
 

@@ -58,7 +58,7 @@ fn hide_unified_hierarchy() -> Outcome<()> {
 
 async fn bench(launcher: launcher::Launcher, lives: u32) -> Outcome<()> {
     let directory = tempfile::tempdir()?;
-    let options = Options::new(directory.path().join("data"));
+    let options = options_in(directory.path());
     let runtime = OciRuntime::new(launcher, options.clone());
     runtime.sweep().await?;
     let image = image(directory.path())?;
@@ -153,6 +153,8 @@ fn spec(image: &Image, name: &str, attempt: u32, command: &[&str]) -> ContainerS
         working_dir: None,
         user: None,
         read_only_root: false,
+        stdin: false,
+        tty: false,
         mounts: vec![],
         limits: Limits {
             memory: Some(64 << 20),
@@ -199,4 +201,9 @@ fn image(directory: &Path) -> Outcome<Image> {
         digest,
         content: Arc::new(content),
     })
+}
+
+fn options_in(directory: &Path) -> Options {
+    let data = directory.join("data");
+    Options::new(&data, &eyot_runtime::Instance::of(&data))
 }

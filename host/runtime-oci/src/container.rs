@@ -10,12 +10,19 @@ use std::{
 
 use async_trait::async_trait;
 use eyot_runtime::{
-    Container, ContainerError, ContainerSpec, Exit, ImageContent, LogSink, LogStream, Signal, Usage,
+    Container, ContainerError, ContainerSpec, ExecSpec, Exit, ImageContent, Input, LogSink,
+    LogStream, Process, Signal, Usage, process::Source,
 };
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use tokio::{io::AsyncReadExt, net::unix::pipe, sync::watch};
+use tokio::{io::AsyncReadExt, sync::watch};
 
-use crate::{kernel, overlay::Overlay, runtime::Shared};
+use crate::{
+    exec::{self, Entrance},
+    kernel,
+    overlay::Overlay,
+    runtime::Shared,
+    streams::Streams,
+};
 
 /// Output that comes in one piece; the size of a pipe.
 const CHUNK: usize = 64 * 1024;
@@ -51,8 +58,7 @@ impl Directories {
 /// A container whose program has just been executed.
 pub(crate) struct Started {
     pub(crate) pidfd: OwnedFd,
-    pub(crate) stdout: pipe::Receiver,
-    pub(crate) stderr: pipe::Receiver,
+    pub(crate) streams: Streams,
 }
 
 impl Started {
@@ -72,6 +78,7 @@ pub(crate) struct OciContainer {
     pidfd: Arc<OwnedFd>,
     stop_signal: i32,
     exit: watch::Receiver<Option<Exit>>,
+    input: Option<Arc<Entrance>>,
 }
 
 impl OciContainer {
@@ -89,11 +96,15 @@ impl OciContainer {
             ImageContent::Oci { config, .. } => config.stop_signal.as_deref(),
             ImageContent::Wasm { .. } => None,
         };
-        let output = [
-            (LogStream::Stdout, started.stdout),
-            (LogStream::Stderr, started.stderr),
-        ]
-        .map(|(stream, from)| tokio::spawn(copy_output(from, stream, Arc::clone(&spec.log))));
+        let streams = started.streams;
+        let stdout = (LogStream::Stdout, streams.stdout);
+        let stderr = streams.stderr.map(|from| (LogStream::Stderr, from));
+        let output: Vec<_> = std::iter::once(stdout)
+            .chain(stderr)
+            .map(|(stream, from)| tokio::spawn(copy_output(from, stream, Arc::clone(&spec.log))))
+            .collect();
+        let input = streams.stdin.filter(|_| spec.stdin || spec.tty);
+        let input = input.map(|stdin| Arc::new(Entrance::new(stdin, streams.terminal)));
         let (supervised, supervised_pidfd) = (Arc::clone(shared), Arc::clone(&pidfd));
         let (supervised_id, supervised_group) = (id.clone(), group.clone());
         tokio::spawn(async move {
@@ -128,6 +139,7 @@ impl OciContainer {
             pidfd,
             stop_signal: stop_signal.and_then(signal_number).unwrap_or(libc::SIGTERM),
             exit,
+            input,
         })
     }
 }
@@ -157,6 +169,18 @@ impl Container for OciContainer {
             ),
             _ => Ok(()),
         }
+    }
+
+    async fn exec(&self, spec: ExecSpec) -> Result<Process, ContainerError> {
+        if self.exit.borrow().is_some() {
+            return Err(ContainerError::Runtime("the container has ended".into()));
+        }
+        exec::exec(&self.shared, &self.id, spec).await
+    }
+
+    fn input(&self) -> Option<Arc<dyn Input>> {
+        let input = Arc::clone(self.input.as_ref()?);
+        Some(input)
     }
 
     async fn usage(&self) -> Option<Usage> {
@@ -203,7 +227,7 @@ fn lost() -> Exit {
 }
 
 /// Wait for the process behind a pidfd and take its exit code as a shell would say it.
-async fn ended(pidfd: Arc<OwnedFd>) -> io::Result<i32> {
+pub(crate) async fn ended(pidfd: Arc<OwnedFd>) -> io::Result<i32> {
     let watched = kernel::watch(pidfd)?;
     let _ready = watched.readable().await?;
     match waitid(Id::PIDFd(watched.get_ref().as_fd()), WaitPidFlag::WEXITED)? {
@@ -213,7 +237,7 @@ async fn ended(pidfd: Arc<OwnedFd>) -> io::Result<i32> {
     }
 }
 
-async fn copy_output(mut from: pipe::Receiver, stream: LogStream, log: Arc<dyn LogSink>) {
+async fn copy_output(mut from: Source, stream: LogStream, log: Arc<dyn LogSink>) {
     let mut chunk = Vec::with_capacity(CHUNK);
     loop {
         chunk.clear();

@@ -56,10 +56,30 @@ pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Resul
     .map(drop)
 }
 
+/// Set the size of the terminal whose master this is.
+pub(crate) fn set_terminal_size(master: BorrowedFd<'_>, columns: u16, rows: u16) -> io::Result<()> {
+    let size = libc::winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: the call reads one `winsize`, which is alive.
+    let result = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
+    check(result.into()).map(drop)
+}
+
 /// Let the async runtime watch a pidfd.
 pub(crate) fn watch(pidfd: Arc<OwnedFd>) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
     // SAFETY: the descriptor is owned by the Arc, which the watch keeps and nothing replaces.
     Ok(unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?)
+}
+
+/// Let the async runtime watch a non-blocking descriptor for input and output.
+pub(crate) fn watch_both(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    let both = Interest::READABLE | Interest::WRITABLE;
+    // SAFETY: the watch owns the descriptor and nothing replaces it.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, both) }?)
 }
 
 /// Open a new, unconfigured filesystem of a type, for [`set_string`] and [`create_mount`].

@@ -13,6 +13,7 @@
 //!           config.json, hosts, hostname, resolv.conf in STATE/bundles/<id>/
 //!           launcher: create → STATE/states/<id>/, cgroup PARENT/<pod>/<container>; start
 //! wait      pidfd readable → waitid → out of memory? → output drained → Exit
+//! exec      process.json in the bundle; launcher: exec → a child of this process as well
 //! remove    cgroups, overlay, directories; the same steps `sweep` takes for what it finds
 //! ```
 //!
@@ -23,6 +24,7 @@
 
 mod cgroup;
 mod container;
+mod exec;
 mod kernel;
 pub mod launcher;
 mod layers;
@@ -31,6 +33,7 @@ mod rooted;
 mod runtime;
 mod seccomp;
 mod spec;
+mod streams;
 mod unpack;
 mod user;
 

@@ -9,20 +9,20 @@ use std::{
 
 use async_trait::async_trait;
 use eyot_runtime::{
-    Container, ContainerError, ContainerSpec, Image, ImageConfig, ImageContent, Runtime,
+    Container, ContainerError, ContainerSpec, Image, ImageConfig, ImageContent, Instance, Runtime,
     image::Layer,
 };
-use sha2::{Digest, Sha256};
 
 use crate::{
     cgroup::Hierarchies,
     container::{Directories, OciContainer, Started},
     kernel,
-    launcher::{self, Launcher, LauncherError},
+    launcher::{Launcher, LauncherError},
     layers::{LayerError, Layers},
     overlay::{self, Overlay},
     rooted::Rooted,
     spec::{self, Surroundings},
+    streams,
     user::{self, User},
 };
 
@@ -40,17 +40,12 @@ pub struct Options {
 }
 
 impl Options {
-    /// Everything derived from the data directory, so that hosts with different ones never meet:
-    /// state in `/run/eyot/<instance>/oci`, control groups below `/eyot/<instance>`.
-    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
-        let data_dir = data_dir.into();
-        let absolute = std::path::absolute(&data_dir).unwrap_or_else(|_| data_dir.clone());
-        let digest = Sha256::digest(absolute.as_os_str().as_encoded_bytes());
-        let instance = hex::encode(&digest[..4]);
+    /// Layers and containers in `data_dir`; state and control groups where `instance` says.
+    pub fn new(data_dir: &Path, instance: &Instance) -> Self {
         Self {
-            data_dir: absolute,
-            state_dir: PathBuf::from(format!("/run/eyot/{instance}/oci")),
-            cgroup_parent: format!("/eyot/{instance}"),
+            data_dir: std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.to_owned()),
+            state_dir: instance.run_dir().join("oci"),
+            cgroup_parent: instance.cgroup(),
             resolv_conf: "/etc/resolv.conf".into(),
         }
     }
@@ -98,6 +93,11 @@ impl Shared {
 
     pub(crate) fn states(&self) -> PathBuf {
         self.options.state_dir.join("states")
+    }
+
+    /// Sockets over which masters of terminals arrive, each for a moment.
+    pub(crate) fn terminals(&self) -> PathBuf {
+        self.options.state_dir.join("tty")
     }
 
     pub(crate) fn containers(&self) -> PathBuf {
@@ -204,16 +204,13 @@ impl Runtime for OciRuntime {
 
 impl OciRuntime {
     async fn launch(&self, spec: &ContainerSpec, id: &str) -> Result<Started, ContainerError> {
-        let pipes = |error: io::Error| ContainerError::Runtime(format!("output pipes: {error}"));
-        let (stdout, stdout_end) = launcher::output_pipe().map_err(pipes)?;
-        let (stderr, stderr_end) = launcher::output_pipe().map_err(pipes)?;
+        let (waiting, ends) = streams::open(&self.shared.terminals(), spec.stdin, spec.tty)
+            .map_err(|error| ContainerError::Runtime(format!("standard streams: {error}")))?;
         let launcher = &self.shared.launcher;
         let (bundle, states) = (self.shared.bundles().join(id), self.shared.states());
         let created = {
             let _kept = self.shared.pod_groups.read().await;
-            launcher
-                .create(id, &bundle, &states, stdout_end, stderr_end)
-                .await
+            launcher.create(id, &bundle, &states, ends).await
         };
         let pid = created.map_err(|error| launch_error(spec, error))?;
         // The process cannot vanish under this number: it is our child, and nobody else waits.
@@ -221,8 +218,10 @@ impl OciRuntime {
             .map_err(|error| ContainerError::Runtime(format!("process of {id}: {error}")))?;
         let started = Started {
             pidfd,
-            stdout,
-            stderr,
+            streams: waiting
+                .ready()
+                .await
+                .map_err(|error| ContainerError::Runtime(format!("terminal of {id}: {error}")))?,
         };
         if let Err(error) = launcher.start(id, &states).await {
             started.kill_and_reap().await;
@@ -252,6 +251,7 @@ fn lay_out(
     fs::create_dir_all(&directories.bundle).map_err(io("state directory"))?;
     overlay::private_directory(&shared.options.state_dir).map_err(io("state directory"))?;
     fs::create_dir_all(shared.states()).map_err(io("state directory"))?;
+    fs::create_dir_all(shared.terminals()).map_err(io("state directory"))?;
 
     let layers = layers
         .iter()
@@ -439,12 +439,5 @@ mod tests {
         let text = "# by hand\nnameserver 127.0.0.53\nnameserver 9.9.9.9\nsearch example.org\n";
         let expected = "# by hand\nnameserver 9.9.9.9\nsearch example.org\n";
         assert_eq!(without_loopback_servers(text), expected);
-    }
-
-    #[test]
-    fn hosts_with_different_data_share_nothing() {
-        let (a, b) = (Options::new("/var/lib/eyot"), Options::new("/tmp/eyot"));
-        assert_ne!(a.state_dir, b.state_dir);
-        assert_ne!(a.cgroup_parent, b.cgroup_parent);
     }
 }

@@ -101,7 +101,7 @@ pub(crate) fn runtime_spec(
         "hostname": spec.sandbox.hostname,
         "root": { "path": around.root, "readonly": spec.read_only_root },
         "process": {
-            "terminal": false,
+            "terminal": spec.tty,
             "user": {
                 "uid": around.user.uid,
                 "gid": around.user.gid,

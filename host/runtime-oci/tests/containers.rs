@@ -22,11 +22,12 @@ use std::{
 };
 
 use eyot_runtime::{
-    ContainerError, ContainerSpec, Image, ImageConfig, ImageContent, Limits, LogSink, LogStream,
-    Mount, PodRef, Runtime, Sandbox, Signal, image::Layer,
+    Container, ContainerError, ContainerSpec, ExecSpec, Image, ImageConfig, ImageContent, Limits,
+    LogSink, LogStream, Mount, PodRef, Runtime, Sandbox, Signal, TerminalSize, image::Layer,
 };
 use eyot_runtime_oci::{Launcher, OciRuntime, Options, launcher};
 use sha2::{Digest, Sha256};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const BUSYBOX: &str = "/bin/busybox";
@@ -80,6 +81,9 @@ fn main() -> ExitCode {
         a_fork_bomb_stops_at_its_limit,
         what_cannot_be_executed_is_named,
         signals_arrive,
+        a_program_is_executed_in_a_container_and_as_confined,
+        a_program_on_a_terminal_knows_its_size,
+        input_reaches_a_container_that_asked_for_it,
         privileged_calls_are_refused,
         a_running_container_is_measured_and_removed,
         a_dead_launcher_is_started_again,
@@ -99,7 +103,7 @@ struct Site {
 impl Site {
     fn new(launcher: &Launcher) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let options = Options::new(directory.path().join("data"));
+        let options = options_in(directory.path());
         let layers = make_layers(directory.path());
         let runtime = OciRuntime::new(launcher.clone(), options.clone());
         Self {
@@ -140,6 +144,8 @@ impl Site {
             working_dir: None,
             user: None,
             read_only_root: false,
+            stdin: false,
+            tty: false,
             mounts: vec![],
             limits: Limits::default(),
             sandbox: Sandbox {
@@ -166,7 +172,7 @@ impl Site {
     fn leave_nothing(self) {
         let containers = self.directory.path().join("data/containers");
         assert_eq!(entries(&containers), Vec::<PathBuf>::new());
-        for directory in ["bundles", "states"] {
+        for directory in ["bundles", "states", "tty"] {
             assert_eq!(
                 entries(&self.options.state_dir.join(directory)),
                 Vec::<PathBuf>::new()
@@ -637,6 +643,129 @@ async fn a_dead_launcher_is_started_again(site: &Site) {
     before.remove().await.unwrap();
 }
 
+/// Run a script in the container: what it wrote, and its exit code.
+async fn run(container: &dyn Container, script: &str, stdin: Option<&[u8]>) -> (String, i32) {
+    let mut process = container
+        .exec(ExecSpec {
+            command: vec!["/bin/sh".into(), "-c".into(), script.into()],
+            tty: false,
+            stdin: stdin.is_some(),
+        })
+        .await
+        .unwrap();
+    let mut output = String::new();
+    let feed = async {
+        if let (Some(data), Some(mut to)) = (stdin, process.stdin.take()) {
+            to.write_all(data).await.unwrap();
+            to.shutdown().await.unwrap();
+        }
+    };
+    let (_, read) = tokio::join!(feed, process.stdout.read_to_string(&mut output));
+    read.unwrap();
+    (output, process.control.wait().await.code)
+}
+
+async fn a_program_is_executed_in_a_container_and_as_confined(site: &Site) {
+    let (spec, log) = site.script("host", "echo up; export X=1; exec sleep 1000");
+    let container = site.runtime.start(spec).await.unwrap();
+    log.until_contains("up").await;
+
+    let (said, code) = run(&*container, "echo $$ $(hostname); exit 3", None).await;
+    assert_eq!(code, 3);
+    let (pid, name) = said.trim().split_once(' ').unwrap();
+    assert_ne!(pid, "1", "it is not the container's own program");
+    assert_eq!(name, "pod");
+
+    let large = vec![b'x'; 3 << 20];
+    let (said, code) = run(&*container, "cat", Some(&large)).await;
+    assert_eq!((said.len(), code), (large.len(), 0));
+
+    // Filtered like the container's own program, and without more privileges.
+    let status = "while read k v; do case $k in Seccomp:|CapEff:) echo $k $v;; esac; done";
+    let (own, _) = run(&*container, &format!("{status} </proc/1/status"), None).await;
+    let (its, _) = run(&*container, &format!("{status} </proc/self/status"), None).await;
+    assert!(own.contains("Seccomp: 2"), "{own}");
+    assert_eq!(own, its);
+
+    let missing = ExecSpec {
+        command: vec!["/bin/nothing".into()],
+        ..ExecSpec::default()
+    };
+    let error = container.exec(missing).await.err().unwrap();
+    assert!(error.to_string().contains("/bin/nothing"), "{error}");
+
+    // Ended from outside, and with the container.
+    let forever = || ExecSpec {
+        command: vec!["/bin/sleep".into(), "1000".into()],
+        ..ExecSpec::default()
+    };
+    let killed = container.exec(forever()).await.unwrap();
+    killed.control.kill().await;
+    assert_eq!(killed.control.wait().await.code, 137);
+    let orphan = container.exec(forever()).await.unwrap();
+    container.remove().await.unwrap();
+    assert_eq!(orphan.control.wait().await.code, 137);
+    assert!(container.exec(forever()).await.is_err());
+}
+
+async fn a_program_on_a_terminal_knows_its_size(site: &Site) {
+    let (spec, log) = site.script("host", "echo up; exec sleep 1000");
+    let container = site.runtime.start(spec).await.unwrap();
+    log.until_contains("up").await;
+    let mut process = container
+        .exec(ExecSpec {
+            command: vec!["/bin/sh".into()],
+            tty: true,
+            stdin: true,
+        })
+        .await
+        .unwrap();
+    assert!(process.stderr.is_none());
+    let size = TerminalSize {
+        width: 123,
+        height: 45,
+    };
+    process.control.resize(size).unwrap();
+    let mut stdin = process.stdin.take().unwrap();
+    stdin
+        .write_all(b"busybox stty size; tty; exit 7\n")
+        .await
+        .unwrap();
+    let mut output = String::new();
+    process.stdout.read_to_string(&mut output).await.unwrap();
+    assert!(output.contains("45 123"), "{output}");
+    assert_eq!(process.control.wait().await.code, 7);
+    container.remove().await.unwrap();
+}
+
+async fn input_reaches_a_container_that_asked_for_it(site: &Site) {
+    let (mut spec, log) = site.script("asking", "cat; echo end");
+    spec.stdin = true;
+    let container = site.runtime.start(spec).await.unwrap();
+    let input = container.input().unwrap();
+    input.write(b"typed\n").await.unwrap();
+    log.until_contains("typed").await;
+    input.close().await;
+    assert_eq!(container.wait().await.code, 0);
+    assert_eq!(log.text(LogStream::Stdout), "typed\nend\n");
+    container.remove().await.unwrap();
+
+    let (mut spec, log) = site.script("terminal", "read word; echo got $word; [ -t 1 ]");
+    (spec.stdin, spec.tty) = (true, true);
+    let container = site.runtime.start(spec).await.unwrap();
+    container.input().unwrap().write(b"this\n").await.unwrap();
+    assert_eq!(container.wait().await.code, 0);
+    let said = log.text(LogStream::Stdout);
+    assert!(said.contains("got this"), "{said}");
+    container.remove().await.unwrap();
+
+    let (spec, _) = site.script("deaf", "cat; echo end");
+    let container = site.runtime.start(spec).await.unwrap();
+    assert!(container.input().is_none());
+    assert_eq!(container.wait().await.code, 0);
+    container.remove().await.unwrap();
+}
+
 fn kill(pid: u32) {
     let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
@@ -645,7 +774,7 @@ fn kill(pid: u32) {
 /// The host that `the_next_host_sweeps_what_a_killed_one_left` kills.
 async fn doomed_host(directory: &Path) {
     let launcher = launcher::start().unwrap();
-    let options = Options::new(directory.join("data"));
+    let options = options_in(directory);
     let site = Site {
         directory: tempfile::tempdir().unwrap(),
         runtime: OciRuntime::new(launcher, options.clone()),
@@ -705,4 +834,9 @@ fn sleepers() -> usize {
             fs::read(process.join("cmdline")).is_ok_and(|line| line == b"sleep\x0012345\x00")
         })
         .count()
+}
+
+fn options_in(directory: &Path) -> Options {
+    let data = directory.join("data");
+    Options::new(&data, &eyot_runtime::Instance::of(&data))
 }

@@ -214,6 +214,8 @@ fn spec(image: &Image, args: &[&str], port: u16) -> ContainerSpec {
         working_dir: None,
         user: None,
         read_only_root: false,
+        stdin: false,
+        tty: false,
         mounts: Vec::new(),
         limits: Limits {
             memory: Some(1 << 30),

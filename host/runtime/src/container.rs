@@ -5,7 +5,10 @@ use std::{fmt, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::image::Image;
+use crate::{
+    image::Image,
+    process::{ExecSpec, Input, Process, no_exec},
+};
 
 /// Which pod a container belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -44,6 +47,10 @@ pub struct ContainerSpec {
     /// Numeric user and group; overrides the image's.
     pub user: Option<(u32, u32)>,
     pub read_only_root: bool,
+    /// Keep its standard input open for who attaches; else it reads the end at once.
+    pub stdin: bool,
+    /// Give it a terminal: one stream for all output.
+    pub tty: bool,
     pub mounts: Vec<Mount>,
     pub limits: Limits,
     pub sandbox: Sandbox,
@@ -192,6 +199,16 @@ pub trait Container: Send + Sync {
 
     /// Deliver a signal. No error if it has ended.
     async fn signal(&self, signal: Signal) -> Result<(), ContainerError>;
+
+    /// Run another program in it.
+    async fn exec(&self, _spec: ExecSpec) -> Result<Process, ContainerError> {
+        Err(no_exec("Wasm"))
+    }
+
+    /// The way to its standard input and terminal; `None` if it was started with neither.
+    fn input(&self) -> Option<Arc<dyn Input>> {
+        None
+    }
 
     /// Measure it; `None` if it has ended.
     async fn usage(&self) -> Option<Usage>;

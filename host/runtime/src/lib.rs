@@ -9,6 +9,8 @@
 pub mod container;
 pub mod guest;
 pub mod image;
+pub mod instance;
+pub mod process;
 pub mod reading;
 
 pub use container::{
@@ -16,3 +18,5 @@ pub use container::{
     Runtime, Sandbox, Signal, Usage,
 };
 pub use image::{Image, ImageConfig, ImageContent, ImageError, ImageStore};
+pub use instance::Instance;
+pub use process::{ExecSpec, Input, Process, ProcessControl, TerminalSize};

@@ -1,6 +1,7 @@
 //! What hangs below an object and is not simply a part of it.
 
 pub(crate) mod binding;
+pub(crate) mod connect;
 pub(crate) mod eviction;
 pub(crate) mod log;
 pub(crate) mod scale;

@@ -39,6 +39,7 @@ pub async fn host() -> Host {
     let options = eyot_apiserver::Options {
         nodes: Arc::new(NoNodes),
         shutdown: stop.clone(),
+        ..eyot_apiserver::Options::default()
     };
     let api = ApiServer::new(store.clone(), options).await.unwrap();
     let user = User::new("test", &["system:masters"]);

@@ -8,9 +8,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use eyot_runtime::{LogSink, LogStream, PodRef};
+use bytes::Bytes;
+use eyot_runtime::{LogSink, LogStream, PodRef, container::LogChunk};
 use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::line;
 
@@ -20,6 +21,8 @@ pub(crate) const FILE_SIZE: u64 = 10 << 20;
 pub(crate) const FILES: u32 = 3;
 /// A longer line is written in pieces, so that a program which never ends a line needs no memory.
 const LINE: usize = 16 << 10;
+/// Pieces that wait for one who is attached.
+const LISTENER: usize = 1024;
 
 /// All logs of this node.
 pub(crate) struct Logs {
@@ -108,6 +111,8 @@ impl Logs {
 pub(crate) struct Log {
     path: PathBuf,
     inner: Mutex<Inner>,
+    /// Who is attached, and gets what is written as it comes.
+    listeners: Mutex<Vec<mpsc::Sender<LogChunk>>>,
     /// Grows with every write; readers that follow wait for it.
     progress: watch::Sender<Progress>,
     limit: u64,
@@ -153,9 +158,20 @@ impl Log {
         Self {
             path,
             inner: Mutex::new(inner),
+            listeners: Mutex::default(),
             progress,
             limit,
         }
+    }
+
+    /// What is written from now on, piece by piece, until the attempt has ended. Who is too slow to
+    /// take it is cut off.
+    pub(crate) fn listen(&self) -> mpsc::Receiver<LogChunk> {
+        let (to, from) = mpsc::channel(LISTENER);
+        if !self.progress.borrow().closed {
+            lock(&self.listeners).push(to);
+        }
+        from
     }
 
     pub(crate) fn progress(&self) -> watch::Receiver<Progress> {
@@ -204,11 +220,18 @@ impl Log {
         inner.file = None;
         drop(inner);
         self.progress.send_modify(|progress| progress.closed = true);
+        lock(&self.listeners).clear();
     }
 }
 
 impl LogSink for Log {
     fn write(&self, stream: LogStream, data: &[u8]) {
+        let mut listeners = lock(&self.listeners);
+        if !listeners.is_empty() {
+            let data = Bytes::copy_from_slice(data);
+            listeners.retain(|to| to.try_send((stream, data.clone())).is_ok());
+        }
+        drop(listeners);
         let now = Timestamp::now();
         let mut inner = lock(&self.inner);
         let mut out = Vec::with_capacity(data.len() + 64);

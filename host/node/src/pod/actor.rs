@@ -249,6 +249,9 @@ impl Actor {
             Ok(mut prepared) => {
                 let address = prepare::pod_address(&prepared.sandbox, self.context.address);
                 self.place.pod = Some(address);
+                self.context
+                    .live
+                    .placed(&self.reference.uid, &prepared.sandbox);
                 self.places = Arc::new(std::mem::take(&mut prepared.places));
                 self.prepared = Some(prepared);
                 Some(Event::Prepared)
@@ -295,12 +298,15 @@ impl Actor {
         for (reason, message) in said {
             self.record(Some(unit), EventType::Normal, reason, message);
         }
-        self.hands[unit].container = Some(container);
-        self.watch_health(unit);
+        self.context
+            .live
+            .started(&self.reference.uid, name, &container);
+        self.hands[unit].container = Some(Arc::clone(&container));
+        self.watch_health(unit, container);
         Event::Started { unit, id, image_id }
     }
 
-    fn watch_health(&mut self, unit: usize) {
+    fn watch_health(&mut self, unit: usize, running: Arc<dyn Container>) {
         let Some(container) = prepare::containers(&self.pod).nth(unit) else {
             return;
         };
@@ -309,6 +315,7 @@ impl Actor {
             unit,
             attempt: self.state.units[unit].restarts,
             host,
+            running,
             grace: self.state.grace,
             object: self.object_reference(Some(unit)),
             events: self.context.events.clone(),
@@ -397,6 +404,8 @@ impl Actor {
         let Some(container) = self.hands[unit].container.take() else {
             return;
         };
+        let name = &self.state.units[unit].name;
+        self.context.live.ended(&self.reference.uid, name);
         let pod = self.reference.clone();
         self.cleanups.retain(|cleanup| !cleanup.is_finished());
         self.cleanups.push(tokio::spawn(async move {
@@ -509,6 +518,7 @@ impl Actor {
         for cleanup in std::mem::take(&mut self.cleanups) {
             let _ = cleanup.await;
         }
+        self.context.live.gone(&self.reference.uid);
         self.context.hide(&self.reference.uid);
         if stopping {
             return;

@@ -1,14 +1,16 @@
-//! Asking a container how it is: startup, readiness and liveness probes over HTTP and TCP.
+//! Asking a container how it is: startup, readiness and liveness probes, over HTTP and TCP or by a
+//! program in it.
 //!
 //! A probe is judged by its thresholds here; the pod hears only of changes. What this node cannot
-//! ask (`exec`, `grpc`, HTTPS) leaves the result as it was before the first probe (not ready, but
+//! ask (`grpc`, HTTPS) leaves the result as it was before the first probe (not ready, but
 //! alive), and an event says so.
 
-use std::{fmt::Write as _, net::IpAddr, time::Duration};
+use std::{fmt::Write as _, net::IpAddr, sync::Arc, time::Duration};
 
 use eyot_client::EventType;
+use eyot_runtime::{ContainerError, ExecSpec, ProcessControl, process::Source};
 use k8s_openapi::{
-    api::core::v1::{Container, HTTPGetAction, ObjectReference, Probe},
+    api::core::v1::{Container, ExecAction, HTTPGetAction, ObjectReference, Probe},
     apimachinery::pkg::util::intstr::IntOrString,
 };
 use tokio::{
@@ -26,6 +28,8 @@ use crate::context::Events;
 
 /// Longest status line that is looked at.
 const STATUS_LINE: usize = 1024;
+/// As much of what a probe's program writes is shown.
+const PROGRAM_OUTPUT: u64 = 10 << 10;
 
 /// What the probes of one attempt have in common.
 pub(super) struct Watched {
@@ -33,6 +37,7 @@ pub(super) struct Watched {
     pub attempt: u32,
     /// Address of the pod.
     pub host: IpAddr,
+    pub running: Arc<dyn eyot_runtime::Container>,
     /// Grace of the pod, for probes that do not have their own.
     pub grace: Duration,
     pub object: ObjectReference,
@@ -163,7 +168,7 @@ async fn run(container: &Container, probe: &Probe, kind: Kind, watched: &Watched
     let mut last = None;
     loop {
         ticks.tick().await;
-        let answer = match timeout(patience, ask(container, probe, watched.host)).await {
+        let answer = match timeout(patience, ask(container, probe, watched)).await {
             Ok(answer) => answer,
             Err(_) => Answer::Bad(format!("no answer within {patience:?}")),
         };
@@ -223,7 +228,11 @@ async fn run(container: &Container, probe: &Probe, kind: Kind, watched: &Watched
     }
 }
 
-async fn ask(container: &Container, probe: &Probe, host: IpAddr) -> Answer {
+async fn ask(container: &Container, probe: &Probe, watched: &Watched) -> Answer {
+    let host = watched.host;
+    if let Some(exec) = &probe.exec {
+        return program(&*watched.running, exec).await;
+    }
     if let Some(get) = &probe.http_get {
         if get
             .scheme
@@ -256,7 +265,59 @@ async fn ask(container: &Container, probe: &Probe, host: IpAddr) -> Answer {
             Err(error) => Answer::Bad(format!("dial tcp {target}:{port}: {error}")),
         };
     }
-    Answer::Unknown("exec and grpc probes are not supported by this node".to_owned())
+    Answer::Unknown("grpc probes are not supported by this node".to_owned())
+}
+
+/// Run the probe's program; what it says is its word if it fails.
+async fn program(running: &dyn eyot_runtime::Container, action: &ExecAction) -> Answer {
+    let spec = ExecSpec {
+        command: action.command.clone().unwrap_or_default(),
+        ..ExecSpec::default()
+    };
+    let process = match running.exec(spec).await {
+        Ok(process) => process,
+        Err(error @ ContainerError::Config { .. }) => return Answer::Unknown(error.to_string()),
+        Err(error) => return Answer::Bad(error.to_string()),
+    };
+    // Ended with this future, if it takes longer than the probe allows.
+    let control = Ending(process.control);
+    let errors = async {
+        match process.stderr {
+            Some(stderr) => beginning(stderr).await,
+            None => Vec::new(),
+        }
+    };
+    let (exit, mut said, errors) =
+        tokio::join!(control.0.wait(), beginning(process.stdout), errors);
+    match exit.code {
+        0 => Answer::Good,
+        _ => {
+            said.extend(errors);
+            Answer::Bad(String::from_utf8_lossy(&said).trim_end().to_owned())
+        }
+    }
+}
+
+/// The first of all that a program writes.
+async fn beginning(mut from: Source) -> Vec<u8> {
+    let mut text = Vec::new();
+    let _ = (&mut from)
+        .take(PROGRAM_OUTPUT)
+        .read_to_end(&mut text)
+        .await;
+    // Read on, so that the program is not kept from writing.
+    let _ = tokio::io::copy(&mut from, &mut tokio::io::sink()).await;
+    text
+}
+
+/// Kills a program that is not waited for any more.
+struct Ending(Arc<dyn ProcessControl>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let control = Arc::clone(&self.0);
+        tokio::spawn(async move { control.kill().await });
+    }
 }
 
 fn port(wanted: &IntOrString, container: &Container) -> Option<u16> {

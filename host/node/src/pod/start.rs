@@ -163,6 +163,8 @@ fn spec(
         env: environment,
         working_dir: container.working_dir.clone().filter(|dir| !dir.is_empty()),
         read_only_root: security.is_some_and(|s| s.read_only_root_filesystem == Some(true)),
+        stdin: container.stdin == Some(true),
+        tty: container.tty == Some(true),
         mounts,
         limits: quantity::limits(container),
         sandbox: attempt.sandbox,

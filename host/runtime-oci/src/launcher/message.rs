@@ -1,7 +1,7 @@
 //! What the host and the launcher say to each other.
 //!
-//! Requests are one datagram each on a SEQPACKET socket: JSON, with the container's standard
-//! output, standard error and a reply pipe attached as descriptors. The worker writes its JSON
+//! Requests are one datagram each on a SEQPACKET socket: JSON, with the program's standard streams
+//! and a reply pipe attached as descriptors. The worker writes its JSON
 //! answer to the reply pipe; when the launcher has reaped the worker, it adds [`REAPED`]. Only
 //! then may the host wait for the container's process: before, the kernel has not yet made it the
 //! host's child. (End-of-file cannot carry that news, because the container's own process holds a
@@ -20,6 +20,9 @@ use serde::{Deserialize, Serialize};
 /// in one piece.
 pub(super) const MAX_REQUEST: usize = 32 * 1024;
 
+/// Three streams and the reply pipe.
+const MAX_FDS: usize = 4;
+
 /// The longest error text that is worth showing in a container's status.
 pub(super) const MAX_REPLY: usize = 16 * 1024;
 
@@ -36,14 +39,33 @@ pub(super) enum Request {
         id: String,
         bundle: PathBuf,
         states: PathBuf,
+        stdio: Stdio,
     },
     /// Execute the program of a created container.
     Start { id: String, states: PathBuf },
+    /// Execute another program in a container that runs.
+    Exec {
+        id: String,
+        states: PathBuf,
+        /// File with the program as an OCI `process`.
+        process: PathBuf,
+        stdio: Stdio,
+    },
+}
+
+/// What a program's standard streams are.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) enum Stdio {
+    /// The descriptors that come with the request: input if there is one, output, error.
+    Pipes { stdin: bool },
+    /// A new terminal, whose master is sent to this socket.
+    Terminal { socket: PathBuf },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Reply {
-    /// Process identifier, in the host's namespace, of the container's first process.
+    /// Process identifier, in the host's namespace, of the container's first process, or of the
+    /// program that was executed in it.
     Created {
         pid: i32,
     },
@@ -74,9 +96,9 @@ pub(super) fn send(socket: BorrowedFd<'_>, data: &[u8], fds: &[BorrowedFd<'_>]) 
 }
 
 /// Receive one datagram with its descriptors; empty data means that the other side is gone.
-pub(super) fn receive(socket: &OwnedFd) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+pub(crate) fn receive(socket: &impl AsFd) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
     let mut data = vec![0; MAX_REQUEST];
-    let mut control = nix::cmsg_space!([RawFd; 3]);
+    let mut control = nix::cmsg_space!([RawFd; MAX_FDS]);
     let mut slices = [IoSliceMut::new(&mut data)];
     let received = recvmsg::<()>(
         socket.as_fd().as_raw_fd(),

@@ -11,7 +11,7 @@
 //! process *is* that binary until it executes its program, and a malicious image could otherwise
 //! open `/proc/1/exe` to overwrite it (CVE-2019-5736).
 
-mod message;
+pub(crate) mod message;
 mod program;
 mod serve;
 
@@ -21,8 +21,8 @@ use std::{
         fd::{AsFd, AsRawFd, OwnedFd},
         unix::process::CommandExt,
     },
-    path::Path,
-    process::{Child, Command, Stdio},
+    path::{Path, PathBuf},
+    process::{self, Child, Command},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -35,7 +35,7 @@ use nix::{
 };
 use tokio::{io::AsyncReadExt, net::unix::pipe, sync::Semaphore};
 
-use self::message::{MAX_REPLY, MAX_REQUEST, READY, REAPED, Reply, Request, receive, send};
+use self::message::{MAX_REPLY, MAX_REQUEST, READY, REAPED, Reply, Request, Stdio, receive, send};
 use crate::kernel;
 
 pub use serve::main_if_launcher;
@@ -77,6 +77,35 @@ pub enum LauncherError {
     Container(String),
 }
 
+/// The container's ends of its standard streams.
+pub(crate) enum Ends {
+    Pipes {
+        stdin: Option<OwnedFd>,
+        stdout: OwnedFd,
+        stderr: OwnedFd,
+    },
+    /// A terminal, whose master is to be sent to this socket.
+    Terminal { socket: PathBuf },
+}
+
+impl Ends {
+    fn split(self) -> (Stdio, Vec<OwnedFd>) {
+        match self {
+            Self::Terminal { socket } => (Stdio::Terminal { socket }, Vec::new()),
+            Self::Pipes {
+                stdin,
+                stdout,
+                stderr,
+            } => {
+                let stdio = Stdio::Pipes {
+                    stdin: stdin.is_some(),
+                };
+                (stdio, stdin.into_iter().chain([stdout, stderr]).collect())
+            }
+        }
+    }
+}
+
 /// The host's handle; cheap to clone. The launcher ends when the last one is dropped.
 #[derive(Clone)]
 pub struct Launcher {
@@ -108,22 +137,45 @@ pub fn start() -> Result<Launcher, LauncherError> {
 }
 
 impl Launcher {
-    /// Build a container. Its output goes to `stdout` and `stderr`; the answer is the process id
-    /// of its first process, which is now a child of this process.
+    /// Build a container. The answer is the process id of its first process, which is now a child
+    /// of this process.
     pub(crate) async fn create(
         &self,
         id: &str,
         bundle: &Path,
         states: &Path,
-        stdout: OwnedFd,
-        stderr: OwnedFd,
+        ends: Ends,
     ) -> Result<i32, LauncherError> {
+        let (stdio, fds) = ends.split();
         let request = Request::Create {
             id: id.into(),
             bundle: bundle.into(),
             states: states.into(),
+            stdio,
         };
-        match self.request(&request, vec![stdout, stderr]).await? {
+        match self.request(&request, fds).await? {
+            Reply::Created { pid } => Ok(pid),
+            reply => Err(unexpected(reply)),
+        }
+    }
+
+    /// Execute the program in the file `process` in a running container. The answer is its process
+    /// id; it is now a child of this process.
+    pub(crate) async fn exec(
+        &self,
+        id: &str,
+        states: &Path,
+        process: &Path,
+        ends: Ends,
+    ) -> Result<i32, LauncherError> {
+        let (stdio, fds) = ends.split();
+        let request = Request::Exec {
+            id: id.into(),
+            states: states.into(),
+            process: process.into(),
+            stdio,
+        };
+        match self.request(&request, fds).await? {
             Reply::Created { pid } => Ok(pid),
             reply => Err(unexpected(reply)),
         }
@@ -275,8 +327,8 @@ impl Process {
         let mut child = Command::new(program)
             .arg(ARGUMENT)
             .env_clear()
-            .stdin(Stdio::from(theirs))
-            .stdout(Stdio::null())
+            .stdin(process::Stdio::from(theirs))
+            .stdout(process::Stdio::null())
             .process_group(0)
             .spawn()
             .map_err(LauncherError::Start)?;
@@ -311,6 +363,12 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The write end for an async writer and the read end for a container.
+pub(crate) fn input_pipe() -> io::Result<(pipe::Sender, OwnedFd)> {
+    let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
+    Ok((pipe::Sender::from_owned_fd(writer)?, reader))
 }
 
 /// The read end for an async reader and the write end for a container.

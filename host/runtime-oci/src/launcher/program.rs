@@ -1,4 +1,4 @@
-//! How the container's first process becomes the image's program.
+//! How a process that libcontainer has made becomes the program that it is to run.
 //!
 //! The checks run inside the finished container (its root, its user), just before the program
 //! would be executed, so that "no such program" is an error of `create` and not an exit code that
@@ -11,7 +11,8 @@ use std::{
 };
 
 use libcontainer::{
-    oci_spec::runtime::Spec,
+    oci_spec::runtime::{LinuxSeccomp, Spec},
+    seccomp::initialize_seccomp,
     workload::{Executor, ExecutorError, ExecutorValidationError},
 };
 use nix::unistd::{AccessFlags, access, execv};
@@ -21,7 +22,42 @@ pub(super) const MARK: &str = "program: ";
 
 /// Finds the program as a shell would, and executes it.
 #[derive(Clone)]
-pub(super) struct Program;
+pub(super) struct Program {
+    /// The filter that this must install itself: libcontainer gives one to a container's first
+    /// process, but none to a program that is executed in the container later.
+    seccomp: Option<LinuxSeccomp>,
+}
+
+impl Program {
+    /// The program of the container itself.
+    pub(super) fn first() -> Self {
+        Self { seccomp: None }
+    }
+
+    /// One that is executed in the running container of this bundle.
+    pub(super) fn in_container(
+        bundle: &Path,
+    ) -> Result<Self, libcontainer::oci_spec::OciSpecError> {
+        let spec = Spec::load(bundle.join("config.json"))?;
+        let linux = spec.linux().as_ref();
+        Ok(Self {
+            seccomp: linux.and_then(|linux| linux.seccomp().clone()),
+        })
+    }
+
+    fn confine(&self) -> Result<(), ExecutorError> {
+        let Some(seccomp) = &self.seccomp else {
+            return Ok(());
+        };
+        // By now the process has no privilege left, and without one the kernel takes a filter only
+        // from those who give up set-user-id programs.
+        nix::sys::prctl::set_no_new_privs()
+            .map_err(|errno| ExecutorError::Other(format!("no_new_privs: {errno}")))?;
+        initialize_seccomp(seccomp)
+            .map(drop)
+            .map_err(|error| ExecutorError::Other(format!("seccomp: {error}")))
+    }
+}
 
 impl Executor for Program {
     fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
@@ -43,6 +79,7 @@ impl Executor for Program {
             .map_err(|_| ExecutorError::InvalidArg)?;
         let program =
             CString::new(path.as_os_str().as_bytes()).map_err(|_| ExecutorError::InvalidArg)?;
+        self.confine()?;
         let Err(errno) = execv(&program, &arguments);
         // Standard error is the container's log by now; 126 is a shell's code for this.
         let reason = match errno {

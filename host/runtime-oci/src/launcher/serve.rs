@@ -13,7 +13,7 @@ use std::{
     fs::File,
     io::{self, Write},
     os::fd::{AsFd, OwnedFd},
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -33,7 +33,7 @@ use nix::{
 
 use super::{
     ARGUMENT,
-    message::{MAX_REPLY, READY, REAPED, Reply, Request, receive, send},
+    message::{MAX_REPLY, READY, REAPED, Reply, Request, Stdio, receive, send},
     program::{MARK, Program},
 };
 use crate::kernel;
@@ -202,8 +202,10 @@ fn hire(
     }
 }
 
-fn work(data: &[u8], fds: Vec<OwnedFd>, reply: OwnedFd) -> ! {
+fn work(data: &[u8], fds: Vec<OwnedFd>, reply_to: OwnedFd) -> ! {
     reset_signals();
+    // What libcontainer leaves of an attempt that failed becomes this process's child, see `bury`.
+    let _ = nix::sys::prctl::set_child_subreaper(true);
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| perform(data, fds)));
     let outcome = match outcome {
         Ok(Ok(reply)) => reply,
@@ -217,9 +219,22 @@ fn work(data: &[u8], fds: Vec<OwnedFd>, reply: OwnedFd) -> ! {
             message: "libcontainer panicked".into(),
         },
     };
-    let _ = write_reply(&mut File::from(reply), &outcome);
+    if !matches!(outcome, Reply::Created { .. } | Reply::Started) {
+        bury();
+    }
+    let _ = write_reply(&mut File::from(reply_to), &outcome);
     // SAFETY: ends this process at once; nothing of the launcher's may run a second time here.
     unsafe { libc::_exit(0) }
+}
+
+/// End and reap the processes of a failed attempt. Left alone they would become the host's, which
+/// does not know them, and one that died in a container's pid namespace would keep that from ending.
+fn bury() {
+    let children = std::fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
+    for pid in children.split_whitespace().flat_map(str::parse) {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+    while waitpid(None, None).is_ok() {}
 }
 
 /// A program inherits which signals are ignored, and the Rust runtime ignores SIGPIPE, `nohup`
@@ -245,12 +260,36 @@ fn write_reply(to: &mut File, reply: &Reply) -> io::Result<()> {
 fn perform(data: &[u8], fds: Vec<OwnedFd>) -> Result<Reply, String> {
     let request = serde_json::from_slice(data).map_err(|error| error.to_string())?;
     match request {
-        Request::Create { id, bundle, states } => {
-            let mut fds = fds.into_iter();
-            let (Some(stdout), Some(stderr)) = (fds.next(), fds.next()) else {
-                return Err("create needs standard output and standard error".into());
-            };
-            create(id, &bundle, states, stdout, stderr).map_err(|error| chain(&error))
+        Request::Create {
+            id,
+            bundle,
+            states,
+            stdio,
+        } => builder(id, states, Program::first(), stdio, fds)?
+            .as_init(bundle)
+            .with_systemd(false)
+            .with_detach(true)
+            .as_sibling(false)
+            .build()
+            .map_err(|error| chain(&error))
+            .and_then(|container| container.pid().ok_or("libcontainer made no process".into()))
+            .map(|pid| Reply::Created { pid: pid.as_raw() }),
+        Request::Exec {
+            id,
+            states,
+            process,
+            stdio,
+        } => {
+            let container = Container::load(states.join(&id)).map_err(|error| chain(&error))?;
+            let program = Program::in_container(container.bundle()).map_err(|e| chain(&e))?;
+            builder(id, states, program, stdio, fds)?
+                .as_tenant()
+                .with_process(Some(process))
+                .with_detach(true)
+                .as_sibling(false)
+                .build()
+                .map(|pid| Reply::Created { pid: pid.as_raw() })
+                .map_err(|error| chain(&error))
         }
         Request::Start { id, states } => Container::load(states.join(id))
             .and_then(|mut container| container.start())
@@ -259,32 +298,28 @@ fn perform(data: &[u8], fds: Vec<OwnedFd>) -> Result<Reply, String> {
     }
 }
 
-fn create(
+/// What building a container and executing a program in one have in common.
+fn builder(
     id: String,
-    bundle: &Path,
     states: PathBuf,
-    stdout: OwnedFd,
-    stderr: OwnedFd,
-) -> Result<Reply, libcontainer::error::LibcontainerError> {
+    program: Program,
+    stdio: Stdio,
+    fds: Vec<OwnedFd>,
+) -> Result<ContainerBuilder, String> {
     let mut builder = ContainerBuilder::new(id, SyscallType::default())
-        .with_root_path(states)?
-        .with_executor(Program)
-        .validate_id()?
-        .with_stdout(stdout)
-        .with_stderr(stderr);
-    builder.stdin = None;
-    let container = builder
-        .as_init(bundle)
-        .with_systemd(false)
-        .with_detach(true)
-        .as_sibling(false)
-        .build()?;
-    match container.pid() {
-        Some(pid) => Ok(Reply::Created { pid: pid.as_raw() }),
-        None => Ok(Reply::Failed {
-            message: "libcontainer made no process".into(),
-        }),
+        .with_root_path(states)
+        .and_then(|builder| builder.with_executor(program).validate_id())
+        .map_err(|error| chain(&error))?;
+    let mut fds = fds.into_iter();
+    match stdio {
+        Stdio::Terminal { socket } => return Ok(builder.with_console_socket(Some(socket))),
+        Stdio::Pipes { stdin: true } => builder.stdin = fds.next(),
+        Stdio::Pipes { stdin: false } => builder.stdin = None,
     }
+    let (Some(stdout), Some(stderr)) = (fds.next(), fds.next()) else {
+        return Err("a program needs standard output and standard error".into());
+    };
+    Ok(builder.with_stdout(stdout).with_stderr(stderr))
 }
 
 /// The whole chain in one line; a source whose text its parent already contains is left out.

@@ -38,6 +38,8 @@ fn container() -> ContainerSpec {
         working_dir: None,
         user: None,
         read_only_root: false,
+        stdin: false,
+        tty: false,
         mounts: vec![],
         limits: Limits::default(),
         sandbox: Sandbox {

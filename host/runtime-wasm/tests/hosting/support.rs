@@ -177,6 +177,8 @@ pub(crate) fn spec(image: Image, args: &[&str], log: &Arc<Log>) -> ContainerSpec
         working_dir: None,
         user: None,
         read_only_root: false,
+        stdin: false,
+        tty: false,
         mounts: Vec::new(),
         limits: Limits {
             memory: Some(64 << 20),

@@ -1,0 +1,56 @@
+//! What runs of each pod, for those who want to reach into it.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use eyot_runtime::{Container, Sandbox};
+
+/// The pods that have a place in the network, by uid.
+#[derive(Default)]
+pub(crate) struct Live(Mutex<HashMap<String, Pod>>);
+
+struct Pod {
+    sandbox: Sandbox,
+    containers: HashMap<String, Arc<dyn Container>>,
+}
+
+impl Live {
+    pub(crate) fn placed(&self, uid: &str, sandbox: &Sandbox) {
+        let pod = Pod {
+            sandbox: sandbox.clone(),
+            containers: HashMap::new(),
+        };
+        self.pods().insert(uid.to_owned(), pod);
+    }
+
+    pub(crate) fn started(&self, uid: &str, name: &str, container: &Arc<dyn Container>) {
+        if let Some(pod) = self.pods().get_mut(uid) {
+            pod.containers
+                .insert(name.to_owned(), Arc::clone(container));
+        }
+    }
+
+    pub(crate) fn ended(&self, uid: &str, name: &str) {
+        if let Some(pod) = self.pods().get_mut(uid) {
+            pod.containers.remove(name);
+        }
+    }
+
+    pub(crate) fn gone(&self, uid: &str) {
+        self.pods().remove(uid);
+    }
+
+    pub(crate) fn container(&self, uid: &str, name: &str) -> Option<Arc<dyn Container>> {
+        self.pods().get(uid)?.containers.get(name).cloned()
+    }
+
+    pub(crate) fn sandbox(&self, uid: &str) -> Option<Sandbox> {
+        Some(self.pods().get(uid)?.sandbox.clone())
+    }
+
+    fn pods(&self) -> MutexGuard<'_, HashMap<String, Pod>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
