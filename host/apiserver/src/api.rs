@@ -23,6 +23,7 @@ use crate::{
     failure::Failure,
     openapi::Documents,
     pages::Pages,
+    webhook::{self, Dialer, TcpDialer},
 };
 
 /// Namespaces that exist from the first start.
@@ -41,6 +42,8 @@ pub struct Options {
     pub tokens: TokenOptions,
     /// The authority behind this API's certificate, in PEM: what token secrets carry for clients.
     pub root_ca: Option<Arc<str>>,
+    /// How webhooks are reached.
+    pub dialer: Arc<dyn Dialer>,
 }
 
 impl Default for Options {
@@ -51,6 +54,7 @@ impl Default for Options {
             shutdown: CancellationToken::new(),
             tokens: TokenOptions::default(),
             root_ca: None,
+            dialer: Arc::new(TcpDialer),
         }
     }
 }
@@ -83,6 +87,12 @@ pub(crate) struct Api {
     pub(crate) tokens: Tokens,
     catalog: RwLock<Arc<Catalog>>,
     pub(crate) admission: Admission,
+    /// Asks webhooks.
+    #[expect(
+        dead_code,
+        reason = "admission and conversion, which call webhooks, come next"
+    )]
+    pub(crate) webhooks: webhook::Client,
     /// Held while a definition is checked against the others and written.
     pub(crate) definitions: Mutex<()>,
 }
@@ -96,6 +106,7 @@ impl Api {
         let admission = Admission::new(&store);
         let authorizer = Authorizer::new(&store);
         let tokens = Tokens::new(&store, options.tokens.clone());
+        let webhooks = webhook::Client::new(&store, options.dialer.clone());
         let api = Arc::new(Api {
             store,
             options,
@@ -105,6 +116,7 @@ impl Api {
             tokens,
             catalog,
             admission,
+            webhooks,
             definitions: Mutex::new(()),
         });
         for name in STANDING {

@@ -46,8 +46,10 @@ pub mod table;
 mod translate;
 mod user;
 mod verbs;
+mod webhook;
 
 pub use api::{Kubelet, NoNodes, Nodes, Options};
 pub use resource::extract;
 pub use service::{ApiServer, AsUser, StartError};
 pub use user::{Identity, User};
+pub use webhook::{Dialer, Stream, TcpDialer, Where};

@@ -1,0 +1,21 @@
+//! Calling other people's servers: where a webhook is, how it is reached, and asking it.
+//!
+//! A `clientConfig` names either a URL or a Service. A Service is resolved each time a connection is
+//! made, to what answers behind it right now; who connects is a seam ([`Dialer`]), because the
+//! pods behind it may live in a network that only the node tier knows.
+
+#![expect(
+    dead_code,
+    unused_imports,
+    reason = "admission and conversion, which call webhooks, come next"
+)]
+
+mod client;
+mod dial;
+mod target;
+
+pub(crate) use self::{
+    client::{CallError, Client},
+    target::Target,
+};
+pub use dial::{Dialer, Stream, TcpDialer, Where};
