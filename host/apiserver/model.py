@@ -108,13 +108,20 @@ def main():
         left = {k: v for k, v in left.items()}
         return name, lines, left
 
+    def inner_fields(name):
+        for _, json_name, kind in extra.get(name, []):
+            if json_name == ".":
+                yield from inner_fields(kind)
+            else:
+                yield json_name, kind
+
     for name, fields in types.items():
         _, lines, left = number(name, fields, messages.get(norm(name), []), False)
         # Fields inside an embedded message are listed for JSON too; number 0: not a wire field here.
         lines = sorted(lines) + [(0, j, t) for j, t in left.values()]
         inline = [t for _, j, t in lines if j == "."]
         for one in inline:
-            lines += [(0, j, t) for _, j, t in extra.get(one, []) if j != "."]
+            lines += [(0, j, t) for j, t in inner_fields(one)]
         out[name] = lines
     for name, lines in extra.items():
         out.setdefault(name, lines)

@@ -3,7 +3,11 @@
 //! A kind is plain data and pure functions over JSON. The machinery around it (paths, verbs,
 //! storage, watches) knows no kind by name; a kind knows neither storage nor HTTP.
 
+mod admission_expression;
+mod admission_policy;
+mod admission_rule;
 mod autoscaler;
+mod conditions;
 mod config_map;
 mod crd;
 mod csi;
@@ -42,6 +46,7 @@ mod storage_class;
 mod tests;
 mod volume_attachment;
 mod volume_source;
+mod webhook;
 mod workload;
 
 use jiff::Timestamp;
@@ -300,6 +305,12 @@ pub fn all() -> &'static [KindSpec] {
         storage_class::ATTRIBUTES,
         storage_class::STORAGE,
         volume_attachment::SPEC,
+        admission_policy::MUTATING,
+        admission_policy::MUTATING_BINDING,
+        webhook::MUTATING,
+        admission_policy::VALIDATING,
+        admission_policy::VALIDATING_BINDING,
+        webhook::VALIDATING,
         crd::SPEC,
     ];
     ALL

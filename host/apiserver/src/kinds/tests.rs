@@ -1,6 +1,7 @@
 //! The built-in kinds against request/answer pairs of a real server, where those are at hand
 //! (`EYOT_SHARED`), and against the cases that matter most, always.
 
+mod admission;
 mod network;
 mod rights;
 mod storage;

@@ -48,6 +48,12 @@ const SERVED: &[&str] = &[
     "storageclasses",
     "volumeattachments",
     "volumeattributesclasses",
+    "mutatingadmissionpolicies",
+    "mutatingadmissionpolicybindings",
+    "mutatingwebhookconfigurations",
+    "validatingadmissionpolicies",
+    "validatingadmissionpolicybindings",
+    "validatingwebhookconfigurations",
 ];
 
 /// Members that differ from run to run, that are not kept yet (managed fields), or that are prose
