@@ -29,7 +29,7 @@ pub(crate) use self::attributes::{Attributes, Kind, Operation};
 use self::index::Index;
 use crate::{
     api::Api,
-    auth::{rbac::escalation, token::secret},
+    auth::{node::restrict, rbac::escalation, token::secret},
     failure::Failure,
 };
 
@@ -80,15 +80,17 @@ pub(crate) async fn mutate(
     let done = &mut mutated;
     namespace_lifecycle::check(api, attributes, object)?;
     done.changed |= secret::fill(api, attributes, object);
-    escalation::check(api, attributes, object)?;
     limit_ranger::mutate(api, attributes, object, done);
     service_account::mutate(api, attributes, object, done).await?;
+    restrict::check(api, attributes, object)?;
     node_taint::mutate(attributes, object, done);
     priority::mutate(api, attributes, object, done)?;
     toleration_seconds::mutate(attributes, object, done);
     default_class::mutate(api, attributes, object, done);
     object_in_use::mutate(attributes, object, done);
     runtime_class::mutate(api, attributes, object, done)?;
+    // Last, on what would be stored.
+    escalation::check(api, attributes, object)?;
     Ok(mutated)
 }
 

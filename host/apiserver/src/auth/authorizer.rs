@@ -6,6 +6,7 @@ use eyot_store::Store;
 
 use super::{
     Attributes, Follower,
+    node::{self, Graph},
     rbac::{Grant, Rbac, Rule},
 };
 use crate::user::User;
@@ -59,12 +60,14 @@ impl fmt::Display for Reason {
 /// Decides from what is stored.
 pub(crate) struct Authorizer {
     rbac: Follower<Rbac>,
+    graph: Follower<Graph>,
 }
 
 impl Authorizer {
     pub(crate) fn new(store: &Store) -> Authorizer {
         Authorizer {
             rbac: Follower::new(store.clone()),
+            graph: Follower::new(store.clone()),
         }
     }
 
@@ -73,6 +76,21 @@ impl Authorizer {
         if user.is_master() {
             return Decision::ALLOWED;
         }
+        let Some(name) = node::name_of(user) else {
+            return self.by_role(user, attributes);
+        };
+        let by_node = node::decide(&self.graph, &self.rbac, name, attributes);
+        if by_node.verdict != Verdict::NoOpinion {
+            return by_node;
+        }
+        let by_role = self.by_role(user, attributes);
+        match (&by_role.reason, by_role.verdict) {
+            (Reason::None, Verdict::NoOpinion) => by_node,
+            _ => by_role,
+        }
+    }
+
+    fn by_role(&self, user: &User, attributes: &Attributes<'_>) -> Decision {
         self.rbac.read(|rbac| rbac.decide(user, attributes))
     }
 

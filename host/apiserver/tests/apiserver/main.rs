@@ -8,6 +8,7 @@ mod golden;
 mod kubectl;
 mod life;
 mod lists;
+mod nodes;
 mod openapi;
 mod pods;
 mod rights;
