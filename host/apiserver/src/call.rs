@@ -14,6 +14,7 @@ use crate::{
     media::{self, Encoding, Format},
     object,
     query::{FieldValidation, Query},
+    reading::Notes,
     resource::Resource,
     selector::{FieldSelector, LabelSelector},
     user::User,
@@ -30,6 +31,8 @@ pub(crate) struct Call {
     pub(crate) query: Query,
     pub(crate) format: Format,
     pub(crate) headers: HeaderMap,
+    /// What is to be said about the body beside its value.
+    pub(crate) notes: Notes,
 }
 
 /// Which objects of a collection are meant.
@@ -86,15 +89,13 @@ impl Call {
     }
 
     /// Turn the paths of unknown fields into what the client asked for: an error, warnings, nothing.
-    pub(crate) fn report(&self, mut unknown: Vec<String>) -> Result<Vec<String>, Failure> {
-        unknown.sort();
-        let texts = unknown.iter().map(|path| format!("unknown field {path:?}"));
+    pub(crate) fn report(&self, unknown: Vec<String>) -> Result<Vec<String>, Failure> {
         match self.query.field_validation {
-            _ if unknown.is_empty() => Ok(Vec::new()),
+            _ if unknown.is_empty() && self.notes.is_empty() => Ok(Vec::new()),
             FieldValidation::Ignore => Ok(Vec::new()),
-            FieldValidation::Warn => Ok(texts.collect()),
+            FieldValidation::Warn => Ok(self.notes.remarks(&unknown)),
             FieldValidation::Strict => {
-                let all = texts.collect::<Vec<_>>().join(", ");
+                let all = self.notes.sentence(&unknown);
                 Err(self
                     .resource
                     .undecodable(&format!("strict decoding error: {all}")))

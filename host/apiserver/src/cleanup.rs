@@ -84,6 +84,7 @@ async fn pass(api: &Arc<Api>, name: &str) -> bool {
                 query: Query::default(),
                 format: media::Format::Object,
                 headers: http::HeaderMap::new(),
+                notes: Default::default(),
             };
             // What fails now is tried again in the next pass.
             let _ = remove(api, &call, &DeleteOptions::default()).await;

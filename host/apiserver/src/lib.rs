@@ -35,6 +35,7 @@ mod path;
 pub mod protobuf;
 pub mod quantity;
 mod query;
+mod reading;
 mod reply;
 mod resource;
 mod review;

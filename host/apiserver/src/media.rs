@@ -3,10 +3,15 @@
 //! Objects are JSON from the body to the store and back; the other forms (YAML, Kubernetes' protobuf)
 //! are translations at the edge, made only for clients that ask for them.
 
+use bytes::Bytes;
 use http::{HeaderMap, header};
 use serde_json::Value;
 
-use crate::{failure::Failure, protobuf};
+use crate::{
+    failure::Failure,
+    protobuf,
+    reading::{self, Notes},
+};
 
 /// The shape of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -254,33 +259,63 @@ pub(crate) fn content_type(headers: &HeaderMap) -> &str {
     }
 }
 
-/// Read an object from a body of the given media type.
-pub(crate) fn decode(media: &str, body: &[u8]) -> Result<Value, Failure> {
-    match media {
-        "application/json" => parse_json(body),
-        "application/yaml" | "text/yaml" => {
-            let text = std::str::from_utf8(body)
-                .map_err(|error| Failure::bad_request(format!("the body is not UTF-8: {error}")))?;
-            serde_saphyr::from_str(text).map_err(|error| {
-                Failure::bad_request(format!("the body is not valid YAML: {error}"))
-            })
-        }
+/// Read an object from a body of the given media type. `kind` is what it should be, for errors.
+pub(crate) fn read(media: &str, body: &Bytes, kind: &str) -> Result<(Value, Notes), Failure> {
+    let read = match media {
+        "application/json" => reading::json(body, true)
+            .map_err(|error| format!("couldn't get version/kind; json parse error: {error}")),
+        "application/yaml" | "text/yaml" => reading::yaml(body),
         "application/vnd.kubernetes.protobuf" => protobuf::decode(body)
-            .map(|decoded| decoded.value)
-            .map_err(|error| Failure::bad_request(error.to_string())),
-        other => Err(Failure::unsupported_media_type(format!(
-            "the body of the request was in an unknown format ({other}) - accepted media types \
-             include: application/json, application/yaml, application/vnd.kubernetes.protobuf"
-        ))),
+            .map(|decoded| (decoded.value, Notes::default()))
+            .map_err(|error| error.to_string()),
+        _ => {
+            return Err(Failure::unsupported_media_type(
+                "the body of the request was in an unknown format - accepted media types \
+                 include: application/json, application/yaml, application/vnd.kubernetes.protobuf",
+            ));
+        }
+    };
+    let (value, notes) = read.map_err(|error| {
+        Failure::bad_request(format!(
+            "the object provided is unrecognized (must be of type {kind}): {error} ({})",
+            summary(body)
+        ))
+    })?;
+    if value.is_object() {
+        return Ok((value, notes));
     }
+    let shape = match value {
+        Value::Array(_) => "array",
+        Value::String(_) => "string",
+        Value::Number(_) => "number",
+        Value::Bool(_) => "bool",
+        // Nothing at all is an object without a type.
+        _ => return Ok((Value::Object(serde_json::Map::new()), notes)),
+    };
+    Err(Failure::bad_request(format!(
+        "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; \
+         json parse error: json: cannot unmarshal {shape} into Go value of type struct {{ APIVersion \
+         string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \
+         \"json:\\\"kind,omitempty\\\"\" }} ({})",
+        summary(body)
+    )))
 }
 
-fn parse_json(body: &[u8]) -> Result<Value, Failure> {
-    serde_json::from_slice(body).map_err(|error| {
-        Failure::bad_request(format!(
-            "the object provided is unrecognized: invalid JSON: {error}"
-        ))
-    })
+/// The same where repeated fields are of no interest.
+pub(crate) fn decode(media: &str, body: &Bytes, kind: &str) -> Result<Value, Failure> {
+    read(media, body, kind).map(|(value, _)| value)
+}
+
+/// The beginning of a body, for errors.
+fn summary(body: &[u8]) -> String {
+    const LENGTH: usize = 30;
+    let start = body.get(..LENGTH).unwrap_or(body);
+    let more = if body.len() > LENGTH { " ..." } else { "" };
+    match body.first() {
+        None => "<empty>".to_owned(),
+        Some(b'{') => format!("{}{more}", String::from_utf8_lossy(start)),
+        Some(_) => format!("{}{more}", hex::encode(start)),
+    }
 }
 
 #[cfg(test)]

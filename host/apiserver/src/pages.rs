@@ -17,7 +17,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use eyot_store::{Object, Store};
 use serde::{Deserialize, Serialize};
 
-use crate::failure::Failure;
+use crate::{failure::Failure, reading::json_error};
 
 /// Unfinished lists kept at once: each holds on to objects that may since have been replaced.
 const LISTS: usize = 32;
@@ -209,7 +209,9 @@ impl Token {
         };
         let token: Token = match serde_json::from_slice(&bytes) {
             Ok(token) => token,
-            Err(_) => return refuse(not_json(&bytes)),
+            Err(error) => {
+                return refuse(json_error(&bytes).unwrap_or_else(|| error.to_string()));
+            }
         };
         if token.v != VERSION {
             return refuse(format!(
@@ -233,26 +235,6 @@ impl Token {
             return refuse(token.start);
         }
         Ok(token)
-    }
-}
-
-/// Go's words for bytes that are no JSON object.
-fn not_json(bytes: &[u8]) -> String {
-    let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
-    match first {
-        None => "unexpected end of JSON input".to_owned(),
-        Some(byte @ (0x20..=0x7e)) => {
-            format!(
-                "invalid character '{}' looking for beginning of value",
-                char::from(*byte)
-            )
-        }
-        Some(byte @ (0x80..)) => {
-            format!("invalid character '\\u{byte:04x}' looking for beginning of value")
-        }
-        Some(byte) => {
-            format!("invalid character '\\x{byte:02x}' looking for beginning of value")
-        }
     }
 }
 

@@ -254,6 +254,7 @@ fn locate(
         query: parsed,
         format,
         headers: parts.headers,
+        notes: Default::default(),
     };
     Ok(Target {
         method: parts.method,

@@ -135,6 +135,11 @@ impl Model {
         self.by_name.get(name).and_then(|at| self.types.get(*at))
     }
 
+    #[cfg(test)]
+    pub fn all(&self) -> &[Type] {
+        &self.types
+    }
+
     pub fn at(&self, index: usize) -> Option<&Type> {
         self.types.get(index)
     }

@@ -37,7 +37,9 @@ pub struct Decoded {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProtobufError {
-    #[error("the body is not Kubernetes protobuf: it does not start with \"k8s\\0\"")]
+    #[error(
+        "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]"
+    )]
     Magic,
     #[error("no protobuf form of {kind} in {api_version} is known here: send JSON")]
     UnknownKind { api_version: String, kind: String },
@@ -69,7 +71,7 @@ pub fn decode(body: &[u8]) -> Result<Decoded, ProtobufError> {
             _ => {}
         }
     }
-    let Some(root) = Model::get().root(&api_version, &kind) else {
+    let Some(root) = root(&api_version, &kind) else {
         return Err(ProtobufError::UnknownKind { api_version, kind });
     };
     let mut object = Map::new();
@@ -82,6 +84,18 @@ pub fn decode(body: &[u8]) -> Result<Decoded, ProtobufError> {
         kind,
         value: Value::Object(object),
     })
+}
+
+/// The type of a whole object; `None` for what has no protobuf form.
+fn root(api_version: &str, kind: &str) -> Option<&'static Type> {
+    let model = Model::get();
+    match (api_version, kind) {
+        // These live in the package of the metadata, whatever version they are sent under.
+        ("v1", "Status" | "APIVersions" | "APIGroupList" | "APIGroup" | "APIResourceList") => {
+            model.named(&format!("meta.v1.{kind}"))
+        }
+        _ => model.root(api_version, kind),
+    }
 }
 
 struct Walk {

@@ -1,6 +1,13 @@
-use serde_json::{Value, json};
+use base64::Engine;
+use jiff::{Timestamp, Unit};
+use serde_json::{Map, Value, json};
 
-use super::{ProtobufError, decode};
+use super::{
+    ProtobufError, Walk, decode, encode, encode_event, encode_list,
+    wire::{Reader, Wire},
+    write,
+};
+use crate::model::{Kind, Model, Raw, Type, spelled};
 
 /// Writes messages by hand: `(number, bytes)` fields.
 fn message(fields: &[(u32, &[u8])]) -> Vec<u8> {
@@ -225,4 +232,158 @@ fn nesting_is_limited() {
         &raw,
     ));
     assert!(error.unwrap_err().to_string().contains("too deeply"));
+}
+
+/// Random values of every type in the table, the same ones in each run.
+struct Values(u64);
+
+impl Values {
+    fn next(&mut self) -> u64 {
+        // xorshift: no quality is needed, only that it repeats.
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn object(&mut self, of: &Type, depth: usize) -> Value {
+        let mut map = Map::new();
+        for field in of.fields.iter().filter(|field| field.number > 0) {
+            if field.name == "." {
+                if let Kind::Object(at) = &field.kind
+                    && let Some(inner) = Model::get().at(*at)
+                    && let Value::Object(inner) = self.object(inner, depth + 1)
+                {
+                    map.extend(inner);
+                }
+                continue;
+            }
+            // Some are left out.
+            let told = !self.next().is_multiple_of(3 + depth as u64);
+            if told && let Some(value) = self.value(&field.kind, depth) {
+                map.insert(field.name.to_owned(), value);
+            }
+        }
+        Value::Object(map)
+    }
+
+    /// `None` where the types go deeper than the test does.
+    fn value(&mut self, kind: &Kind, depth: usize) -> Option<Value> {
+        let number = self.next();
+        Some(match kind {
+            Kind::String => format!("s{number:x}").into(),
+            Kind::Bool => true.into(),
+            Kind::Int32 => ((number as i32).wrapping_abs().max(1)
+                * if number & 1 == 0 { 1 } else { -1 })
+            .into(),
+            Kind::Int64 => (number as i64 | 1).into(),
+            Kind::Float => (f64::from(number as u32) / 8.0 + 0.5).into(),
+            Kind::Bytes => base64::engine::general_purpose::STANDARD
+                .encode(number.to_le_bytes())
+                .into(),
+            Kind::Time => spelled(
+                Timestamp::from_second((number >> 32) as i64).unwrap(),
+                Unit::Second,
+            )
+            .into(),
+            Kind::MicroTime => {
+                let time = Timestamp::from_microsecond((number >> 16) as i64).unwrap();
+                spelled(time, Unit::Microsecond).into()
+            }
+            Kind::Quantity => format!("{}m", number >> 40).into(),
+            Kind::IntOrString if number & 1 == 0 => format!("{}%", number % 100).into(),
+            Kind::IntOrString => ((number % 70_000) as i64).into(),
+            Kind::Any(Raw::Bytes) => json!({"k": number >> 12, "l": [1, "x", null, {"d": true}]}),
+            Kind::Any(Raw::SchemaOr(_)) => json!({"type": "string"}),
+            Kind::List(_) | Kind::Map(_) | Kind::Object(_) if depth > 5 => return None,
+            Kind::List(of) => {
+                let items: Vec<Value> = (0..1 + number % 2)
+                    .filter_map(|_| self.value(of, depth + 1))
+                    .collect();
+                if items.is_empty() {
+                    return None;
+                }
+                items.into()
+            }
+            Kind::Map(of) => {
+                let entries: Map<String, Value> = (0..1 + number % 2)
+                    .filter_map(|n| Some((format!("k{n}"), self.value(of, depth + 1)?)))
+                    .collect();
+                if entries.is_empty() {
+                    return None;
+                }
+                entries.into()
+            }
+            Kind::Object(at) => {
+                let of = Model::get().at(*at)?;
+                // What cannot be written at all cannot come back.
+                if !of.fields.iter().any(|field| field.number > 0) {
+                    return None;
+                }
+                self.object(of, depth + 1)
+            }
+        })
+    }
+}
+
+#[test]
+fn what_is_written_of_any_type_is_read_again() {
+    let (mut values, mut count) = (Values(0x9e37_79b9_7f4a_7c15), 0);
+    for of in Model::get().all() {
+        if !of.fields.iter().any(|field| field.number > 0) {
+            continue;
+        }
+        for _ in 0..3 {
+            let value = values.object(of, 0);
+            let raw = write::message(of, &value, 0);
+            let (mut walk, mut read) = (
+                Walk {
+                    path: String::new(),
+                },
+                Map::new(),
+            );
+            walk.message(of, &raw, &mut read, 0).unwrap();
+            assert_eq!(Value::Object(read), value, "{}", of.name);
+            count += 1;
+        }
+    }
+    assert!(count > 1800, "{count}");
+}
+
+#[test]
+fn whole_objects_lists_events_and_statuses_are_read_again() {
+    let mut pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "p", "labels": {"a": "b"}, "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "spec": {"containers": [{"name": "c", "image": "i", "resources": {"limits": {"cpu": "100m"}}}]},
+    });
+    assert_eq!(decode(&encode(&pod).unwrap()).unwrap().value, pod);
+    // Items of a list carry no type of their own.
+    let list = json!({"apiVersion": "v1", "kind": "PodList", "metadata": {"resourceVersion": "7", "remainingItemCount": 2}, "items": [pod]});
+    let whole = encode(&list).unwrap();
+    let items = [serde_json::to_vec(&pod).unwrap()];
+    let parts = encode_list(
+        "v1",
+        "PodList",
+        &list["metadata"],
+        items.iter().map(Vec::as_slice),
+    );
+    assert_eq!(whole, parts.unwrap());
+    let event = encode_event("ADDED", &pod).unwrap();
+    let (length, event) = event.split_at(4);
+    assert_eq!(
+        u32::from_be_bytes(length.try_into().unwrap()) as usize,
+        event.len()
+    );
+    let mut reader = Reader::new(event);
+    assert_eq!(reader.field().unwrap(), Some((1, Wire::Bytes(b"ADDED"))));
+    let Some((2, Wire::Bytes(raw))) = reader.field().unwrap() else {
+        panic!("no object");
+    };
+    let Some((1, Wire::Bytes(object))) = Reader::new(raw).field().unwrap() else {
+        panic!("no raw bytes");
+    };
+    assert_eq!(decode(object).unwrap().value, pod);
+    pod["kind"] = "Widget".into();
+    assert_eq!(encode(&pod), None);
 }

@@ -69,17 +69,9 @@ pub fn is_known(api_version: &str, kind: &str) -> bool {
     root(api_version, kind).is_some()
 }
 
+/// A type of which no number is known cannot be written.
 fn root(api_version: &str, kind: &str) -> Option<&'static Type> {
-    let model = Model::get();
-    let found = match (api_version, kind) {
-        // These live in the package of the metadata, whatever version they are sent under.
-        ("v1", "Status" | "APIVersions" | "APIGroupList" | "APIGroup" | "APIResourceList") => {
-            model.named(&format!("meta.v1.{kind}"))
-        }
-        _ => model.root(api_version, kind),
-    };
-    // A type of which no number is known cannot be written.
-    found.filter(|of| of.fields.iter().any(|field| field.number > 0))
+    super::root(api_version, kind).filter(|of| of.fields.iter().any(|field| field.number > 0))
 }
 
 fn item_type(api_version: &str, kind: &str) -> Option<&'static Type> {
@@ -132,7 +124,7 @@ fn bytes(out: &mut Vec<u8>, field: u32, content: &[u8]) {
 }
 
 /// What is stored was read within the same depth, so nothing is lost to it.
-fn message(of: &Type, value: &Value, depth: usize) -> Vec<u8> {
+pub(super) fn message(of: &Type, value: &Value, depth: usize) -> Vec<u8> {
     let mut out = Vec::new();
     if let (Value::Object(map), true) = (value, depth <= MAX_DEPTH) {
         fields(of, map, &mut out, depth);

@@ -94,7 +94,7 @@ pub(crate) async fn answer(
     }
     let query = Query::parse(parts.uri.query())?;
     let media = media::content_type(&parts.headers);
-    let mut review = media::decode(media, &call::read(body).await?)?;
+    let mut review = media::decode(media, &call::read(body).await?, question.kind())?;
     let version = format!("{}/v1", question.group());
     let warnings = check_type(question.kind(), &version, &query, &mut review)?;
     let namespace = path.namespace.as_deref().unwrap_or_default();

@@ -26,7 +26,7 @@ const ATTEMPTS: usize = 16;
 
 pub(crate) async fn bind(api: &Arc<Api>, mut call: Call, body: Body) -> Result<Response, Failure> {
     let media = call.media().to_owned();
-    let mut binding = media::decode(&media, &call::read(body).await?)?;
+    let mut binding = media::decode(&media, &call::read(body).await?, "Binding")?;
     if call.name.is_empty() {
         // `POST bindings`: the name stands only in the body.
         call.name = object::name(&binding).to_owned();

@@ -24,7 +24,7 @@ const EVICTION: Kind<'_> = Kind {
 
 pub(crate) async fn evict(api: &Arc<Api>, call: Call, body: Body) -> Result<Response, Failure> {
     let media = call.media().to_owned();
-    let mut eviction = media::decode(&media, &call::read(body).await?)?;
+    let mut eviction = media::decode(&media, &call::read(body).await?, "Eviction")?;
     let sent = eviction.get("deleteOptions").unwrap_or(&Value::Null);
     let options = DeleteOptions::parse(&call, sent)?;
     let options = DeleteOptions {

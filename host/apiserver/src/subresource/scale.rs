@@ -82,7 +82,7 @@ impl Change {
         let media = call.media().to_owned();
         let body = call::read(body).await?;
         if method == Method::PUT {
-            return Ok(Change::Put(media::decode(&media, &body)?));
+            return Ok(Change::Put(media::decode(&media, &body, "Scale")?));
         }
         let kind = match media.as_str() {
             "application/json-patch+json" => Change::Json,

@@ -35,7 +35,7 @@ const MOUNTED_SECONDS: i64 = 3607;
 const EXTENDED_SECONDS: i64 = 365 * 24 * 3600;
 
 pub(crate) async fn request(api: &Arc<Api>, call: Call, body: Body) -> Result<Response, Failure> {
-    let mut request = media::decode(call.media(), &call::read(body).await?)?;
+    let mut request = media::decode(call.media(), &call::read(body).await?, "TokenRequest")?;
     let version = format!("{}/{}", REQUEST.group, REQUEST.version);
     let mut warnings = check_type(REQUEST.kind, &version, &call.query, &mut request)?;
     complete(&call, &mut request)?;

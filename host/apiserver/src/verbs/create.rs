@@ -25,9 +25,14 @@ const NAME_ATTEMPTS: usize = 8;
 /// Longest prefix of a generated name: five letters must still fit into a DNS label.
 const PREFIX: usize = 58;
 
-pub(crate) async fn create(api: &Arc<Api>, call: Call, body: Body) -> Result<Response, Failure> {
+pub(crate) async fn create(
+    api: &Arc<Api>,
+    mut call: Call,
+    body: Body,
+) -> Result<Response, Failure> {
     let media = call.media().to_owned();
-    let mut value = media::decode(&media, &call::read(body).await?)?;
+    let (mut value, notes) = media::read(&media, &call::read(body).await?, &call.resource.kind)?;
+    call.notes = notes;
     call.check_type(&mut value)?;
     let mut warnings = call.report(call.resource.decode(&mut value)?)?;
     call.check_place(&mut value)?;

@@ -85,7 +85,7 @@ impl DeleteOptions {
         let body = call::read(body).await?;
         let sent = match body.is_empty() {
             true => Value::Null,
-            false => media::decode(call.media(), &body)?,
+            false => media::decode(call.media(), &body, "DeleteOptions")?,
         };
         DeleteOptions::parse(call, &sent)
     }

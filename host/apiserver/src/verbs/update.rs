@@ -69,12 +69,13 @@ pub(crate) enum Written {
 
 pub(crate) async fn put(
     api: &Arc<Api>,
-    call: Call,
+    mut call: Call,
     part: Part,
     body: Body,
 ) -> Result<Response, Failure> {
     let media = call.media().to_owned();
-    let mut sent = media::decode(&media, &call::read(body).await?)?;
+    let (mut sent, notes) = media::read(&media, &call::read(body).await?, &call.resource.kind)?;
+    call.notes = notes;
     call.check_type(&mut sent)?;
     call.check_place(&mut sent)?;
     let (written, warnings) = update(api, &call, part, &|_| Ok(sent.clone())).await?;

@@ -339,7 +339,7 @@ spec:
             "",
         )
         .await;
-    let widget = "{apiVersion: x.test/v1, kind: Widget, metadata: {name: w}, spec: {size: 4}}";
+    let widget = "---\n{apiVersion: x.test/v1, kind: Widget, metadata: {name: w}, spec: {size: 4}}";
     kubectl.run(&apply, widget).await;
     let out = kubectl.run(&["get", "wd"], "").await;
     assert_eq!(
@@ -482,7 +482,8 @@ spec:
                     bazs: {description: List of Bazs., type: array, items: {type: string}}
 ";
     kubectl.run(&["apply", "-f", "-"], crd).await;
-    let foo = "{apiVersion: x.test/v1, kind: Foo, metadata: {name: f}, spec: {bars: [{name: b}]}}";
+    let foo =
+        "---\n{apiVersion: x.test/v1, kind: Foo, metadata: {name: f}, spec: {bars: [{name: b}]}}";
     for verb in ["create", "apply"] {
         kubectl.run(&[verb, "-f", "-"], foo).await;
         let err = kubectl

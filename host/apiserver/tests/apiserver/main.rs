@@ -4,6 +4,7 @@
 mod admission;
 mod custom_resources;
 mod discovery;
+mod forms;
 mod golden;
 mod kubectl;
 mod life;
