@@ -22,7 +22,6 @@ use crate::{
     crd,
     failure::Failure,
     openapi::Documents,
-    pages::Pages,
     webhook::{self, Dialer, TcpDialer},
 };
 
@@ -80,7 +79,6 @@ impl Nodes for NoNodes {
 pub(crate) struct Api {
     pub(crate) store: Store,
     pub(crate) options: Options,
-    pub(crate) pages: Pages,
     /// Decides what users may do.
     pub(crate) authorizer: Authorizer,
     pub(crate) documents: Documents,
@@ -102,7 +100,6 @@ impl Api {
     /// what a stop interrupted.
     pub(crate) async fn start(store: Store, options: Options) -> Result<Arc<Api>, WriteError> {
         let catalog = RwLock::new(Arc::new(Catalog::new(&definitions(&store))));
-        let pages = Pages::default();
         let admission = Admission::new(&store);
         let authorizer = Authorizer::new(&store);
         let tokens = Tokens::new(&store, options.tokens.clone());
@@ -110,7 +107,6 @@ impl Api {
         let api = Arc::new(Api {
             store,
             options,
-            pages,
             authorizer,
             documents: Documents::default(),
             tokens,
@@ -185,5 +181,8 @@ pub(crate) fn namespace_key(name: &str) -> Key {
 /// A write that failed for no fault of the client's.
 pub(crate) fn storage_failure(error: &WriteError) -> Failure {
     tracing::error!(%error, "a write failed");
-    Failure::internal(error)
+    match error {
+        WriteError::Full(_) => Failure::insufficient_storage(error.to_string()),
+        _ => Failure::internal(error),
+    }
 }

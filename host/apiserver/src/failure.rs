@@ -170,6 +170,12 @@ impl Failure {
         )
     }
 
+    /// The disk is full; the message says what to do.
+    pub(crate) fn insufficient_storage(message: impl Into<String>) -> Failure {
+        let code = StatusCode::INSUFFICIENT_STORAGE;
+        Failure::new(code, "InsufficientStorage", message).with_details()
+    }
+
     /// Name the token with which the list can go on.
     pub(crate) fn going_on(mut self, token: &str) -> Failure {
         self.0.token = token.to_owned();

@@ -28,12 +28,10 @@ pub enum OpenError {
         found: i64,
         known: i64,
     },
-    #[error("{path} is damaged at revision {revision}: {reason}; restore it from a backup")]
-    Damaged {
-        path: PathBuf,
-        revision: u64,
-        reason: String,
-    },
+    #[error(
+        "{path} is damaged: {reason}; restore it from a backup, or keep what can still be read: eyot salvage {path}"
+    )]
+    Damaged { path: PathBuf, reason: String },
     #[error("opening {path}: {reason}; check that the disk is not full and the file is writable")]
     Database { path: PathBuf, reason: String },
 }
@@ -55,10 +53,11 @@ pub enum WriteError {
     Malformed,
     #[error("the object is {size} bytes long, {limit} are the limit; split it")]
     TooLarge { size: usize, limit: usize },
+    /// The disk is full. Nothing has changed, reads go on, and once there is room so do writes.
+    #[error("the write could not be stored: {0}; free some disk space, then try again")]
+    Full(Arc<str>),
     /// The disk failed. Nothing has changed; the same write may be tried again.
-    #[error(
-        "the write could not be stored: {0}; free disk space or repair the disk, then try again"
-    )]
+    #[error("the write could not be stored: {0}; repair the disk, then try again")]
     Storage(Arc<str>),
     /// The store was closed.
     #[error("the store is closed: the host is stopping")]

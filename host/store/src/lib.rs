@@ -14,12 +14,19 @@
 //! is the API server's business.
 
 mod codec;
+mod draft;
 mod error;
+mod group;
+mod herald;
+mod index;
 mod journal;
+mod lean;
 mod lock;
+mod log;
 mod object;
 mod readings;
 mod state;
+mod stats;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -28,9 +35,12 @@ mod writer;
 
 pub use codec::{Codec, Decoded, Plain};
 pub use error::{Expired, OpenError, ReadingsError, WriteError};
-pub use object::{Change, ChangeKind, Extract, Key, Object, Snapshot};
+pub use index::{IntoObjects, Objects, Snapshot};
+pub use object::{Change, ChangeKind, Extract, Key, Object, Pairs};
 pub use readings::{
     Filter, Found, Latest, PAGE, Page, ReadingEvent, ReadingSlice, Readings, Retention,
 };
+pub use state::Mark;
+pub use stats::{Histogram, ResourceStats, Stats};
 pub use store::Store;
 pub use watch::Watch;

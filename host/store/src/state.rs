@@ -1,155 +1,206 @@
 //! The objects and their recent changes in memory: what reads are answered from.
 //!
-//! One lock guards everything, so a list is a snapshot at one revision. Writers hold it only to
-//! put finished objects in place, readers only to copy pointers out.
+//! One lock guards everything, so a list is a snapshot at one revision. Nobody holds it for long:
+//! writers only to put finished objects in place, readers only to copy a pointer out.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    ops::Bound,
-    sync::Arc,
-    time::{Duration, Instant},
+    sync::{
+        Arc,
+        atomic::{
+            AtomicU64,
+            Ordering::{Acquire, Release},
+        },
+    },
+    time::Instant,
 };
 
 use tokio::sync::watch;
 
-use crate::{Change, ChangeKind, Expired, Key, Object, Snapshot};
+use crate::{
+    Change, ChangeKind, Expired, Key, Object, Snapshot, index::Index, log::Log,
+    stats::ResourceStats,
+};
 
-/// Changes kept per resource: a watcher that falls behind by more has to list again. A burst of
-/// writes reaches some thousands a second, and a client that reads at all is not seconds behind.
-const LOG_CHANGES: usize = 8192;
-/// Bytes of superseded states that the log of one resource may hold on to.
-const LOG_BYTES: usize = 16 << 20;
-/// Changes older than this go, as etcd's do with Kubernetes' defaults...
-const LOG_AGE: Duration = Duration::from_secs(5 * 60);
-/// ...except for this many, so that a client that comes back to a quiet host need not list again.
-const LOG_KEPT: usize = 128;
+/// Bytes of superseded states that all logs together may hold on to. The largest gives way.
+const LOG_BYTES: usize = 32 << 20;
 
 /// Everything that is known.
+#[derive(Default)]
 pub(crate) struct State {
     /// Of the last write that is visible.
     pub(crate) revision: u64,
     resources: HashMap<Arc<str>, Resource>,
+    log_bytes: usize,
 }
 
 struct Resource {
-    objects: BTreeMap<(Arc<str>, Arc<str>), Arc<Object>>,
-    log: VecDeque<(Instant, Change)>,
-    log_bytes: usize,
-    /// Changes up to and including this revision are no longer in the log.
-    horizon: u64,
+    index: Index,
+    log: Log,
+    mark: Mark,
     /// Sends the revision of each change to wake the watchers.
     wake: watch::Sender<u64>,
+}
+
+/// Where the revision of the last change to a resource can be looked up, for the price of reading
+/// a number.
+#[derive(Debug, Clone, Default)]
+pub struct Mark(Arc<AtomicU64>);
+
+impl Mark {
+    /// Zero if nothing changed since the store was opened.
+    pub fn get(&self) -> u64 {
+        self.0.load(Acquire)
+    }
 }
 
 /// What trimming the logs made superfluous on disk.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Trimmed {
-    /// Rows that nobody needs any more.
+    /// Rows that nobody needs any more. Of one key the older come first.
     pub(crate) revisions: Vec<u64>,
     /// The new horizon of each resource that was trimmed.
     pub(crate) horizons: BTreeMap<Arc<str>, u64>,
 }
 
-impl State {
-    pub(crate) fn new(revision: u64) -> Self {
-        Self {
-            revision,
-            resources: HashMap::new(),
+impl Trimmed {
+    /// At most so many of the rows, with all horizons.
+    pub(crate) fn first(&self, rows: usize) -> Trimmed {
+        Trimmed {
+            revisions: self.revisions.iter().take(rows).copied().collect(),
+            horizons: self.horizons.clone(),
         }
     }
+}
 
+impl State {
     pub(crate) fn get(&self, key: &Key) -> Option<&Arc<Object>> {
         let resource = self.resources.get(&key.resource)?;
-        resource
-            .objects
-            .get(&(key.namespace.clone(), key.name.clone()))
+        resource.index.get(&key.namespace, &key.name)
     }
 
     pub(crate) fn list(&self, resource: &str, namespace: Option<&str>) -> Snapshot {
-        let objects = self
-            .resources
-            .get(resource)
-            .map(|resource| match namespace {
-                None => resource.objects.values().cloned().collect(),
-                Some(namespace) => {
-                    let first = (Arc::from(namespace), Arc::from(""));
-                    resource
-                        .objects
-                        .range((Bound::Included(first), Bound::Unbounded))
-                        .take_while(|((ns, _), _)| &**ns == namespace)
-                        .map(|(_, object)| object.clone())
-                        .collect()
-                }
-            });
+        let found = self.resources.get(resource);
         Snapshot {
             revision: self.revision,
-            objects: objects.unwrap_or_default(),
+            objects: found
+                .map(|found| found.index.objects(namespace))
+                .unwrap_or_default(),
         }
     }
 
-    /// The resource's name as it is shared by all its objects.
-    pub(crate) fn intern(&self, resource: &Arc<str>) -> Arc<str> {
-        self.resources
-            .get_key_value(resource)
-            .map_or_else(|| resource.clone(), |(k, _)| k.clone())
+    /// What is needed to see a resource as it was: as it is, and the changes since then.
+    pub(crate) fn past(
+        &self,
+        resource: &str,
+        revision: u64,
+    ) -> Result<(Index, Vec<Change>), Expired> {
+        self.check(resource, revision)?;
+        Ok(self
+            .resources
+            .get(resource)
+            .map(|found| {
+                let changes = found.log.after(revision).cloned().collect();
+                (found.index.clone(), changes)
+            })
+            .unwrap_or_default())
+    }
+
+    /// The key with those of its parts shared that other objects have already.
+    pub(crate) fn intern(&self, key: Key) -> Key {
+        let Some((resource, found)) = self.resources.get_key_value(&key.resource) else {
+            return key;
+        };
+        let namespace = found.index.intern(&key.namespace, &key.name);
+        Key {
+            resource: resource.clone(),
+            namespace: namespace.unwrap_or(key.namespace),
+            name: key.name,
+        }
     }
 
     pub(crate) fn resources(&self) -> impl Iterator<Item = (&Arc<str>, usize)> {
         self.resources
             .iter()
-            .map(|(name, resource)| (name, resource.objects.len()))
+            .map(|(name, resource)| (name, resource.index.len()))
+    }
+
+    pub(crate) fn stats(&self) -> Vec<ResourceStats> {
+        let stats = self.resources.iter().map(|(name, resource)| ResourceStats {
+            name: name.clone(),
+            objects: resource.index.len(),
+            watchers: resource.wake.receiver_count(),
+            log_changes: resource.log.len(),
+            log_bytes: resource.log.bytes(),
+            horizon: resource.log.horizon,
+        });
+        stats.collect()
     }
 
     fn resource(&mut self, name: &Arc<str>) -> &mut Resource {
         self.resources
             .entry(name.clone())
             .or_insert_with(|| Resource {
-                objects: BTreeMap::new(),
-                log: VecDeque::new(),
-                log_bytes: 0,
-                horizon: 0,
+                index: Index::default(),
+                log: Log::default(),
+                mark: Mark::default(),
                 wake: watch::Sender::new(0),
             })
     }
 
-    /// Put a change in place and in the log. The caller wakes the watchers once it let go of the
-    /// lock, with what [`State::waker`] gives.
-    pub(crate) fn apply(&mut self, change: Change, now: Instant) {
+    /// Put a change in place and in the log. The caller wakes the watchers with the answer, once it
+    /// let go of the lock.
+    pub(crate) fn apply(&mut self, change: Change, now: Instant) -> watch::Sender<u64> {
         self.revision = self.revision.max(change.object.revision);
         let resource = self.resource(&change.object.key.resource);
-        resource.place(&change);
-        resource.log_bytes += weight(&change);
-        resource.log.push_back((now, change));
+        resource.index.place(&change);
+        resource.mark.0.store(change.object.revision, Release);
+        let before = resource.log.bytes();
+        resource.log.push(now, change);
+        let (after, waker) = (resource.log.bytes(), resource.wake.clone());
+        self.log_bytes += after - before;
+        waker
     }
 
-    /// At start: an object that is older than the log.
-    pub(crate) fn settle(&mut self, object: Arc<Object>) {
-        self.revision = self.revision.max(object.revision);
-        let change = Change {
-            kind: ChangeKind::Added,
-            object,
-            previous: None,
-        };
-        self.resource(&change.object.key.resource).place(&change);
+    /// At start: a change that is older than the log.
+    pub(crate) fn settle(&mut self, change: &Change) {
+        self.revision = self.revision.max(change.object.revision);
+        let resource = change.object.key.resource.clone();
+        self.resource(&resource).index.place(change);
     }
 
     pub(crate) fn set_horizon(&mut self, resource: &Arc<str>, revision: u64) {
         self.revision = self.revision.max(revision);
-        self.resource(resource).horizon = revision;
+        self.resource(resource).log.horizon = revision;
     }
 
-    pub(crate) fn horizon(&self, resource: &str) -> u64 {
-        self.resources
+    pub(crate) fn mark(&mut self, resource: &Arc<str>) -> Mark {
+        self.resource(resource).mark.clone()
+    }
+
+    /// Whether the changes after a revision are all known.
+    pub(crate) fn check(&self, resource: &str, after: u64) -> Result<(), Expired> {
+        let horizon = self
+            .resources
             .get(resource)
-            .map_or(0, |resource| resource.horizon)
+            .map_or(0, |found| found.log.horizon);
+        // A revision from the future belongs to a database that was since replaced by an older one.
+        if after < horizon || after > self.revision {
+            return Err(Expired {
+                asked: after,
+                oldest: horizon,
+            });
+        }
+        Ok(())
     }
 
-    pub(crate) fn waker(&mut self, resource: &Arc<str>) -> watch::Sender<u64> {
-        self.resource(resource).wake.clone()
+    /// Woken at each change of the resource.
+    pub(crate) fn subscribe(&mut self, resource: &Arc<str>) -> watch::Receiver<u64> {
+        self.resource(resource).wake.subscribe()
     }
 
     /// Append to `into` the changes after `after`, at most `limit`. Answers up to which revision
-    /// the reader now knows everything.
+    /// the reader now knows everything, and how many changes it was behind.
     pub(crate) fn changes(
         &self,
         resource: &str,
@@ -157,87 +208,79 @@ impl State {
         after: u64,
         limit: usize,
         into: &mut VecDeque<Change>,
-    ) -> Result<u64, Expired> {
+    ) -> Result<(u64, usize), Expired> {
+        self.check(resource, after)?;
         let Some(found) = self.resources.get(resource) else {
-            return Ok(self.revision);
+            return Ok((self.revision, 0));
         };
-        // A revision from the future belongs to a database that was since replaced by an older one.
-        if after < found.horizon || after > self.revision {
-            return Err(Expired {
-                asked: after,
-                oldest: found.horizon,
-            });
-        }
-        let from = found
-            .log
-            .partition_point(|(_, change)| change.object.revision <= after);
-        for (_, change) in found.log.range(from..) {
+        let changes = found.log.after(after);
+        let behind = changes.len();
+        for change in changes {
             if namespace.is_some_and(|namespace| *change.object.key.namespace != *namespace) {
                 continue;
             }
             if into.len() == limit {
-                return Ok(into.back().map_or(after, |change| change.object.revision));
+                let reached = into.back().map_or(after, |change| change.object.revision);
+                return Ok((reached, behind));
             }
             into.push_back(change.clone());
         }
-        Ok(self.revision)
+        Ok((self.revision, behind))
     }
 
-    /// Drop from the logs what is beyond their limits.
-    pub(crate) fn trim(&mut self, now: Instant) -> Trimmed {
-        let mut trimmed = Trimmed::default();
+    /// Drop from the logs what is beyond their limits. The changes are handed out so that the
+    /// caller frees them after it let go of the lock.
+    pub(crate) fn trim(&mut self, now: Instant, trimmed: &mut Trimmed) -> Vec<Change> {
+        let mut gone = Vec::new();
         for (name, resource) in &mut self.resources {
-            if resource.trim(now, &mut trimmed.revisions) {
-                trimmed.horizons.insert(name.clone(), resource.horizon);
+            let before = resource.log.bytes();
+            if resource.log.trim(now, &mut gone) {
+                self.log_bytes -= before - resource.log.bytes();
+                trimmed.horizons.insert(name.clone(), resource.log.horizon);
             }
         }
-        trimmed
+        while self.log_bytes > LOG_BYTES {
+            let largest = self.resources.iter_mut();
+            let Some((name, resource)) = largest.max_by_key(|(_, r)| r.log.bytes()) else {
+                break;
+            };
+            let before = resource.log.bytes();
+            if !resource.log.pop(&mut gone) {
+                break;
+            }
+            self.log_bytes -= before - resource.log.bytes();
+            trimmed.horizons.insert(name.clone(), resource.log.horizon);
+        }
+        for change in &gone {
+            let previous = change.previous.as_ref();
+            trimmed
+                .revisions
+                .extend(previous.map(|previous| previous.revision));
+            if change.kind == ChangeKind::Deleted {
+                trimmed.revisions.push(change.object.revision);
+            }
+        }
+        gone
     }
 }
 
-impl Resource {
+impl Index {
     fn place(&mut self, change: &Change) {
         let key = &change.object.key;
-        let place = (key.namespace.clone(), key.name.clone());
         match change.kind {
-            ChangeKind::Deleted => self.objects.remove(&place),
-            ChangeKind::Added | ChangeKind::Modified => {
-                self.objects.insert(place, change.object.clone())
-            }
+            ChangeKind::Deleted => self.remove(&key.namespace, &key.name),
+            ChangeKind::Added | ChangeKind::Modified => self.insert(change.object.clone()),
         };
     }
 
-    fn trim(&mut self, now: Instant, superfluous: &mut Vec<u64>) -> bool {
-        let before = self.horizon;
-        while let Some((at, _)) = self.log.front() {
-            let full = self.log.len() > LOG_CHANGES || self.log_bytes > LOG_BYTES;
-            let old = self.log.len() > LOG_KEPT && now.duration_since(*at) > LOG_AGE;
-            if !full && !old {
-                break;
-            }
-            let Some((_, change)) = self.log.pop_front() else {
-                break;
+    /// Take back changes, which must be in the order of their revisions.
+    pub(crate) fn undo(&mut self, changes: &[Change]) {
+        for change in changes.iter().rev() {
+            let key = &change.object.key;
+            match &change.previous {
+                Some(previous) => self.insert(previous.clone()),
+                None => self.remove(&key.namespace, &key.name),
             };
-            self.log_bytes -= weight(&change);
-            self.horizon = change.object.revision;
-            superfluous.extend(change.previous.map(|previous| previous.revision));
-            if change.kind == ChangeKind::Deleted {
-                superfluous.push(change.object.revision);
-            }
         }
-        self.horizon != before
     }
-}
-
-/// What the log holds in memory on behalf of this change alone.
-fn weight(change: &Change) -> usize {
-    let last = if change.kind == ChangeKind::Deleted {
-        change.object.json.len()
-    } else {
-        0
-    };
-    last + change
-        .previous
-        .as_ref()
-        .map_or(0, |previous| previous.json.len())
 }

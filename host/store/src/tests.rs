@@ -1,13 +1,16 @@
 //! The store as its users see it: in memory, across reopening, on a full disk.
 
+mod disk;
+mod renew;
+
 use std::{collections::HashSet, path::Path, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::{
-    ChangeKind, Expired, Key, Object, OpenError, Store, Watch, WriteError, journal::Journal,
-    readings::Readings,
+    ChangeKind, Expired, Key, Object, OpenError, Snapshot, Store, Watch, WriteError,
+    journal::Journal, readings::Readings,
 };
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -36,6 +39,10 @@ fn parsed(object: &Object) -> Value {
     serde_json::from_slice(&object.json).unwrap()
 }
 
+fn all(list: &Snapshot) -> Vec<Arc<Object>> {
+    list.objects.iter().cloned().collect()
+}
+
 async fn next(watch: &mut Watch) -> (ChangeKind, String, u64) {
     let change = timeout(DEADLINE, watch.next()).await.unwrap().unwrap();
     (
@@ -59,8 +66,8 @@ async fn writes_take_one_ever_increasing_revision_and_show_it_in_the_object() {
         .unwrap();
     assert_eq!((a.revision, b.revision, a2.revision), (1, 2, 3));
     assert_eq!(parsed(&a2)["metadata"]["resourceVersion"], "3");
-    assert_eq!(a2.labels.get("app").map(|v| &**v), Some("a"));
-    assert_eq!(a2.fields, vec![("status.phase".into(), "Running".into())]);
+    assert_eq!(a2.labels.get("app"), Some("a"));
+    assert!(a2.fields.iter().eq([("status.phase", "Running")]));
     assert_eq!(store.get(&pod("a")).unwrap(), a2);
     assert_eq!(store.revision(), 3);
 }
@@ -269,8 +276,8 @@ async fn reopening_gives_back_objects_revision_and_watch_log() {
     let store = open(dir.path()).await;
     let after = store.list("pods", None);
     assert_eq!(
-        (after.revision, after.objects),
-        (before.revision, before.objects)
+        (after.revision, all(&after)),
+        (before.revision, all(&before))
     );
     let mut watch = store.watch("pods", None, 1).unwrap();
     let change = watch.next().await.unwrap();
@@ -323,39 +330,6 @@ async fn compaction_bounds_the_file_and_keeps_what_is_current() {
         "compacted changes are not pretended"
     );
     assert!(store.watch("pods", None, revision - 5).is_ok());
-}
-
-#[tokio::test]
-async fn a_full_disk_fails_the_write_and_changes_nothing_until_there_is_room() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("eyot.db");
-    let (mut journal, state) = Journal::open(&path, phase, Arc::new(crate::Plain))
-        .await
-        .unwrap();
-    journal.limit_pages(20).await;
-    let store = Store::start(journal, state, None, Readings::in_memory(), phase);
-    store.create(pod("a"), value("a", "1")).await.unwrap();
-    let mut watch = store.watch("pods", None, 1).unwrap();
-    let big = "x".repeat(200 << 10);
-    let full = store.create(pod("b"), value("b", &big)).await;
-    let Err(WriteError::Storage(reason)) = full else {
-        panic!("{full:?}")
-    };
-    assert!(reason.contains("full"), "{reason}");
-    assert_eq!(
-        (store.revision(), store.list("pods", None).objects.len()),
-        (1, 1)
-    );
-    assert_eq!(watch.try_next(), Ok(None));
-    assert_eq!(
-        store
-            .create(pod("c"), value("c", ""))
-            .await
-            .unwrap()
-            .revision,
-        2
-    );
-    assert_eq!(next(&mut watch).await, (ChangeKind::Added, "c".into(), 2));
 }
 
 #[tokio::test]
@@ -416,7 +390,7 @@ async fn a_directory_in_use_a_foreign_file_and_a_newer_format_are_named() {
             &error,
             OpenError::Newer {
                 found: 7,
-                known: 1,
+                known: 2,
                 ..
             }
         ),
@@ -429,4 +403,85 @@ async fn a_directory_in_use_a_foreign_file_and_a_newer_format_are_named() {
         .unwrap();
     assert!(matches!(&error, OpenError::Directory { .. }), "{error}");
     assert!(error.to_string().contains("/proc/nowhere"), "{error}");
+}
+
+#[tokio::test]
+async fn a_list_shows_any_revision_that_the_log_reaches() {
+    let store = Store::in_memory(phase);
+    let mut lists = vec![all(&store.list("pods", Some("default")))];
+    let keep = |store: &Store| all(&store.list("pods", Some("default")));
+    for name in ["a", "b", "c"] {
+        store.create(pod(name), value(name, "1")).await.unwrap();
+        lists.push(keep(&store));
+    }
+    store.update(&pod("b"), 2, value("b", "2")).await.unwrap();
+    lists.push(keep(&store));
+    store.delete(&pod("a"), None).await.unwrap();
+    lists.push(keep(&store));
+    store.create(pod("a"), value("a", "3")).await.unwrap();
+    lists.push(keep(&store));
+    store
+        .create(Key::new("nodes", "", "n"), value("n", ""))
+        .await
+        .unwrap();
+    lists.push(keep(&store));
+    for (revision, expected) in lists.iter().enumerate() {
+        let past = store
+            .list_at("pods", Some("default"), revision as u64)
+            .unwrap();
+        assert_eq!(past.revision, revision as u64);
+        assert_eq!(&all(&past), expected, "at {revision}");
+    }
+    assert!(store.list_at("pods", None, 8).is_err(), "the future");
+    assert!(
+        store
+            .list_at("unheard", None, 3)
+            .unwrap()
+            .objects
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn what_the_store_counts_about_itself_adds_up() {
+    let store = Store::in_memory(phase);
+    let mark = store.mark("pods");
+    let _waiting = store.watch("pods", None, 0).unwrap();
+    for name in ["a", "b", "c"] {
+        store.create(pod(name), value(name, "")).await.unwrap();
+    }
+    assert_eq!(mark.get(), 3);
+    assert!(store.watch("pods", None, 9).is_err());
+    let stats = store.stats();
+    assert_eq!((stats.revision, stats.writes, stats.expired), (3, 3, 1));
+    assert_eq!((stats.group.sum, stats.commit.count), (3, stats.groups));
+    let classes: u64 = stats.group.classes.iter().map(|(_, count)| count).sum();
+    assert_eq!(classes, stats.groups);
+    let pods = stats.resources.iter().find(|r| &*r.name == "pods").unwrap();
+    assert_eq!((pods.objects, pods.log_changes), (3, 3));
+}
+
+#[tokio::test]
+async fn many_watchers_hear_of_every_change_though_they_are_woken_together() {
+    let store = Store::in_memory(phase);
+    let watchers: Vec<_> = (0..300)
+        .map(|_| {
+            let mut watch = store.watch("pods", None, 0).unwrap();
+            tokio::spawn(async move {
+                let mut seen = Vec::new();
+                while seen.len() < 50 {
+                    seen.push(next(&mut watch).await.2);
+                }
+                seen
+            })
+        })
+        .collect();
+    for turn in 0..50 {
+        let name = turn.to_string();
+        store.create(pod(&name), value(&name, "")).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    for watcher in watchers {
+        assert!(watcher.await.unwrap().into_iter().eq(1..=50));
+    }
 }

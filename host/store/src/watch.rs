@@ -4,9 +4,15 @@
 //! are read from there in small portions. A watcher that does not read costs nothing, and if it
 //! stays away longer than the log reaches back it is told so instead of missing something.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
 
 use tokio::sync::watch;
+use tokio_util::sync::ReusableBoxFuture;
 
 use crate::{Change, Expired, store::Shared};
 
@@ -19,7 +25,9 @@ pub struct Watch {
     shared: Arc<Shared>,
     resource: Arc<str>,
     namespace: Option<Box<str>>,
-    wake: watch::Receiver<u64>,
+    /// Ready when something changed; false if nothing ever will. Made when first waited for: who
+    /// only looks now and then needs none.
+    wake: Option<ReusableBoxFuture<'static, (bool, watch::Receiver<u64>)>>,
     /// Everything up to here was taken from the log.
     taken: u64,
     /// Everything up to here was given to the reader.
@@ -32,37 +40,44 @@ impl Watch {
         shared: Arc<Shared>,
         resource: Arc<str>,
         namespace: Option<&str>,
-        wake: watch::Receiver<u64>,
         after: u64,
     ) -> Self {
-        let namespace = namespace.map(Box::from);
-        let portion = VecDeque::new();
         Self {
             shared,
             resource,
-            namespace,
-            wake,
+            namespace: namespace.map(Box::from),
+            wake: None,
             taken: after,
             given: after,
-            portion,
+            portion: VecDeque::new(),
         }
     }
 
     /// The next change; waits for it. Cancel-safe: a dropped call loses nothing.
     pub async fn next(&mut self) -> Result<Change, Expired> {
+        poll_fn(|context| self.poll_next(context)).await
+    }
+
+    /// The next change; if there is none yet the task is woken when there is.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Change, Expired>> {
         loop {
-            if let Some(change) = self.portion.pop_front() {
-                self.given = change.object.revision;
-                return Ok(change);
+            if let Some(change) = self.try_next()? {
+                return Poll::Ready(Ok(change));
             }
-            self.given = self.given.max(self.taken);
-            // Mark before looking, so that a change between looking and waiting wakes again.
-            self.wake.mark_unchanged();
-            self.take()?;
-            if self.portion.is_empty() && self.wake.changed().await.is_err() {
+            let Some(wake) = &mut self.wake else {
+                let receiver = self.shared.write().subscribe(&self.resource);
+                self.wake = Some(ReusableBoxFuture::new(changed(receiver)));
+                // What changed before the subscription does not wake: look once more.
+                continue;
+            };
+            // What changed after the look is still unseen by the receiver, so that this is ready.
+            let (alive, receiver) = ready!(wake.poll(context));
+            if !alive {
                 // The store is gone, and no change will come.
-                std::future::pending::<()>().await;
+                wake.set(std::future::pending());
+                return Poll::Pending;
             }
+            wake.set(changed(receiver));
         }
     }
 
@@ -92,15 +107,26 @@ impl Watch {
     }
 
     fn take(&mut self) -> Result<(), Expired> {
+        let (namespace, portion) = (self.namespace.as_deref(), &mut self.portion);
         let state = self.shared.read();
-        let namespace = self.namespace.as_deref();
-        self.taken = state.changes(
-            &self.resource,
-            namespace,
-            self.taken,
-            PORTION,
-            &mut self.portion,
-        )?;
-        Ok(())
+        let taken = state.changes(&self.resource, namespace, self.taken, PORTION, portion);
+        drop(state);
+        let counters = &self.shared.counters;
+        match taken {
+            Ok((taken, behind)) => {
+                self.taken = taken;
+                counters.lagged(behind);
+                Ok(())
+            }
+            Err(expired) => {
+                counters.expired();
+                Err(expired)
+            }
+        }
     }
+}
+
+async fn changed(mut receiver: watch::Receiver<u64>) -> (bool, watch::Receiver<u64>) {
+    let alive = receiver.changed().await.is_ok();
+    (alive, receiver)
 }

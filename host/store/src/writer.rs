@@ -1,61 +1,57 @@
 //! The one task that writes.
 //!
-//! Requests are taken in the order of arrival, as many as wait, and decided one after the other
-//! against memory plus what earlier requests of the same group will have done. Then the group goes
-//! to the disk as one statement with one fsync, then into memory, then everybody is answered: also
-//! those who were refused, for what refused them may be a write of the same group. If the disk
-//! fails, nothing has happened and everybody is told so.
+//! Requests are taken in the order of arrival, as many as wait, and decided one after the other.
+//! Then the group goes to the disk as one statement with one fsync, then into memory, then
+//! everybody is answered: also those who were refused, for what refused them may be a write of the
+//! same group. If the disk fails, nothing has happened and everybody is told so.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashSet, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use serde_json::Value;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
 use crate::{
-    Change, ChangeKind, Extract, Key, Object, WriteError, journal::Journal, state::Trimmed,
+    Change, Key, WriteError,
+    group::{Act, Answer, Group},
+    herald::Herald,
+    journal::{AppendError, Batch, Journal},
+    state::Trimmed,
     store::Shared,
 };
 
 /// Writes in one transaction at most: beyond this the fsync is no longer what costs.
 pub(crate) const GROUP: usize = 64;
-/// Bytes of one object: what the API server takes as a body, after which patches may grow it a
-/// little.
-const OBJECT_BYTES: usize = 4 << 20;
-/// Rows to delete that are worth a transaction of their own. Until then they wait: deleting each as
-/// it falls out of the log would double the writes to the disk.
+/// Bytes of objects in one transaction at most, or one object: what a transaction adds to the
+/// write-ahead log at once.
+const GROUP_BYTES: usize = 8 << 20;
+/// Rows to delete that are worth the pages that change. Until then they wait; then they go with
+/// the next write, in its transaction.
 const COMPACT_ROWS: usize = 256;
+/// Rows deleted in one transaction at most, so that no write waits long for it.
+const COMPACT_ROWS_AT_ONCE: usize = 1024;
 /// How often a host on which nothing is written looks for changes that are too old.
 const TIDY: Duration = Duration::from_secs(60);
+/// How long renewals may stay unwritten. What a power cut takes of them their owners say again
+/// within seconds of the next start.
+const LAZY: Duration = Duration::from_secs(5 * 60);
+/// Keys whose renewals may stay unwritten at once.
+const LAZY_KEYS: usize = 1024;
+/// Revisions set aside on disk for renewals: a start after a crash goes on beyond them, so that no
+/// revision is given twice.
+const RESERVE: u64 = 10_000;
 
-/// What is to be written.
-pub(crate) enum Act {
-    Create {
-        key: Key,
-        value: Value,
-    },
-    Update {
-        key: Key,
-        expected: u64,
-        value: Value,
-    },
-    Delete {
-        key: Key,
-        expected: Option<u64>,
-    },
+pub(crate) struct Write {
+    pub(crate) act: Act,
+    pub(crate) answer: oneshot::Sender<Answer>,
+    /// The room that it takes among what waits.
+    pub(crate) room: OwnedSemaphorePermit,
 }
 
-type Answer = Result<Arc<Object>, WriteError>;
-
 pub(crate) enum Request {
-    Write {
-        act: Act,
-        answer: oneshot::Sender<Answer>,
-    },
+    Write(Write),
     Close(oneshot::Sender<()>),
 }
 
@@ -63,257 +59,264 @@ pub(crate) enum Request {
 pub(crate) async fn run(
     shared: Arc<Shared>,
     journal: Journal,
-    extract: Extract,
+    reserved: BTreeMap<Arc<str>, u64>,
     mut queue: mpsc::Receiver<Request>,
 ) {
     let mut writer = Writer {
         shared,
         journal,
-        extract,
+        herald: Herald::start(),
         trimmed: Trimmed::default(),
+        compacted: false,
+        unwritten: BTreeMap::new(),
+        unwritten_since: None,
+        reserved,
     };
-    let mut waiting = Vec::with_capacity(GROUP);
+    let mut waiting = VecDeque::with_capacity(GROUP);
+    let mut arrived = Vec::with_capacity(GROUP);
     loop {
-        match tokio::time::timeout(TIDY, queue.recv_many(&mut waiting, GROUP)).await {
-            Ok(0) => break,
-            Ok(_) => {
-                if let Some(done) = writer.serve(&mut waiting).await {
-                    queue.close();
-                    writer.end().await;
-                    let _ = done.send(());
-                    return;
-                }
+        if waiting.is_empty() {
+            match tokio::time::timeout(TIDY, queue.recv_many(&mut arrived, GROUP)).await {
+                Ok(0) => break,
+                Ok(_) => waiting.extend(arrived.drain(..)),
+                Err(_) => writer.tidy().await,
             }
-            Err(_) => writer.tidy().await,
+        }
+        let (writes, close) = take(&mut waiting);
+        writer.serve(writes).await;
+        if let Some(done) = close {
+            queue.close();
+            writer.end().await;
+            let _ = done.send(());
+            return;
         }
     }
     writer.end().await;
 }
 
+/// As many of the waiting writes as go into one transaction; and whom to tell when the store is
+/// closed, if that is what comes after them.
+fn take(waiting: &mut VecDeque<Request>) -> (Vec<Write>, Option<oneshot::Sender<()>>) {
+    let mut writes = Vec::with_capacity(waiting.len());
+    let mut bytes = 0;
+    while let Some(request) = waiting.pop_front() {
+        match request {
+            Request::Close(done) => return (writes, Some(done)),
+            Request::Write(write) => {
+                bytes += write.room.num_permits() << 10;
+                if bytes > GROUP_BYTES && !writes.is_empty() {
+                    waiting.push_front(Request::Write(write));
+                    break;
+                }
+                writes.push(write);
+            }
+        }
+    }
+    (writes, None)
+}
+
 struct Writer {
     shared: Arc<Shared>,
     journal: Journal,
-    extract: Extract,
+    herald: Herald,
     /// Not yet deleted on disk.
     trimmed: Trimmed,
+    /// Rows were deleted, so that there may be free space to give back.
+    compacted: bool,
+    /// The last states of renewed objects that the disk does not know yet.
+    unwritten: BTreeMap<Key, Change>,
+    unwritten_since: Option<Instant>,
+    /// For each resource with renewals, the revision up to which they may go unwritten.
+    reserved: BTreeMap<Arc<str>, u64>,
 }
 
 impl Writer {
-    /// Handle all waiting requests; answers whom to tell when the store is closed.
-    async fn serve(&mut self, waiting: &mut Vec<Request>) -> Option<oneshot::Sender<()>> {
-        let mut close = None;
-        let mut decided = Vec::with_capacity(waiting.len());
-        let mut group = Group::new(&self.shared, self.extract);
-        for request in waiting.drain(..) {
-            match request {
-                Request::Write { answer, .. } if close.is_some() => {
-                    decided.push((answer, Err(WriteError::Closed)));
-                }
-                Request::Write { act, answer } => decided.push((answer, group.decide(act))),
-                Request::Close(done) => close = Some(done),
-            }
+    async fn serve(&mut self, writes: Vec<Write>) {
+        if writes.is_empty() {
+            return;
         }
-        let changes = group.changes;
-        match self.journal.append(&changes).await {
+        let mut group = Group::new(&self.shared);
+        let decided: Vec<Answer> = writes
+            .iter()
+            .map(|write| group.decide(&write.act))
+            .collect();
+        let (changes, lazy, renewed) = (group.changes, group.lazy, group.renewed);
+        let stored = if changes.is_empty() || (lazy && self.may_wait(&changes)) {
+            self.remember(&changes);
+            Ok(())
+        } else {
+            self.append(&changes, &renewed, COMPACT_ROWS).await
+        };
+        match stored {
             Ok(()) => {
-                self.publish(changes);
-                for (answer, result) in decided {
-                    let _ = answer.send(result);
+                let news = self.publish(changes);
+                for (write, answer) in writes.into_iter().zip(decided) {
+                    let _ = write.answer.send(answer);
+                }
+                for (resource, (waker, revision)) in news {
+                    self.herald.wake(resource, waker, revision);
                 }
             }
             Err(error) => {
-                tracing::error!(error, writes = changes.len(), "objects could not be stored");
-                let error = WriteError::Storage(error.into());
-                for (answer, _) in decided {
-                    let _ = answer.send(Err(error.clone()));
+                for write in writes {
+                    let _ = write.answer.send(Err(error.clone()));
                 }
             }
         }
-        self.tidy().await;
-        close
+        self.trim();
+        if std::mem::take(&mut self.compacted) {
+            self.journal.tidy().await;
+        }
     }
 
-    fn publish(&mut self, changes: Vec<Change>) {
-        if changes.is_empty() {
-            return;
+    /// Whether these renewals may stay unwritten for now.
+    fn may_wait(&self, changes: &[Change]) -> bool {
+        self.journal.may_lag()
+            && self.unwritten.len() + changes.len() <= LAZY_KEYS
+            && self
+                .unwritten_since
+                .is_none_or(|since| since.elapsed() < LAZY)
+            && changes.iter().all(|Change { object, .. }| {
+                let reserved = self.reserved.get(&object.key.resource);
+                reserved.is_some_and(|reserved| object.revision <= *reserved)
+            })
+    }
+
+    fn remember(&mut self, changes: &[Change]) {
+        for change in changes {
+            let key = change.object.key.clone();
+            self.unwritten.insert(key, change.clone());
         }
+        if !changes.is_empty() {
+            self.unwritten_since.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Store the changes together with what else is due, or none of it. Superfluous rows are
+    /// deleted if there are at least `worth`.
+    async fn append(
+        &mut self,
+        changes: &[Change],
+        renewed: &[Arc<str>],
+        worth: usize,
+    ) -> Result<(), WriteError> {
+        let compact = (self.trimmed.revisions.len() >= worth)
+            .then(|| self.trimmed.first(COMPACT_ROWS_AT_ONCE));
+        let reserve = self.reserve(changes, renewed);
+        let mut batch = Batch {
+            changes: together(&self.unwritten, changes),
+            compact: compact.as_ref(),
+            reserve: &reserve,
+        };
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        let mut stored = self.journal.append(&batch).await;
+        if let (Err(AppendError::Failed(error)), Some(_)) = (&stored, &compact) {
+            // Damage where old rows are must not keep new ones from being written.
+            tracing::warn!(error, "the database could not be compacted");
+            batch.compact = None;
+            stored = self.journal.append(&batch).await;
+        }
+        let (writes, compacted) = (batch.changes.len(), batch.compacted());
+        let counters = &self.shared.counters;
+        match stored {
+            Ok(()) => {
+                counters.stored(writes, begun.elapsed());
+                counters.compacted(compacted);
+                self.compacted |= compacted > 0;
+                self.trimmed.revisions.drain(..compacted);
+                self.unwritten.clear();
+                self.unwritten_since = None;
+                self.reserved.extend(reserve);
+                Ok(())
+            }
+            Err(error) => {
+                counters.failed(matches!(error, AppendError::Full(_)));
+                tracing::error!(%error, writes, "objects could not be stored");
+                Err(error.into())
+            }
+        }
+    }
+
+    /// The revisions to set aside from now on, where what was set aside runs out.
+    fn reserve(&self, changes: &[Change], renewed: &[Arc<str>]) -> BTreeMap<Arc<str>, u64> {
+        if !self.journal.may_lag() {
+            return BTreeMap::new();
+        }
+        let last = changes.last().map(|change| change.object.revision);
+        let last = last.unwrap_or_else(|| self.shared.read().revision);
+        let names = self.reserved.keys().chain(renewed).cloned();
+        names
+            .filter(|name| {
+                let reserved = self.reserved.get(name);
+                reserved.is_none_or(|reserved| *reserved < last + RESERVE / 2)
+            })
+            .map(|name| (name, last + RESERVE))
+            .collect()
+    }
+
+    /// Put the changes into memory; answers who is to be woken.
+    fn publish(&self, changes: Vec<Change>) -> BTreeMap<Arc<str>, (watch::Sender<u64>, u64)> {
         let now = Instant::now();
-        let mut wakers = BTreeMap::new();
+        let mut news = BTreeMap::new();
         let mut state = self.shared.write();
         for change in changes {
-            let resource = change.object.key.resource.clone();
-            wakers.insert(resource, change.object.revision);
-            state.apply(change, now);
+            let (resource, revision) = (change.object.key.resource.clone(), change.object.revision);
+            let waker = state.apply(change, now);
+            news.insert(resource, (waker, revision));
         }
-        let wakers: Vec<_> = wakers
-            .into_iter()
-            .map(|(name, revision)| (state.waker(&name), revision))
-            .collect();
-        drop(state);
-        for (waker, revision) in wakers {
-            waker.send_replace(revision);
-        }
+        news
     }
 
-    /// Trim the logs in memory, and on disk once it is worth it.
+    /// Cut the logs in memory to their limits.
+    fn trim(&mut self) {
+        let gone = self.shared.write().trim(Instant::now(), &mut self.trimmed);
+        // Freed only now, when nobody waits for the lock.
+        drop(gone);
+    }
+
+    /// What is to be done although nobody writes.
     async fn tidy(&mut self) {
-        let Trimmed {
-            revisions,
-            horizons,
-        } = self.shared.write().trim(Instant::now());
-        self.trimmed.revisions.extend(revisions);
-        self.trimmed.horizons.extend(horizons);
-        if self.trimmed.revisions.len() >= COMPACT_ROWS {
-            self.compact().await;
+        self.trim();
+        let overdue = self
+            .unwritten_since
+            .is_some_and(|since| since.elapsed() >= LAZY);
+        if overdue || self.trimmed.revisions.len() >= COMPACT_ROWS {
+            let _ = self.append(&[], &[], COMPACT_ROWS).await;
         }
-    }
-
-    async fn compact(&mut self) {
-        match self.journal.compact(&self.trimmed).await {
-            Ok(()) => self.trimmed = Trimmed::default(),
-            // They stay on the list. A restart would find them again, too.
-            Err(error) => tracing::warn!(error, "the database could not be compacted"),
-        }
+        self.journal.tidy().await;
     }
 
     async fn end(mut self) {
-        if !self.trimmed.horizons.is_empty() {
-            self.compact().await;
+        // What is reserved for renewals was either used and is written now, or never will be.
+        let revision = self.shared.read().revision;
+        let reserve: BTreeMap<_, _> = self
+            .reserved
+            .keys()
+            .map(|name| (name.clone(), revision))
+            .collect();
+        let batch = Batch {
+            changes: together(&self.unwritten, &[]),
+            compact: (!self.trimmed.horizons.is_empty()).then_some(&self.trimmed),
+            reserve: &reserve,
+        };
+        if !batch.is_empty()
+            && let Err(error) = self.journal.append(&batch).await
+        {
+            tracing::warn!(%error, "the last renewals could not be stored");
         }
         self.journal.close().await;
     }
 }
 
-/// The writes of one transaction, while they are decided.
-struct Group<'a> {
-    shared: &'a Shared,
-    extract: Extract,
-    revision: u64,
-    /// What the writes so far will have made of these keys; `None` is deleted.
-    pending: HashMap<Key, Option<Arc<Object>>>,
-    changes: Vec<Change>,
-}
-
-impl<'a> Group<'a> {
-    fn new(shared: &'a Shared, extract: Extract) -> Self {
-        let revision = shared.read().revision;
-        Self {
-            shared,
-            extract,
-            revision,
-            pending: HashMap::new(),
-            changes: Vec::new(),
-        }
+/// The changes with the renewals that wait, unless there is a later state of the same object.
+fn together<'a>(unwritten: &'a BTreeMap<Key, Change>, changes: &'a [Change]) -> Vec<&'a Change> {
+    if unwritten.is_empty() {
+        return changes.iter().collect();
     }
-
-    fn decide(&mut self, act: Act) -> Answer {
-        match act {
-            Act::Create { key, value } => match self.current(&key) {
-                Some(current) => Err(WriteError::Exists(current)),
-                None => self.store(ChangeKind::Added, key, value, None),
-            },
-            Act::Update {
-                key,
-                expected,
-                value,
-            } => {
-                let current = self.expect(&key, Some(expected))?;
-                self.store(
-                    ChangeKind::Modified,
-                    current.key.clone(),
-                    value,
-                    Some(current),
-                )
-            }
-            Act::Delete { key, expected } => {
-                let current = self.expect(&key, expected)?;
-                let value = serde_json::from_slice(&current.json)
-                    .map_err(|error| WriteError::Storage(error.to_string().into()))?;
-                self.store(
-                    ChangeKind::Deleted,
-                    current.key.clone(),
-                    value,
-                    Some(current),
-                )
-            }
-        }
-    }
-
-    fn current(&self, key: &Key) -> Option<Arc<Object>> {
-        match self.pending.get(key) {
-            Some(pending) => pending.clone(),
-            None => self.shared.read().get(key).cloned(),
-        }
-    }
-
-    fn expect(&self, key: &Key, expected: Option<u64>) -> Answer {
-        let current = self.current(key).ok_or(WriteError::NotFound)?;
-        if expected.is_some_and(|expected| expected != current.revision) {
-            return Err(WriteError::Conflict { current });
-        }
-        Ok(current)
-    }
-
-    fn store(
-        &mut self,
-        kind: ChangeKind,
-        mut key: Key,
-        mut value: Value,
-        previous: Option<Arc<Object>>,
-    ) -> Answer {
-        key.resource = self.shared.read().intern(&key.resource);
-        let revision = self.revision + 1;
-        let json = stamp(&mut value, revision)?;
-        if json.len() > OBJECT_BYTES {
-            return Err(WriteError::TooLarge {
-                size: json.len(),
-                limit: OBJECT_BYTES,
-            });
-        }
-        let object = Arc::new(object(key.clone(), revision, json, &value, self.extract));
-        self.revision = revision;
-        let now = (kind != ChangeKind::Deleted).then(|| object.clone());
-        self.pending.insert(key, now);
-        self.changes.push(Change {
-            kind,
-            object: object.clone(),
-            previous,
-        });
-        Ok(object)
-    }
-}
-
-/// Write the revision into the value and serialise it.
-pub(crate) fn stamp(value: &mut Value, revision: u64) -> Result<Bytes, WriteError> {
-    let metadata = value.get_mut("metadata").and_then(Value::as_object_mut);
-    let metadata = metadata.ok_or(WriteError::Malformed)?;
-    metadata.insert(
-        "resourceVersion".to_owned(),
-        Value::String(revision.to_string()),
-    );
-    let json = serde_json::to_vec(value).map_err(|_| WriteError::Malformed)?;
-    Ok(json.into())
-}
-
-/// An object of its parts, with what selectors need taken from `value`.
-pub(crate) fn object(
-    key: Key,
-    revision: u64,
-    json: Bytes,
-    value: &Value,
-    extract: Extract,
-) -> Object {
-    let labels = value.pointer("/metadata/labels").and_then(Value::as_object);
-    let labels = labels.into_iter().flatten();
-    let labels =
-        labels.filter_map(|(name, value)| Some((name.as_str().into(), value.as_str()?.into())));
-    let labels = labels.collect();
-    let fields = extract(&key.resource, value);
-    Object {
-        key,
-        revision,
-        json,
-        labels,
-        fields,
-    }
+    let later: HashSet<&Key> = changes.iter().map(|change| &change.object.key).collect();
+    let waiting = unwritten.iter().filter(|(key, _)| !later.contains(key));
+    waiting.map(|(_, change)| change).chain(changes).collect()
 }

@@ -9,13 +9,12 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use eyot_store::Store;
+use eyot_store::{Mark, Store};
 use serde_json::Value;
-use tokio::sync::watch;
 
 pub(crate) struct Index<T> {
     resources: &'static [&'static str],
-    marks: Vec<watch::Receiver<u64>>,
+    marks: Vec<Mark>,
     compile: fn(&[Value]) -> T,
     held: RwLock<Option<(u64, Arc<T>)>>,
 }
@@ -38,7 +37,7 @@ impl<T> Index<T> {
 
     pub(crate) fn get(&self, store: &Store) -> Arc<T> {
         // Read before the objects are: what changes in between is compiled once more next time.
-        let mark = self.marks.iter().map(|mark| *mark.borrow()).max();
+        let mark = self.marks.iter().map(Mark::get).max();
         let mark = mark.unwrap_or_default();
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
         if let Some((at, value)) = &*held

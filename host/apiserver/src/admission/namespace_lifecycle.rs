@@ -31,11 +31,7 @@ pub(super) fn check(api: &Api, attributes: &Attributes<'_>, object: &Value) -> R
         .store
         .get(&namespace_key(namespace))
         .ok_or_else(|| Failure::not_found("", "namespaces", namespace))?;
-    let phase = found
-        .fields
-        .iter()
-        .find(|(field, _)| &**field == "status.phase");
-    if phase.is_none_or(|(_, phase)| &**phase != "Terminating") {
+    if found.fields.get("status.phase") != Some("Terminating") {
         return Ok(());
     }
     let why = format!(

@@ -111,14 +111,14 @@ async fn find(api: &Api, attributes: &Attributes<'_>, pod: &Value) -> Result<Val
 }
 
 async fn wait(api: &Api, key: &Key) -> Option<Arc<Object>> {
-    let mut mark = api.store.mark(&key.resource);
+    let (resource, namespace) = (&key.resource, Some(&*key.namespace));
+    let mut changes = api.store.watch(resource, namespace, api.store.revision());
     let look = async {
         loop {
-            mark.mark_unchanged();
             if let Some(found) = api.store.get(key) {
                 return Some(found);
             }
-            mark.changed().await.ok()?;
+            changes.as_mut().ok()?.next().await.ok()?;
         }
     };
     tokio::time::timeout(PATIENCE, look).await.ok().flatten()

@@ -8,8 +8,7 @@
 
 use std::sync::{PoisonError, RwLock};
 
-use eyot_store::{Change, ChangeKind, Key, Object, Store, Watch};
-use tokio::sync::watch::Receiver;
+use eyot_store::{Change, ChangeKind, Key, Mark, Object, Store, Watch};
 
 /// Something that is made of objects.
 pub(crate) trait Index: Default + Send + Sync + 'static {
@@ -27,7 +26,7 @@ pub(crate) trait Index: Default + Send + Sync + 'static {
 pub(crate) struct Follower<I> {
     store: Store,
     /// Of the last write to each resource.
-    marks: Vec<Receiver<u64>>,
+    marks: Vec<Mark>,
     state: RwLock<State<I>>,
 }
 
@@ -64,14 +63,14 @@ impl<I: Index> Follower<I> {
         }
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         // Read before the changes are: what comes in between is looked for once more next time.
-        let marks = self.marks.iter().map(|mark| *mark.borrow()).collect();
+        let marks = self.marks.iter().map(Mark::get).collect();
         state.catch_up(&self.store);
         state.seen = marks;
         read(&state.index)
     }
 
     fn is_current(&self, seen: &[u64]) -> bool {
-        let marks = self.marks.iter().map(|mark| *mark.borrow());
+        let marks = self.marks.iter().map(Mark::get);
         !seen.is_empty() && marks.eq(seen.iter().copied())
     }
 }

@@ -6,8 +6,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
-
+use eyot_store::Pairs;
 use serde_json::Value;
 
 use crate::kinds::names;
@@ -149,8 +148,8 @@ impl LabelSelector {
         self.requirements.is_empty() && !self.nothing
     }
 
-    pub fn matches(&self, labels: &BTreeMap<Box<str>, Box<str>>) -> bool {
-        self.matches_with(|key| labels.get(key).map(AsRef::as_ref))
+    pub fn matches(&self, labels: &Pairs) -> bool {
+        self.matches_with(|key| labels.get(key))
     }
 
     /// Against the `labels` map of an object's metadata.
@@ -476,12 +475,9 @@ impl FieldSelector {
     }
 
     /// A field that the object does not list is empty.
-    pub fn matches(&self, fields: &[(Box<str>, Box<str>)]) -> bool {
+    pub fn matches(&self, fields: &Pairs) -> bool {
         self.terms.iter().all(|term| {
-            let found = fields
-                .iter()
-                .find(|(name, _)| *name == term.field)
-                .map_or("", |(_, value)| value.as_ref());
+            let found = fields.get(&term.field).unwrap_or_default();
             (found == &*term.value) == term.equal
         })
     }

@@ -1,13 +1,11 @@
-use std::collections::BTreeMap;
-
+use eyot_store::Pairs;
 use serde_json::json;
 
 use super::{FieldSelector, LabelSelector};
 
-fn labels(text: &str) -> BTreeMap<Box<str>, Box<str>> {
+fn labels(text: &str) -> Pairs {
     text.split(',')
         .filter_map(|pair| pair.split_once('='))
-        .map(|(key, value)| (key.into(), value.into()))
         .collect()
 }
 
@@ -104,10 +102,9 @@ const FIELDS: &[&str] = &[
 
 #[test]
 fn field_selectors_match_and_read_escapes() {
-    let fields: Vec<(Box<str>, Box<str>)> = vec![
-        ("metadata.name".into(), "a,b=c".into()),
-        ("status.phase".into(), "Running".into()),
-    ];
+    let fields: Pairs = [("metadata.name", "a,b=c"), ("status.phase", "Running")]
+        .into_iter()
+        .collect();
     let matches = |text: &str| FieldSelector::parse(text, FIELDS).unwrap().matches(&fields);
     assert!(matches(""));
     assert!(matches(r"metadata.name=a\,b\=c"));

@@ -1,10 +1,15 @@
 //! `GET` of one object and of collections.
+//!
+//! A collection is sent as it is read: pieces of some 64 KiB, made of the objects' own bytes when
+//! the network takes the one before. A list of a hundred thousand objects needs no more memory than
+//! one of a hundred.
 
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use eyot_http::Response;
-use eyot_store::Object;
+use eyot_store::{Object, Snapshot};
+use futures::{StreamExt, stream};
 use http::{HeaderValue, StatusCode, header};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -13,10 +18,15 @@ use crate::{
     api::Api,
     call::{Call, Filter},
     failure::Failure,
-    media::{Encoding, Format},
-    pages::{Objects, Token},
+    media::{Encoding, Format, Meta},
+    pages::Token,
     protobuf, reply,
+    resource::Resource,
+    table::IncludeObject,
 };
+
+/// Bytes of a list that are made at a time.
+const PIECE: usize = 64 * 1024;
 
 pub(crate) fn get(api: &Api, call: &Call) -> Result<Response, Failure> {
     // Any state that is shown is the newest one; a later one does not exist yet.
@@ -32,49 +42,43 @@ pub(crate) fn list(api: &Api, call: &Call) -> Result<Response, Failure> {
     call.query.check_list()?;
     let filter = call.filter()?;
     let page = page(api, call, &filter)?;
-    let body = match call.format {
-        Format::Object if call.encoding() == Encoding::Protobuf => {
-            return encode_protobuf(call, &page);
-        }
-        Format::Object => encode(call, &page)?,
+    match call.format {
+        Format::Object if call.encoding() == Encoding::Protobuf => encode_protobuf(call, page),
+        Format::Object => encode(call, page),
         Format::PartialList(meta) => {
-            let items: Result<Vec<Value>, Failure> = page
-                .objects
-                .iter()
-                .map(|object| Ok(reply::partial(&call.resource.value(object)?, meta)))
-                .collect();
-            let list = json!({
-                "kind": "PartialObjectMetadataList", "apiVersion": meta.api_version(),
-                "metadata": page.metadata(), "items": items?,
+            let head = json!({
+                "apiVersion": meta.api_version(), "kind": "PartialObjectMetadataList",
+                "metadata": page.metadata(),
             });
-            serde_json::to_vec(&list).map_err(Failure::internal)?.into()
+            send(call, page, &head, "items", Form::Partial(meta))
         }
-        Format::Partial(_) => {
-            return Err(Failure::not_acceptable(format!(
-                "you requested PartialObjectMetadata, but the requested object is a list (*{}.{})",
-                reply::package(call),
-                call.resource.list_kind
-            )));
-        }
+        Format::Partial(_) => Err(Failure::not_acceptable(format!(
+            "you requested PartialObjectMetadata, but the requested object is a list (*{}.{})",
+            reply::package(call),
+            call.resource.list_kind
+        ))),
         Format::Table(meta) => {
-            let (include, now) = (reply::include(call)?, Timestamp::now());
             let (printer, version) = (&call.resource.printer, meta.api_version());
-            let rows: Result<Vec<Value>, Failure> = page
-                .objects
-                .iter()
-                .map(|object| Ok(printer.row(&call.resource.value(object)?, include, version, now)))
-                .collect();
-            let table = printer.table(page.metadata(), rows?, version, true);
-            serde_json::to_vec(&table)
-                .map_err(Failure::internal)?
-                .into()
+            let mut head = printer.table(page.metadata(), Vec::new(), version, true);
+            if let Some(table) = head.as_object_mut() {
+                table.remove("rows");
+            }
+            let form = Form::Row(meta, reply::include(call)?, Timestamp::now());
+            send(call, page, &head, "rows", form)
         }
-    };
-    Ok(reply::bytes(StatusCode::OK, body, &[]))
+    }
+}
+
+/// A list of whole objects.
+fn encode(call: &Call, page: Page) -> Result<Response, Failure> {
+    let resource = &call.resource;
+    let (version, kind) = (resource.api_version(), &resource.list_kind);
+    let head = json!({"apiVersion": version, "kind": kind, "metadata": page.metadata()});
+    send(call, page, &head, "items", Form::Whole)
 }
 
 /// A list in protobuf, translated object by object.
-fn encode_protobuf(call: &Call, page: &Page) -> Result<Response, Failure> {
+fn encode_protobuf(call: &Call, page: Page) -> Result<Response, Failure> {
     let resource = &call.resource;
     let shown: Vec<Bytes> = page
         .objects
@@ -84,12 +88,125 @@ fn encode_protobuf(call: &Call, page: &Page) -> Result<Response, Failure> {
     let items = shown.iter().map(|json| &json[..]);
     let (version, kind) = (resource.api_version(), &resource.list_kind);
     let Some(body) = protobuf::encode_list(&version, kind, &page.metadata(), items) else {
-        return Ok(reply::bytes(StatusCode::OK, encode(call, page)?, &[]));
+        return encode(call, page);
     };
     let mut response = reply::bytes(StatusCode::OK, body.into(), &[]);
     let media = HeaderValue::from_static("application/vnd.kubernetes.protobuf");
     response.headers_mut().insert(header::CONTENT_TYPE, media);
     Ok(response)
+}
+
+/// How an object stands in a list.
+#[derive(Clone, Copy)]
+enum Form {
+    Whole,
+    Partial(Meta),
+    /// A row of a Table.
+    Row(Meta, IncludeObject, Timestamp),
+}
+
+/// Send the objects of a page as the member `items` of `head`.
+fn send(
+    call: &Call,
+    page: Page,
+    head: &Value,
+    items: &str,
+    form: Form,
+) -> Result<Response, Failure> {
+    let mut items = Items {
+        resource: call.resource.clone(),
+        form,
+        head: open(head, items)?,
+        objects: page.objects.into_iter(),
+        first: true,
+        done: false,
+    };
+    let first = items.next().unwrap_or_else(|| Ok(Bytes::new()))?;
+    if items.done {
+        return Ok(reply::bytes(StatusCode::OK, first, &[]));
+    }
+    let rest = stream::unfold(items, |mut items| async move {
+        // Other tasks get their turn even if the client takes everything at once.
+        tokio::task::consume_budget().await;
+        Some((items.next()?, items))
+    });
+    let body = stream::iter([Ok(first)]).chain(rest);
+    let body = body.map(|piece| piece.map_err(|failure| failure.status().to_string()));
+    let mut response = reply::bytes(StatusCode::OK, Bytes::new(), &[]);
+    *response.body_mut() = eyot_http::from_stream(body);
+    Ok(response)
+}
+
+/// The beginning of a list: all of it but its items.
+fn open(head: &Value, items: &str) -> Result<BytesMut, Failure> {
+    let mut head = serde_json::to_vec(head).map_err(Failure::internal)?;
+    head.pop();
+    let mut piece = BytesMut::with_capacity(head.len() + 16);
+    piece.put_slice(&head);
+    piece.put_slice(b",\"");
+    piece.put_slice(items.as_bytes());
+    piece.put_slice(b"\":[");
+    Ok(piece)
+}
+
+/// A list on its way to the client, piece by piece.
+struct Items {
+    resource: Arc<Resource>,
+    form: Form,
+    /// What comes before the next item.
+    head: BytesMut,
+    objects: std::vec::IntoIter<Arc<Object>>,
+    /// No item was sent yet.
+    first: bool,
+    done: bool,
+}
+
+impl Iterator for Items {
+    type Item = Result<Bytes, Failure>;
+
+    fn next(&mut self) -> Option<Result<Bytes, Failure>> {
+        if self.done {
+            return None;
+        }
+        let mut piece = std::mem::take(&mut self.head);
+        while piece.len() < PIECE {
+            let Some(object) = self.objects.next() else {
+                piece.put_slice(b"]}");
+                self.done = true;
+                break;
+            };
+            if !std::mem::replace(&mut self.first, false) {
+                piece.put_u8(b',');
+            }
+            if let Err(failure) = self.put(&mut piece, &object) {
+                self.done = true;
+                return Some(Err(failure));
+            }
+        }
+        Some(Ok(piece.freeze()))
+    }
+}
+
+impl Items {
+    /// An object as the list shows it. Whole objects are the bytes that are stored: nothing is
+    /// parsed or serialised again.
+    fn put(&self, piece: &mut BytesMut, object: &Object) -> Result<(), Failure> {
+        if piece.capacity() == piece.len() {
+            piece.reserve(PIECE);
+        }
+        let item = match self.form {
+            Form::Whole => {
+                piece.put_slice(&self.resource.show(object));
+                return Ok(());
+            }
+            Form::Partial(meta) => reply::partial(&self.resource.value(object)?, meta),
+            Form::Row(meta, include, now) => {
+                let (value, version) = (self.resource.value(object)?, meta.api_version());
+                self.resource.printer.row(&value, include, version, now)
+            }
+        };
+        serde_json::to_writer(piece.writer(), &item).map_err(Failure::internal)
+    }
 }
 
 /// One page of a list.
@@ -116,7 +233,7 @@ impl Page {
 }
 
 fn page(api: &Api, call: &Call, filter: &Filter) -> Result<Page, Failure> {
-    let (storage, namespace) = (&call.resource.storage, call.namespace.as_str());
+    let namespace = call.namespace.as_str();
     // `kubectl wait` and informers of one object list by name: that is a look-up.
     if let Some(name) = filter.fields.exact("metadata.name")
         && (!call.resource.namespaced || !namespace.is_empty())
@@ -136,90 +253,79 @@ fn page(api: &Api, call: &Call, filter: &Filter) -> Result<Page, Failure> {
             remaining: None,
         });
     }
-    let (revision, all, start) = if call.query.continue_token.is_empty() {
-        first_page(api, call)?
-    } else {
-        next_page(api, call)?
+    let Snapshot {
+        revision,
+        objects: all,
+    } = match call.query.continue_token.is_empty() {
+        true => first_page(api, call)?,
+        false => next_page(api, call)?,
     };
-    let limit = if call.query.limit == 0 {
-        usize::MAX
-    } else {
-        call.query.limit
+    let limit = match call.query.limit {
+        0 => usize::MAX,
+        limit => limit,
     };
-    let mut objects = Vec::with_capacity(limit.min(all.len().saturating_sub(start)));
+    let mut objects: Vec<Arc<Object>> = Vec::with_capacity(limit.min(all.len()));
     let mut next = None;
-    for (at, object) in all.iter().enumerate().skip(start) {
-        if filter.matches(object) {
-            if objects.len() == limit {
-                next = Some(at);
-                break;
-            }
-            objects.push(object.clone());
+    for object in all.iter().filter(|object| filter.matches(object)) {
+        if objects.len() == limit {
+            let last = objects.last();
+            next = last.map(|last| Token::after(last, namespace, revision).encode());
+            break;
         }
+        objects.push(object.clone());
     }
-    let remaining = next
-        .filter(|_| filter.is_everything())
-        .map(|at| all.len() - at);
-    let token = next.and(objects.last()).map(|last| {
-        api.pages.keep(storage, namespace, revision, &all);
-        Token::after(last, namespace, revision).encode()
-    });
+    let everything = next.is_some() && filter.is_everything();
     Ok(Page {
         revision,
+        remaining: everything.then(|| all.len() - objects.len()),
         objects,
-        next: token,
-        remaining,
+        next,
     })
 }
 
-/// The revision, the objects at it, and where the page starts.
-type Place = (u64, Objects, usize);
-
-fn first_page(api: &Api, call: &Call) -> Result<Place, Failure> {
-    let (storage, namespace) = (&call.resource.storage, call.namespace.as_str());
+fn first_page(api: &Api, call: &Call) -> Result<Snapshot, Failure> {
+    let storage = &call.resource.storage;
     revision(api, call)?;
-    if let Some(asked) = call.query.revision()?
-        && call.query.is_exact()
-    {
-        let objects = api.pages.at_revision(&api.store, storage, namespace, asked);
-        let objects = objects.ok_or_else(|| {
-            Failure::expired("The resourceVersion for the provided list is too old.")
-        })?;
-        return Ok((asked, objects, 0));
+    match call.query.revision()? {
+        Some(asked) if call.query.is_exact() => {
+            let snapshot = api.store.list_at(storage, call.namespace(), asked);
+            snapshot.map_err(|_| {
+                Failure::expired("The resourceVersion for the provided list is too old.")
+            })
+        }
+        _ => Ok(api.store.list(storage, call.namespace())),
     }
-    let snapshot = api.store.list(storage, call.namespace());
-    Ok((snapshot.revision, Arc::new(snapshot.objects), 0))
 }
 
-fn next_page(api: &Api, call: &Call) -> Result<Place, Failure> {
+fn next_page(api: &Api, call: &Call) -> Result<Snapshot, Failure> {
     const EXPIRED: &str = "The provided continue parameter is too old to display a consistent list \
         result. You can start a new list without the continue parameter, or use the continue token \
         in this response to retrieve the remainder of the results. Continuing with the provided \
         token results in an inconsistent list - objects that were created, modified, or deleted \
         between the time the first chunk was returned and now may show up in the list.";
-    let (storage, namespace) = (&call.resource.storage, call.namespace.as_str());
+    let storage = &call.resource.storage;
     let token = Token::decode(&call.query.continue_token)?;
     if !matches!(call.query.resource_version.as_str(), "" | "0") {
         return Err(Failure::bad_request(
             "specifying resource version is not allowed when using continue",
         ));
     }
-    let (revision, objects) = match token.revision() {
-        None => {
-            let snapshot = api.store.list(storage, call.namespace());
-            (snapshot.revision, Arc::new(snapshot.objects))
-        }
+    let snapshot = match token.revision() {
+        None => api.store.list(storage, call.namespace()),
         Some(asked) if asked > api.store.revision() => {
             return Err(Failure::revision_too_large(asked, api.store.revision()));
         }
         Some(asked) => {
-            let kept = api.pages.at_revision(&api.store, storage, namespace, asked);
+            let snapshot = api.store.list_at(storage, call.namespace(), asked);
             let expired = || Failure::expired(EXPIRED).going_on(&token.inconsistent().encode());
-            (asked, kept.ok_or_else(expired)?)
+            snapshot.map_err(|_| expired())?
         }
     };
-    let start = token.start(namespace, &objects);
-    Ok((revision, objects, start))
+    let objects = token.rest(&call.namespace, &snapshot.objects);
+    Ok(Snapshot {
+        objects,
+        ..snapshot
+    })
 }
 
 /// The store's revision; refuses a client that asks for a later one.
@@ -229,32 +335,4 @@ fn revision(api: &Api, call: &Call) -> Result<u64, Failure> {
         Some(asked) if asked > current => Err(Failure::revision_too_large(asked, current)),
         _ => Ok(current),
     }
-}
-
-/// A list around the objects' own bytes: nothing is parsed or serialised again.
-fn encode(call: &Call, page: &Page) -> Result<Bytes, Failure> {
-    let resource = &call.resource;
-    let head = json!({
-        "apiVersion": resource.api_version(), "kind": resource.list_kind,
-        "metadata": page.metadata(),
-    });
-    let mut head = serde_json::to_vec(&head).map_err(Failure::internal)?;
-    head.pop();
-    let shown: Vec<Bytes> = page
-        .objects
-        .iter()
-        .map(|object| resource.show(object))
-        .collect();
-    let size = shown.iter().map(|json| json.len() + 1).sum::<usize>();
-    let mut body = BytesMut::with_capacity(head.len() + size + 16);
-    body.put_slice(&head);
-    body.put_slice(b",\"items\":[");
-    for (index, json) in shown.iter().enumerate() {
-        if index > 0 {
-            body.put_u8(b',');
-        }
-        body.put_slice(json);
-    }
-    body.put_slice(b"]}");
-    Ok(body.freeze())
 }

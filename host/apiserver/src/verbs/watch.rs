@@ -3,18 +3,30 @@
 //! A watcher owns no queue. It reads the store's shared log at its own pace; one that falls behind
 //! the log gets an ERROR event with code 410 and lists again. A change that moves an object into or
 //! out of what the watcher selected is told as ADDED or DELETED.
+//!
+//! The line that tells of a change is a part of the stored object, and all watchers send the same
+//! bytes. Only what is not told as it was written is made for one watcher alone.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use eyot_http::Response;
-use eyot_store::{Change, ChangeKind, Expired, Object, Watch};
-use futures::stream;
+use eyot_store::{Change, ChangeKind, Expired, IntoObjects, Object, Objects, Watch};
+use futures::Stream;
 use http::{HeaderValue, StatusCode, header};
 use jiff::Timestamp;
 use rand::RngExt;
 use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::{
     api::Api,
@@ -30,7 +42,7 @@ const BOOKMARKS: Duration = Duration::from_secs(60);
 /// A watch without `timeoutSeconds` ends after this long, and up to as much again: clients then
 /// renew it, not all in the same second.
 const LIFETIME: Duration = Duration::from_secs(1800);
-/// Events that are ready together are sent together, up to about this size.
+/// Initial events are sent together, up to about this size.
 const CHUNK: usize = 64 * 1024;
 
 pub(crate) fn watch(api: &Arc<Api>, call: Call) -> Result<Response, Failure> {
@@ -53,7 +65,7 @@ pub(crate) fn watch(api: &Arc<Api>, call: Call) -> Result<Response, Failure> {
         let snapshot = api.store.list(&storage, call.namespace());
         (snapshot.objects, snapshot.revision)
     } else {
-        (Vec::new(), asked.unwrap_or(current))
+        (Objects::default(), asked.unwrap_or(current))
     };
     // A revision that does not exist yet is waited for: until then there is nothing to tell.
     let silent_until = if after > current && !initial {
@@ -69,8 +81,7 @@ pub(crate) fn watch(api: &Arc<Api>, call: Call) -> Result<Response, Failure> {
     });
     let mut bookmarks = tokio::time::interval_at(Instant::now() + BOOKMARKS, BOOKMARKS);
     bookmarks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let state = State {
-        api: api.clone(),
+    let events = Events {
         mark_initial: call.query.send_initial_events == Some(true)
             && call.query.allow_watch_bookmarks,
         call,
@@ -83,13 +94,11 @@ pub(crate) fn watch(api: &Arc<Api>, call: Call) -> Result<Response, Failure> {
         encoding,
         watch,
         bookmarks,
-        deadline: Instant::now() + lifetime,
+        deadline: Box::pin(tokio::time::sleep(lifetime)),
+        stop: Box::pin(api.options.shutdown.clone().cancelled_owned()),
+        ready: VecDeque::new(),
         ended: false,
     };
-    let events = stream::unfold(state, |mut state| async move {
-        let chunk = state.next().await?;
-        Some((Ok::<_, std::convert::Infallible>(chunk), state))
-    });
     let mut response = http::Response::new(eyot_http::from_stream(events));
     *response.status_mut() = StatusCode::OK;
     let media = HeaderValue::from_static(match encoding {
@@ -100,14 +109,14 @@ pub(crate) fn watch(api: &Arc<Api>, call: Call) -> Result<Response, Failure> {
     Ok(response)
 }
 
-struct State {
-    api: Arc<Api>,
+/// A watch on its way to the client, event by event.
+struct Events {
     call: Call,
     filter: Filter,
     include: IncludeObject,
     /// Whether the column definitions were sent: only the first Table carries them.
     columns: bool,
-    initial: std::vec::IntoIter<Arc<Object>>,
+    initial: IntoObjects,
     initial_revision: u64,
     /// Changes up to here are not told.
     silent_until: u64,
@@ -116,16 +125,35 @@ struct State {
     mark_initial: bool,
     watch: Result<Watch, Expired>,
     bookmarks: tokio::time::Interval,
-    deadline: Instant,
+    deadline: Pin<Box<tokio::time::Sleep>>,
+    stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// What can be sent at once.
+    ready: VecDeque<Bytes>,
     ended: bool,
 }
 
-impl State {
-    /// The next piece of the stream; `None` at its end.
-    async fn next(&mut self) -> Option<Bytes> {
-        if self.ended {
-            return None;
+impl Stream for Events {
+    type Item = Result<Bytes, Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Poll::Ready(Some(Ok(event)));
+            }
+            if self.ended {
+                return Poll::Ready(None);
+            }
+            if self.begin() {
+                continue;
+            }
+            ready!(self.poll(context));
         }
+    }
+}
+
+impl Events {
+    /// Make ready the next of the initial events; false if there are no more.
+    fn begin(&mut self) -> bool {
         let mut chunk = BytesMut::new();
         while chunk.len() < CHUNK
             && let Some(object) = self.initial.next()
@@ -134,68 +162,60 @@ impl State {
                 self.encode(&mut chunk, "ADDED", &object);
             }
         }
-        if self.initial.len() == 0 && self.mark_initial {
+        if chunk.len() < CHUNK && self.mark_initial {
             self.mark_initial = false;
             let annotations = json!({"k8s.io/initial-events-end": "true"});
             self.bookmark(&mut chunk, self.initial_revision, Some(annotations));
         }
-        if !chunk.is_empty() {
-            return Some(chunk.freeze());
-        }
-        self.follow(&mut chunk).await;
-        (!chunk.is_empty()).then(|| chunk.freeze())
+        self.send(chunk)
     }
 
-    /// Wait for something to tell, and put it into `chunk`; an empty one is the end.
-    async fn follow(&mut self, chunk: &mut BytesMut) {
-        while chunk.is_empty() && !self.ended {
-            let watch = match &mut self.watch {
-                Ok(watch) => watch,
-                Err(expired) => {
-                    let expired = *expired;
-                    return self.expire(chunk, expired);
-                }
-            };
-            let stop = self.api.options.shutdown.clone();
-            let change = tokio::select! {
-                change = watch.next() => change,
-                _ = self.bookmarks.tick(), if self.call.query.allow_watch_bookmarks => {
-                    let reached = watch.reached();
-                    self.bookmark(chunk, reached, None);
-                    return;
-                }
-                () = tokio::time::sleep_until(self.deadline) => {
-                    let reached = watch.reached();
-                    self.ended = true;
-                    if self.call.query.allow_watch_bookmarks {
-                        self.bookmark(chunk, reached, None);
-                    }
-                    return;
-                }
-                () = stop.cancelled() => {
-                    self.ended = true;
-                    return;
-                }
-            };
+    /// Wait for something to tell and make it ready, if the watcher wants to know of it.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let watch = match &mut self.watch {
+            Ok(watch) => watch,
+            Err(expired) => {
+                let expired = *expired;
+                self.expire(expired);
+                return Poll::Ready(());
+            }
+        };
+        if let Poll::Ready(change) = watch.poll_next(context) {
             match change {
-                Ok(change) => self.tell(chunk, &change),
-                Err(expired) => return self.expire(chunk, expired),
+                Ok(change) => self.tell(&change),
+                Err(expired) => self.expire(expired),
             }
-            // What is ready now goes into the same chunk.
-            while chunk.len() < CHUNK
-                && let Ok(watch) = &mut self.watch
-            {
-                match watch.try_next() {
-                    Ok(Some(change)) => self.tell(chunk, &change),
-                    Ok(None) => break,
-                    Err(expired) => return self.expire(chunk, expired),
-                }
-            }
+            return Poll::Ready(());
         }
+        let reached = watch.reached();
+        let wanted = self.call.query.allow_watch_bookmarks;
+        let mut chunk = BytesMut::new();
+        if wanted && self.bookmarks.poll_tick(context).is_ready() {
+            self.bookmark(&mut chunk, reached, None);
+        } else if self.deadline.as_mut().poll(context).is_ready() {
+            self.ended = true;
+            if wanted {
+                self.bookmark(&mut chunk, reached, None);
+            }
+        } else if self.stop.as_mut().poll(context).is_ready() {
+            self.ended = true;
+        } else {
+            return Poll::Pending;
+        }
+        self.send(chunk);
+        Poll::Ready(())
+    }
+
+    fn send(&mut self, chunk: BytesMut) -> bool {
+        let something = !chunk.is_empty();
+        if something {
+            self.ready.push_back(chunk.freeze());
+        }
+        something
     }
 
     /// One change as this watcher sees it, if it does.
-    fn tell(&mut self, chunk: &mut BytesMut, change: &Change) {
+    fn tell(&mut self, change: &Change) {
         if change.object.revision <= self.silent_until {
             return;
         }
@@ -203,23 +223,44 @@ impl State {
             .previous
             .as_ref()
             .filter(|previous| self.filter.matches(previous));
-        let after = change.kind != ChangeKind::Deleted && self.filter.matches(&change.object);
+        let deleted = change.kind == ChangeKind::Deleted;
+        let after = !deleted && self.filter.matches(&change.object);
+        // As it was written, for most watchers.
+        let same = match change.kind {
+            ChangeKind::Added => before.is_none() && after,
+            ChangeKind::Modified => before.is_some() && after,
+            ChangeKind::Deleted => before.is_some(),
+        };
+        if same && self.is_plain(&change.object) {
+            return self.ready.push_back(change.object.event.clone());
+        }
+        let mut chunk = BytesMut::new();
         match (before, after) {
-            (None, true) => self.encode(chunk, "ADDED", &change.object),
-            (Some(_), true) => self.encode(chunk, "MODIFIED", &change.object),
-            (Some(_), false) if change.kind == ChangeKind::Deleted => {
-                self.encode(chunk, "DELETED", &change.object);
-            }
+            (None, true) => self.encode(&mut chunk, "ADDED", &change.object),
+            (Some(_), true) => self.encode(&mut chunk, "MODIFIED", &change.object),
+            (Some(_), false) if deleted => self.encode(&mut chunk, "DELETED", &change.object),
             // It left the selection: told with what it was, at the revision at which it left.
+            (Some(previous), false) if self.is_plain(previous) => {
+                let json = previous.json_at(change.object.revision);
+                frame(&mut chunk, "DELETED", &json);
+            }
             (Some(previous), false) => {
                 if let Ok(mut value) = self.call.resource.value(previous) {
                     let revision = change.object.revision.to_string();
                     object::metadata(&mut value).insert("resourceVersion".into(), revision.into());
-                    self.encode_value(chunk, "DELETED", &value);
+                    self.encode_value(&mut chunk, "DELETED", &value);
                 }
             }
             (None, false) => {}
         }
+        self.send(chunk);
+    }
+
+    /// Whether the watcher gets the object as it is stored.
+    fn is_plain(&self, object: &Object) -> bool {
+        self.call.format == Format::Object
+            && self.encoding != Encoding::Protobuf
+            && self.call.resource.show(object).as_ptr() == object.json.as_ptr()
     }
 
     fn encode(&mut self, chunk: &mut BytesMut, kind: &str, object: &Object) {
@@ -280,11 +321,13 @@ impl State {
         self.put(chunk, "BOOKMARK", &mark);
     }
 
-    fn expire(&mut self, chunk: &mut BytesMut, expired: Expired) {
+    fn expire(&mut self, expired: Expired) {
         self.ended = true;
         let Expired { asked, oldest } = expired;
         let failure = Failure::expired(format!("too old resource version: {asked} ({oldest})"));
-        self.put(chunk, "ERROR", &failure.status());
+        let mut chunk = BytesMut::new();
+        self.put(&mut chunk, "ERROR", &failure.status());
+        self.send(chunk);
     }
 }
 

@@ -139,10 +139,10 @@ pub(super) fn resolve(store: &Store, service: &Service) -> Result<Where, String>
 
 fn slices(store: &Store, namespace: &str, name: &str, port: &str) -> Vec<SocketAddr> {
     let all = store.list("endpointslices.discovery.k8s.io", Some(namespace));
-    let ours = all.objects.iter().filter(|slice| {
-        let of = slice.labels.get("kubernetes.io/service-name");
-        of.is_some_and(|of| &**of == name)
-    });
+    let ours = all
+        .objects
+        .iter()
+        .filter(|slice| slice.labels.get("kubernetes.io/service-name") == Some(name));
     let parsed = ours.filter_map(|slice| serde_json::from_slice::<Value>(&slice.json).ok());
     let addresses = parsed.flat_map(|slice| {
         let number = number(slice.get("ports"), port);

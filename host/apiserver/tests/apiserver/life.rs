@@ -119,6 +119,79 @@ async fn every_page_of_a_list_shows_the_same_revision() {
 }
 
 #[tokio::test]
+async fn a_page_whose_revision_is_gone_offers_to_go_on_in_the_present() {
+    let server = server().await;
+    for name in ["a", "b", "c"] {
+        ok(&server, "POST", MAPS, config_map(name)).await;
+    }
+    let first = ok(&server, "GET", &format!("{MAPS}?limit=1"), Value::Null).await;
+    let token = first["metadata"]["continue"].as_str().unwrap();
+    // More changes than the log keeps.
+    for turn in 0..9000 {
+        let patch = json!({"data": {"turn": turn.to_string()}});
+        ok(&server, "PATCH", &format!("{MAPS}/a"), patch).await;
+    }
+    ok(&server, "POST", MAPS, config_map("b1")).await;
+    let (code, gone) = get(&server, &format!("{MAPS}?limit=1&continue={token}")).await;
+    assert_eq!((code, &gone["reason"]), (410, &json!("Expired")));
+    let token = gone["metadata"]["continue"].as_str().unwrap();
+    let rest = ok(
+        &server,
+        "GET",
+        &format!("{MAPS}?continue={token}"),
+        Value::Null,
+    )
+    .await;
+    let items = rest["items"].as_array().unwrap().iter();
+    let names: Vec<_> = items.map(|item| &item["metadata"]["name"]).collect();
+    assert_eq!(names, ["b", "b1", "c"]);
+    let old = &first["metadata"]["resourceVersion"].as_str().unwrap();
+    let path = format!("{MAPS}?resourceVersion={old}&resourceVersionMatch=Exact");
+    assert_eq!(get(&server, &path).await.0, 410);
+}
+
+#[tokio::test]
+async fn a_list_is_answered_exactly_as_of_the_revision_asked_for() {
+    let server = server().await;
+    let first = ok(&server, "POST", MAPS, config_map("a")).await;
+    ok(&server, "POST", MAPS, config_map("b")).await;
+    ok(&server, "DELETE", &format!("{MAPS}/a"), Value::Null).await;
+    let old = first["metadata"]["resourceVersion"].as_str().unwrap();
+    let path = format!("{MAPS}?resourceVersion={old}&resourceVersionMatch=Exact");
+    let list = ok(&server, "GET", &path, Value::Null).await;
+    assert_eq!(list["items"], json!([first]));
+    assert_eq!(list["metadata"]["resourceVersion"], *old);
+}
+
+#[tokio::test]
+async fn a_long_list_arrives_whole_in_each_form() {
+    let server = server().await;
+    let filler = "x".repeat(1000);
+    for n in 0..300 {
+        let mut map = config_map(&format!("m{n:03}"));
+        map["data"]["filler"] = filler.as_str().into();
+        ok(&server, "POST", MAPS, map).await;
+    }
+    let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    let partial = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io";
+    for (accept, items, name) in [
+        ("application/json", "items", "/metadata/name"),
+        (table, "rows", "/object/metadata/name"),
+        (partial, "items", "/metadata/name"),
+    ] {
+        let response = raw(&server, "GET", MAPS, &[("accept", accept)], "").await;
+        let list: Value = serde_json::from_slice(&bytes(response).await).unwrap();
+        let items = list[items].as_array().unwrap();
+        let names = items.iter().map(|item| item.pointer(name).unwrap().clone());
+        assert!(
+            names.eq((0..300).map(|n| json!(format!("m{n:03}")))),
+            "{accept}"
+        );
+        assert!(list["metadata"]["resourceVersion"].is_string());
+    }
+}
+
+#[tokio::test]
 async fn a_generated_name_starts_with_its_prefix() {
     let server = server().await;
     let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"generateName": "g-"}});

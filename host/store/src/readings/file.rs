@@ -11,7 +11,7 @@ use sqlx::{
 };
 
 use super::{Latest, ReadingEvent, ReadingSlice, index::Saved};
-use crate::{OpenError, ReadingsError, journal};
+use crate::{OpenError, ReadingsError, journal::sqlite as journal};
 
 /// Rows in one statement: more make it no faster.
 const ROWS: usize = 64;
@@ -195,7 +195,7 @@ impl File {
             .await
             .map_err(failed)?;
         transaction.commit().await.map_err(failed)?;
-        journal::shrink(connection).await.map_err(failed)
+        journal::shrink(connection).await.map(drop).map_err(failed)
     }
 
     /// Delete these rows, saving readings that are in them.
@@ -214,7 +214,7 @@ impl File {
             .await
             .map_err(failed)?;
         transaction.commit().await.map_err(failed)?;
-        journal::shrink(connection).await.map_err(failed)
+        journal::shrink(connection).await.map(drop).map_err(failed)
     }
 
     pub(super) async fn close(&mut self) {
