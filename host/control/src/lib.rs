@@ -11,12 +11,14 @@
 //! | `service_account` | Namespaces, ServiceAccounts named `default` | the missing ones |
 //! | `root_ca` | Namespaces, ConfigMaps named `kube-root-ca.crt` | the missing and the wrong ones |
 //! | `node_taint` | Nodes | their `NoSchedule` taints |
+//! | `cluster_roles` | ClusterRoles | the rules of those that gather |
 //! | `gc` | the metadata of everything | deletions, owner references |
 //!
 //! A part is a pure `plan` (or `choose`, or `decide`) and a thin shell that performs it; retry,
 //! de-duplication and status are [`eyot_client::controller`]'s.
 
 mod announce;
+mod cluster_roles;
 mod deployment;
 mod error;
 mod gc;
@@ -37,6 +39,7 @@ use eyot_client::{Cache, Controller, Key, Queue};
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
     core::v1::{ConfigMap, Namespace, Node, Pod, ServiceAccount},
+    rbac::v1::ClusterRole,
 };
 use kube::{Api, Client, Resource, runtime::watcher};
 use serde::de::DeserializeOwned;
@@ -44,9 +47,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    announce::Announcer, deployment::Deployments, namespace::Namespaces, node_taint::NodeTaints,
-    replica_set::ReplicaSets, root_ca::RootCas, scheduler::Scheduler,
-    service_account::ServiceAccounts,
+    announce::Announcer, cluster_roles::ClusterRoles, deployment::Deployments,
+    namespace::Namespaces, node_taint::NodeTaints, replica_set::ReplicaSets, root_ca::RootCas,
+    scheduler::Scheduler, service_account::ServiceAccounts,
 };
 pub use error::ControlError;
 
@@ -62,6 +65,7 @@ struct Caches {
     accounts: Cache<ServiceAccount>,
     /// Those named `kube-root-ca.crt`.
     root_cas: Cache<ConfigMap>,
+    cluster_roles: Cache<ClusterRole>,
 }
 
 /// What the controllers need to know beside what the API tells them.
@@ -81,6 +85,7 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) {
     tasks.spawn(end_namespaces(&client, &caches).run(stop.clone()));
     tasks.spawn(account_namespaces(&client, &caches).run(stop.clone()));
     tasks.spawn(taint(&client, &caches).run(stop.clone()));
+    tasks.spawn(gather_roles(&client, &caches).run(stop.clone()));
     if let Some(bundle) = options.root_ca {
         tasks.spawn(publish(&client, &caches, bundle).run(stop.clone()));
         let named = format!("metadata.name={}", root_ca::NAME);
@@ -93,6 +98,7 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) {
     follow(&mut tasks, &client, caches.pods, &stop);
     follow(&mut tasks, &client, caches.nodes, &stop);
     follow(&mut tasks, &client, caches.namespaces, &stop);
+    follow(&mut tasks, &client, caches.cluster_roles, &stop);
     let named = format!("metadata.name={}", service_account::NAME);
     follow_some(&mut tasks, &client, caches.accounts, &named, &stop);
     while let Some(ended) = tasks.join_next().await {
@@ -204,6 +210,14 @@ fn publish(client: &Client, caches: &Caches, bundle: String) -> Controller<RootC
     .on(&caches.root_cas, |change| {
         Some(Key::new("", &change.key.namespace))
     })
+}
+
+fn gather_roles(client: &Client, caches: &Caches) -> Controller<ClusterRoles> {
+    Controller::new(ClusterRoles {
+        client: client.clone(),
+        roles: caches.cluster_roles.clone(),
+    })
+    .on(&caches.cluster_roles, |_| Some(cluster_roles::key()))
 }
 
 fn taint(client: &Client, caches: &Caches) -> Controller<NodeTaints> {

@@ -449,3 +449,52 @@ async fn controllers_that_are_killed_and_started_again_converge() {
     assert_eq!((sets.len(), total), (2, 10));
     stop.cancel();
 }
+
+#[tokio::test]
+async fn a_role_that_gathers_holds_what_others_offer_it() {
+    use k8s_openapi::api::rbac::v1::ClusterRole;
+    let world = start().await;
+    let roles: Api<ClusterRole> = Api::all(world.client.clone());
+    let offered = json!({
+        "metadata": {
+            "name": "widget-viewer",
+            "labels": {"rbac.authorization.k8s.io/aggregate-to-view": "true"},
+        },
+        "rules": [{"apiGroups": ["x.test"], "resources": ["widgets"], "verbs": ["get"]}],
+    });
+    let holds = |role: ClusterRole| {
+        let rules = role.rules.unwrap_or_default();
+        rules
+            .iter()
+            .any(|rule| rule.api_groups.as_deref() == Some(&["x.test".to_owned()]))
+    };
+    roles
+        .create(&PostParams::default(), &typed(offered))
+        .await
+        .unwrap();
+    // Through `view` it reaches those that gather `view`.
+    for name in ["view", "edit", "admin"] {
+        until(name, async || {
+            roles
+                .get(name)
+                .await
+                .ok()
+                .filter(|role| holds(role.clone()))
+        })
+        .await;
+    }
+    roles
+        .delete("widget-viewer", &DeleteParams::default())
+        .await
+        .unwrap();
+    for name in ["view", "edit", "admin"] {
+        until(name, async || {
+            roles
+                .get(name)
+                .await
+                .ok()
+                .filter(|role| !holds(role.clone()))
+        })
+        .await;
+    }
+}

@@ -111,6 +111,36 @@ fn complete(current: &Value, wanted: &Value) -> Option<Value> {
 
 /// All objects of the table, as they would be stored new.
 fn all() -> Vec<(Key, Value)> {
+    let mut objects = table();
+    // Filled at once, so that nobody has to wait for the controller that keeps them so.
+    for to in ["view", "edit", "admin"] {
+        let label = format!("{GROUP_LABEL}{to}");
+        let selected = |value: &Value| object::at(value, &["metadata", "labels", &label]).is_some();
+        let mut parts: Vec<(&str, &Value)> = objects
+            .iter()
+            .filter(|(_, value)| selected(value))
+            .map(|(key, value)| (&*key.name, &value["rules"]))
+            .collect();
+        parts.sort_unstable_by_key(|(name, _)| *name);
+        let mut rules: Vec<Value> = Vec::new();
+        for rule in parts
+            .iter()
+            .flat_map(|(_, rules)| rules.as_array())
+            .flatten()
+        {
+            if !rules.contains(rule) {
+                rules.push(rule.clone());
+            }
+        }
+        let gatherer = |key: &Key| &*key.resource == CLUSTER_ROLES && &*key.name == to;
+        if let Some((_, value)) = objects.iter_mut().find(|(key, _)| gatherer(key)) {
+            value["rules"] = rules.into();
+        }
+    }
+    objects
+}
+
+fn table() -> Vec<(Key, Value)> {
     let mut objects: Vec<(Key, Value)> = Vec::new();
     for line in TABLE.lines() {
         let mut words = line.split_whitespace();
@@ -255,9 +285,8 @@ mod tests {
             let rules = value.get("rules").and_then(Value::as_array);
             let complete = match rules {
                 Some(rules) => {
-                    let gathers = value.get("aggregationRule").is_some();
                     assert!(rules.iter().all(Value::is_object), "{key}");
-                    rules.is_empty() == gathers
+                    !rules.is_empty()
                 }
                 None => value["roleRef"]["name"] != "",
             };
