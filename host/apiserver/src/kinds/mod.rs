@@ -16,6 +16,7 @@ mod endpoint_slice;
 mod endpoints;
 pub mod event;
 mod findings;
+pub(crate) mod flow_schema;
 mod ingress;
 mod ingress_class;
 pub(crate) mod ip;
@@ -31,6 +32,7 @@ mod node_selector;
 mod persistent_volume;
 mod persistent_volume_claim;
 mod pod;
+pub(crate) mod priority_level;
 mod rbac;
 mod replica_set;
 mod requests;
@@ -289,6 +291,8 @@ pub fn all() -> &'static [KindSpec] {
         autoscaler::SPEC,
         lease::SPEC,
         endpoint_slice::SPEC,
+        flow_schema::SPEC,
+        priority_level::SPEC,
         ingress::SPEC,
         ingress_class::SPEC,
         network_policy::SPEC,

@@ -2,6 +2,7 @@
 //! (`EYOT_SHARED`), and against the cases that matter most, always.
 
 mod admission;
+mod flow;
 mod network;
 mod rights;
 mod storage;

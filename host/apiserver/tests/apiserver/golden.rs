@@ -54,6 +54,8 @@ const SERVED: &[&str] = &[
     "validatingadmissionpolicies",
     "validatingadmissionpolicybindings",
     "validatingwebhookconfigurations",
+    "flowschemas",
+    "prioritylevelconfigurations",
 ];
 
 /// Members that differ from run to run, that are not kept yet (managed fields), or that are prose
