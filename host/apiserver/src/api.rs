@@ -99,7 +99,7 @@ impl Api {
     /// Read the definitions, make what must exist for a fresh store to be usable, and carry on with
     /// what a stop interrupted.
     pub(crate) async fn start(store: Store, options: Options) -> Result<Arc<Api>, WriteError> {
-        let catalog = RwLock::new(Arc::new(Catalog::new(&definitions(&store))));
+        let catalog = RwLock::new(Arc::new(Catalog::new(&crd::stored(&store), &[])));
         let admission = Admission::new(&store);
         let authorizer = Authorizer::new(&store);
         let tokens = Tokens::new(&store, options.tokens.clone());
@@ -153,21 +153,32 @@ impl Api {
             .clone()
     }
 
+    /// Decide about the names of the definitions of a group, and serve what is established. Must be
+    /// called with [`Api::definitions`] held, after any of them was written.
+    pub(crate) async fn settle(&self, group: &str) {
+        let all = crd::stored(&self.store);
+        let of_group = all.iter().filter(|(_, crd)| {
+            crate::object::text(crd, &["spec", "group"]) == group
+        });
+        for (stored, crd) in of_group {
+            // What was settled before it in this pass counts already.
+            let others = crd::stored(&self.store);
+            let others = others.iter().map(|(_, other)| other);
+            if let Some(next) = crd::status::settled(crd, others, Timestamp::now())
+                && let Err(error) = self.store.update(&stored.key, stored.revision, next).await
+            {
+                tracing::warn!(%error, definition = %stored.key.name, "its status was not written");
+            }
+        }
+        self.reload();
+    }
+
     /// Take the definitions as they are stored now.
     pub(crate) fn reload(&self) {
-        let catalog = Arc::new(Catalog::new(&definitions(&self.store)));
+        let before = self.catalog();
+        let catalog = Arc::new(Catalog::new(&crd::stored(&self.store), before.all()));
         *self.catalog.write().unwrap_or_else(PoisonError::into_inner) = catalog;
     }
-}
-
-/// All stored CustomResourceDefinitions.
-pub(crate) fn definitions(store: &Store) -> Vec<Value> {
-    let stored = store.list(crd::STORAGE, None);
-    stored
-        .objects
-        .iter()
-        .filter_map(|o| serde_json::from_slice(&o.json).ok())
-        .collect()
 }
 
 pub(crate) fn namespace_key(name: &str) -> Key {

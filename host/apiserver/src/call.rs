@@ -39,11 +39,18 @@ pub(crate) struct Call {
 pub(crate) struct Filter {
     pub(crate) labels: LabelSelector,
     pub(crate) fields: FieldSelector,
+    /// Set where the selector names fields that a definition makes selectable: the store does not
+    /// know them, so objects are looked into.
+    pub(crate) inside: Option<Arc<Resource>>,
 }
 
 impl Filter {
     pub(crate) fn matches(&self, object: &eyot_store::Object) -> bool {
-        self.labels.matches(&object.labels) && self.fields.matches(&object.fields)
+        self.labels.matches(&object.labels)
+            && match &self.inside {
+                None => self.fields.matches(&object.fields),
+                Some(resource) => self.fields.matches(&resource.selectable(object)),
+            }
     }
 
     pub(crate) fn is_everything(&self) -> bool {
@@ -77,10 +84,20 @@ impl Call {
     }
 
     pub(crate) fn filter(&self) -> Result<Filter, Failure> {
+        let resource = &self.resource;
+        let names = resource.field_names();
+        let selector = &self.query.field_selector;
+        let fields = match resource.is_custom() {
+            true => FieldSelector::parse_custom(selector, &names)?,
+            false => FieldSelector::parse(selector, &names)?,
+        };
+        let mut named = fields.names();
+        let inside = resource.is_custom() && named.any(|name| !name.starts_with("metadata."));
+        drop(named);
         Ok(Filter {
             labels: LabelSelector::parse(&self.query.label_selector)?,
-            fields: FieldSelector::parse(&self.query.field_selector, &self.resource.field_names())?
-                .renamed(|name| self.resource.stored_field(name)),
+            fields: fields.renamed(|name| resource.stored_field(name)),
+            inside: inside.then(|| resource.clone()),
         })
     }
 

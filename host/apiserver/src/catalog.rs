@@ -8,6 +8,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use eyot_store::Object;
 use serde_json::Value;
 
 use crate::{crd, discovery::Document, kinds, openapi::Index, resource::Resource};
@@ -24,15 +25,17 @@ pub(crate) struct Catalog {
 
 impl Catalog {
     /// The built-in kinds and those of the given CustomResourceDefinitions that are established.
-    pub(crate) fn new<'a>(crds: impl IntoIterator<Item = &'a Value>) -> Catalog {
+    /// What did not change is taken over from `before`.
+    pub(crate) fn new(crds: &[(Arc<Object>, Value)], before: &[Arc<Resource>]) -> Catalog {
         let mut all: Vec<Arc<Resource>> = kinds::all()
             .iter()
             .flat_map(Resource::builtins)
             .map(Arc::new)
             .collect();
-        for definition in crds {
+        for (source, definition) in crds {
             if crd::is_established(definition) {
-                all.extend(crd::resources(definition).into_iter().map(Arc::new));
+                let resources = crd::resources(source, definition, before);
+                all.extend(resources.into_iter().map(Arc::new));
             }
         }
         all.sort_by(|a, b| {

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::{Api, definitions},
+    api::Api,
     call::Call,
     crd, media,
     object::{self, text},
@@ -25,11 +25,10 @@ const AGAIN: Duration = Duration::from_millis(500);
 
 /// Continue with every definition that was being deleted when the host stopped.
 pub(crate) fn resume(api: &Arc<Api>) {
-    for definition in definitions(&api.store)
-        .iter()
-        .filter(|crd| object::is_deleting(crd))
-    {
-        start(api, object::name(definition));
+    for (_, definition) in crd::stored(&api.store) {
+        if object::is_deleting(&definition) {
+            start(api, object::name(&definition));
+        }
     }
 }
 
@@ -101,7 +100,7 @@ async fn pass(api: &Arc<Api>, name: &str) -> bool {
     }
     let written = if object::has_finalizers(&definition) {
         api.store
-            .update(&key, stored.revision, definition)
+            .update(&key, stored.revision, definition.clone())
             .await
             .map(|_| ())
     } else {
@@ -110,6 +109,8 @@ async fn pass(api: &Arc<Api>, name: &str) -> bool {
             .await
             .map(|_| ())
     };
-    api.reload();
+    let _one_at_a_time = api.definitions.lock().await;
+    // Its names are free now.
+    api.settle(text(&definition, &["spec", "group"])).await;
     matches!(written, Ok(()) | Err(WriteError::NotFound))
 }

@@ -1,130 +1,111 @@
 //! CustomResourceDefinitions: what they define, and when it is served.
 //!
-//! Whether a definition's names are free is decided in the request that writes it, so its answer
-//! already says `Established` and the resource is served before the client can ask for it. Nothing
-//! is kept beside the stored definitions: a restart reads them again.
+//! A definition is stored, then settled ([`status`]): its names are accepted or not, and it is
+//! established, before the request that wrote it is answered; so the resource is served when the
+//! client asks for it. Nothing is kept beside the stored definitions: a restart reads them again. A
+//! schema is parsed when the first object is held against it.
 
-use jiff::Timestamp;
-use serde_json::{Value, json};
+pub(crate) mod go;
+pub(crate) mod status;
+
+use std::sync::{Arc, OnceLock};
+
+use eyot_store::{Object, Store};
+use serde_json::Value;
 
 use crate::{
+    jsonpath::JsonPath,
     object::{self, at, text},
-    resource::{Custom, Definition, Resource, ScalePaths},
+    resource::{Definition, Resource, ScalePaths},
     schema::Schema,
     table::{CustomColumns, Printer},
 };
+
+pub(crate) use self::status::is_established;
 
 /// Keeps a deleted definition until its objects are gone.
 pub(crate) const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
 /// `Key::resource` of the definitions.
 pub(crate) const STORAGE: &str = "customresourcedefinitions.apiextensions.k8s.io";
 
-pub(crate) fn is_established(crd: &Value) -> bool {
-    condition(crd, "Established").is_some_and(|condition| text(condition, &["status"]) == "True")
+/// What a version of a definition says about its objects.
+pub(crate) struct Custom {
+    /// The stored definition, and which of its versions this is.
+    source: Arc<Object>,
+    version: String,
+    schema: OnceLock<Schema>,
+    /// Objects of later revisions were written under this definition: they are in its storage
+    /// version, without what it does not know and with all its defaults.
+    since: u64,
+    /// This is the version in which objects are stored.
+    is_storage: bool,
+    /// `group/version` in which objects are stored.
+    pub(crate) storage_version: String,
+    /// The fields that field selectors may name.
+    pub(crate) selectable: Vec<SelectableField>,
+    /// What clients of this version are warned of; empty for most.
+    pub(crate) deprecated: String,
 }
 
-/// Set `status` of a definition that is about to be written, given all other stored ones.
-pub(crate) fn set_status(crd: &mut Value, others: &[Value], now: Timestamp) {
-    let conflict = name_conflict(crd, others);
-    let (accepted, reason, message) = match &conflict {
-        None => ("True", "NoConflicts", "no conflicts found".to_owned()),
-        Some(why) => ("False", "NameConflict", why.clone()),
-    };
-    let mut conditions = vec![("NamesAccepted", accepted, reason, message)];
-    // A definition that was once established stays so: its objects must remain reachable.
-    let (established, reason, message) = match conflict.is_none() || is_established(crd) {
-        true => (
-            "True",
-            "InitialNamesAccepted",
-            "the initial names have been accepted",
-        ),
-        false => ("False", "NotAccepted", "not all names are accepted"),
-    };
-    conditions.push(("Established", established, reason, message.to_owned()));
-    if object::is_deleting(crd) {
-        let message = "CustomResource deletion is in progress".to_owned();
-        conditions.push(("Terminating", "True", "InstanceDeletionInProgress", message));
-    }
-    let now = object::timestamp(now);
-    let conditions: Vec<Value> = conditions
-        .into_iter()
-        .map(|(kind, status, reason, message)| {
-            let since = condition(crd, kind)
-                .filter(|old| text(old, &["status"]) == status)
-                .map(|old| text(old, &["lastTransitionTime"]).to_owned())
-                .filter(|since| !since.is_empty())
-                .unwrap_or_else(|| now.clone());
-            json!({
-                "type": kind, "status": status, "reason": reason, "message": message,
-                "lastTransitionTime": since,
-            })
-        })
-        .collect();
-    let names = crd.pointer("/spec/names").cloned().unwrap_or_default();
-    let mut stored: Vec<Value> = at(crd, &["status", "storedVersions"])
-        .and_then(Value::as_array)
-        .cloned()
-        .unwrap_or_default();
-    for version in versions(crd) {
-        let name = version.get("name").cloned().unwrap_or_default();
-        if flag(version, "storage") && !stored.contains(&name) {
-            stored.push(name);
-        }
-    }
-    crd["status"] = json!({
-        "conditions": conditions, "acceptedNames": names, "storedVersions": stored,
-    });
+/// A field that field selectors may name.
+pub(crate) struct SelectableField {
+    /// As selectors name it: `spec.color`.
+    pub(crate) name: String,
+    pub(crate) path: JsonPath,
 }
 
-/// Why the names of a definition cannot be served, if they cannot.
-fn name_conflict(crd: &Value, others: &[Value]) -> Option<String> {
-    let group = text(crd, &["spec", "group"]);
-    let same_group = |other: &&Value| {
-        text(other, &["spec", "group"]) == group && object::name(other) != object::name(crd)
-    };
-    let taken: Vec<&Value> = others
-        .iter()
-        .filter(|other| is_established(other))
-        .filter(same_group)
-        .collect();
-    let lower = |key: &str, crd: &Value| text(crd, &["spec", "names", key]).to_lowercase();
-    let words = |crd: &Value| {
-        let mut words = vec![lower("plural", crd), lower("singular", crd)];
-        let short = at(crd, &["spec", "names", "shortNames"]).and_then(Value::as_array);
-        words.extend(
-            short
-                .into_iter()
-                .flatten()
-                .filter_map(Value::as_str)
-                .map(str::to_owned),
-        );
-        words.retain(|word| !word.is_empty());
-        words
-    };
-    for word in words(crd) {
-        if taken.iter().any(|other| words(other).contains(&word)) {
-            return Some(format!("{word:?} is already in use"));
-        }
-    }
-    for key in ["kind", "listKind"] {
-        let mine = text(crd, &["spec", "names", key]);
-        let in_use = |other: &&Value| {
-            ["kind", "listKind"]
+impl Custom {
+    pub(crate) fn schema(&self) -> &Schema {
+        self.schema.get_or_init(|| {
+            let definition: Value = serde_json::from_slice(&self.source.json).unwrap_or_default();
+            let version = versions(&definition)
                 .iter()
-                .any(|k| text(other, &["spec", "names", k]) == mine)
-        };
-        if !mine.is_empty() && taken.iter().any(in_use) {
-            return Some(format!("{mine:?} is already in use"));
-        }
+                .find(|version| text(version, &["name"]) == self.version);
+            let schema = version.and_then(|version| version.pointer("/schema/openAPIV3Schema"));
+            // A definition without a schema has none to hold objects against.
+            schema.map(Schema::parse).unwrap_or_default()
+        })
     }
-    None
+
+    /// Whether a stored object looks in this version as it is stored.
+    pub(crate) fn is_current(&self, revision: u64) -> bool {
+        self.is_storage && revision > self.since
+    }
+
+    /// Show an object that was read from the store, and converted if need be, as this version and
+    /// this definition have it.
+    pub(crate) fn show(&self, value: &mut Value, revision: u64, api_version: &str) {
+        if self.is_current(revision) {
+            return;
+        }
+        if let Value::Object(map) = value {
+            map.insert("apiVersion".to_owned(), api_version.into());
+        }
+        self.schema().prune(value);
+        self.schema().default(value);
+    }
 }
 
-/// The served versions of a definition.
-pub(crate) fn resources(crd: &Value) -> Vec<Resource> {
-    let names = |key: &str| text(crd, &["spec", "names", key]).to_owned();
+/// Every stored definition.
+pub(crate) fn stored(store: &Store) -> Vec<(Arc<Object>, Value)> {
+    let stored = store.list(STORAGE, None);
+    let parse = |object: Arc<Object>| {
+        let value = serde_json::from_slice(&object.json).ok()?;
+        Some((object, value))
+    };
+    stored.objects.into_iter().filter_map(parse).collect()
+}
+
+/// The served versions of a definition. What is parsed of a schema is taken over from `before`, the
+/// resources that were served until now, if the schema is the same.
+pub(crate) fn resources(
+    source: &Arc<Object>,
+    crd: &Value,
+    before: &[Arc<Resource>],
+) -> Vec<Resource> {
+    let names = |key: &str| text(crd, &["status", "acceptedNames", key]).to_owned();
     let words = |key: &str| {
-        let list = at(crd, &["spec", "names", key]).and_then(Value::as_array);
+        let list = at(crd, &["status", "acceptedNames", key]).and_then(Value::as_array);
         list.into_iter()
             .flatten()
             .filter_map(Value::as_str)
@@ -132,37 +113,56 @@ pub(crate) fn resources(crd: &Value) -> Vec<Resource> {
             .collect()
     };
     let group = text(crd, &["spec", "group"]).to_owned();
-    let relabel = versions(crd).len() > 1;
-    let storage_version = versions(crd)
+    let plural = text(crd, &["spec", "names", "plural"]).to_owned();
+    let storage: Arc<str> = format!("{plural}.{group}").into();
+    let storage_version = storage_version(crd);
+    let shown_storage = versions(crd)
         .iter()
         .find(|version| flag(version, "storage") && flag(version, "served"))
         .map_or_else(String::new, |version| text(version, &["name"]).to_owned());
+    let stamp = stamp(crd);
     let served = versions(crd)
         .iter()
         .filter(|version| flag(version, "served"));
     served
-        .map(|version| Resource {
-            group: group.clone(),
-            version: text(version, &["name"]).to_owned(),
-            kind: names("kind"),
-            list_kind: names("listKind"),
-            plural: names("plural"),
-            singular: names("singular"),
-            short_names: words("shortNames"),
-            categories: words("categories"),
-            namespaced: text(crd, &["spec", "scope"]) == "Namespaced",
-            status: at(version, &["subresources", "status"]).is_some_and(Value::is_object),
-            scale: scale_paths(version),
-            storage: format!("{}.{group}", names("plural")).into(),
-            storage_version: storage_version.clone(),
-            stamp: stamp(crd),
-            terminating: object::is_deleting(crd),
-            printer: Printer::Custom(CustomColumns::parse(version)),
-            face: None,
-            definition: Definition::Custom(Box::new(Custom {
-                schema: schema(version),
-                relabel,
-            })),
+        .map(|version| {
+            let name = text(version, &["name"]);
+            let known = before.iter().find(|known| {
+                known.storage == storage && known.version == name && known.stamp == stamp
+            });
+            let custom = match known.map(|known| &known.definition) {
+                Some(Definition::Custom(custom)) => custom.clone(),
+                _ => Arc::new(Custom {
+                    source: source.clone(),
+                    version: name.to_owned(),
+                    schema: OnceLock::new(),
+                    since: source.revision,
+                    is_storage: name == storage_version,
+                    storage_version: format!("{group}/{storage_version}"),
+                    selectable: selectable(version),
+                    deprecated: deprecated(crd, version),
+                }),
+            };
+            Resource {
+                group: group.clone(),
+                version: name.to_owned(),
+                kind: names("kind"),
+                list_kind: names("listKind"),
+                plural: plural.clone(),
+                singular: names("singular"),
+                short_names: words("shortNames"),
+                categories: words("categories"),
+                namespaced: text(crd, &["spec", "scope"]) == "Namespaced",
+                status: at(version, &["subresources", "status"]).is_some_and(Value::is_object),
+                scale: scale_paths(version),
+                storage: storage.clone(),
+                storage_version: shown_storage.clone(),
+                stamp: stamp.clone(),
+                terminating: object::is_deleting(crd),
+                printer: Printer::Custom(CustomColumns::parse(version)),
+                face: None,
+                definition: Definition::Custom(custom),
+            }
         })
         .collect()
 }
@@ -173,11 +173,38 @@ fn stamp(crd: &Value) -> String {
     format!("{}/{}", object::uid(crd), generation.unwrap_or(0))
 }
 
-/// A definition is validated before it is stored, so its schema parses.
-fn schema(version: &Value) -> Schema {
-    let empty = Value::Null;
-    let schema = version.pointer("/schema/openAPIV3Schema").unwrap_or(&empty);
-    Schema::parse(schema, "").unwrap_or_default()
+fn selectable(version: &Value) -> Vec<SelectableField> {
+    let fields = version.get("selectableFields").and_then(Value::as_array);
+    let field = |field: &Value| {
+        let path = text(field, &["jsonPath"]);
+        Some(SelectableField {
+            name: path.strip_prefix('.').unwrap_or(path).to_owned(),
+            path: JsonPath::parse(path).ok()?,
+        })
+    };
+    fields.into_iter().flatten().filter_map(field).collect()
+}
+
+fn deprecated(crd: &Value, version: &Value) -> String {
+    if !flag(version, "deprecated") {
+        return String::new();
+    }
+    let given = version.get("deprecationWarning").and_then(Value::as_str);
+    given.map_or_else(|| deprecation(crd, version), str::to_owned)
+}
+
+/// The warning of a version whose author gives none: it names the newest version to move to.
+fn deprecation(crd: &Value, version: &Value) -> String {
+    let (group, kind) = (text(crd, &["spec", "group"]), text(crd, &["spec", "names", "kind"]));
+    let name = text(version, &["name"]);
+    let better = versions(crd)
+        .iter()
+        .filter(|other| flag(other, "served") && !flag(other, "deprecated"))
+        .map(|other| text(other, &["name"]))
+        .filter(|other| version_priority(other) > version_priority(name))
+        .max_by_key(|other| version_priority(other));
+    let hint = better.map_or_else(String::new, |other| format!("; use {group}/{other} {kind}"));
+    format!("{group}/{name} {kind} is deprecated{hint}")
 }
 
 fn scale_paths(version: &Value) -> Option<ScalePaths> {
@@ -198,21 +225,20 @@ fn scale_paths(version: &Value) -> Option<ScalePaths> {
     })
 }
 
-fn versions(crd: &Value) -> &[Value] {
+pub(crate) fn versions(crd: &Value) -> &[Value] {
     at(crd, &["spec", "versions"])
         .and_then(Value::as_array)
         .map_or(&[], Vec::as_slice)
 }
 
-fn flag(version: &Value, key: &str) -> bool {
-    version.get(key).and_then(Value::as_bool).unwrap_or(false)
+/// The version in which objects are stored.
+pub(crate) fn storage_version(crd: &Value) -> &str {
+    let version = versions(crd).iter().find(|one| flag(one, "storage"));
+    version.map_or("", |version| text(version, &["name"]))
 }
 
-fn condition<'a>(crd: &'a Value, kind: &str) -> Option<&'a Value> {
-    let conditions = at(crd, &["status", "conditions"]).and_then(Value::as_array)?;
-    conditions
-        .iter()
-        .find(|condition| text(condition, &["type"]) == kind)
+pub(crate) fn flag(version: &Value, key: &str) -> bool {
+    version.get(key).and_then(Value::as_bool).unwrap_or(false)
 }
 
 /// Kubernetes' order of versions: `v2` over `v1` over `v1beta2` over `v1alpha1` over the rest.
@@ -239,37 +265,9 @@ fn parse_version(version: &str) -> Option<(u8, u64, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
-
-    fn definition(plural: &str, kind: &str) -> Value {
-        json!({
-            "metadata": {"name": format!("{plural}.x.test")},
-            "spec": {
-                "group": "x.test", "scope": "Namespaced",
-                "names": {"plural": plural, "kind": kind, "singular": kind.to_lowercase()},
-                "versions": [{"name": "v1", "served": true, "storage": true}],
-            },
-        })
-    }
-
-    #[test]
-    fn a_definition_with_free_names_is_established_at_once() {
-        let mut crd = definition("widgets", "Widget");
-        set_status(&mut crd, &[], Timestamp::UNIX_EPOCH);
-        assert!(is_established(&crd));
-        assert_eq!(crd["status"]["storedVersions"], json!(["v1"]));
-        assert_eq!(crd["status"]["acceptedNames"]["kind"], "Widget");
-    }
-
-    #[test]
-    fn a_definition_whose_kind_is_taken_in_its_group_is_not() {
-        let mut first = definition("widgets", "Widget");
-        set_status(&mut first, &[], Timestamp::UNIX_EPOCH);
-        let mut second = definition("gadgets", "Widget");
-        set_status(&mut second, &[first], Timestamp::UNIX_EPOCH);
-        assert!(!is_established(&second));
-        assert_eq!(second["status"]["conditions"][0]["reason"], "NameConflict");
-    }
 
     #[test]
     fn versions_are_ordered_as_kubernetes_orders_them() {
@@ -279,5 +277,18 @@ mod tests {
             versions,
             ["v10", "v2", "v1", "v1beta10", "v1beta2", "v1alpha1", "foo"]
         );
+    }
+
+    #[test]
+    fn a_deprecated_version_names_the_best_one_to_move_to() {
+        let crd = json!({"spec": {"group": "x.test", "names": {"kind": "Widget"}, "versions": [
+            {"name": "v1alpha1", "served": true, "deprecated": true},
+            {"name": "v1beta1", "served": true, "deprecated": true, "deprecationWarning": "mine"},
+            {"name": "v1", "served": true}, {"name": "v2", "served": false},
+        ]}});
+        let of = |at: usize| deprecated(&crd, &versions(&crd)[at]);
+        assert_eq!(of(0), "x.test/v1alpha1 Widget is deprecated; use x.test/v1 Widget");
+        assert_eq!(of(1), "mine");
+        assert_eq!(of(2), "");
     }
 }

@@ -10,12 +10,14 @@ use eyot_store::Object;
 use serde_json::Value;
 
 use crate::{
+    crd::Custom,
     failure::Failure,
     field_error::FieldError,
     kinds::{self, Face, KindSpec, PartSpec},
     media::Offer,
+    model::{self, Model},
     object, protobuf,
-    schema::Schema,
+    schema::Judgement,
     table::Printer,
     user::User,
 };
@@ -58,14 +60,7 @@ pub(crate) struct ScalePaths {
 
 pub(crate) enum Definition {
     Builtin(&'static KindSpec),
-    Custom(Box<Custom>),
-}
-
-/// What a CRD version says about its objects.
-pub(crate) struct Custom {
-    pub(crate) schema: Schema,
-    /// Objects may be stored under another version of the CRD, so that answers must be relabelled.
-    pub(crate) relabel: bool,
+    Custom(Arc<Custom>),
 }
 
 impl Resource {
@@ -155,14 +150,15 @@ impl Resource {
                 Ok(unknown.into_iter().map(|field| field.path).collect())
             }
             Definition::Custom(custom) => {
-                if value
-                    .get("metadata")
-                    .is_some_and(|m| !m.is_object() && !m.is_null())
+                let metadata = value.get("metadata").filter(|metadata| !metadata.is_null());
+                if let (Some(metadata), Some(of)) =
+                    (metadata, Model::get().named("meta.v1.ObjectMeta"))
                 {
-                    let why = "json: cannot unmarshal into Go struct field .metadata of type v1.ObjectMeta";
-                    return Err(self.undecodable(why));
+                    let mut metadata = metadata.clone();
+                    model::check(of, &mut metadata)
+                        .map_err(|error| self.undecodable(&error.message))?;
                 }
-                Ok(custom.schema.prune(value))
+                Ok(custom.schema().prune(value))
             }
         }
     }
@@ -178,7 +174,7 @@ impl Resource {
     pub(crate) fn default(&self, value: &mut Value) {
         match &self.definition {
             Definition::Builtin(spec) => self.face.map_or(spec.default, |face| face.default)(value),
-            Definition::Custom(custom) => custom.schema.default(value),
+            Definition::Custom(custom) => custom.schema().default(value),
         }
     }
 
@@ -200,23 +196,72 @@ impl Resource {
         }
     }
 
-    pub(crate) fn validate(&self, value: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    /// Check a whole object, with the stored one for an update.
+    pub(crate) fn validate(&self, value: &Value, old: Option<&Value>) -> Judgement {
         match &self.definition {
-            Definition::Builtin(spec) => match self.face {
-                None => (spec.validate)(value, old),
-                Some(face) => {
-                    let value = stored_form(spec, face, value);
-                    let old = old.map(|old| stored_form(spec, face, old));
-                    face.validate.unwrap_or(spec.validate)(&value, old.as_ref())
-                }
-            },
+            Definition::Builtin(spec) => {
+                let errors = match self.face {
+                    None => (spec.validate)(value, old),
+                    Some(face) => {
+                        let value = stored_form(spec, face, value);
+                        let old = old.map(|old| stored_form(spec, face, old));
+                        face.validate.unwrap_or(spec.validate)(&value, old.as_ref())
+                    }
+                };
+                let warnings = Vec::new();
+                Judgement { errors, warnings }
+            }
             Definition::Custom(custom) => {
                 let rule = kinds::subdomain_name;
                 let mut errors = kinds::validate_metadata(value, old, self.namespaced, rule);
-                errors.extend(custom.schema.validate(value));
-                errors
+                let judged = custom.schema().validate(value, old);
+                errors.extend(judged.errors);
+                errors.extend(self.validate_scale(value));
+                let warnings = judged.warnings;
+                Judgement { errors, warnings }
             }
         }
+    }
+
+    /// What the scale of a custom resource stands on is numbers that fit, and a text.
+    fn validate_scale(&self, value: &Value) -> Vec<FieldError> {
+        let Some(paths) = &self.scale else {
+            return Vec::new();
+        };
+        let mut errors = Vec::new();
+        for path in [&paths.spec, &paths.status] {
+            let field = format!(".{}", path.join("."));
+            let found = path.iter().try_fold(value, |value, key| value.get(key));
+            let Some(found) = found.filter(|found| !found.is_null()) else {
+                continue;
+            };
+            let detail = match found.as_i64() {
+                None => format!(
+                    "{field} accessor error: {found} is of the type {}, expected int64",
+                    go_type(found)
+                ),
+                Some(count) if count < 0 => "should be a non-negative integer".to_owned(),
+                Some(count) if count > i64::from(i32::MAX) => {
+                    format!("should be less than or equal to {}", i32::MAX)
+                }
+                Some(_) => continue,
+            };
+            let shown = if found.is_i64() { found.clone() } else { 0.into() };
+            errors.push(FieldError::invalid(field, &shown, &detail));
+        }
+        let selector = paths.selector.as_ref().and_then(|path| {
+            let found = path.iter().try_fold(value, |value, key| value.get(key))?;
+            (!found.is_string() && !found.is_null()).then_some((path, found))
+        });
+        if let Some((path, found)) = selector {
+            let field = format!(".{}", path.join("."));
+            let detail = format!(
+                "{field} accessor error: {found} is of the type {}, expected string",
+                go_type(found)
+            );
+            errors.push(FieldError::invalid(field, &"".into(), &detail));
+        }
+        errors
     }
 
     /// What a client should be told about an object that is accepted all the same.
@@ -262,10 +307,11 @@ impl Resource {
     }
 
     /// What clients are warned of whenever they use the resource; empty for most.
-    pub(crate) fn deprecated(&self) -> &'static str {
+    pub(crate) fn deprecated(&self) -> &str {
         match (&self.definition, self.face) {
             (Definition::Builtin(spec), None) => spec.deprecated,
-            _ => "",
+            (Definition::Builtin(_), Some(_)) => "",
+            (Definition::Custom(custom), _) => &custom.deprecated,
         }
     }
 
@@ -283,15 +329,21 @@ impl Resource {
     }
 
     /// Check a write of the status.
-    pub(crate) fn validate_status(&self, value: &Value, old: &Value) -> Vec<FieldError> {
-        match (&self.definition, self.face) {
+    pub(crate) fn validate_status(&self, value: &Value, old: &Value) -> Judgement {
+        let errors = match (&self.definition, self.face) {
             (Definition::Builtin(spec), None) => (spec.validate_status)(value, old),
             (Definition::Builtin(spec), Some(face)) => {
                 let old = stored_form(spec, face, old);
                 (spec.validate_status)(&stored_form(spec, face, value), &old)
             }
-            (Definition::Custom(_), _) => self.validate(value, Some(old)),
-        }
+            (Definition::Custom(custom), _) => {
+                let mut judged = custom.schema().validate_status(value, Some(old));
+                judged.errors.extend(self.validate_scale(value));
+                return judged;
+            }
+        };
+        let warnings = Vec::new();
+        Judgement { errors, warnings }
     }
 
     /// The part of the object behind a subresource of that name.
@@ -308,8 +360,14 @@ impl Resource {
 
     /// An object of this version as it is stored.
     pub(crate) fn stored(&self, mut value: Value) -> Value {
-        if let (Definition::Builtin(spec), Some(face)) = (&self.definition, self.face) {
-            to_stored(spec, face, &mut value);
+        match (&self.definition, self.face) {
+            (Definition::Builtin(spec), Some(face)) => to_stored(spec, face, &mut value),
+            (Definition::Builtin(_), None) => {}
+            (Definition::Custom(custom), _) => {
+                if let Value::Object(map) = &mut value {
+                    map.insert("apiVersion".to_owned(), custom.storage_version.as_str().into());
+                }
+            }
         }
         value
     }
@@ -320,11 +378,31 @@ impl Resource {
                 face.fields.iter().map(|(name, _)| *name).collect()
             }
             (Definition::Builtin(spec), None) => spec.field_names.to_vec(),
-            (Definition::Custom(_), _) if self.namespaced => {
-                vec!["metadata.name", "metadata.namespace"]
+            (Definition::Custom(custom), _) => {
+                let mut names = vec!["metadata.name"];
+                names.extend(self.namespaced.then_some("metadata.namespace"));
+                names.extend(custom.selectable.iter().map(|field| field.name.as_str()));
+                names
             }
-            (Definition::Custom(_), _) => vec!["metadata.name"],
         }
+    }
+
+    /// The fields of an object that selectors may name, those included that its definition makes
+    /// selectable.
+    pub(crate) fn selectable(&self, object: &Object) -> Vec<(Box<str>, Box<str>)> {
+        let mut fields = object.fields.clone();
+        if let (Definition::Custom(custom), Ok(value)) = (&self.definition, self.value(object)) {
+            for field in &custom.selectable {
+                let found = field.path.eval(&value);
+                let text = match found.first() {
+                    None | Some(Value::Null) => continue,
+                    Some(Value::String(text)) => text.as_str().into(),
+                    Some(other) => other.to_string().into(),
+                };
+                fields.push((field.name.as_str().into(), text));
+            }
+        }
+        fields
     }
 
     /// The store's name of a field that selectors name otherwise in this version.
@@ -345,7 +423,7 @@ impl Resource {
                 };
                 serde_json::to_vec(&value).map_or_else(|_| object.json.clone(), Bytes::from)
             }
-            Definition::Custom(custom) if custom.relabel => {
+            Definition::Custom(custom) if !custom.is_current(object.revision) => {
                 let Ok(value) = self.value(object) else {
                     return object.json.clone();
                 };
@@ -361,10 +439,8 @@ impl Resource {
         if let Some(face) = self.face {
             from_stored(face, &mut value);
         }
-        if let Definition::Custom(custom) = &self.definition
-            && custom.relabel
-        {
-            value["apiVersion"] = self.api_version().into();
+        if let Definition::Custom(custom) = &self.definition {
+            custom.show(&mut value, object.revision, &self.api_version());
         }
         Ok(value)
     }
@@ -385,6 +461,19 @@ impl Resource {
 
     pub(crate) fn invalid(&self, name: &str, errors: &[FieldError]) -> Failure {
         Failure::invalid(&self.group, &self.kind, name, errors)
+    }
+}
+
+/// What Go calls the type of a JSON value.
+fn go_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "<nil>",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
     }
 }
 

@@ -1,119 +1,125 @@
 //! Values against a schema, in the sentences of Kubernetes' OpenAPI validation.
 
-use std::collections::HashSet;
-
 use serde_json::Value;
 
-use super::{Additional, Kind, ListKind, Node, field, format};
-use crate::field_error::{Fault, FieldError};
+use super::{Additional, Junctors, Limits, ListKind, Node, correlated, field, format};
+use crate::{cel::json_equal, field_error::FieldError};
 
 /// An object with more faults than this is told about these only.
 const MAX_ERRORS: usize = 100;
 
-pub(super) fn object(root: &Node, object: &Value, has_rules: bool) -> Vec<FieldError> {
+pub(super) fn object(root: &Node, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    part(root, object, old, "")
+}
+
+/// A value and what is stored at its place, if anything is.
+pub(super) fn part(
+    node: &Node,
+    value: &Value,
+    old: Option<&Value>,
+    path: &str,
+) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    check(root, object, "", &mut errors, true);
-    let blocks = |error: &FieldError| {
-        matches!(
-            error.fault,
-            Fault::Required | Fault::TypeInvalid | Fault::TooLong | Fault::TooMany
-        )
-    };
-    if has_rules && errors.iter().any(blocks) {
-        errors.push(FieldError::invalid(
-            "<nil>",
-            &Value::Null,
-            "some validation rules were not checked because the object was invalid; correct the \
-             existing errors to complete validation",
-        ));
-    }
+    check(node, value, old, path, &mut errors);
     errors
 }
 
-/// A default must be a value that the schema takes.
-pub(super) fn default(node: &Node, value: &Value) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    check(node, value, "default", &mut errors, false);
-    errors
+/// What is equal to what is stored keeps its faults: they are not this client's.
+fn check(
+    node: &Node,
+    value: &Value,
+    old: Option<&Value>,
+    path: &str,
+    errors: &mut Vec<FieldError>,
+) {
+    let before = errors.len();
+    inspect(node, value, old, path, errors);
+    if errors.len() > before && old.is_some_and(|old| json_equal(old, value)) {
+        errors.truncate(before);
+    }
 }
 
-fn check(node: &Node, value: &Value, path: &str, errors: &mut Vec<FieldError>, root: bool) {
-    if errors.len() >= MAX_ERRORS {
-        return;
-    }
-    if value.is_null() && (node.nullable || root) {
+fn inspect(
+    node: &Node,
+    value: &Value,
+    old: Option<&Value>,
+    path: &str,
+    errors: &mut Vec<FieldError>,
+) {
+    if errors.len() >= MAX_ERRORS || (value.is_null() && node.nullable) {
         return;
     }
     if let Some(error) = wrong_type(node, value, path) {
         errors.push(error);
         return;
     }
-    if !node.allowed.is_empty() && !node.allowed.contains(value) {
-        let allowed: Vec<String> = node
-            .allowed
-            .iter()
-            .map(|one| one.as_str().map_or_else(|| one.to_string(), str::to_owned))
-            .collect();
-        let allowed: Vec<&str> = allowed.iter().map(String::as_str).collect();
-        errors.push(FieldError::not_supported(path, value, &allowed));
+    let limits = node.limits.as_deref();
+    if let Some(limits) = limits {
+        allowed(limits, value, path, errors);
     }
     match value {
         Value::Object(map) => {
-            if node.embedded {
-                for name in ["apiVersion", "kind"] {
-                    if map
-                        .get(name)
-                        .and_then(Value::as_str)
-                        .is_none_or(str::is_empty)
-                    {
-                        let field = field(path, name);
-                        errors.push(FieldError::required(field, "must not be empty"));
-                    }
-                }
-            }
             for name in &node.required {
-                if !map.contains_key(name) {
+                if !map.contains_key(&**name) {
                     errors.push(FieldError::required(field(path, name), ""));
                 }
             }
-            sizes(node, Sized::Entries(map.len()), value, path, errors);
+            sizes(limits, Sized::Entries(map.len()), value, path, errors);
             for (name, value) in map {
-                let own = matches!(name.as_str(), "apiVersion" | "kind" | "metadata");
-                if (root || node.embedded) && own {
-                    continue;
-                }
-                match (node.properties.get(name), &node.additional) {
-                    (Some(node), _) => check(node, value, &field(path, name), errors, false),
-                    (None, Additional::Each(node)) => {
-                        check(node, value, &field(path, name), errors, false);
-                    }
-                    _ => {}
-                }
+                let of = match (node.properties.get(name), &node.additional) {
+                    (Some(of), _) => of,
+                    (None, Additional::Each(of)) => of,
+                    _ => continue,
+                };
+                let old = old
+                    .filter(|_| !node.atomic_map)
+                    .and_then(|old| old.get(name));
+                check(of, value, old, &field(path, name), errors);
             }
         }
         Value::Array(items) => {
-            sizes(node, Sized::Items(items.len()), value, path, errors);
+            sizes(limits, Sized::Items(items.len()), value, path, errors);
+            let stored = old.and_then(Value::as_array);
             if let Some(of) = &node.items {
                 for (at, item) in items.iter().enumerate() {
-                    check(of, item, &format!("{path}[{at}]"), errors, false);
+                    let old = match (&node.list, stored) {
+                        (ListKind::Map(keys), Some(old)) => correlated(keys, item, old),
+                        _ => None,
+                    };
+                    check(of, item, old, &format!("{path}[{at}]"), errors);
                 }
             }
-            distinct(node, items, path, errors);
         }
         Value::String(text) => {
-            sizes(
-                node,
-                Sized::Chars(text.chars().count()),
-                value,
-                path,
-                errors,
-            );
-            string(node, text, value, path, errors);
+            let length = Sized::Chars(text.chars().count());
+            sizes(limits, length, value, path, errors);
+            if let Some(limits) = limits {
+                string(limits, text, value, path, errors);
+            }
         }
-        Value::Number(_) => number(node, value, path, errors),
+        Value::Number(_) => {
+            if let Some(limits) = limits {
+                number(node, limits, value, path, errors);
+            }
+        }
         Value::Bool(_) | Value::Null => {}
     }
-    combined(node, value, path, errors);
+    if let Some(junctors) = &node.junctors {
+        combined(junctors, value, path, errors);
+    }
+}
+
+fn allowed(limits: &Limits, value: &Value, path: &str, errors: &mut Vec<FieldError>) {
+    if limits.allowed.is_empty() || limits.allowed.contains(value) {
+        return;
+    }
+    let allowed: Vec<String> = limits
+        .allowed
+        .iter()
+        .map(|one| one.as_str().map_or_else(|| one.to_string(), str::to_owned))
+        .collect();
+    let allowed: Vec<&str> = allowed.iter().map(String::as_str).collect();
+    errors.push(FieldError::not_supported(path, value, &allowed));
 }
 
 fn wrong_type(node: &Node, value: &Value, path: &str) -> Option<FieldError> {
@@ -122,14 +128,7 @@ fn wrong_type(node: &Node, value: &Value, path: &str) -> Option<FieldError> {
         return (!matches!(found, "integer" | "string"))
             .then(|| type_error(path, "integer,string", found));
     }
-    let wanted = match node.kind? {
-        Kind::Object => "object",
-        Kind::Array => "array",
-        Kind::String => "string",
-        Kind::Integer => "integer",
-        Kind::Number => "number",
-        Kind::Boolean => "boolean",
-    };
+    let wanted = node.kind?.name();
     let fits = wanted == found || (wanted == "number" && found == "integer");
     (!fits).then(|| type_error(path, wanted, found))
 }
@@ -162,11 +161,12 @@ enum Sized {
     Entries(usize),
 }
 
-fn sizes(node: &Node, sized: Sized, value: &Value, path: &str, errors: &mut Vec<FieldError>) {
+fn sizes(limits: Option<&Limits>, sized: Sized, value: &Value, path: &str, errors: &mut Vec<FieldError>) {
+    let Some(limits) = limits else { return };
     let (actual, limits) = match sized {
-        Sized::Chars(count) => (count, node.length),
-        Sized::Items(count) => (count, node.count),
-        Sized::Entries(count) => (count, node.entries),
+        Sized::Chars(count) => (count, limits.length),
+        Sized::Items(count) => (count, limits.count),
+        Sized::Entries(count) => (count, limits.entries),
     };
     if let Some(min) = limits.min.filter(|min| (actual as u64) < *min) {
         let (shown, detail) = match sized {
@@ -194,32 +194,43 @@ fn sizes(node: &Node, sized: Sized, value: &Value, path: &str, errors: &mut Vec<
     }
 }
 
-fn string(node: &Node, text: &str, value: &Value, path: &str, errors: &mut Vec<FieldError>) {
-    if let Some(pattern) = node
+fn string(limits: &Limits, text: &str, value: &Value, path: &str, errors: &mut Vec<FieldError>) {
+    if let Some(pattern) = limits
         .pattern
         .as_ref()
-        .filter(|pattern| !pattern.is_match(text))
+        .filter(|pattern| !pattern.matches(text))
     {
-        let detail = format!("{path} in body should match '{pattern}'");
+        let detail = format!("{path} in body should match '{}'", pattern.text);
         errors.push(FieldError::invalid(path, value, &detail));
     }
-    if let Some(name) = node
+    if let Some(name) = limits
         .format
         .as_deref()
         .filter(|name| !format::fits(name, text))
     {
         let detail = format!("{path} in body must be of type {name}: {text:?}");
-        errors.push(FieldError::invalid(path, value, &detail));
+        errors.push(FieldError::type_invalid(path, value, &detail));
     }
 }
 
-fn number(node: &Node, value: &Value, path: &str, errors: &mut Vec<FieldError>) {
+fn number(
+    node: &Node,
+    limits: &Limits,
+    value: &Value,
+    path: &str,
+    errors: &mut Vec<FieldError>,
+) {
     let Some(number) = value.as_f64() else { return };
+    if let Some(format) = out_of_format(node, number) {
+        let kind = node.kind_name();
+        let detail = format!("Checked value must be of type {kind} with format {format} in {path}");
+        errors.push(FieldError::invalid("<nil>", &Value::from(""), &detail));
+    }
     let mut wrong = |detail: String| {
         let detail = format!("{path} in body should be {detail}");
         errors.push(FieldError::invalid(path, value, &detail));
     };
-    if let Some(bound) = node.minimum
+    if let Some(bound) = limits.minimum
         && (number < bound.value || (bound.exclusive && number == bound.value))
     {
         let or_equal = if bound.exclusive { "" } else { " or equal to" };
@@ -229,13 +240,13 @@ fn number(node: &Node, value: &Value, path: &str, errors: &mut Vec<FieldError>) 
             format!("greater than{or_equal} {}", bound.value)
         });
     }
-    if let Some(bound) = node.maximum
+    if let Some(bound) = limits.maximum
         && (number > bound.value || (bound.exclusive && number == bound.value))
     {
         let or_equal = if bound.exclusive { "" } else { " or equal to" };
         wrong(format!("less than{or_equal} {}", bound.value));
     }
-    if let Some(step) = node.multiple_of {
+    if let Some(step) = limits.multiple_of {
         let times = number / step;
         if (times - times.round()).abs() > 1e-9 {
             wrong(format!("a multiple of {step}"));
@@ -243,50 +254,34 @@ fn number(node: &Node, value: &Value, path: &str, errors: &mut Vec<FieldError>) 
     }
 }
 
-fn distinct(node: &Node, items: &[Value], path: &str, errors: &mut Vec<FieldError>) {
-    let identity = |item: &Value| match &node.list {
-        ListKind::Atomic => None,
-        ListKind::Set => Some(item.to_string()),
-        ListKind::Map(keys) => {
-            let parts: Vec<String> = keys
-                .iter()
-                .map(|key| item.get(key).map_or_else(String::new, Value::to_string))
-                .collect();
-            Some(parts.join(","))
-        }
+/// The format of a number, if the number does not fit into it.
+fn out_of_format(node: &Node, number: f64) -> Option<&str> {
+    let format = node.format()?;
+    let fits = match format {
+        "int32" => number >= f64::from(i32::MIN) && number <= f64::from(i32::MAX),
+        "int64" => number >= i64::MIN as f64 && number <= i64::MAX as f64,
+        "float" => number.abs() <= f64::from(f32::MAX),
+        _ => true,
     };
-    let mut seen = HashSet::new();
-    for (at, item) in items.iter().enumerate() {
-        if identity(item).is_some_and(|one| !seen.insert(one)) {
-            let shown = match &node.list {
-                ListKind::Map(keys) => keys
-                    .iter()
-                    .filter_map(|key| Some((key.clone(), item.get(key)?.clone())))
-                    .collect::<serde_json::Map<String, Value>>()
-                    .into(),
-                _ => item.clone(),
-            };
-            errors.push(FieldError::duplicate(format!("{path}[{at}]"), &shown));
-        }
-    }
+    (!fits).then_some(format)
 }
 
-fn combined(node: &Node, value: &Value, path: &str, errors: &mut Vec<FieldError>) {
+fn combined(junctors: &Junctors, value: &Value, path: &str, errors: &mut Vec<FieldError>) {
     let fits = |one: &Node| {
         let mut found = Vec::new();
-        check(one, value, path, &mut found, false);
+        check(one, value, None, path, &mut found);
         found.is_empty()
     };
     let mut wrong = |detail: String| {
         errors.push(FieldError::invalid(path, &Value::from(""), &detail));
     };
-    if !node.any_of.is_empty() && !node.any_of.iter().any(fits) {
+    if !junctors.any_of.is_empty() && !junctors.any_of.iter().any(fits) {
         wrong(format!(
             "{path:?} must validate at least one schema (anyOf)"
         ));
     }
-    if !node.one_of.is_empty() {
-        match node.one_of.iter().filter(|one| fits(one)).count() {
+    if !junctors.one_of.is_empty() {
+        match junctors.one_of.iter().filter(|one| fits(one)).count() {
             1 => {}
             0 => wrong(format!(
                 "{path:?} must validate one and only one schema (oneOf). Found none valid"
@@ -297,13 +292,13 @@ fn combined(node: &Node, value: &Value, path: &str, errors: &mut Vec<FieldError>
             )),
         }
     }
-    if node.not.as_deref().is_some_and(fits) {
+    if junctors.not.as_deref().is_some_and(fits) {
         wrong(format!("{path:?} must not validate the schema (not)"));
     }
     let mut all = true;
-    for one in &node.all_of {
+    for one in &junctors.all_of {
         let before = errors.len();
-        check(one, value, path, errors, false);
+        check(one, value, None, path, errors);
         all &= errors.len() == before;
     }
     if !all {

@@ -1,64 +1,111 @@
 //! Structural schemas of custom resources: OpenAPI v3 as CustomResourceDefinitions carry it.
 //!
-//! A schema is parsed once per definition, with errors for the definition's author, and then does
-//! three things to every object: drop what it does not name, fill defaults, check values. The
-//! root's `apiVersion`, `kind` and `metadata` are every object's own business and never touched by
-//! a schema; `metadata` is held to its own type.
+//! What a definition's author may write is checked in [`definition`]; a schema that passed is parsed
+//! once and then does four things to every object: drop what it does not name, fill defaults, check
+//! values ([`check`], [`lists`], [`embedded`]), and run rules in CEL ([`rules`]). The root's
+//! `apiVersion`, `kind` and `metadata` belong to every object and are never pruned or defaulted.
 //!
-//! Rules in CEL (`x-kubernetes-validations`) are accepted and not evaluated; an object with other
-//! faults is told that rules were left out, as in Kubernetes.
+//! On an update, what did not change is not held against the client ("ratcheting"): a value that is
+//! equal to the stored one at the same place has no errors, so a definition may be tightened without
+//! making old objects unwritable.
 
 mod check;
-mod format;
+mod declare;
+pub(crate) mod definition;
+mod embedded;
+pub(crate) mod format;
+mod lists;
 mod parse;
+mod rules;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use regex::Regex;
 use serde_json::{Map, Value};
 
+use self::rules::Rules;
 use crate::{
-    field_error::FieldError,
+    cel,
+    field_error::{Fault, FieldError},
     model::{self, Model},
 };
 
 /// A parsed `openAPIV3Schema`.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Schema {
     root: Node,
-    /// Some part has rules that are not evaluated.
-    has_rules: bool,
 }
 
-/// One level of a schema. All parts are optional in OpenAPI, so all are here.
-#[derive(Debug, Clone, Default)]
+/// What is said of an object.
+#[derive(Debug, Default)]
+pub struct Judgement {
+    pub errors: Vec<FieldError>,
+    /// What would be errors had it been changed.
+    pub warnings: Vec<String>,
+}
+
+/// One level of a schema. A definition may have thousands, so what most of them lack is kept apart.
+#[derive(Debug, Default)]
 struct Node {
     kind: Option<Kind>,
     nullable: bool,
-    properties: BTreeMap<String, Node>,
+    int_or_string: bool,
+    preserve_unknown: bool,
+    embedded: bool,
+    /// `x-kubernetes-map-type: atomic`.
+    atomic_map: bool,
+    /// This node or one below has rules.
+    ruled: bool,
+    /// This node or one below has a default.
+    defaulted: bool,
+    /// The root of the schema.
+    root: bool,
+    properties: Properties,
     additional: Additional,
     items: Option<Box<Node>>,
-    required: Vec<String>,
+    required: Box<[Box<str>]>,
+    default: Option<Box<Value>>,
+    limits: Option<Box<Limits>>,
+    junctors: Option<Box<Junctors>>,
+    list: ListKind,
+    rules: Option<Box<Rules>>,
+    /// What expressions see; worked out when the first one is compiled.
+    declared: OnceLock<Option<cel::Type>>,
+}
+
+/// Fields by name, sorted.
+#[derive(Debug, Default)]
+struct Properties(Box<[(Box<str>, Node)]>);
+
+/// What a value must be beside its type.
+#[derive(Debug, Default)]
+struct Limits {
     allowed: Vec<Value>,
-    default: Option<Value>,
-    format: Option<String>,
-    pattern: Option<Regex>,
+    format: Option<Box<str>>,
+    pattern: Option<Pattern>,
     minimum: Option<Bound>,
     maximum: Option<Bound>,
     multiple_of: Option<f64>,
     length: Sizes,
     count: Sizes,
     entries: Sizes,
+}
+
+/// A regular expression, compiled when the first text is held against it.
+#[derive(Debug)]
+struct Pattern {
+    text: Box<str>,
+    compiled: OnceLock<Option<Regex>>,
+}
+
+#[derive(Debug, Default)]
+struct Junctors {
     all_of: Vec<Node>,
     any_of: Vec<Node>,
     one_of: Vec<Node>,
     not: Option<Box<Node>>,
-    int_or_string: bool,
-    preserve_unknown: bool,
-    embedded: bool,
-    list: ListKind,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +118,7 @@ enum Kind {
     Boolean,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 enum Additional {
     /// Not said: unknown fields are dropped.
     #[default]
@@ -98,7 +145,7 @@ enum ListKind {
     #[default]
     Atomic,
     Set,
-    Map(Vec<String>),
+    Map(Box<[String]>),
 }
 
 impl Default for Schema {
@@ -107,43 +154,104 @@ impl Default for Schema {
         Schema {
             root: Node {
                 preserve_unknown: true,
+                root: true,
                 ..Node::default()
             },
-            has_rules: false,
         }
     }
 }
 
 impl Schema {
-    /// `path` is the field of the schema in its CRD, for the errors.
-    pub fn parse(schema: &Value, path: &str) -> Result<Schema, Vec<FieldError>> {
-        parse::schema(schema, path)
+    /// Of a schema that [`definition::check`] has nothing against. What it would refuse is left out.
+    pub fn parse(schema: &Value) -> Schema {
+        parse::schema(schema)
     }
 
-    pub fn validate(&self, object: &Value) -> Vec<FieldError> {
-        check::object(&self.root, object, self.has_rules)
+    /// Whether there are defaults to fill.
+    pub(crate) fn has_defaults(&self) -> bool {
+        self.root.defaulted
+    }
+
+    /// A whole object, with the stored one for an update.
+    pub fn validate(&self, object: &Value, old: Option<&Value>) -> Judgement {
+        let mut errors = check::object(&self.root, object, old);
+        errors.extend(embedded::check(&self.root, object));
+        self.beyond(object, old, errors)
+    }
+
+    /// The status of an object, when nothing else was written.
+    pub fn validate_status(&self, object: &Value, old: Option<&Value>) -> Judgement {
+        let status = object.get("status");
+        let node = self.root.properties.get("status");
+        let mut errors = Vec::new();
+        if let (Some(status), Some(node)) = (status, node) {
+            let old = old.and_then(|old| old.get("status"));
+            errors = check::part(node, status, old, "status");
+        }
+        self.beyond(object, old, errors)
+    }
+
+    /// What is checked beside the values themselves: keys of lists, then rules.
+    fn beyond(&self, object: &Value, old: Option<&Value>, mut errors: Vec<FieldError>) -> Judgement {
+        let doubles = lists::check(&self.root, object);
+        if !doubles.is_empty() && old.is_none_or(|old| lists::check(&self.root, old).is_empty()) {
+            errors.extend(doubles);
+        }
+        let mut warnings = Vec::new();
+        if self.root.ruled {
+            if errors.iter().any(blocks_rules) {
+                errors.push(FieldError::invalid(
+                    "<nil>",
+                    &Value::Null,
+                    "some validation rules were not checked because the object was invalid; \
+                     correct the existing errors to complete validation",
+                ));
+            } else {
+                let found = rules::check(&self.root, object, old);
+                errors.extend(found.errors);
+                warnings = found.warnings;
+            }
+        }
+        Judgement { errors, warnings }
     }
 
     /// Drops fields that the schema does not name and answers their paths (for field validation).
+    /// Nulls where null is no value are dropped too, unless a default takes their place.
     pub fn prune(&self, object: &mut Value) -> Vec<String> {
         let mut dropped = Vec::new();
         if let Value::Object(map) = object {
             let own = set_aside(map);
             self.root.prune_map(map, "", &mut dropped);
+            self.root.drop_nulls(map);
             map.extend(own);
-            prune_metadata(map, &mut dropped);
+            prune_metadata(map, "metadata", &mut dropped);
         }
         dropped
     }
 
     /// Fills defaults.
     pub fn default(&self, object: &mut Value) {
+        if !self.root.defaulted {
+            return;
+        }
         if let Value::Object(map) = object {
             let own = set_aside(map);
             self.root.default_map(map);
             map.extend(own);
         }
     }
+}
+
+/// Faults after which rules cannot be trusted to find what they are written for.
+fn blocks_rules(error: &FieldError) -> bool {
+    matches!(
+        error.fault,
+        Fault::NotSupported
+            | Fault::Required
+            | Fault::TooLong
+            | Fault::TooMany
+            | Fault::TypeInvalid
+    )
 }
 
 /// Takes out what belongs to no schema.
@@ -154,28 +262,73 @@ fn set_aside(map: &mut Map<String, Value>) -> Vec<(String, Value)> {
         .collect()
 }
 
-fn prune_metadata(map: &mut Map<String, Value>, dropped: &mut Vec<String>) {
+fn prune_metadata(map: &mut Map<String, Value>, path: &str, dropped: &mut Vec<String>) {
     let metadata = map
         .get_mut("metadata")
         .filter(|metadata| metadata.is_object());
     if let (Some(metadata), Some(of)) = (metadata, Model::get().named("meta.v1.ObjectMeta")) {
         // A field of the wrong type is another check's find; what comes before it counts.
         let unknown = model::check(of, metadata).unwrap_or_default();
+        for field in &unknown {
+            crate::object::remove(metadata, &field.path);
+        }
         dropped.extend(
             unknown
                 .into_iter()
-                .map(|field| format!("metadata.{}", field.path)),
+                .map(|field| format!("{path}.{}", field.path)),
         );
     }
 }
 
+impl Properties {
+    fn get(&self, name: &str) -> Option<&Node> {
+        let found = self.0.binary_search_by(|(known, _)| (**known).cmp(name));
+        found.ok().and_then(|at| self.0.get(at)).map(|(_, node)| node)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&str, &Node)> {
+        self.0.iter().map(|(name, node)| (&**name, node))
+    }
+}
+
+impl Pattern {
+    /// A pattern that cannot be compiled, which no definition has, lets everything pass.
+    fn matches(&self, text: &str) -> bool {
+        let compiled = self.compiled.get_or_init(|| parse::compile(&self.text).ok());
+        compiled.as_ref().is_none_or(|regex| regex.is_match(text))
+    }
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Object => "object",
+            Kind::Array => "array",
+            Kind::String => "string",
+            Kind::Integer => "integer",
+            Kind::Number => "number",
+            Kind::Boolean => "boolean",
+        }
+    }
+}
+
 impl Node {
+    /// The `type` as it is written; empty where none is.
+    fn kind_name(&self) -> &'static str {
+        self.kind.map_or("", Kind::name)
+    }
+
+    fn format(&self) -> Option<&str> {
+        self.limits.as_ref()?.format.as_deref()
+    }
+
     fn prune(&self, value: &mut Value, path: &str, dropped: &mut Vec<String>) {
         match value {
             Value::Object(map) if self.embedded => {
                 let own = set_aside(map);
                 self.prune_map(map, path, dropped);
                 map.extend(own);
+                prune_metadata(map, &field(path, "metadata"), dropped);
             }
             Value::Object(map) => self.prune_map(map, path, dropped),
             Value::Array(items) => {
@@ -210,12 +363,58 @@ impl Node {
         }
     }
 
+    /// Nulls of fields and entries that may not be null are as good as absent.
+    fn drop_nulls(&self, map: &mut Map<String, Value>) {
+        map.retain(|name, value| {
+            let Some(node) = self.member(name) else {
+                return true;
+            };
+            if value.is_null() {
+                return node.nullable || node.default.is_some();
+            }
+            node.drop_nulls_in(value);
+            true
+        });
+    }
+
+    fn drop_nulls_in(&self, value: &mut Value) {
+        match value {
+            Value::Object(map) => self.drop_nulls(map),
+            Value::Array(items) => {
+                if let Some(of) = &self.items {
+                    items.iter_mut().for_each(|item| of.drop_nulls_in(item));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The schema of a field or an entry.
+    fn member(&self, name: &str) -> Option<&Node> {
+        match (self.properties.get(name), &self.additional) {
+            (Some(node), _) => Some(node),
+            (None, Additional::Each(node)) => Some(node),
+            _ => None,
+        }
+    }
+
     fn default_value(&self, value: &mut Value) {
+        if !self.defaulted {
+            return;
+        }
         match value {
             Value::Object(map) => self.default_map(map),
             Value::Array(items) => {
                 if let Some(of) = &self.items {
-                    items.iter_mut().for_each(|item| of.default_value(item));
+                    for item in items {
+                        if item.is_null()
+                            && !of.nullable
+                            && let Some(default) = &of.default
+                        {
+                            *item = (**default).clone();
+                        }
+                        of.default_value(item);
+                    }
                 }
             }
             _ => {}
@@ -223,7 +422,7 @@ impl Node {
     }
 
     fn default_map(&self, map: &mut Map<String, Value>) {
-        for (name, node) in &self.properties {
+        for (name, node) in self.properties.iter() {
             let Some(default) = &node.default else {
                 continue;
             };
@@ -234,17 +433,32 @@ impl Node {
                 Some(_) => false,
             };
             if absent {
-                map.insert(name.clone(), default.clone());
+                map.insert(name.to_owned(), (**default).clone());
             }
         }
         for (name, value) in map.iter_mut() {
-            match (self.properties.get(name), &self.additional) {
-                (Some(node), _) => node.default_value(value),
-                (None, Additional::Each(node)) => node.default_value(value),
-                _ => {}
+            if let Some(node) = self.member(name) {
+                if value.is_null()
+                    && !node.nullable
+                    && let Some(default) = &node.default
+                {
+                    *value = (**default).clone();
+                }
+                node.default_value(value);
             }
         }
     }
+
+    /// Whether the node is an object with the metadata of one.
+    fn is_resource(&self) -> bool {
+        self.root || self.embedded
+    }
+}
+
+/// The item of a keyed list that has the same keys.
+fn correlated<'v>(keys: &[String], item: &Value, old: &'v [Value]) -> Option<&'v Value> {
+    let same = |other: &&Value| keys.iter().all(|key| other.get(key) == item.get(key));
+    old.iter().find(same)
 }
 
 /// `spec.size`

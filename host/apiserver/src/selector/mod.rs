@@ -412,6 +412,22 @@ struct Term {
 impl FieldSelector {
     /// Refuses fields that are not in `supported`, in Kubernetes' words.
     pub fn parse(text: &str, supported: &[&str]) -> Result<FieldSelector, SelectorError> {
+        FieldSelector::read(text, supported, unknown_field)
+    }
+
+    /// The same for custom resources, which have words of their own for a field they do not have.
+    pub(crate) fn parse_custom(
+        text: &str,
+        supported: &[&str],
+    ) -> Result<FieldSelector, SelectorError> {
+        FieldSelector::read(text, supported, |field, _| unsupported(field))
+    }
+
+    fn read(
+        text: &str,
+        supported: &[&str],
+        unknown: fn(&str, &[&str]) -> SelectorError,
+    ) -> Result<FieldSelector, SelectorError> {
         if text.len() > MAX_LENGTH {
             return Err(SelectorError(format!(
                 "selector is longer than {MAX_LENGTH} bytes"
@@ -440,7 +456,7 @@ impl FieldSelector {
             };
             let value = unescape(value)?;
             if !supported.contains(&field) {
-                return Err(unknown_field(field, supported));
+                return Err(unknown(field, supported));
             }
             terms.push(Term {
                 field: field.into(),
@@ -464,6 +480,11 @@ impl FieldSelector {
             }
         }
         self
+    }
+
+    /// The fields that the selector names.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.terms.iter().map(|term| &*term.field)
     }
 
     /// The value that `field` must equal, if the selector says so: `metadata.name=x` as a get.
@@ -492,8 +513,12 @@ fn unknown_field(field: &str, supported: &[&str]) -> SelectorError {
             listed.join(", ")
         ))
     } else {
-        SelectorError(format!("field label not supported: {field}"))
+        unsupported(field)
     }
+}
+
+fn unsupported(field: &str) -> SelectorError {
+    SelectorError(format!("field label not supported: {field}"))
 }
 
 /// Splits at commas that no backslash escapes.

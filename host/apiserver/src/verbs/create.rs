@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::{
     admission::{self, Admitted, Attributes, Operation},
-    api::{Api, definitions, namespace_key, storage_failure},
+    api::{Api, namespace_key, storage_failure},
     call::{self, Call},
     crd,
     failure::Failure,
@@ -125,9 +125,9 @@ async fn check(api: &Api, call: &Call, value: &mut Value) -> Result<Admitted, Fa
     }
     resource.requested_by(value, &call.user);
     resource.identified(value);
-    let errors = resource.validate(value, None);
-    if !errors.is_empty() {
-        return Err(resource.invalid(object::name(value), &errors));
+    let judged = resource.validate(value, None);
+    if !judged.errors.is_empty() {
+        return Err(resource.invalid(object::name(value), &judged.errors));
     }
     if object::name(value).is_empty() {
         let error = crate::field_error::FieldError::required(
@@ -140,7 +140,8 @@ async fn check(api: &Api, call: &Call, value: &mut Value) -> Result<Admitted, Fa
         name: object::name(value),
         ..Attributes::new(call, Operation::Create)
     };
-    let remarks = resource.warnings(value, None);
+    let mut remarks = resource.warnings(value, None);
+    remarks.extend(judged.warnings);
     let mut admitted = admission::validate(api, &attributes, value).await?;
     admitted.warnings.splice(0..0, remarks);
     Ok(admitted)
@@ -148,12 +149,12 @@ async fn check(api: &Api, call: &Call, value: &mut Value) -> Result<Admitted, Fa
 
 async fn write(api: &Arc<Api>, call: &Call, value: Value) -> Result<Arc<Object>, WriteError> {
     let key = call.key_of(object::name(&value));
-    let mut value = call.resource.stored(value);
+    let value = call.resource.stored(value);
     if &*call.resource.storage == crd::STORAGE {
         let _one_at_a_time = api.definitions.lock().await;
-        crd::set_status(&mut value, &definitions(&api.store), Timestamp::now());
+        let group = object::text(&value, &["spec", "group"]).to_owned();
         let written = api.store.create(key, value).await;
-        api.reload();
+        api.settle(&group).await;
         return written;
     }
     let object = api.store.create(key.clone(), value).await?;

@@ -294,7 +294,7 @@ fn mark(call: &Call, options: &DeleteOptions, current: &Value, now: Timestamp) -
         }
     }
     if &*resource.storage == crd::STORAGE {
-        crd::set_status(&mut next, &[], now);
+        crd::status::set_terminating(&mut next, now);
     }
     Some(next)
 }

@@ -14,13 +14,14 @@ use serde_json::Value;
 
 use crate::{
     admission::{self, Admitted, Attributes, Kind, Operation},
-    api::{Api, definitions},
+    api::Api,
     call::{self, Call},
     crd,
     failure::Failure,
     kinds::PartSpec,
     media, object, patch, reply,
     resource::{Resource, carry},
+    schema::Judgement,
     verbs::create::{clean, write_failure},
 };
 
@@ -226,14 +227,14 @@ async fn write(
     next: Value,
 ) -> Result<Arc<Object>, WriteError> {
     let key = &stored.key;
-    let mut next = call.resource.stored(next);
+    let next = call.resource.stored(next);
     if &*call.resource.storage != crd::STORAGE {
         return api.store.update(key, stored.revision, next).await;
     }
     let _one_at_a_time = api.definitions.lock().await;
-    crd::set_status(&mut next, &definitions(&api.store), Timestamp::now());
+    let group = object::text(&next, &["spec", "group"]).to_owned();
     let written = api.store.update(key, stored.revision, next).await;
-    api.reload();
+    api.settle(&group).await;
     written
 }
 
@@ -354,19 +355,24 @@ fn finish(
         let generation = generation.unwrap_or(0) + 1;
         object::metadata(next).insert("generation".into(), generation.into());
     }
-    let errors = match part {
+    let judged = match part {
         Part::Main => resource.validate(next, Some(current)),
         Part::Status => resource.validate_status(next, current),
-        Part::Finalize => Vec::new(),
-        Part::Other(part) => (part.validate)(next, current),
+        Part::Finalize => Judgement::default(),
+        Part::Other(part) => Judgement {
+            errors: (part.validate)(next, current),
+            ..Judgement::default()
+        },
     };
-    if !errors.is_empty() {
-        return Err(resource.invalid(&call.name, &errors));
+    if !judged.errors.is_empty() {
+        return Err(resource.invalid(&call.name, &judged.errors));
     }
-    match part {
-        Part::Main | Part::Other(_) => Ok(resource.warnings(next, Some(current))),
-        Part::Status | Part::Finalize => Ok(Vec::new()),
-    }
+    let mut warnings = match part {
+        Part::Main | Part::Other(_) => resource.warnings(next, Some(current)),
+        Part::Status | Part::Finalize => Vec::new(),
+    };
+    warnings.extend(judged.warnings);
+    Ok(warnings)
 }
 
 /// What `metadata.generation` counts the changes of: everything but metadata and status.
