@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use eyot_http::{Request, Response};
 use eyot_store::{Key, Store, WriteError};
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tower::util::BoxCloneSyncService;
@@ -157,9 +157,9 @@ impl Api {
     /// called with [`Api::definitions`] held, after any of them was written.
     pub(crate) async fn settle(&self, group: &str) {
         let all = crd::stored(&self.store);
-        let of_group = all.iter().filter(|(_, crd)| {
-            crate::object::text(crd, &["spec", "group"]) == group
-        });
+        let of_group = all
+            .iter()
+            .filter(|(_, crd)| crate::object::text(crd, &["spec", "group"]) == group);
         for (stored, crd) in of_group {
             // What was settled before it in this pass counts already.
             let others = crd::stored(&self.store);

@@ -195,7 +195,10 @@ fn deprecated(crd: &Value, version: &Value) -> String {
 
 /// The warning of a version whose author gives none: it names the newest version to move to.
 fn deprecation(crd: &Value, version: &Value) -> String {
-    let (group, kind) = (text(crd, &["spec", "group"]), text(crd, &["spec", "names", "kind"]));
+    let (group, kind) = (
+        text(crd, &["spec", "group"]),
+        text(crd, &["spec", "names", "kind"]),
+    );
     let name = text(version, &["name"]);
     let better = versions(crd)
         .iter()
@@ -287,7 +290,10 @@ mod tests {
             {"name": "v1", "served": true}, {"name": "v2", "served": false},
         ]}});
         let of = |at: usize| deprecated(&crd, &versions(&crd)[at]);
-        assert_eq!(of(0), "x.test/v1alpha1 Widget is deprecated; use x.test/v1 Widget");
+        assert_eq!(
+            of(0),
+            "x.test/v1alpha1 Widget is deprecated; use x.test/v1 Widget"
+        );
         assert_eq!(of(1), "mine");
         assert_eq!(of(2), "");
     }

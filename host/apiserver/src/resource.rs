@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use eyot_store::Object;
+use eyot_store::{Object, Pairs};
 use serde_json::Value;
 
 use crate::{
@@ -246,7 +246,11 @@ impl Resource {
                 }
                 Some(_) => continue,
             };
-            let shown = if found.is_i64() { found.clone() } else { 0.into() };
+            let shown = if found.is_i64() {
+                found.clone()
+            } else {
+                0.into()
+            };
             errors.push(FieldError::invalid(field, &shown, &detail));
         }
         let selector = paths.selector.as_ref().and_then(|path| {
@@ -365,7 +369,10 @@ impl Resource {
             (Definition::Builtin(_), None) => {}
             (Definition::Custom(custom), _) => {
                 if let Value::Object(map) = &mut value {
-                    map.insert("apiVersion".to_owned(), custom.storage_version.as_str().into());
+                    map.insert(
+                        "apiVersion".to_owned(),
+                        custom.storage_version.as_str().into(),
+                    );
                 }
             }
         }
@@ -389,20 +396,24 @@ impl Resource {
 
     /// The fields of an object that selectors may name, those included that its definition makes
     /// selectable.
-    pub(crate) fn selectable(&self, object: &Object) -> Vec<(Box<str>, Box<str>)> {
-        let mut fields = object.fields.clone();
+    pub(crate) fn selectable(&self, object: &Object) -> Pairs {
+        let mut fields: Vec<(String, String)> = object
+            .fields
+            .iter()
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
         if let (Definition::Custom(custom), Ok(value)) = (&self.definition, self.value(object)) {
             for field in &custom.selectable {
                 let found = field.path.eval(&value);
                 let text = match found.first() {
                     None | Some(Value::Null) => continue,
-                    Some(Value::String(text)) => text.as_str().into(),
-                    Some(other) => other.to_string().into(),
+                    Some(Value::String(text)) => text.clone(),
+                    Some(other) => other.to_string(),
                 };
-                fields.push((field.name.as_str().into(), text));
+                fields.push((field.name.clone(), text));
             }
         }
-        fields
+        fields.into_iter().collect()
     }
 
     /// The store's name of a field that selectors name otherwise in this version.

@@ -159,7 +159,7 @@ async fn answer(api: Arc<Api>, mut request: Request) -> Result<Response, Failure
         return review::answer(&api, &user, &path, parts, body).await;
     }
     let target = locate(&api.catalog(), user, &path, uri.query(), parts)?;
-    let deprecated = target.call.resource.deprecated();
+    let deprecated = target.call.resource.deprecated().to_owned();
     let encoding = target.encoding;
     let mut answer = dispatch(api, target, upgrade, body).await;
     if let Ok(response) = &mut answer {

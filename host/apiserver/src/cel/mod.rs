@@ -21,6 +21,7 @@
 mod budget;
 mod check;
 mod compare;
+mod estimate;
 mod eval;
 mod host;
 mod json;
@@ -40,6 +41,7 @@ use std::{collections::BTreeMap, sync::Arc};
 pub(crate) use self::{
     budget::{Budget, PER_CALL, PER_OBJECT},
     compare::json_equal,
+    estimate::Sizes,
     host::{Dynamic, Host, Variables},
     json::{free, owned, typed},
     source::CompileError,
@@ -100,6 +102,16 @@ pub(crate) struct Program {
 impl Program {
     /// Compile an expression. The error is what Kubernetes shows after `compilation failed: `.
     pub(crate) fn compile(text: &str, env: &Env) -> Result<Program, CompileError> {
+        Program::compile_estimated(text, env, &|_| None).map(|(program, _)| program)
+    }
+
+    /// Compile an expression and estimate the most that it may cost, given how large values of the
+    /// object may be.
+    pub(crate) fn compile_estimated(
+        text: &str,
+        env: &Env,
+        sizes: &Sizes<'_>,
+    ) -> Result<(Program, u64), CompileError> {
         // The parser and all that walks its tree recurse.
         stacker::grow(source::STACK, || {
             let (tree, mut source) = Source::parse(text)?;
@@ -107,12 +119,14 @@ impl Program {
             let tree = macros::expand(tree, &mut source).map_err(|fault| error(vec![fault]))?;
             let checked = check::check(&tree, env, &source).map_err(error)?;
             let planned = plan::plan(&tree, &checked, &source).map_err(error)?;
+            let cost = estimate::estimate(&tree, &checked, sizes).max;
             let result = checked.types.get(&tree.id).cloned().unwrap_or(Type::Dyn);
-            Ok(Program {
+            let program = Program {
                 root: planned.root,
                 variables: planned.variables,
                 result,
-            })
+            };
+            Ok((program, cost))
         })
     }
 

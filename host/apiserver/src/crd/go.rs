@@ -50,7 +50,11 @@ const SCHEMA: [(&str, &str, As); 44] = [
     ("AnyOf", "anyOf", As::Schemas),
     ("Not", "not", As::Schema),
     ("Properties", "properties", As::SchemaMap),
-    ("AdditionalProperties", "additionalProperties", As::SchemaOrFlag),
+    (
+        "AdditionalProperties",
+        "additionalProperties",
+        As::SchemaOrFlag,
+    ),
     ("PatternProperties", "patternProperties", As::SchemaMap),
     ("Dependencies", "dependencies", As::Any),
     ("AdditionalItems", "additionalItems", As::SchemaOrFlag),
@@ -62,7 +66,11 @@ const SCHEMA: [(&str, &str, As); 44] = [
         "x-kubernetes-preserve-unknown-fields",
         As::Any,
     ),
-    ("XEmbeddedResource", "x-kubernetes-embedded-resource", As::Flag),
+    (
+        "XEmbeddedResource",
+        "x-kubernetes-embedded-resource",
+        As::Flag,
+    ),
     ("XIntOrString", "x-kubernetes-int-or-string", As::Flag),
     ("XListMapKeys", "x-kubernetes-list-map-keys", As::Any),
     ("XListType", "x-kubernetes-list-type", As::Any),
@@ -81,6 +89,9 @@ const RULE: [(&str, &str, As); 6] = [
 
 /// Versions of a definition. What all of them have in common stands beside them, not in them.
 pub(crate) fn versions(versions: &[Value]) -> String {
+    if versions.is_empty() {
+        return "null".to_owned();
+    }
     let shared = |name: &str| {
         let mut values = versions.iter().map(|version| version.get(name));
         let first = values.next().flatten();
@@ -99,10 +110,15 @@ pub(crate) fn versions(versions: &[Value]) -> String {
             member("Served", &leaf(version.get("served"), As::Flag)),
             member("Storage", &leaf(version.get("storage"), As::Flag)),
             member("Deprecated", &leaf(version.get("deprecated"), As::Flag)),
-            member("DeprecationWarning", &leaf(version.get("deprecationWarning"), As::Any)),
+            member(
+                "DeprecationWarning",
+                &leaf(version.get("deprecationWarning"), As::Any),
+            ),
         ];
         for ((name, json), shared) in parts.iter().zip(&shared) {
-            let value = version.get(*json).filter(|value| !shared && !value.is_null());
+            let value = version
+                .get(*json)
+                .filter(|value| !shared && !value.is_null());
             let text = match (*name, value) {
                 (_, None) => "null".to_owned(),
                 ("Schema", Some(value)) => {
@@ -155,9 +171,18 @@ fn subresources(value: &Value) -> String {
     let scale = match value.get("scale").filter(|value| !value.is_null()) {
         None => "null".to_owned(),
         Some(scale) => object(vec![
-            member("SpecReplicasPath", &leaf(scale.get("specReplicasPath"), As::Text)),
-            member("StatusReplicasPath", &leaf(scale.get("statusReplicasPath"), As::Text)),
-            member("LabelSelectorPath", &leaf(scale.get("labelSelectorPath"), As::Any)),
+            member(
+                "SpecReplicasPath",
+                &leaf(scale.get("specReplicasPath"), As::Text),
+            ),
+            member(
+                "StatusReplicasPath",
+                &leaf(scale.get("statusReplicasPath"), As::Text),
+            ),
+            member(
+                "LabelSelectorPath",
+                &leaf(scale.get("labelSelectorPath"), As::Any),
+            ),
         ]),
     };
     object(vec![member("Status", &status), member("Scale", &scale)])
@@ -193,20 +218,37 @@ fn leaf(value: Option<&Value>, kind: As) -> String {
         (As::Any, Some(value)) => escaped(value),
         (As::Schema, Some(value)) => schema(value),
         (As::Schemas, Some(value)) => match value.as_array() {
-            Some(list) => format!("[{}]", list.iter().map(schema).collect::<Vec<_>>().join(",")),
+            Some(list) => format!(
+                "[{}]",
+                list.iter().map(schema).collect::<Vec<_>>().join(",")
+            ),
             None => null(),
         },
         (As::SchemaMap, Some(value)) => match value.as_object() {
-            Some(map) => object(map.iter().map(|(name, one)| member(name, &schema(one))).collect()),
+            Some(map) => object(
+                map.iter()
+                    .map(|(name, one)| member(name, &schema(one)))
+                    .collect(),
+            ),
             None => null(),
         },
         (As::SchemaOrFlag, Some(value)) => object(vec![
-            member("Allows", if value == &Value::Bool(false) { "false" } else { "true" }),
+            member(
+                "Allows",
+                if value == &Value::Bool(false) {
+                    "false"
+                } else {
+                    "true"
+                },
+            ),
             member("Schema", &schema(value)),
         ]),
         (As::SchemaOrList, Some(value)) => object(vec![
             member("Schema", &schema(value)),
-            member("JSONSchemas", &leaf(Some(value).filter(|v| v.is_array()), As::Schemas)),
+            member(
+                "JSONSchemas",
+                &leaf(Some(value).filter(|v| v.is_array()), As::Schemas),
+            ),
         ]),
         (As::Rules, Some(value)) => match value.as_array() {
             Some(list) => format!("[{}]", list.iter().map(rule).collect::<Vec<_>>().join(",")),

@@ -49,7 +49,10 @@ pub(crate) fn set_condition(
         *conditions = json!([]);
     }
     if let Value::Array(conditions) = conditions {
-        match conditions.iter_mut().find(|one| text(one, &["type"]) == kind) {
+        match conditions
+            .iter_mut()
+            .find(|one| text(one, &["type"]) == kind)
+        {
             Some(place) => *place = condition,
             None => conditions.push(condition),
         }
@@ -83,7 +86,9 @@ pub(crate) fn settled<'a>(
         kinds.extend([name("kind"), name("listKind")]);
     }
     let asked = |key: &str| text(crd, &["spec", "names", key]).to_owned();
-    let mut accepted = at(crd, &["status", "acceptedNames"]).cloned().unwrap_or_else(|| json!({}));
+    let mut accepted = at(crd, &["status", "acceptedNames"])
+        .cloned()
+        .unwrap_or_else(|| json!({}));
     let mut refusal: Option<(&str, String)> = None;
     for (key, reason, used) in [
         ("plural", "PluralConflict", &words),
@@ -120,10 +125,24 @@ pub(crate) fn settled<'a>(
     set_condition(&mut next, "NamesAccepted", status, reason, &message, now);
     if accepted && !is_established(crd) {
         let message = "the initial names have been accepted";
-        set_condition(&mut next, "Established", "True", "InitialNamesAccepted", message, now);
+        set_condition(
+            &mut next,
+            "Established",
+            "True",
+            "InitialNamesAccepted",
+            message,
+            now,
+        );
     } else if condition(crd, "Established").is_none() {
         let message = "not all names are accepted";
-        set_condition(&mut next, "Established", "False", "NotAccepted", message, now);
+        set_condition(
+            &mut next,
+            "Established",
+            "False",
+            "NotAccepted",
+            message,
+            now,
+        );
     }
     if let Some((status, reason, message)) = approval_condition(crd) {
         let kind = "KubernetesAPIApprovalPolicyConformant";
@@ -146,7 +165,9 @@ fn carry(accepted: &mut Value, crd: &Value, key: &str) {
     let Some(accepted) = accepted.as_object_mut() else {
         return;
     };
-    match at(crd, &["spec", "names", key]).filter(|list| list.as_array().is_some_and(|l| !l.is_empty())) {
+    match at(crd, &["spec", "names", key])
+        .filter(|list| list.as_array().is_some_and(|l| !l.is_empty()))
+    {
         Some(list) => accepted.insert(key.to_owned(), list.clone()),
         None => accepted.remove(key),
     };
@@ -233,12 +254,19 @@ mod tests {
     #[test]
     fn names_that_are_taken_in_the_group_are_not_accepted() {
         let first = settle(&definition("widgets", "Widget"), &[]);
-        let second = settle(&definition("gadgets", "Widget"), std::slice::from_ref(&first));
+        let second = settle(
+            &definition("gadgets", "Widget"),
+            std::slice::from_ref(&first),
+        );
         assert!(!is_established(&second));
         let names = &second["status"]["conditions"][0];
         assert_eq!(
             (&names["status"], &names["reason"], &names["message"]),
-            (&json!("False"), &json!("ShortNamesConflict"), &json!("\"s\" is already in use"))
+            (
+                &json!("False"),
+                &json!("ShortNamesConflict"),
+                &json!("\"s\" is already in use")
+            )
         );
         assert_eq!(second["status"]["acceptedNames"]["plural"], "gadgets");
         assert_eq!(second["status"]["acceptedNames"].get("kind"), None);
@@ -259,7 +287,10 @@ mod tests {
         second["spec"]["names"]["shortNames"] = json!(["s"]);
         let second = settle(&second, &[first]);
         assert!(is_established(&second));
-        assert_eq!(second["status"]["conditions"][0]["reason"], "ShortNamesConflict");
+        assert_eq!(
+            second["status"]["conditions"][0]["reason"],
+            "ShortNamesConflict"
+        );
         assert_eq!(second["status"]["acceptedNames"].get("shortNames"), None);
     }
 
@@ -275,6 +306,9 @@ mod tests {
         };
         assert!(matches!(with("unapproved, a test"), Approval::Bypassed(_)));
         assert!(matches!(with("because"), Approval::Invalid(_)));
-        assert!(matches!(with("https://github.com/x/1"), Approval::Approved(_)));
+        assert!(matches!(
+            with("https://github.com/x/1"),
+            Approval::Approved(_)
+        ));
     }
 }

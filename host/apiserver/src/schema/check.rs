@@ -13,12 +13,7 @@ pub(super) fn object(root: &Node, object: &Value, old: Option<&Value>) -> Vec<Fi
 }
 
 /// A value and what is stored at its place, if anything is.
-pub(super) fn part(
-    node: &Node,
-    value: &Value,
-    old: Option<&Value>,
-    path: &str,
-) -> Vec<FieldError> {
+pub(super) fn part(node: &Node, value: &Value, old: Option<&Value>, path: &str) -> Vec<FieldError> {
     let mut errors = Vec::new();
     check(node, value, old, path, &mut errors);
     errors
@@ -161,7 +156,13 @@ enum Sized {
     Entries(usize),
 }
 
-fn sizes(limits: Option<&Limits>, sized: Sized, value: &Value, path: &str, errors: &mut Vec<FieldError>) {
+fn sizes(
+    limits: Option<&Limits>,
+    sized: Sized,
+    value: &Value,
+    path: &str,
+    errors: &mut Vec<FieldError>,
+) {
     let Some(limits) = limits else { return };
     let (actual, limits) = match sized {
         Sized::Chars(count) => (count, limits.length),
@@ -213,13 +214,7 @@ fn string(limits: &Limits, text: &str, value: &Value, path: &str, errors: &mut V
     }
 }
 
-fn number(
-    node: &Node,
-    limits: &Limits,
-    value: &Value,
-    path: &str,
-    errors: &mut Vec<FieldError>,
-) {
+fn number(node: &Node, limits: &Limits, value: &Value, path: &str, errors: &mut Vec<FieldError>) {
     let Some(number) = value.as_f64() else { return };
     if let Some(format) = out_of_format(node, number) {
         let kind = node.kind_name();

@@ -167,11 +167,6 @@ impl Schema {
         parse::schema(schema)
     }
 
-    /// Whether there are defaults to fill.
-    pub(crate) fn has_defaults(&self) -> bool {
-        self.root.defaulted
-    }
-
     /// A whole object, with the stored one for an update.
     pub fn validate(&self, object: &Value, old: Option<&Value>) -> Judgement {
         let mut errors = check::object(&self.root, object, old);
@@ -192,7 +187,12 @@ impl Schema {
     }
 
     /// What is checked beside the values themselves: keys of lists, then rules.
-    fn beyond(&self, object: &Value, old: Option<&Value>, mut errors: Vec<FieldError>) -> Judgement {
+    fn beyond(
+        &self,
+        object: &Value,
+        old: Option<&Value>,
+        mut errors: Vec<FieldError>,
+    ) -> Judgement {
         let doubles = lists::check(&self.root, object);
         if !doubles.is_empty() && old.is_none_or(|old| lists::check(&self.root, old).is_empty()) {
             errors.extend(doubles);
@@ -283,7 +283,10 @@ fn prune_metadata(map: &mut Map<String, Value>, path: &str, dropped: &mut Vec<St
 impl Properties {
     fn get(&self, name: &str) -> Option<&Node> {
         let found = self.0.binary_search_by(|(known, _)| (**known).cmp(name));
-        found.ok().and_then(|at| self.0.get(at)).map(|(_, node)| node)
+        found
+            .ok()
+            .and_then(|at| self.0.get(at))
+            .map(|(_, node)| node)
     }
 
     fn iter(&self) -> impl Iterator<Item = (&str, &Node)> {
@@ -294,7 +297,9 @@ impl Properties {
 impl Pattern {
     /// A pattern that cannot be compiled, which no definition has, lets everything pass.
     fn matches(&self, text: &str) -> bool {
-        let compiled = self.compiled.get_or_init(|| parse::compile(&self.text).ok());
+        let compiled = self
+            .compiled
+            .get_or_init(|| parse::compile(&self.text).ok());
         compiled.as_ref().is_none_or(|regex| regex.is_match(text))
     }
 }

@@ -57,7 +57,10 @@ pub(super) fn node(schema: &Value, depth: usize) -> Node {
         _ => ListKind::Atomic,
     };
     node.rules = Rules::parse(schema).map(Box::new);
-    node.required = strings(schema, "required").into_iter().map(Into::into).collect();
+    node.required = strings(schema, "required")
+        .into_iter()
+        .map(Into::into)
+        .collect();
     node.limits = limits(schema);
     node.junctors = junctors(schema, depth);
     children(schema, depth, &mut node);
@@ -73,7 +76,8 @@ fn below(node: &Node) -> impl Iterator<Item = &Node> {
         _ => None,
     };
     node.properties
-        .values()
+        .iter()
+        .map(|(_, child)| child)
         .chain(node.items.as_deref())
         .chain(each)
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{Additional, Judgement, ListKind, Node, correlated, field};
 use crate::{
-    cel::{Bindings, Budget, Env, EvalError, PER_OBJECT, Program, Type, json_equal, typed},
+    cel::{Bindings, Budget, Env, EvalError, PER_OBJECT, Program, Sizes, Type, json_equal, typed},
     field_error::FieldError,
 };
 
@@ -42,6 +42,8 @@ pub(super) struct Compiled {
     /// `None` where there is no expression for the message.
     pub(super) message: Option<Result<Program, String>>,
     pub(super) uses_old_self: bool,
+    /// What the rule and its message are estimated to cost at most.
+    pub(super) costs: (u64, u64),
 }
 
 impl std::fmt::Debug for Compiled {
@@ -62,7 +64,13 @@ impl Rules {
 
     pub(super) fn compiled(&self, self_type: &Type) -> &[Compiled] {
         self.compiled
-            .get_or_init(|| self.rules.iter().map(|rule| rule.compile(self_type)).collect())
+            .get_or_init(|| self.compile(self_type, &|_| None))
+    }
+
+    /// Compile with an estimate, given how large values may be.
+    pub(super) fn compile(&self, self_type: &Type, sizes: &Sizes<'_>) -> Vec<Compiled> {
+        let rules = self.rules.iter();
+        rules.map(|rule| rule.compile(self_type, sizes)).collect()
     }
 }
 
@@ -76,13 +84,17 @@ impl Rule {
             rule: text("rule"),
             message: text("message"),
             message_expression: text("messageExpression"),
-            reason: value.get("reason").and_then(Value::as_str).map(str::to_owned),
+            reason: value
+                .get("reason")
+                .and_then(Value::as_str)
+                .map(str::to_owned),
             field_path: text("fieldPath"),
             optional_old_self: value.get("optionalOldSelf").and_then(Value::as_bool),
         }
     }
 
-    fn compile(&self, self_type: &Type) -> Compiled {
+    fn compile(&self, self_type: &Type, sizes: &Sizes<'_>) -> Compiled {
+        let mut costs = (0, 0);
         let old = match self.optional_old_self {
             Some(true) => Type::optional(self_type.clone()),
             _ => self_type.clone(),
@@ -90,23 +102,33 @@ impl Rule {
         let env = Env::new()
             .variable("self", self_type.clone())
             .variable("oldSelf", old);
-        let program = match Program::compile(&self.rule, &env) {
-            Ok(program) if *program.result() == Type::Bool => Ok(program),
+        let program = match Program::compile_estimated(&self.rule, &env, sizes) {
+            Ok((program, cost)) if *program.result() == Type::Bool => {
+                costs.0 = cost;
+                Ok(program)
+            }
             Ok(_) => Err("cel expression must evaluate to a bool".to_owned()),
             Err(error) => Err(format!("compilation failed: {error}")),
         };
-        let uses_old_self = program.as_ref().is_ok_and(|program| program.uses("oldSelf"));
-        let message = (!self.message_expression.is_empty()).then(|| {
-            match Program::compile(&self.message_expression, &env) {
-                Ok(program) if *program.result() == Type::String => Ok(program),
-                Ok(_) => Err("messageExpression must evaluate to a string".to_owned()),
-                Err(error) => Err(format!("messageExpression compilation failed: {error}")),
-            }
-        });
+        let uses_old_self = program
+            .as_ref()
+            .is_ok_and(|program| program.uses("oldSelf"));
+        let message =
+            (!self.message_expression.is_empty()).then(|| {
+                match Program::compile_estimated(&self.message_expression, &env, sizes) {
+                    Ok((program, cost)) if *program.result() == Type::String => {
+                        costs.1 = cost;
+                        Ok(program)
+                    }
+                    Ok(_) => Err("messageExpression must evaluate to a string".to_owned()),
+                    Err(error) => Err(format!("messageExpression compilation failed: {error}")),
+                }
+            });
         Compiled {
             program,
             message,
             uses_old_self,
+            costs,
         }
     }
 
@@ -233,9 +255,13 @@ impl Walk {
                         .filter(|_| !node.atomic_map)
                         .and_then(|(_, stored)| stored.get(name));
                     // What an object is cannot be told apart from what it was.
-                    let own = ratchet.above.is_none() && matches!(name.as_str(), "apiVersion" | "kind");
+                    let own =
+                        ratchet.above.is_none() && matches!(name.as_str(), "apiVersion" | "kind");
                     let ratchet = match own {
-                        true => Ratchet { here: None, above: None },
+                        true => Ratchet {
+                            here: None,
+                            above: None,
+                        },
                         false => ratchet.below(stored.map(|stored| (member, stored))),
                     };
                     self.visit(of, member, old, ratchet, &path);
@@ -381,9 +407,8 @@ impl Walk {
             }
             Err(_) => None,
         };
-        let fits = |text: &String| {
-            !text.is_empty() && text.len() <= MAX_MESSAGE && !text.contains('\n')
-        };
+        let fits =
+            |text: &String| !text.is_empty() && text.len() <= MAX_MESSAGE && !text.contains('\n');
         Ok(message.filter(fits))
     }
 

@@ -1,28 +1,37 @@
 use serde_json::{Value, json};
 
-use super::Schema;
+use super::{
+    Schema,
+    definition::{self, Context},
+};
 
 fn spec(schema: Value) -> Schema {
     let root = json!({"type": "object", "properties": {"spec": schema}});
-    Schema::parse(&root, "schema").unwrap()
+    Schema::parse(&root)
 }
 
 /// The errors of `spec`, one text each.
 #[track_caller]
 fn check(schema: Value, value: Value, expected: &[&str]) {
     let object = json!({"apiVersion": "a/v1", "kind": "A", "metadata": {}, "spec": value});
-    let errors: Vec<String> = spec(schema)
-        .validate(&object)
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    let errors = spec(schema).validate(&object, None).errors;
+    let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
     assert_eq!(errors, expected);
+}
+
+fn faults(schema: &Value) -> Vec<String> {
+    let errors = definition::check(schema, "s", Context::default());
+    errors.iter().map(ToString::to_string).collect()
+}
+
+#[track_caller]
+fn accepted(schema: Value) {
+    assert_eq!(faults(&schema), [""; 0]);
 }
 
 #[track_caller]
 fn refused(schema: Value, expected: &str) {
-    let errors = Schema::parse(&schema, "s").unwrap_err();
-    let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    let errors = faults(&schema);
     assert!(
         errors.iter().any(|one| one == expected),
         "{expected}\nnot in {errors:#?}"
@@ -206,20 +215,6 @@ fn combinations_hold() {
 }
 
 #[test]
-fn rules_that_are_not_evaluated_are_mentioned_beside_other_faults() {
-    let mut schema = object(json!({"n": {"type": "integer"}}));
-    schema["x-kubernetes-validations"] = json!([{"rule": "self.n > 1"}]);
-    check(schema.clone(), json!({"n": 1}), &[]);
-    let object = json!({"spec": {"n": "x"}});
-    let errors = spec(schema).validate(&object);
-    assert!(
-        errors[1]
-            .to_string()
-            .starts_with("<nil>: Invalid value: null: some validation rules")
-    );
-}
-
-#[test]
 fn unknown_fields_are_dropped_and_named() {
     let schema = spec(json!({"type": "object", "properties": {
         "a": {"type": "string"},
@@ -312,34 +307,23 @@ fn schemas_that_are_not_structural_are_refused_by_path() {
         object(json!({"x": both})),
         "s.properties[x].additionalProperties: Forbidden: additionalProperties and properties are mutual exclusive",
     );
-    let errors = Schema::parse(
-        &object(json!({"a": {"type": "string", "pattern": "("}})),
-        "s",
+    let starts = |schema: Value, start: &str| {
+        let found = faults(&schema);
+        assert!(found[0].starts_with(start), "{found:?}");
+    };
+    starts(
+        object(json!({"a": {"type": "string", "pattern": "("}})),
+        "s.properties[a].pattern: Invalid value: \"(\": must be a valid regular expression, but isn't: ",
     );
-    assert!(
-        errors.unwrap_err()[0]
-            .to_string()
-            .starts_with("s.properties[a].pattern: Invalid value")
-    );
-    let errors = Schema::parse(
-        &object(json!({"a": {"type": "integer", "default": "x"}})),
-        "s",
-    );
-    assert!(
-        errors.unwrap_err()[0]
-            .to_string()
-            .starts_with("s.properties[a].default: Invalid value")
+    refused(
+        object(json!({"a": {"type": "integer", "default": "x"}})),
+        r#"s.properties[a].default: Invalid value: "string": s.properties[a].default in body must be of type integer: "string""#,
     );
     let mut deep = json!({"type": "string"});
     for _ in 0..80 {
         deep = object(json!({"a": deep}));
     }
-    let errors = Schema::parse(&deep, "s").unwrap_err();
-    assert!(
-        errors
-            .iter()
-            .any(|one| one.to_string().contains("nest at most"))
-    );
+    refused(deep, "s: Forbidden: schemas nest at most 64 levels");
 }
 
 #[test]
@@ -347,6 +331,453 @@ fn a_schema_is_never_a_reason_to_refuse_everything() {
     let mut object = json!({"spec": {"free": 1}});
     let schema: Schema = Default::default();
     assert!(schema.prune(&mut object).is_empty());
-    assert!(schema.validate(&object).is_empty());
+    assert!(schema.validate(&object, None).errors.is_empty());
     assert_eq!(object, json!({"spec": {"free": 1}}));
+}
+
+/// A schema whose `spec` has the given rules.
+fn ruled(mut schema: Value, rules: Value) -> Schema {
+    schema["x-kubernetes-validations"] = rules;
+    spec(schema)
+}
+
+fn told(schema: &Schema, new: Value, old: Option<Value>) -> (Vec<String>, Vec<String>) {
+    let object = |spec: Value| json!({"apiVersion": "a/v1", "kind": "A", "metadata": {"name": "a"}, "spec": spec});
+    let judged = schema.validate(&object(new), old.map(object).as_ref());
+    let errors = judged.errors.iter().map(ToString::to_string).collect();
+    (errors, judged.warnings)
+}
+
+#[track_caller]
+fn rule(schema: &Schema, new: Value, old: Option<Value>, expected: &[&str]) {
+    assert_eq!(told(schema, new, old).0, expected);
+}
+
+#[test]
+fn rules_hold_or_say_why_not() {
+    let numbers = || object(json!({"n": {"type": "integer"}, "m": {"type": "integer"}}));
+    let schema = ruled(numbers(), json!([{"rule": "self.n < self.m"}]));
+    rule(&schema, json!({"n": 1, "m": 2}), None, &[]);
+    rule(
+        &schema,
+        json!({"n": 2, "m": 2}),
+        None,
+        &[r#"spec: Invalid value: "object": failed rule: self.n < self.m"#],
+    );
+    rule(
+        &schema,
+        json!({"n": 2}),
+        None,
+        &[r#"spec: Invalid value: "object": no such key: m evaluating rule: self.n < self.m"#],
+    );
+    let schema = ruled(
+        numbers(),
+        json!([
+            {"rule": "self.n != 1", "message": "not one"},
+            {"rule": "self.n != 1", "messageExpression": "'not ' + string(self.n)"},
+            {"rule": "self.n != 1", "message": "plain", "messageExpression": "string(self.m)"},
+            {"rule": "self.n != 1", "message": "forbidden", "reason": "FieldValueForbidden"},
+            {"rule": "self.n != 1", "message": "required", "reason": "FieldValueRequired", "fieldPath": ".m"},
+            {"rule": "self.n != 1", "reason": "FieldValueDuplicate"},
+        ]),
+    );
+    rule(
+        &schema,
+        json!({"n": 1}),
+        None,
+        &[
+            r#"spec: Invalid value: "object": not one"#,
+            r#"spec: Invalid value: "object": not 1"#,
+            r#"spec: Invalid value: "object": plain"#,
+            "spec: Forbidden: forbidden",
+            "spec.m: Required value: required",
+            r#"spec: Duplicate value: "object""#,
+        ],
+    );
+}
+
+#[test]
+fn rules_see_values_as_their_schema_types_them() {
+    let holds = |schema: Value, value: Value, text: &str| {
+        let schema = ruled(schema, json!([{"rule": text}]));
+        rule(&schema, value, None, &[]);
+    };
+    let text = |format: &str| json!({"type": "string", "format": format});
+    holds(
+        object(
+            json!({"t": text("date-time"), "d": text("duration"), "day": text("date"), "b": text("byte")}),
+        ),
+        json!({"t": "2026-01-02T03:04:05Z", "d": "1h30m", "day": "2026-01-02", "b": "YWJj"}),
+        "self.t > timestamp('2026-01-01T00:00:00Z') && self.d == duration('90m') && \
+         self.day.getDate() == 2 && self.b == b'abc'",
+    );
+    holds(
+        object(
+            json!({"p": {"x-kubernetes-int-or-string": true}, "q": {"x-kubernetes-int-or-string": true}}),
+        ),
+        json!({"p": 8, "q": "50%"}),
+        "type(self.p) == int && type(self.q) == string && (type(self.q) == int ? self.q > 1 : \
+         self.q.endsWith('%'))",
+    );
+    holds(
+        object(
+            json!({"a-b": {"type": "integer"}, "c.d/e": {"type": "integer"}, "namespace": {"type": "string"},
+                      "x__y": {"type": "integer"}}),
+        ),
+        json!({"a-b": 1, "c.d/e": 2, "namespace": "n", "x__y": 3}),
+        "self.a__dash__b == 1 && self.c__dot__d__slash__e == 2 && self.__namespace__ == 'n' && \
+         self.x__underscores__y == 3",
+    );
+    holds(
+        object(json!({"n": {"type": "number"}, "null": {"type": "string", "nullable": true}})),
+        json!({"n": 2, "null": null}),
+        "self.n == 2.0 && !has(self.__null__)",
+    );
+    let keyed = json!({"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"],
+        "items": {"type": "object", "required": ["k"], "properties": {"k": {"type": "string"}, "v": {"type": "integer"}}}});
+    holds(
+        object(json!({"a": keyed, "b": keyed})),
+        json!({"a": [{"k": "x", "v": 1}, {"k": "y", "v": 2}], "b": [{"k": "y", "v": 2}, {"k": "x", "v": 1}]}),
+        "self.a == self.b && (self.a + self.b).size() == 2",
+    );
+    let set =
+        json!({"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}});
+    holds(
+        object(json!({"a": set, "b": set})),
+        json!({"a": ["x", "y"], "b": ["y", "x"]}),
+        "self.a == self.b && (self.a + ['z', 'x']).size() == 3",
+    );
+    holds(
+        json!({"type": "object", "additionalProperties": {"type": "integer"}}),
+        json!({"x": 1, "y": 2}),
+        "self.all(k, self[k] > 0) && 'x' in self && self.size() == 2",
+    );
+    let embedded = json!({"type": "object", "x-kubernetes-embedded-resource": true,
+        "x-kubernetes-preserve-unknown-fields": true});
+    holds(
+        object(json!({"e": embedded})),
+        json!({"e": {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}}}),
+        "self.e.kind == 'Pod' && self.e.metadata.name == 'p'",
+    );
+}
+
+#[test]
+fn rules_of_transition_run_where_there_is_an_old_value() {
+    let schema = ruled(
+        object(
+            json!({"n": {"type": "integer", "x-kubernetes-validations": [
+            {"rule": "self >= oldSelf", "message": "may not shrink"}]},
+          "l": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"],
+                "items": {"type": "object", "properties": {"k": {"type": "string"}, "v": {"type": "integer",
+                    "x-kubernetes-validations": [{"rule": "self == oldSelf", "message": "fixed"}]}}}}}),
+        ),
+        json!([{"rule": "oldSelf.hasValue() || self.n == 1", "optionalOldSelf": true, "message": "starts at 1"}]),
+    );
+    rule(&schema, json!({"n": 1}), None, &[]);
+    rule(
+        &schema,
+        json!({"n": 2}),
+        None,
+        &[r#"spec: Invalid value: "object": starts at 1"#],
+    );
+    rule(&schema, json!({"n": 2}), Some(json!({"n": 1})), &[]);
+    rule(
+        &schema,
+        json!({"n": 1}),
+        Some(json!({"n": 2})),
+        &[r#"spec.n: Invalid value: "integer": may not shrink"#],
+    );
+    rule(
+        &schema,
+        json!({"n": 1, "l": [{"k": "new", "v": 5}, {"k": "a", "v": 2}]}),
+        Some(json!({"n": 1, "l": [{"k": "a", "v": 1}]})),
+        &[r#"spec.l[1].v: Invalid value: "integer": fixed"#],
+    );
+}
+
+#[test]
+fn what_did_not_change_is_not_held_against_the_client() {
+    let schema = ruled(
+        object(json!({
+            "n": {"type": "integer", "maximum": 5},
+            "o": {"type": "object", "properties": {"t": {"type": "string", "maxLength": 2}},
+                  "x-kubernetes-validations": [{"rule": "self.t != 'bad'", "message": "bad"}]},
+        })),
+        json!([]),
+    );
+    let old = json!({"n": 9, "o": {"t": "bad"}});
+    let (errors, warnings) = told(
+        &schema,
+        json!({"n": 9, "o": {"t": "bad"}, "x": 1}),
+        Some(old.clone()),
+    );
+    assert_eq!(errors, [""; 0]);
+    assert_eq!(warnings, [r#"spec.o: Invalid value: "object": bad"#]);
+    let (errors, _) = told(&schema, json!({"n": 8, "o": {"t": "bad"}}), Some(old));
+    assert_eq!(
+        errors,
+        ["spec.n: Invalid value: 8: spec.n in body should be less than or equal to 5"]
+    );
+}
+
+#[test]
+fn rules_that_are_wrong_are_refused_with_the_definition() {
+    let with = |schema: Value, rules: Value| {
+        let mut schema = schema;
+        schema["x-kubernetes-validations"] = rules;
+        object(json!({"spec": schema}))
+    };
+    let n = || object(json!({"n": {"type": "integer"}}));
+    accepted(with(n(), json!([{"rule": "self.n > 1"}])));
+    refused(
+        with(n(), json!([{"rule": "self.nope > 1"}])),
+        "s.properties[spec].x-kubernetes-validations[0].rule: Invalid value: \
+         {\"Rule\":\"self.nope \\u003e 1\",\"Message\":\"\",\"MessageExpression\":\"\",\"Reason\":null,\
+         \"FieldPath\":\"\",\"OptionalOldSelf\":null}: compilation failed: ERROR: <input>:1:5: undefined \
+         field 'nope'\n | self.nope > 1\n | ....^",
+    );
+    let at = "s.properties[spec].x-kubernetes-validations[0]";
+    for (rule, expected) in [
+        (
+            json!({"rule": " "}),
+            format!("{at}.rule: Required value: rule is not specified"),
+        ),
+        (
+            json!({"rule": "true", "message": " "}),
+            format!("{at}.message: Invalid value: \" \": message must be non-empty if specified"),
+        ),
+        (
+            json!({"rule": "true", "message": "a\nb"}),
+            format!("{at}.message: Invalid value: \"a\\nb\": message must not contain line breaks"),
+        ),
+        (
+            json!({"rule": "true &&\ntrue"}),
+            format!(
+                "{at}.message: Required value: message must be specified if rule contains line breaks"
+            ),
+        ),
+        (
+            json!({"rule": "true", "reason": "Because"}),
+            format!(
+                "{at}.reason: Unsupported value: \"Because\": supported values: \"FieldValueDuplicate\", \
+                 \"FieldValueForbidden\", \"FieldValueInvalid\", \"FieldValueRequired\""
+            ),
+        ),
+        (
+            json!({"rule": "true", "fieldPath": ".nope"}),
+            format!("{at}.fieldPath: Invalid value: \".nope\": fieldPath must be a valid path"),
+        ),
+        (
+            json!({"rule": "true", "optionalOldSelf": true}),
+            format!(
+                "{at}.optionalOldSelf: Invalid value: true: may not be set if oldSelf is not used in rule"
+            ),
+        ),
+    ] {
+        refused(with(n(), json!([rule])), &expected);
+    }
+    let told = |rule: Value| faults(&with(n(), json!([rule]))).join("\n");
+    assert!(told(json!({"rule": "self.n"})).ends_with("cel expression must evaluate to a bool"));
+    let message = json!({"rule": "true", "messageExpression": "self.n"});
+    assert!(told(message).ends_with("messageExpression must evaluate to a string"));
+    let list = json!({"type": "array", "items": {"type": "integer", "x-kubernetes-validations": [
+        {"rule": "self == oldSelf"}]}});
+    refused(
+        object(json!({"l": list})),
+        "s.properties[l].items.x-kubernetes-validations[0].rule: Invalid value: \"self == oldSelf\": oldSelf \
+         cannot be used on the uncorrelatable portion of the schema within s.properties[l]",
+    );
+}
+
+#[test]
+fn rules_that_may_cost_too_much_are_refused() {
+    let list = |limits: Value| {
+        let mut inner = json!({"type": "array", "items": {"type": "string"}});
+        let mut schema = object(json!({"l": {"type": "array", "items": {}}}));
+        if let Value::Object(limits) = limits {
+            for (name, value) in limits {
+                inner[name] = value;
+            }
+        }
+        schema["properties"]["l"] = inner;
+        schema["x-kubernetes-validations"] =
+            json!([{"rule": "self.l.all(a, self.l.all(b, a == b || a.contains('x')))"}]);
+        object(json!({"spec": schema}))
+    };
+    let found = faults(&list(json!({}))).join("\n");
+    assert!(
+        found.contains(
+            "s.properties[spec].x-kubernetes-validations[0].rule: Forbidden: estimated rule cost exceeds \
+             budget by factor of more than 100x (try simplifying the rule, or adding maxItems, \
+             maxProperties, and maxLength where arrays, maps, and strings are declared)"
+        ),
+        "{found}"
+    );
+    assert!(
+        found.contains(
+            "s: Forbidden: x-kubernetes-validations estimated rule cost total for entire"
+        )
+    );
+    accepted(list(
+        json!({"maxItems": 10, "items": {"type": "string", "maxLength": 100}}),
+    ));
+}
+
+#[test]
+fn junctors_only_add_conditions() {
+    let any = |inner: Value| object(json!({"a": {"type": "integer", "anyOf": [inner]}}));
+    accepted(any(json!({"minimum": 1})));
+    for (inner, expected) in [
+        (
+            json!({"type": "integer"}),
+            "type: Forbidden: must be empty to be structural",
+        ),
+        (
+            json!({"description": "x"}),
+            "description: Forbidden: must be empty to be structural",
+        ),
+        (
+            json!({"nullable": true}),
+            "nullable: Forbidden: must be false to be structural",
+        ),
+        (
+            json!({"default": 1}),
+            "default: Forbidden: must be undefined to be structural",
+        ),
+        (
+            json!({"additionalProperties": {}}),
+            "additionalProperties: Forbidden: must be undefined to be structural",
+        ),
+        (
+            json!({"x-kubernetes-validations": [{"rule": "true"}]}),
+            "x-kubernetes-validations: Forbidden: must be empty to be structural",
+        ),
+    ] {
+        refused(any(inner), &format!("s.properties[a].anyOf[0].{expected}"));
+    }
+    let mut root = object(json!({"a": {"type": "integer"}}));
+    root["anyOf"] = json!([{"properties": {"b": {"minimum": 1}}}]);
+    refused(
+        root,
+        "s.properties[b]: Required value: because it is defined in s.anyOf[0].properties[b]",
+    );
+    let either = json!({"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer"}, {"type": "string"}]});
+    accepted(object(json!({"a": either})));
+    accepted(object(json!({"a": {"x-kubernetes-int-or-string": true,
+        "allOf": [{"anyOf": [{"type": "integer"}, {"type": "string"}]}, {"minimum": 1}]}})));
+}
+
+#[test]
+fn extensions_ask_for_what_they_need() {
+    let part = |part: Value| object(json!({"a": part}));
+    for (schema, expected) in [
+        (
+            json!({"type": "string", "x-kubernetes-list-type": "set"}),
+            r#"type: Invalid value: "string": must be array if x-kubernetes-list-type is specified"#,
+        ),
+        (
+            json!({"type": "array", "items": {"type": "string"}, "x-kubernetes-list-type": "bag"}),
+            r#"x-kubernetes-list-type: Unsupported value: "bag": supported values: "atomic", "set", "map""#,
+        ),
+        (
+            json!({"type": "array", "items": {"type": "string"}, "x-kubernetes-list-map-keys": ["k"]}),
+            "x-kubernetes-list-type: Required value: must be map if x-kubernetes-list-map-keys is non-empty",
+        ),
+        (
+            json!({"type": "array", "items": {"type": "object"}, "x-kubernetes-list-type": "map"}),
+            "x-kubernetes-list-map-keys: Required value: must not be empty if x-kubernetes-list-type is map",
+        ),
+        (
+            json!({"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"],
+                   "items": {"type": "object", "properties": {"k": {"type": "string"}}}}),
+            "items.properties[k].default: Required value: this property is in x-kubernetes-list-map-keys, so \
+             it must have a default or be a required property",
+        ),
+        (
+            json!({"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "object"}}),
+            "items.x-kubernetes-map-type: Invalid value: null: must be atomic as item of a list with \
+             x-kubernetes-list-type=set",
+        ),
+        (
+            json!({"type": "string", "x-kubernetes-map-type": "atomic"}),
+            r#"type: Invalid value: "string": must be object if x-kubernetes-map-type is specified"#,
+        ),
+        (
+            json!({"type": "object", "x-kubernetes-preserve-unknown-fields": false}),
+            "x-kubernetes-preserve-unknown-fields: Invalid value: false: must be true or undefined",
+        ),
+        (
+            json!({"type": "object", "x-kubernetes-embedded-resource": true}),
+            "properties: Required value: must not be empty if x-kubernetes-embedded-resource is true without \
+             x-kubernetes-preserve-unknown-fields",
+        ),
+    ] {
+        refused(part(schema), &format!("s.properties[a].{expected}"));
+    }
+    refused(
+        object(
+            json!({"metadata": {"type": "object", "properties": {"labels": {"type": "object"}}}}),
+        ),
+        "s.properties[metadata]: Forbidden: must not specify anything other than name and generateName, but \
+         metadata is implicitly specified",
+    );
+    accepted(object(
+        json!({"metadata": {"type": "object", "properties": {"name": {"type": "string", "maxLength": 3}}}}),
+    ));
+    refused(
+        object(json!({"a": {"type": "object", "default": {"b": 1}, "properties": {}}})),
+        r#"s.properties[a].default: Invalid value: {"b":1}: must not have unknown fields"#,
+    );
+}
+
+#[test]
+fn a_root_beside_a_status_says_less() {
+    let mut schema = object(json!({"spec": {"type": "object"}}));
+    schema["anyOf"] = json!([{"required": ["spec"]}]);
+    let context = Context {
+        status: true,
+        ..Context::default()
+    };
+    let found = definition::check(&schema, "s", context)[0].to_string();
+    assert!(
+        found.starts_with("s: Invalid value: {\"ID\":\"\",\"Schema\":\"\""),
+        "{found}"
+    );
+    assert!(
+        found.contains("only [Description Type Format Title Maximum"),
+        "{found}"
+    );
+}
+
+#[test]
+fn nulls_where_null_is_no_value_are_dropped() {
+    let schema = spec(object(
+        json!({"a": {"type": "string"}, "b": {"type": "string", "nullable": true},
+        "c": {"type": "string", "default": "d"}}),
+    ));
+    let mut object = json!({"spec": {"a": null, "b": null, "c": null}});
+    assert!(schema.prune(&mut object).is_empty());
+    schema.default(&mut object);
+    assert_eq!(object, json!({"spec": {"b": null, "c": "d"}}));
+}
+
+#[test]
+fn embedded_resources_say_what_they_are() {
+    let schema = spec(object(
+        json!({"e": {"type": "object", "x-kubernetes-embedded-resource": true,
+        "x-kubernetes-preserve-unknown-fields": true}}),
+    ));
+    rule(
+        &schema,
+        json!({"e": {"kind": "", "metadata": {"name": "No Name", "labels": {"a": "b c"}}}}),
+        None,
+        &[
+            "spec.e.apiVersion: Required value: must not be empty",
+            r#"spec.e.kind: Invalid value: "": must not be empty"#,
+            "spec.e.metadata.labels: Invalid value: \"b c\": a valid label must be an empty string or consist \
+             of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric \
+             character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is \
+             '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')",
+        ],
+    );
 }

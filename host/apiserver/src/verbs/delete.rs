@@ -283,10 +283,11 @@ fn mark(call: &Call, options: &DeleteOptions, current: &Value, now: Timestamp) -
     if fresh || before.is_some_and(|before| grace < before) {
         let at = now + SignedDuration::from_secs(grace);
         metadata.insert("deletionTimestamp".into(), object::timestamp(at).into());
-        if !resource.is("", "namespaces") {
+        let is_definition = &*resource.storage == crd::STORAGE;
+        if !resource.is("", "namespaces") && !is_definition {
             metadata.insert("deletionGracePeriodSeconds".into(), grace.into());
         }
-        if fresh && let Some(generation) = metadata.get("generation").and_then(Value::as_i64) {
+        if fresh && !is_definition && let Some(generation) = metadata.get("generation").and_then(Value::as_i64) {
             metadata.insert("generation".into(), (generation + 1).into());
         }
         if resource.is("", "namespaces") {

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use eyot_http::{Body, Response};
 use eyot_store::{Object, WriteError};
 use http::StatusCode;
-use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::{

@@ -43,7 +43,9 @@ fn widget(name: &str) -> Value {
 async fn a_definition_is_served_as_soon_as_it_is_created() {
     let server = server().await;
     assert_eq!(get(&server, WIDGETS).await.0, 404);
-    let crd = ok(&server, "POST", CRDS, definition()).await;
+    ok(&server, "POST", CRDS, definition()).await;
+    let path = format!("{CRDS}/widgets.x.test");
+    let crd = ok(&server, "GET", &path, Value::Null).await;
     let conditions = crd["status"]["conditions"].as_array().unwrap();
     assert!(
         conditions

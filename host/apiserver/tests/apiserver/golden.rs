@@ -198,31 +198,9 @@ const KNOWN: &[(&str, &[&str], &str)] = &[
         "service addresses: later issue",
     ),
     (
-        "custom-resources: create CRD",
-        &[".status"],
-        "established at once",
-    ),
-    (
-        "custom-resources: widget too big",
-        &[".details", ".message"],
-        "CEL: later issue",
-    ),
-    ("custom-resources: widget CEL rule", &[], "CEL: later issue"),
-    (
         "custom-resources: strategic merge on a CR",
         &[".message"],
         "without server-side apply",
-    ),
-    (
-        "custom-resources: CRD two storage",
-        &[".details", ".message"],
-        "shows JSON, not Go structs",
-    ),
-    ("custom-resources: CRD bad CEL", &[], "CEL: later issue"),
-    (
-        "custom-resources: delete CRD",
-        &[".metadata", ".status"],
-        "marked as all objects are",
     ),
 ];
 

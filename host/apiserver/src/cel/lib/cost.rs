@@ -3,9 +3,9 @@
 use super::super::Value;
 
 /// Looking at one character, of a unit.
-pub(super) const TRAVERSE: f64 = 0.1;
+pub(in super::super) const TRAVERSE: f64 = 0.1;
 /// One character of a regular expression, of a unit.
-pub(super) const REGEX: f64 = 0.25;
+pub(in super::super) const REGEX: f64 = 0.25;
 /// An authorization check: two of them are all that an expression may do.
 const CHECK: u64 = 350_000;
 

@@ -186,10 +186,16 @@ fn review_versions(versions: &[Value], old: Option<&Value>) -> Vec<FieldError> {
             continue;
         }
         let name = version.as_str().unwrap_or_default();
-        errors.extend(names::label_1035(name).iter().map(|why| invalid(&field, name, why)));
+        errors.extend(
+            names::label_1035(name)
+                .iter()
+                .map(|why| invalid(&field, name, why)),
+        );
     }
     let known = |version: &Value| REVIEWS.iter().any(|known| version == known);
-    let before = old.map_or(&[][..], |old| list(old, "/webhook/conversionReviewVersions"));
+    let before = old.map_or(&[][..], |old| {
+        list(old, "/webhook/conversionReviewVersions")
+    });
     let was_known = before.is_empty() || before.iter().any(known);
     if was_known && !versions.iter().any(known) {
         let detail = format!("must include at least one of {}", REVIEWS.join(", "));

@@ -80,16 +80,14 @@ fn stored_versions(object: &mut Value) {
         .map(|version| at(version, "/name").clone())
         .collect();
     let status = child(object, "status");
-    fill(status, "storedVersions", json!([]));
     fill(status, "acceptedNames", json!({"plural": "", "kind": ""}));
-    if let Some(stored) = status
-        .get_mut("storedVersions")
-        .and_then(Value::as_array_mut)
+    let Some(version) = storage.into_iter().next() else {
+        return;
+    };
+    fill(status, "storedVersions", json!([]));
+    if let Some(Value::Array(stored)) = status.get_mut("storedVersions")
+        && !stored.contains(&version)
     {
-        for version in storage.into_iter().take(1) {
-            if !stored.contains(&version) {
-                stored.push(version);
-            }
-        }
+        stored.push(version);
     }
 }

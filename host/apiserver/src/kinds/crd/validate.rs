@@ -52,7 +52,10 @@ pub(super) fn definition(object: &Value, old: Option<&Value>) -> Vec<FieldError>
             }
         }
     }
-    errors.extend(check_names(at(object, "/status/acceptedNames"), "status.acceptedNames"));
+    errors.extend(check_names(
+        at(object, "/status/acceptedNames"),
+        "status.acceptedNames",
+    ));
     errors.extend(stored_versions(object));
     errors.extend(approved(object, old));
     let preserve = "/spec/preserveUnknownFields";
@@ -60,7 +63,11 @@ pub(super) fn definition(object: &Value, old: Option<&Value>) -> Vec<FieldError>
     if at(object, preserve) == yes && old.is_none_or(|old| at(old, preserve) != yes) {
         let detail = "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in \
                       spec.versions[*].schema instead";
-        errors.push(FieldError::invalid("spec.preserveUnknownFields", yes, detail));
+        errors.push(FieldError::invalid(
+            "spec.preserveUnknownFields",
+            yes,
+            detail,
+        ));
     }
     errors
 }
@@ -174,7 +181,11 @@ fn stored_versions(object: &Value) -> Vec<FieldError> {
                  remain in spec.versions until a storage migration ensures no data remains \
                  persisted in {shown} and removes {shown} from status.storedVersions"
             );
-            errors.push(FieldError::invalid(format!("{field}[{index}]"), name, &detail));
+            errors.push(FieldError::invalid(
+                format!("{field}[{index}]"),
+                name,
+                &detail,
+            ));
         }
     }
     errors
@@ -183,9 +194,8 @@ fn stored_versions(object: &Value) -> Vec<FieldError> {
 /// Groups of Kubernetes' own are for those whom it let in.
 fn approved(object: &Value, old: Option<&Value>) -> Option<FieldError> {
     let state = approval(object);
-    let unchanged = |old: &Value| {
-        std::mem::discriminant(&approval(old)) == std::mem::discriminant(&state)
-    };
+    let unchanged =
+        |old: &Value| std::mem::discriminant(&approval(old)) == std::mem::discriminant(&state);
     if old.is_some_and(unchanged) {
         return None;
     }

@@ -37,7 +37,9 @@ const COLUMN_FORMATS: [&str; 9] = [
 
 /// A part of a version and the field of the definition that has it when all versions agree.
 fn is_shared(spec: &Value, name: &str) -> bool {
-    let mut values = list(spec, "/versions").iter().map(|version| version.get(name));
+    let mut values = list(spec, "/versions")
+        .iter()
+        .map(|version| version.get(name));
     let first = values.next().flatten();
     values.all(|value| value == first)
 }
@@ -169,7 +171,11 @@ fn subresources(version: &Value, field: &str) -> Vec<FieldError> {
     let paths = [
         ("specReplicasPath", &[".spec."][..], ".spec"),
         ("statusReplicasPath", &[".status."][..], ".status"),
-        ("labelSelectorPath", &[".spec.", ".status."][..], "either .spec or .status"),
+        (
+            "labelSelectorPath",
+            &[".spec.", ".status."][..],
+            "either .spec or .status",
+        ),
     ];
     for (name, prefixes, under) in paths {
         let path = text(scale, &format!("/{name}"));
@@ -191,7 +197,10 @@ fn subresources(version: &Value, field: &str) -> Vec<FieldError> {
 
 fn columns(version: &Value, field: &str) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    for (index, column) in list(version, "/additionalPrinterColumns").iter().enumerate() {
+    for (index, column) in list(version, "/additionalPrinterColumns")
+        .iter()
+        .enumerate()
+    {
         let field = format!("{field}[{index}]");
         if text(column, "/name").is_empty() {
             errors.push(FieldError::required(format!("{field}.name"), ""));
@@ -242,7 +251,10 @@ fn selectable(version: &Value, field: &str) -> Vec<FieldError> {
             let detail = "must not point to fields in metadata";
             errors.push(invalid(&field, path, detail));
         }
-        if !matches!(text(found.schema, "/type"), "string" | "boolean" | "integer") {
+        if !matches!(
+            text(found.schema, "/type"),
+            "string" | "boolean" | "integer"
+        ) {
             let detail = "must point to a field of type string, boolean or integer. Enum string \
                           fields and strings with formats are allowed.";
             errors.push(invalid(&field, path, detail));

@@ -34,7 +34,11 @@ fn one(node: &Node, default: &Value, path: &str) -> Vec<FieldError> {
     node.prune(&mut pruned, "", &mut dropped);
     let mut errors = Vec::new();
     if pruned != *default {
-        errors.push(FieldError::invalid(path, default, "must not have unknown fields"));
+        errors.push(FieldError::invalid(
+            path,
+            default,
+            "must not have unknown fields",
+        ));
     }
     let inside = embedded::at(node, default, path);
     let found = if inside.is_empty() {

@@ -49,7 +49,10 @@ impl Costs {
             .map(|(path, _)| FieldError::forbidden(path, detail))
             .collect();
         let name = "x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema";
-        errors.push(FieldError::forbidden(path, &exceeds(name, self.total, SCHEMA_LIMIT)));
+        errors.push(FieldError::forbidden(
+            path,
+            &exceeds(name, self.total, SCHEMA_LIMIT),
+        ));
         errors
     }
 }
@@ -81,17 +84,32 @@ pub(super) fn check(
     let (Some(rules), Some(self_type)) = (Rules::parse(schema), node.declared()) else {
         return errors;
     };
-    let _ = (unchanged, costs, around.count);
+    let count = around.count.unwrap_or_else(|| node.most_in_request());
+    let compiled = rules.compile(self_type, &|path| node.size_at(path));
     let written = list(schema, "x-kubernetes-validations");
-    for (at, (compiled, rule)) in rules.compiled(self_type).iter().zip(written).enumerate() {
+    for (at, (compiled, rule)) in compiled.iter().zip(written).enumerate() {
         let path = format!("{path}.x-kubernetes-validations[{at}]");
+        let mut charge = |field: String, name: &str, cost: u64, errors: &mut Vec<FieldError>| {
+            if cost > RULE_LIMIT && !unchanged {
+                let detail = exceeds(name, cost, RULE_LIMIT);
+                errors.push(FieldError::forbidden(&field, &detail));
+            }
+            costs.add(&field, cost);
+        };
+        let field = format!("{path}.rule");
+        let cost = compiled.costs.0.saturating_mul(count);
+        charge(field.clone(), "estimated rule cost", cost, &mut errors);
         if let Err(why) = &compiled.program {
-            let field = format!("{path}.rule");
             errors.push(FieldError::invalid_shown(field, &shown(rule), why));
         }
-        if let Some(Err(why)) = &compiled.message {
-            let field = format!("{path}.messageExpression");
-            errors.push(FieldError::invalid_shown(field, &shown(rule), why));
+        let field = format!("{path}.messageExpression");
+        match &compiled.message {
+            Some(Err(why)) => errors.push(FieldError::invalid_shown(field, &shown(rule), why)),
+            Some(Ok(_)) => {
+                let name = "estimated messageExpression cost";
+                charge(field, name, compiled.costs.1, &mut errors);
+            }
+            None => {}
         }
         let optional = rule.get("optionalOldSelf").filter(|flag| !flag.is_null());
         if compiled.uses_old_self {
@@ -101,7 +119,11 @@ pub(super) fn check(
                      {within}"
                 );
                 let field = format!("{path}.rule");
-                errors.push(FieldError::invalid(field, &text(rule, "rule").into(), &detail));
+                errors.push(FieldError::invalid(
+                    field,
+                    &text(rule, "rule").into(),
+                    &detail,
+                ));
             }
         } else if let Some(optional) = optional {
             let detail = "may not be set if oldSelf is not used in rule";

@@ -13,7 +13,7 @@ mod structural;
 
 use serde_json::{Map, Value};
 
-pub(crate) use self::path::{Found, find, normal_path};
+pub(crate) use self::path::{find, normal_path};
 use super::parse::MAX_DEPTH;
 use crate::field_error::FieldError;
 
@@ -121,7 +121,12 @@ fn is_deeper(schema: &Value, levels: usize) -> bool {
         if depth > levels {
             return true;
         }
-        for name in ["properties", "patternProperties", "definitions", "dependencies"] {
+        for name in [
+            "properties",
+            "patternProperties",
+            "definitions",
+            "dependencies",
+        ] {
             if let Some(Value::Object(map)) = schema.get(name) {
                 open.extend(map.values().map(|child| (child, depth + 1)));
             }
@@ -168,7 +173,10 @@ fn list<'a>(schema: &'a Value, name: &str) -> &'a [Value] {
 }
 
 fn strings<'a>(schema: &'a Value, name: &str) -> Vec<&'a str> {
-    list(schema, name).iter().filter_map(Value::as_str).collect()
+    list(schema, name)
+        .iter()
+        .filter_map(Value::as_str)
+        .collect()
 }
 
 /// A schema under `name`, not a flag or a list.

@@ -118,7 +118,10 @@ impl Walk {
         for (name, property) in properties(schema).into_iter().flatten() {
             let mut inside = inside.clone();
             // A map of a kind that is not known yet would not be correlated.
-            let known = matches!(text(schema, "x-kubernetes-map-type"), "" | "granular" | "atomic");
+            let known = matches!(
+                text(schema, "x-kubernetes-map-type"),
+                "" | "granular" | "atomic"
+            );
             if !known && inside.uncorrelated.is_none() {
                 inside.uncorrelated = Some(path.to_owned());
             }
@@ -216,11 +219,23 @@ fn extensions(schema: &Value, path: &str, errors: &mut Vec<FieldError>) {
     let preserve = "x-kubernetes-preserve-unknown-fields";
     if schema.get(preserve) == Some(&Value::Bool(false)) {
         let field = format!("{path}.{preserve}");
-        errors.push(FieldError::invalid(field, &false.into(), "must be true or undefined"));
+        errors.push(FieldError::invalid(
+            field,
+            &false.into(),
+            "must be true or undefined",
+        ));
     }
     for (name, of, supported) in [
-        ("x-kubernetes-map-type", "object", &["atomic", "granular"][..]),
-        ("x-kubernetes-list-type", "array", &["atomic", "set", "map"][..]),
+        (
+            "x-kubernetes-map-type",
+            "object",
+            &["atomic", "granular"][..],
+        ),
+        (
+            "x-kubernetes-list-type",
+            "array",
+            &["atomic", "set", "map"][..],
+        ),
     ] {
         let Some(given) = given(schema, name) else {
             continue;
@@ -235,7 +250,10 @@ fn extensions(schema: &Value, path: &str, errors: &mut Vec<FieldError>) {
         } else if name == "x-kubernetes-list-type" && given == "set" {
             set_items(schema, path, errors);
         }
-        if !given.as_str().is_some_and(|given| supported.contains(&given)) {
+        if !given
+            .as_str()
+            .is_some_and(|given| supported.contains(&given))
+        {
             let field = format!("{path}.{name}");
             errors.push(FieldError::not_supported(field, given, supported));
         }
@@ -294,8 +312,7 @@ fn keys(schema: &Value, path: &str, errors: &mut Vec<FieldError>) {
             Some(items) => key_properties(items, &keys, &keys_field, path, errors),
         }
     }
-    if let (Some(items), Some(kind @ ("set" | "map"))) =
-        (items, list_type.and_then(Value::as_str))
+    if let (Some(items), Some(kind @ ("set" | "map"))) = (items, list_type.and_then(Value::as_str))
     {
         if flag(items, "nullable") {
             let detail = format!("cannot be nullable when x-kubernetes-list-type is {kind}");
@@ -319,7 +336,8 @@ fn key_properties(
     for (at, key) in keys.iter().enumerate() {
         match properties(items).and_then(|properties| properties.get(*key)) {
             Some(property) if matches!(text(property, "type"), "array" | "object") => {
-                let detail = "must be a scalar type if parent array's x-kubernetes-list-type is map";
+                let detail =
+                    "must be a scalar type if parent array's x-kubernetes-list-type is map";
                 let field = format!("{path}.items.properties[{key}].type");
                 let kind = text(items, "type").into();
                 errors.push(FieldError::invalid(field, &kind, detail));
@@ -381,7 +399,9 @@ fn written(schema: &Value, rule: &Value, path: &str, errors: &mut Vec<FieldError
         errors.push(FieldError::required(field, detail));
     }
     if let Some(reason) = given(rule, "reason")
-        && !reason.as_str().is_some_and(|reason| REASONS.contains(&reason))
+        && !reason
+            .as_str()
+            .is_some_and(|reason| REASONS.contains(&reason))
     {
         let field = format!("{path}.reason");
         errors.push(FieldError::not_supported(field, reason, &REASONS));

@@ -14,11 +14,7 @@ pub(crate) struct Found<'a> {
 }
 
 /// Follow a path of fields and keys through a schema; why not, if it does not lead there.
-pub(crate) fn find<'a>(
-    text: &str,
-    schema: &'a Value,
-    brackets: bool,
-) -> Result<Found<'a>, String> {
+pub(crate) fn find<'a>(text: &str, schema: &'a Value, brackets: bool) -> Result<Found<'a>, String> {
     let mut found = Found {
         path: String::new(),
         root: String::new(),
@@ -143,7 +139,9 @@ fn unescape(text: &str) -> Result<String, String> {
             Some(c @ ('\'' | '\\')) => c,
             other => {
                 let shown = other.map(String::from).unwrap_or_default();
-                return Err(format!("invalid string literal: invalid escape char \\{shown}"));
+                return Err(format!(
+                    "invalid string literal: invalid escape char \\{shown}"
+                ));
             }
         });
     }

@@ -26,18 +26,29 @@ fn part(schema: &Value, level: Level, path: &str, errors: &mut Vec<FieldError>) 
     let kind = text(schema, "type");
     let items = child(schema, "items");
     if kind == "array" && items.is_none() {
-        errors.push(FieldError::required(format!("{path}.items"), "must be specified"));
+        errors.push(FieldError::required(
+            format!("{path}.items"),
+            "must be specified",
+        ));
     }
     if let Some(items) = items {
         part(items, Level::Item, &format!("{path}.items"), errors);
     }
     for (name, child) in properties(schema).into_iter().flatten() {
-        part(child, Level::Field, &format!("{path}.properties[{name}]"), errors);
+        part(
+            child,
+            Level::Field,
+            &format!("{path}.properties[{name}]"),
+            errors,
+        );
     }
     if let Some(additional) = given(schema, "additionalProperties") {
         let field = format!("{path}.additionalProperties");
         if level == Level::Root {
-            errors.push(FieldError::forbidden(&field, "must not be used at the root"));
+            errors.push(FieldError::forbidden(
+                &field,
+                "must not be used at the root",
+            ));
         }
         if additional.is_object() {
             part(additional, Level::Field, &field, errors);
@@ -59,7 +70,10 @@ fn extensions(schema: &Value, path: &str, errors: &mut Vec<FieldError>) {
     if !flag(schema, "x-kubernetes-int-or-string") {
         return;
     }
-    for name in ["x-kubernetes-preserve-unknown-fields", "x-kubernetes-embedded-resource"] {
+    for name in [
+        "x-kubernetes-preserve-unknown-fields",
+        "x-kubernetes-embedded-resource",
+    ] {
         if flag(schema, name) {
             let detail = "must be false if x-kubernetes-int-or-string is true";
             let field = format!("{path}.{name}");
@@ -127,7 +141,11 @@ fn meta(schema: &Value, level: Level, path: &str, errors: &mut Vec<FieldError>) 
     let field = format!("{path}.properties[metadata]");
     if resource && text(metadata, "type") != "object" {
         let kind = text(metadata, "type").into();
-        errors.push(FieldError::invalid(format!("{field}.type"), &kind, "must be object"));
+        errors.push(FieldError::invalid(
+            format!("{field}.type"),
+            &kind,
+            "must be object",
+        ));
     }
     if level == Level::Root && says_more_than_names(metadata) {
         let detail = "must not specify anything other than name and generateName, but metadata is \
@@ -158,9 +176,11 @@ fn says_more_than_names(metadata: &Value) -> bool {
         "x-kubernetes-validations",
     ];
     !only_names
-        || structure
-            .iter()
-            .any(|name| metadata.get(name).is_some_and(|value| !super::is_zero(value)))
+        || structure.iter().any(|name| {
+            metadata
+                .get(name)
+                .is_some_and(|value| !super::is_zero(value))
+        })
 }
 
 /// The two forms in which a number or a text may be spelled with junctors.
@@ -252,7 +272,13 @@ fn complete(
 ) {
     for name in ["allOf", "anyOf", "oneOf"] {
         for (index, one) in list(conditions, name).iter().enumerate() {
-            specified(one, structure, at, &format!("{path}.{name}[{index}]"), errors);
+            specified(
+                one,
+                structure,
+                at,
+                &format!("{path}.{name}[{index}]"),
+                errors,
+            );
         }
     }
     if let Some(not) = child(conditions, "not") {
