@@ -287,7 +287,10 @@ fn mark(call: &Call, options: &DeleteOptions, current: &Value, now: Timestamp) -
         if !resource.is("", "namespaces") && !is_definition {
             metadata.insert("deletionGracePeriodSeconds".into(), grace.into());
         }
-        if fresh && !is_definition && let Some(generation) = metadata.get("generation").and_then(Value::as_i64) {
+        if fresh
+            && !is_definition
+            && let Some(generation) = metadata.get("generation").and_then(Value::as_i64)
+        {
             metadata.insert("generation".into(), (generation + 1).into());
         }
         if resource.is("", "namespaces") {
