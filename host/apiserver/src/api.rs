@@ -21,6 +21,7 @@ use crate::{
     catalog::Catalog,
     crd,
     failure::Failure,
+    kinds,
     openapi::Documents,
     webhook::{self, Dialer, TcpDialer},
 };
@@ -118,9 +119,24 @@ impl Api {
         for name in STANDING {
             api.create_namespace(name).await?;
         }
+        api.create_priority_classes().await?;
         bootstrap::reconcile(&api.store).await?;
         crate::cleanup::resume(&api);
         Ok(api)
+    }
+
+    async fn create_priority_classes(&self) -> Result<(), WriteError> {
+        for (name, class) in kinds::priority_class::standing() {
+            let key = Key::new(kinds::priority_class::STORAGE, "", name);
+            if self.store.get(&key).is_some() {
+                continue;
+            }
+            match self.store.create(key, class).await {
+                Ok(_) | Err(WriteError::Exists(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     async fn create_namespace(&self, name: &str) -> Result<(), WriteError> {

@@ -3,6 +3,8 @@
 //! Tools branch on `reason` and show `message`, so both are Kubernetes' own for the same mistake.
 //! A [`Failure`] is made where the mistake is seen and turned into an answer in one place.
 
+use std::collections::HashSet;
+
 use eyot_http::Response;
 use http::StatusCode;
 use serde_json::{Map, Value, json};
@@ -93,14 +95,10 @@ impl Failure {
 
     /// One or more fields of an object are wrong.
     pub(crate) fn invalid(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Failure {
-        let mut texts: Vec<String> = Vec::new();
-        for error in errors {
-            let text = error.to_string();
-            // Kubernetes keeps duplicates among the causes, not in the sentence.
-            if !texts.contains(&text) {
-                texts.push(text);
-            }
-        }
+        // Kubernetes keeps duplicates among the causes, not in the sentence.
+        let mut seen = HashSet::new();
+        let mut texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        texts.retain(|text| seen.insert(text.clone()));
         let all = match texts.as_slice() {
             [one] => one.clone(),
             many => format!("[{}]", many.join(", ")),

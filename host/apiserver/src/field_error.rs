@@ -51,6 +51,11 @@ impl FieldError {
         }
     }
 
+    /// The field has a value that it may not have, and which it does not help to show.
+    pub fn wrong(field: impl Into<String>, detail: &str) -> FieldError {
+        FieldError::build(Fault::Invalid, field, None, detail)
+    }
+
     /// The value has the wrong JSON type.
     pub fn type_invalid(field: impl Into<String>, value: &Value, detail: &str) -> FieldError {
         FieldError::build(Fault::TypeInvalid, field, Some(value), detail)
@@ -84,6 +89,13 @@ impl FieldError {
     /// The value refers to something that is not there.
     pub fn not_found(field: impl Into<String>, value: &Value) -> FieldError {
         FieldError::build(Fault::NotFound, field, Some(value), "")
+    }
+
+    /// The same with a sentence for the user.
+    pub fn detailed(mut self, detail: &str) -> FieldError {
+        self.message.push_str(": ");
+        self.message.push_str(detail);
+        self
     }
 
     /// Longer than allowed, in bytes.

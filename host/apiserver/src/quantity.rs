@@ -131,6 +131,18 @@ impl Quantity {
     }
 }
 
+impl std::ops::Add for Quantity {
+    type Output = Quantity;
+
+    /// In the units of the first, as Kubernetes adds.
+    fn add(self, other: Quantity) -> Quantity {
+        Quantity {
+            nano: (self.nano + other.nano).clamp(-MAX, MAX),
+            family: self.family,
+        }
+    }
+}
+
 impl FromStr for Quantity {
     type Err = QuantityError;
 

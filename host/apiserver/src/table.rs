@@ -42,6 +42,13 @@ impl Column {
         }
     }
 
+    pub const fn boolean(name: &'static str, description: &'static str) -> Column {
+        Column {
+            kind: "boolean",
+            ..Column::new(name, description)
+        }
+    }
+
     pub const fn name() -> Column {
         Column {
             format: "name",

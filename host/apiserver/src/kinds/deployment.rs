@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 
 use super::{
     KindSpec, check,
+    descent::Descent,
     json::{at, child, fill, has, int, text},
-    metadata_fields, names, status_only, validate_metadata, workload,
+    metadata, names, status_only, validate_metadata, workload,
 };
 use crate::{
     field_error::FieldError,
@@ -21,16 +22,19 @@ pub(super) const SPEC: KindSpec = KindSpec {
     singular: "deployment",
     short_names: &["deploy"],
     categories: &["all"],
-    namespaced: true,
     status: true,
     scale: true,
     generation: true,
     decode: |value| check("apps/v1", "Deployment", value),
     default,
-    prepare: status_only,
+    prepare,
     validate,
-    fields: |object| metadata_fields(object, true),
-    field_names: &["metadata.name", "metadata.namespace"],
+    warnings: |object, old| workload::warnings(object, old, "/spec/template"),
+    // The labels of a deployment are its owner's, not its controller's.
+    prepare_status: |object, old| {
+        super::json::carry(child(object, "metadata"), at(old, "/metadata"), "labels");
+    },
+    validate_status,
     columns: &[
         Column::name(),
         Column::new("Ready", "Pods that are ready, of those wanted."),
@@ -45,7 +49,7 @@ pub(super) const SPEC: KindSpec = KindSpec {
         Column::new("Selector", "Which pods belong to the deployment.").wide(),
     ],
     cells: |object, now| {
-        let (names, images) = workload::containers(object);
+        let (names, images) = workload::containers(object, "/spec/template");
         let count = |pointer: &str| int(object, pointer);
         vec![
             json!(text(object, "/metadata/name")),
@@ -79,99 +83,96 @@ fn default(object: &mut Value) {
     fill(spec, "progressDeadlineSeconds", 600);
 }
 
-fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
-    let mut errors = validate_metadata(object, old, true, names::subdomain);
-    errors.extend(workload::validate(object, old));
-    errors.extend(strategy(at(object, "/spec/strategy")));
-    let deadline = at(object, "/spec/progressDeadlineSeconds");
-    if deadline.as_i64().is_some_and(|seconds| seconds < 0) {
-        let detail = "must be greater than or equal to 0";
-        errors.push(FieldError::invalid(
-            "spec.progressDeadlineSeconds",
-            deadline,
-            detail,
-        ));
-    } else if deadline
-        .as_i64()
-        .is_some_and(|s| s <= int(object, "/spec/minReadySeconds"))
+fn prepare(object: &mut Value, old: Option<&Value>) {
+    status_only(object, old);
+    // A change of annotations counts as one of the spec: rollouts note their causes there.
+    if let Some(old) = old
+        && at(old, "/metadata/annotations") != at(object, "/metadata/annotations")
     {
-        let detail = "must be greater than minReadySeconds";
-        errors.push(FieldError::invalid(
-            "spec.progressDeadlineSeconds",
-            deadline,
-            detail,
-        ));
+        metadata::count_change(object, old);
     }
-    errors
 }
 
-fn strategy(strategy: &Value) -> Vec<FieldError> {
-    let field = "spec.strategy.rollingUpdate";
+fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    let mut f = Descent::at("");
+    f.extend(validate_metadata(object, old, true, names::subdomain));
+    let spec = at(object, "/spec");
+    f.within("spec", |f| {
+        f.not_negative(spec, "replicas");
+        if workload::selector(f, spec, "deployment", true) {
+            let selector = at(spec, "/selector");
+            if selector.is_null() || !workload::is_everything(selector) {
+                workload::selects_template(f, spec);
+            }
+            workload::lasting_template(f, spec, "ReplicaSet");
+        } else {
+            let detail = "invalid label selector";
+            f.invalid("selector", at(spec, "/selector").clone(), detail);
+        }
+        strategy(f, at(spec, "/strategy"));
+        f.not_negative(spec, "minReadySeconds");
+        f.not_negative(spec, "revisionHistoryLimit");
+        f.not_negative(spec, "progressDeadlineSeconds");
+        if let Some(deadline) = at(spec, "/progressDeadlineSeconds").as_i64()
+            && deadline <= int(spec, "/minReadySeconds")
+        {
+            let detail = "must be greater than minReadySeconds";
+            f.invalid("progressDeadlineSeconds", deadline, detail);
+        }
+        if let Some(old) = old {
+            f.immutable(spec, at(old, "/spec"), "selector");
+        }
+    });
+    f.into_errors()
+}
+
+fn strategy(f: &mut Descent, strategy: &Value) {
     match text(strategy, "/type") {
-        "Recreate" if has(strategy, "/rollingUpdate") => {
-            let detail = "may not be specified when strategy `type` is 'Recreate'";
-            vec![FieldError::forbidden(field, detail)]
-        }
-        "Recreate" => Vec::new(),
-        "RollingUpdate" => {
-            let mut errors = Vec::new();
-            let unavailable = at(strategy, "/rollingUpdate/maxUnavailable");
-            let surge = at(strategy, "/rollingUpdate/maxSurge");
-            errors.extend(share(unavailable, &format!("{field}.maxUnavailable")));
-            errors.extend(share(surge, &format!("{field}.maxSurge")));
-            let zero = |value: &Value| value.as_i64() == Some(0) || value.as_str() == Some("0%");
-            if zero(unavailable) && zero(surge) {
-                let detail = "may not be 0 when `maxSurge` is 0";
-                // Go compares and prints the number, whichever way it was written.
-                let value = json!(0);
-                errors.push(FieldError::invalid(
-                    format!("{field}.maxUnavailable"),
-                    &value,
-                    detail,
-                ));
+        "Recreate" => {
+            if has(strategy, "/rollingUpdate") {
+                let detail = "may not be specified when strategy `type` is 'Recreate'";
+                f.forbidden("strategy.rollingUpdate", detail);
             }
-            if unavailable
-                .as_str()
-                .and_then(percent)
-                .is_some_and(|percent| percent > 100)
-            {
-                let detail = "must not be greater than 100%";
-                let field = format!("{field}.maxUnavailable");
-                errors.push(FieldError::invalid(field, unavailable, detail));
-            }
-            errors
         }
-        _ => {
-            let value = at(strategy, "/type");
-            let supported = ["Recreate", "RollingUpdate"];
-            vec![FieldError::not_supported(
-                "spec.strategy.type",
-                value,
-                &supported,
-            )]
+        "RollingUpdate" => f.within("strategy", |f| {
+            f.inside(strategy, "rollingUpdate", |f, rolling| {
+                workload::share(f, rolling, "maxUnavailable");
+                workload::share(f, rolling, "maxSurge");
+                let zero = |name: &str| workload::amount(at(rolling, name)) == 0;
+                if zero("/maxUnavailable") && zero("/maxSurge") {
+                    let detail = "may not be 0 when `maxSurge` is 0";
+                    f.invalid(
+                        "maxUnavailable",
+                        at(rolling, "/maxUnavailable").clone(),
+                        detail,
+                    );
+                }
+                workload::at_most_all(f, rolling, "maxUnavailable");
+            });
+        }),
+        other => {
+            let shown = json!({"Type": other, "RollingUpdate": at(strategy, "/rollingUpdate")});
+            f.unsupported("strategy", shown, &["Recreate", "RollingUpdate"]);
         }
     }
 }
 
-fn percent(text: &str) -> Option<u32> {
-    text.strip_suffix('%')
-        .filter(|digits| digits.chars().all(|c| c.is_ascii_digit()))?
-        .parse()
-        .ok()
-}
-
-/// A count, or a percentage of the replicas.
-fn share(value: &Value, field: &str) -> Option<FieldError> {
-    match value {
-        Value::String(text) if percent(text).is_none() => Some(FieldError::invalid(
-            field,
-            value,
-            "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%', \
-             \u{20}or '93%', regex used for validation is '[0-9]+%')",
-        )),
-        Value::Number(number) if number.as_i64().is_some_and(|count| count < 0) => Some(
-            FieldError::invalid(field, value, "must be greater than or equal to 0"),
-        ),
-        _ => None,
-    }
+fn validate_status(object: &Value, old: &Value) -> Vec<FieldError> {
+    let mut f = Descent::at("");
+    f.extend(metadata::validate_update(object, old));
+    f.within("status", |f| {
+        let counts = [
+            "observedGeneration",
+            "replicas",
+            "updatedReplicas",
+            "readyReplicas",
+            "availableReplicas",
+            "unavailableReplicas",
+            "collisionCount",
+        ];
+        let parts = ["updatedReplicas", "readyReplicas", "availableReplicas"];
+        workload::status_counts(f, at(object, "/status"), &counts, &parts);
+    });
+    workload::collisions(&mut f, object, old);
+    f.into_errors()
 }

@@ -85,6 +85,12 @@ pub(super) fn validate_update(object: &Value, old: &Value) -> Vec<FieldError> {
     validate_metadata(object, Some(old), true, |_| Vec::new())
 }
 
+/// Count a change that is none of the spec.
+pub(super) fn count_change(object: &mut Value, old: &Value) {
+    let generation = at(old, "/metadata/generation").as_i64().unwrap_or_default();
+    child(object, "metadata")["generation"] = (generation + 1).into();
+}
+
 /// A map of labels, or anything with their rules (`nodeSelector`, `matchLabels`).
 pub(super) fn labels(labels: &Value, field: &str) -> Vec<FieldError> {
     let mut errors = Vec::new();

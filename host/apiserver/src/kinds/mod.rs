@@ -9,9 +9,13 @@ mod admission_rule;
 mod autoscaler;
 mod conditions;
 mod config_map;
+mod controller_revision;
 mod crd;
+mod cron_job;
 mod csi;
+mod daemon_set;
 mod deployment;
+mod descent;
 mod endpoint_slice;
 mod endpoints;
 pub mod event;
@@ -20,6 +24,7 @@ pub(crate) mod flow_schema;
 mod ingress;
 mod ingress_class;
 pub(crate) mod ip;
+mod job;
 mod json;
 mod lease;
 mod limit_range;
@@ -32,17 +37,23 @@ mod node_selector;
 mod persistent_volume;
 mod persistent_volume_claim;
 mod pod;
+mod pod_disruption_budget;
+mod pod_template;
+pub(crate) mod priority_class;
 pub(crate) mod priority_level;
 mod rbac;
 mod replica_set;
+mod replication_controller;
 mod requests;
 mod resource_name;
 mod resource_quota;
+mod runtime_class;
 mod secret;
 mod service;
 mod service_account;
 mod service_range;
 mod signing_request;
+mod stateful_set;
 mod storage_class;
 #[cfg(test)]
 mod tests;
@@ -288,6 +299,16 @@ pub fn all() -> &'static [KindSpec] {
         service_account::SPEC,
         deployment::SPEC,
         replica_set::SPEC,
+        stateful_set::SPEC,
+        daemon_set::SPEC,
+        controller_revision::SPEC,
+        replication_controller::SPEC,
+        pod_template::SPEC,
+        job::SPEC,
+        cron_job::SPEC,
+        pod_disruption_budget::SPEC,
+        priority_class::SPEC,
+        runtime_class::SPEC,
         autoscaler::SPEC,
         lease::SPEC,
         endpoint_slice::SPEC,

@@ -237,3 +237,38 @@ pub fn port_number(port: i64) -> Vec<String> {
         vec!["must be between 1 and 65535, inclusive".to_owned()]
     }
 }
+
+/// A domain of a resolver's search list: a subdomain that may hold underscores.
+pub fn search_domain(name: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if name.len() > 253 {
+        errors.push(too_long(253));
+    }
+    let part = |part: &str| {
+        let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+        let end = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+        part.chars().all(inner) && part.starts_with(|c| end(c) || c == '_') && part.ends_with(end)
+    };
+    if !name.split('.').all(part) {
+        errors.push(
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, \
+             '-', '_' or '.', and must start and end with an alphanumeric character (e.g. \
+             'example.com', regex used for validation is \
+             '[_a-z0-9]([-_a-z0-9]*[a-z0-9])?(\\.[_a-z0-9]([-_a-z0-9]*[a-z0-9])?)*')"
+                .to_owned(),
+        );
+    }
+    errors
+}
+
+pub fn http_header(name: &str) -> Vec<String> {
+    let valid = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    if valid {
+        return Vec::new();
+    }
+    vec![
+        "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', \
+         regex used for validation is '[-A-Za-z0-9]+')"
+            .to_owned(),
+    ]
+}

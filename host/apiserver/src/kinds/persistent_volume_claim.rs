@@ -127,7 +127,7 @@ fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     errors.done()
 }
 
-fn validate_spec(spec: &Value, old: Option<&Value>, errors: &mut Findings) {
+pub(super) fn validate_spec(spec: &Value, old: Option<&Value>, errors: &mut Findings) {
     let modes = list(spec, "/accessModes");
     if modes.is_empty() {
         let detail = "at least 1 access mode is required";

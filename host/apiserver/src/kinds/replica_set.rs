@@ -4,10 +4,14 @@ use serde_json::{Value, json};
 
 use super::{
     KindSpec, check,
+    descent::Descent,
     json::{at, child, fill, int, text},
-    metadata_fields, names, status_only, validate_metadata, workload,
+    metadata, metadata_fields, names, status_only, validate_metadata, workload,
 };
-use crate::table::{self, Column};
+use crate::{
+    field_error::FieldError,
+    table::{self, Column},
+};
 
 pub(super) const SPEC: KindSpec = KindSpec {
     group: "apps",
@@ -25,11 +29,9 @@ pub(super) const SPEC: KindSpec = KindSpec {
     decode: |value| check("apps/v1", "ReplicaSet", value),
     default: |object| workload::default(child(object, "spec")),
     prepare,
-    validate: |object, old| {
-        let mut errors = validate_metadata(object, old, true, names::subdomain);
-        errors.extend(workload::validate(object, old));
-        errors
-    },
+    validate,
+    validate_status,
+    warnings: |object, old| workload::warnings(object, old, "/spec/template"),
     fields: |object| {
         let mut fields = metadata_fields(object, true);
         let replicas = int(object, "/status/replicas").to_string();
@@ -48,7 +50,7 @@ pub(super) const SPEC: KindSpec = KindSpec {
         Column::new("Selector", "Which pods belong to the set.").wide(),
     ],
     cells: |object, now| {
-        let (names, images) = workload::containers(object);
+        let (names, images) = workload::containers(object, "/spec/template");
         vec![
             json!(text(object, "/metadata/name")),
             json!(int(object, "/spec/replicas")),
@@ -66,4 +68,47 @@ pub(super) const SPEC: KindSpec = KindSpec {
 fn prepare(object: &mut Value, old: Option<&Value>) {
     status_only(object, old);
     fill(child(object, "status"), "replicas", 0);
+}
+
+fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    let mut f = Descent::at("");
+    f.extend(validate_metadata(object, old, true, names::subdomain));
+    let spec = at(object, "/spec");
+    f.within("spec", |f| {
+        f.not_negative(spec, "replicas");
+        f.not_negative(spec, "minReadySeconds");
+        // Kubernetes says "deployment" here, too.
+        if workload::selector(f, spec, "deployment", true) {
+            let selector = at(spec, "/selector");
+            if selector.is_null() || !workload::is_everything(selector) {
+                workload::selects_template(f, spec);
+            }
+            workload::lasting_template(f, spec, "ReplicaSet");
+        } else {
+            let detail = "invalid label selector";
+            f.invalid("selector", at(spec, "/selector").clone(), detail);
+        }
+        if let Some(old) = old {
+            f.immutable(spec, at(old, "/spec"), "selector");
+        }
+    });
+    f.into_errors()
+}
+
+/// Also that of a replication controller.
+pub(super) fn validate_status(object: &Value, old: &Value) -> Vec<FieldError> {
+    let mut f = Descent::at("");
+    f.extend(metadata::validate_update(object, old));
+    f.within("status", |f| {
+        let counts = [
+            "replicas",
+            "fullyLabeledReplicas",
+            "readyReplicas",
+            "availableReplicas",
+            "observedGeneration",
+        ];
+        let parts = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
+        workload::status_counts(f, at(object, "/status"), &counts, &parts);
+    });
+    f.into_errors()
 }

@@ -5,10 +5,10 @@ use std::collections::HashSet;
 use serde_json::{Value, json};
 
 use super::{
-    KindSpec, check,
+    KindSpec, check, ip,
     json::{at, carry, child, entries, fill, has, items, list, remove, text},
     metadata::{self, invalid},
-    metadata_fields, names, pod, status_only, validate_metadata,
+    metadata_fields, names, status_only, validate_metadata,
 };
 use crate::{
     field_error::FieldError,
@@ -203,13 +203,13 @@ fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
         for (index, address) in list(spec, "/clusterIPs").iter().enumerate() {
             let address = address.as_str().unwrap_or_default();
             if !matches!(address, "None" | "") {
-                errors.extend(pod::address(address, &format!("spec.clusterIPs[{index}]")));
+                errors.extend(ip::legacy(address, &format!("spec.clusterIPs[{index}]")));
             }
         }
     }
     for (index, address) in list(spec, "/externalIPs").iter().enumerate() {
         let field = format!("spec.externalIPs[{index}]");
-        errors.extend(pod::address(address.as_str().unwrap_or_default(), &field));
+        errors.extend(ip::legacy(address.as_str().unwrap_or_default(), &field));
     }
     if let Some(old) = old {
         let stored = at(old, "/spec/clusterIP");

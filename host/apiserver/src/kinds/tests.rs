@@ -17,8 +17,14 @@ fn spec(api_version: &str, kind: &str) -> Option<&'static KindSpec> {
         .find(|spec| spec.api_version() == api_version && spec.kind == kind)
 }
 
+const UID: &str = "11111111-2222-3333-4444-555555555555";
+
 /// What a create makes of a body: the stored object, or the error message.
 fn create(body: &Value) -> Result<Value, String> {
+    create_as(body, UID)
+}
+
+fn create_as(body: &Value, uid: &str) -> Result<Value, String> {
     let text = |name: &str| body[name].as_str().unwrap_or_default();
     let spec = spec(text("apiVersion"), text("kind")).ok_or("unknown kind")?;
     let mut object = body.clone();
@@ -33,6 +39,15 @@ fn create(body: &Value) -> Result<Value, String> {
     (spec.default)(&mut object);
     (spec.prepare)(&mut object, None);
     (spec.default)(&mut object);
+    // As admission does.
+    if spec.kind == "Pod" && object["spec"].is_object() {
+        object["spec"]["serviceAccountName"] = json!("default");
+        object["spec"]["serviceAccount"] = json!("default");
+    }
+    if object["metadata"].is_object() {
+        object["metadata"]["uid"] = json!(uid);
+    }
+    (spec.identified)(&mut object);
     let errors = (spec.validate)(&object, None);
     match errors.as_slice() {
         [] => Ok(object),
@@ -126,7 +141,8 @@ fn without(object: &mut Value, list: &str, unwanted: impl Fn(&Value) -> bool) {
     }
 }
 
-/// The lists of errors of a map come in the map's order, which Go leaves to chance.
+/// The lists of errors of a map come in the map's order, which Go leaves to chance; and the
+/// sentence says everything once.
 fn sorted(message: &str) -> Vec<String> {
     let inner = message
         .strip_prefix('[')
@@ -134,7 +150,18 @@ fn sorted(message: &str) -> Vec<String> {
         .unwrap_or(message);
     let mut parts: Vec<String> = inner.split(", ").map(str::to_owned).collect();
     parts.sort();
+    parts.dedup();
     parts
+}
+
+/// The uid that the server gave the object, as far as its answer tells.
+fn uid_in(answer: &Value) -> &str {
+    const BEFORE: &str = "controller-uid\":\"";
+    let message = answer["message"].as_str().unwrap_or_default();
+    let told = message
+        .find(BEFORE)
+        .and_then(|start| message.get(start + BEFORE.len()..)?.get(..UID.len()));
+    answer["metadata"]["uid"].as_str().or(told).unwrap_or(UID)
 }
 
 /// Where this server knowingly answers otherwise: the note's end, and why.
@@ -194,7 +221,7 @@ fn creates_answer_as_a_real_server() {
             }
             compared += 1;
             let answer = &pair["response"];
-            match (create(body), pair["status"].as_i64()) {
+            match (create_as(body, uid_in(answer)), pair["status"].as_i64()) {
                 (Ok(object), Some(201)) => {
                     let (ours, theirs) = (normalised(object), normalised(answer.clone()));
                     if ours != theirs {

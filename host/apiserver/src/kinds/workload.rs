@@ -1,85 +1,169 @@
-//! What Deployment and ReplicaSet share: replicas, a selector, a pod template.
+//! What the kinds that make pods share: a selector, a template, counts and shares of replicas.
 
 use serde_json::Value;
 
 use super::{
-    json::{at, child, entries, fill, list, text},
+    descent::Descent,
+    json::{at, child, entries, fill, has, list, text},
     metadata::{self, invalid},
     names, pod,
 };
 use crate::{field_error::FieldError, selector::LabelSelector};
 
-/// Defaults of `spec`.
+/// Defaults of `spec` where there are replicas and a template.
 pub(super) fn default(spec: &mut Value) {
     fill(spec, "replicas", 1);
-    pod::default_pod_spec(child(child(spec, "template"), "spec"));
+    pod::default_template(child(spec, "template"));
 }
 
-/// Rules of `spec`.
-pub(super) fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
-    let spec = at(object, "/spec");
-    let mut errors = Vec::new();
-    for name in ["replicas", "minReadySeconds", "revisionHistoryLimit"] {
-        let value = at(spec, &format!("/{name}"));
-        if value.as_i64().is_some_and(|count| count < 0) {
-            let detail = "must be greater than or equal to 0";
-            errors.push(FieldError::invalid(format!("spec.{name}"), value, detail));
-        }
-    }
+/// The selector at `spec.selector`, which must be given and select something; `kind` as Kubernetes
+/// calls it there. Says whether it can be used.
+pub(super) fn selector(f: &mut Descent, spec: &Value, kind: &str, required: bool) -> bool {
     let selector = at(spec, "/selector");
     if selector.is_null() {
-        errors.push(FieldError::required("spec.selector", ""));
-    } else {
-        errors.extend(validate_selector(selector, "spec.selector"));
-        let empty = entries(selector, "/matchLabels").next().is_none()
-            && list(selector, "/matchExpressions").is_empty();
-        if empty {
-            let detail = "empty selector is invalid for this kind";
-            errors.push(FieldError::invalid("spec.selector", selector, detail));
+        if required {
+            f.required("selector", "");
         }
+        return true;
     }
-    let labels = at(spec, "/template/metadata/labels");
-    let matches = LabelSelector::from_json(selector)
-        .is_ok_and(|selector| !selector.is_everything() && selector.matches_json(labels));
-    if !matches {
-        let detail = "`selector` does not match template `labels`";
-        errors.push(FieldError::invalid(
-            "spec.template.metadata.labels",
-            labels,
-            detail,
-        ));
+    let before = f.count();
+    f.selector(spec, "selector");
+    let usable = f.count() == before;
+    if is_everything(selector) {
+        let detail = format!("empty selector is invalid for {kind}");
+        f.invalid("selector", selector.clone(), &detail);
     }
-    errors.extend(template(at(spec, "/template"), "spec.template"));
-    if let Some(old) = old
-        && at(old, "/spec/selector") != selector
-    {
-        errors.push(FieldError::invalid(
-            "spec.selector",
-            selector,
-            "field is immutable",
-        ));
-    }
-    errors
+    usable
 }
 
-/// A template whose pods a controller replaces: they must restart for ever.
-fn template(template: &Value, field: &str) -> Vec<FieldError> {
-    let mut errors = metadata::labels(at(template, "/metadata/labels"), &format!("{field}.labels"));
-    errors.extend(metadata::annotations(
-        template,
-        &format!("{field}.annotations"),
-    ));
-    errors.extend(pod::validate_pod_spec(
-        at(template, "/spec"),
-        &format!("{field}.spec"),
-    ));
-    let policy = text(template, "/spec/restartPolicy");
-    if matches!(policy, "OnFailure" | "Never") {
-        let value = at(template, "/spec/restartPolicy");
-        let field = format!("{field}.spec.restartPolicy");
-        errors.push(FieldError::not_supported(field, value, &["Always"]));
+pub(super) fn is_everything(selector: &Value) -> bool {
+    entries(selector, "/matchLabels").next().is_none()
+        && list(selector, "/matchExpressions").is_empty()
+}
+
+/// The template's labels must be among what the selector selects.
+pub(super) fn selects_template(f: &mut Descent, spec: &Value) {
+    let labels = at(spec, "/template/metadata/labels");
+    let matches = LabelSelector::from_json(at(spec, "/selector"))
+        .is_ok_and(|selector| selector.matches_json(labels));
+    if !matches {
+        let detail = "`selector` does not match template `labels`";
+        f.invalid("template.metadata.labels", labels.clone(), detail);
     }
-    errors
+}
+
+/// The template of pods that are replaced for ever: they always restart, and have no end.
+pub(super) fn lasting_template(f: &mut Descent, spec: &Value, kind: &str) {
+    let field = f.field("template");
+    f.extend(pod::validate_template(at(spec, "/template"), &field));
+    lasts(f, spec, kind);
+}
+
+pub(super) fn lasts(f: &mut Descent, spec: &Value, kind: &str) {
+    let policy = text(spec, "/template/spec/restartPolicy");
+    if policy != "Always" {
+        f.unsupported("template.spec.restartPolicy", policy, &["Always"]);
+    }
+    if has(spec, "/template/spec/activeDeadlineSeconds") {
+        let detail = format!("activeDeadlineSeconds in {kind} is not Supported");
+        f.forbidden("template.spec.activeDeadlineSeconds", &detail);
+    }
+}
+
+/// Warnings about a workload called `what` with the template at `pointer`: of a new one, or of one
+/// whose spec changed.
+pub(super) fn warnings(object: &Value, old: Option<&Value>, pointer: &str) -> Vec<String> {
+    let generation = |object: &Value| at(object, "/metadata/generation").clone();
+    if old.is_some_and(|old| generation(old) == generation(object)) {
+        return Vec::new();
+    }
+    let prefix = format!("{}.", pointer.trim_start_matches('/').replace('/', "."));
+    let name = match old {
+        None => pod::warnings::name(object, "Pod names and hostnames"),
+        Some(_) => None,
+    };
+    let template = at(object, pointer);
+    if template.is_null() {
+        return name.into_iter().collect();
+    }
+    name.into_iter()
+        .chain(pod::warnings::of(template, &prefix))
+        .collect()
+}
+
+// Counts and shares.
+
+/// A percentage, spelled `25%`.
+fn percent(text: &str) -> Option<i64> {
+    text.strip_suffix('%')
+        .filter(|digits| !digits.is_empty() && digits.bytes().all(|c| c.is_ascii_digit()))?
+        .parse()
+        .ok()
+}
+
+/// The number in a count or a percentage; of anything else zero.
+pub(super) fn amount(value: &Value) -> i64 {
+    match value {
+        Value::String(text) => percent(text).unwrap_or_default(),
+        value => value.as_i64().unwrap_or_default(),
+    }
+}
+
+/// A count that is not negative, or a percentage.
+pub(super) fn share(f: &mut Descent, object: &Value, name: &str) {
+    match at(object, &format!("/{name}")) {
+        Value::String(text) if percent(text).is_none() => {
+            let detail = "a valid percent string must be a numeric string followed by an ending \
+                          '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')";
+            f.invalid(name, text.as_str(), detail);
+        }
+        Value::String(_) => {}
+        _ => f.not_negative(object, name),
+    }
+}
+
+/// A share of something is at most all of it.
+pub(super) fn at_most_all(f: &mut Descent, object: &Value, name: &str) {
+    let value = at(object, &format!("/{name}"));
+    if value
+        .as_str()
+        .and_then(percent)
+        .is_some_and(|share| share > 100)
+    {
+        f.invalid(name, value.clone(), "must not be greater than 100%");
+    }
+}
+
+/// Counts in a status: none negative, none of `parts` above `replicas`.
+pub(super) fn status_counts(f: &mut Descent, status: &Value, counts: &[&str], parts: &[&str]) {
+    let count = |name: &str| at(status, &format!("/{name}")).as_i64().unwrap_or_default();
+    for name in counts {
+        f.not_negative(status, name);
+    }
+    for name in parts {
+        if count(name) > count("replicas") {
+            f.invalid(name, count(name), "cannot be greater than status.replicas");
+        }
+    }
+    if count("availableReplicas") > count("readyReplicas") {
+        // StatefulSets say it with the full path.
+        let of = match counts.contains(&"currentReplicas") {
+            true => "status.readyReplicas",
+            false => "readyReplicas",
+        };
+        let detail = format!("cannot be greater than {of}");
+        f.invalid("availableReplicas", count("availableReplicas"), &detail);
+    }
+}
+
+/// How often names collided never becomes less.
+pub(super) fn collisions(f: &mut Descent, object: &Value, old: &Value) {
+    let count = |object: &Value| at(object, "/status/collisionCount").as_i64();
+    let (new, old) = (count(object), count(old));
+    if old.is_some() && new.unwrap_or(-1) < old.unwrap_or_default() {
+        let value = new.unwrap_or_default();
+        f.invalid("status.collisionCount", value, "cannot be decremented");
+    }
 }
 
 /// A `metav1.LabelSelector`.
@@ -101,9 +185,9 @@ pub(super) fn validate_selector(selector: &Value, field: &str) -> Vec<FieldError
                 "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
             )),
             "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
-            _ => errors.push(FieldError::invalid(
+            operator => errors.push(FieldError::invalid(
                 format!("{field}.operator"),
-                at(one, "/operator"),
+                &Value::from(operator),
                 "not a valid selector operator",
             )),
         }
@@ -114,9 +198,20 @@ pub(super) fn validate_selector(selector: &Value, field: &str) -> Vec<FieldError
                 .iter()
                 .map(|detail| invalid(format!("{field}.key"), key, detail)),
         );
+        for (index, value) in values.iter().enumerate() {
+            let value = value.as_str().unwrap_or_default();
+            let found = names::label_value(value);
+            errors.extend(
+                found
+                    .iter()
+                    .map(|detail| invalid(format!("{field}.values[{index}]"), value, detail)),
+            );
+        }
     }
     errors
 }
+
+// What is printed.
 
 /// `a=b,c in (d,e)`, as kubectl shows a selector; `<none>` for an empty one.
 pub(super) fn selector_text(selector: &Value) -> String {
@@ -147,15 +242,24 @@ pub(super) fn selector_text(selector: &Value) -> String {
     }
 }
 
-/// Names and images of a template's containers, each joined with commas.
-pub(super) fn containers(object: &Value) -> (String, String) {
-    let joined = |pointer: &str| {
-        let containers = list(object, "/spec/template/spec/containers");
-        containers
-            .iter()
-            .map(|one| text(one, pointer))
-            .collect::<Vec<_>>()
-            .join(",")
+/// `a=b,c=d`, `<none>` for none.
+pub(super) fn labels_text(labels: &Value) -> String {
+    let parts: Vec<String> = entries(labels, "")
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+        .collect();
+    if parts.is_empty() {
+        "<none>".to_owned()
+    } else {
+        parts.join(",")
+    }
+}
+
+/// Names and images of the containers of the template at `pointer`, each joined with commas.
+pub(super) fn containers(object: &Value, pointer: &str) -> (String, String) {
+    let containers = list(at(object, pointer), "/spec/containers");
+    let joined = |name: &str| {
+        let all = containers.iter().map(|one| text(one, name));
+        all.collect::<Vec<_>>().join(",")
     };
     (joined("/name"), joined("/image"))
 }

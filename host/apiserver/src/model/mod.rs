@@ -61,6 +61,8 @@ pub struct Strategy {
     pub merge: bool,
     /// Keys of the patch are the only ones that stay where `$retainKeys` says so.
     pub retain_keys: bool,
+    /// The patch's object replaces the old one, rather than joining it.
+    pub replace: bool,
     /// The field that tells elements apart; empty for lists of plain values.
     pub key: &'static str,
 }
@@ -217,6 +219,7 @@ fn strategy_of(text: Option<&'static str>) -> Strategy {
     Strategy {
         merge: how.split(',').any(|one| one == "merge"),
         retain_keys: how.split(',').any(|one| one == "retainKeys"),
+        replace: how == "replace",
         key,
     }
 }

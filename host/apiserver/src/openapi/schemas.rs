@@ -66,6 +66,10 @@ pub(super) fn builtin(wanted: &[Wanted<'_>], own: (&str, &str)) -> Map<String, V
             schemas.insert(format!("{name}List"), list);
         }
     }
+    // The one kind that is part of another group's (of a StatefulSet).
+    if let Some(schema) = schemas.get_mut("io.k8s.api.core.v1.PersistentVolumeClaim") {
+        mark(schema, &[("", "v1", "PersistentVolumeClaim")]);
+    }
     for kind in ["DeleteOptions", "WatchEvent"] {
         let name = format!("io.k8s.apimachinery.pkg.apis.meta.v1.{kind}");
         if let Some(schema) = schemas.get_mut(&name) {
@@ -391,6 +395,7 @@ fn extend(field: &Field, map: &mut Map<String, Value>) {
     let strategies: Vec<&str> = [
         (strategy.merge, "merge"),
         (strategy.retain_keys, "retainKeys"),
+        (strategy.replace, "replace"),
     ]
     .into_iter()
     .filter_map(|(has, name)| has.then_some(name))

@@ -72,7 +72,7 @@ fn merge_map(
         let kind = field.map(|field| &field.kind);
         let strategy = field.map(|field| field.strategy).unwrap_or_default();
         let merged = match (current.remove(&name), change) {
-            (Some(Value::Object(old)), Value::Object(new)) => {
+            (Some(Value::Object(old)), Value::Object(new)) if !strategy.replace => {
                 Value::Object(merge_map(old, new, object_type(kind))?)
             }
             (Some(Value::Array(old)), Value::Array(new)) if strategy.merge => {

@@ -229,3 +229,15 @@ fn json_patches_cannot_blow_an_object_up() {
     let error = json(&json!({"seed": "0123456789"}), &Value::Array(doubling)).unwrap_err();
     assert_eq!(error.status().0, 413);
 }
+
+#[test]
+fn a_field_that_is_to_be_replaced_does_not_join() {
+    let current = json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget",
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"a": "1"}}}});
+    let patch = json!({"spec": {"selector": {"matchLabels": {"b": "2"}}}});
+    let merged = strategic("policy", "PodDisruptionBudget", &current, &patch).unwrap();
+    assert_eq!(
+        merged["spec"],
+        json!({"minAvailable": 1, "selector": {"matchLabels": {"b": "2"}}})
+    );
+}

@@ -172,11 +172,14 @@ fn of(call: &Call, paths: &ScalePaths, value: &Value) -> Value {
 /// A label selector as text: `app=web,tier in (a,b)`.
 fn selector_text(selector: Option<&Value>) -> String {
     let mut clauses = Vec::new();
+    // A ReplicationController's selector is the labels themselves.
     let labels = selector
-        .and_then(|s| s.get("matchLabels"))
+        .map(|s| s.get("matchLabels").unwrap_or(s))
         .and_then(Value::as_object);
     for (key, value) in labels.into_iter().flatten() {
-        clauses.push(format!("{key}={}", value.as_str().unwrap_or_default()));
+        if let Some(value) = value.as_str() {
+            clauses.push(format!("{key}={value}"));
+        }
     }
     let expressions = selector
         .and_then(|s| s.get("matchExpressions"))

@@ -15,7 +15,7 @@ use crate::{
     cleanup, crd,
     failure::Failure,
     field_error::FieldError,
-    media, object, reply,
+    kinds, media, object, reply,
     verbs::{create::write_failure, update::after_delete},
 };
 
@@ -148,6 +148,18 @@ pub(crate) async fn remove(
 ) -> Result<(Deleted, Vec<String>), Failure> {
     let (resource, key) = (&call.resource, call.key());
     let mut warnings = Vec::new();
+    if options.door == Door::Object
+        && resource.is("scheduling.k8s.io", "priorityclasses")
+        && kinds::priority_class::stands(&call.name)
+    {
+        let why = "this is a system priority class and cannot be deleted";
+        return Err(Failure::forbidden(
+            &resource.group,
+            &resource.plural,
+            &call.name,
+            why,
+        ));
+    }
     for _ in 0..ATTEMPTS {
         let stored = api
             .store

@@ -18,6 +18,16 @@ const SERVED: &[&str] = &[
     "pods",
     "deployments",
     "replicasets",
+    "statefulsets",
+    "daemonsets",
+    "controllerrevisions",
+    "jobs",
+    "cronjobs",
+    "poddisruptionbudgets",
+    "replicationcontrollers",
+    "podtemplates",
+    "priorityclasses",
+    "runtimeclasses",
     "configmaps",
     "secrets",
     "services",
@@ -173,6 +183,11 @@ const KNOWN: &[(&str, &[&str], &str)] = &[
         "order of a Go map",
     ),
     (
+        "validation-generic: daemonsets: invalid labels",
+        &[".details", ".message"],
+        "order of a Go map",
+    ),
+    (
         "validation-generic: roles: invalid labels",
         &[".details", ".message"],
         "order of a Go map",
@@ -264,10 +279,30 @@ fn normalise(value: &Value) -> Value {
         Value::Array(items) => items.iter().map(normalise).collect(),
         Value::String(text) => {
             let text = text.split(" in scheme \"").next().unwrap_or_default();
-            json!(text)
+            json!(without_uids(text))
         }
         other => other.clone(),
     }
+}
+
+/// The text with a sign for every uid: labels of a Job's pods and messages about them have it, too.
+fn without_uids(text: &str) -> String {
+    const GROUPS: [usize; 5] = [8, 4, 4, 4, 12];
+    let is_uid = |text: &str| {
+        let groups: Vec<&str> = text.split('-').collect();
+        groups.iter().map(|group| group.len()).eq(GROUPS)
+            && groups.concat().bytes().all(|byte| byte.is_ascii_hexdigit())
+    };
+    let pieces = text.split_inclusive(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+    pieces
+        .map(|piece| {
+            let word = piece.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+            match is_uid(word) {
+                true => piece.replace(word, "<uid>"),
+                false => piece.to_owned(),
+            }
+        })
+        .collect()
 }
 
 /// What stands for what: uids, revisions, generated names and tokens of theirs, and ours.

@@ -2,16 +2,17 @@
 
 use serde_json::{Value, json};
 
+use super::rules::resources;
 use crate::kinds::json::{at, child, entries, fill, has, items, remove, text};
 
 /// Defaults of a pod spec wherever one stands.
-pub(in crate::kinds) fn pod_spec(spec: &mut Value) {
+fn pod_spec(spec: &mut Value) {
     fill(spec, "restartPolicy", "Always");
     fill(spec, "terminationGracePeriodSeconds", 30);
     fill(spec, "dnsPolicy", "ClusterFirst");
     fill(spec, "securityContext", json!({}));
     fill(spec, "schedulerName", "default-scheduler");
-    // The two spell the same thing; the older one is kept in step.
+    // The two spell the same thing; the older one is kept in step, and asked where the newer is not.
     let account = [
         text(spec, "/serviceAccountName"),
         text(spec, "/serviceAccount"),
@@ -19,22 +20,24 @@ pub(in crate::kinds) fn pod_spec(spec: &mut Value) {
     .into_iter()
     .find(|name| !name.is_empty())
     .map(str::to_owned);
-    if let Some(account) = account {
-        fill(spec, "serviceAccountName", account.as_str());
-        fill(spec, "serviceAccount", account.as_str());
+    if let (Some(account), Some(spec)) = (account, spec.as_object_mut()) {
+        spec.insert("serviceAccountName".into(), account.as_str().into());
+        spec.insert("serviceAccount".into(), account.into());
     }
-    let host_network = at(spec, "/hostNetwork") == &Value::Bool(true);
     for group in ["initContainers", "containers", "ephemeralContainers"] {
         for one in items(spec, group) {
-            container(one, host_network);
+            container(one);
         }
     }
     for volume in items(spec, "volumes") {
         volume_defaults(volume);
     }
-    for constraint in items(spec, "topologySpreadConstraints") {
-        fill(constraint, "whenUnsatisfiable", "DoNotSchedule");
-    }
+}
+
+/// Defaults of the template of a workload.
+pub(in crate::kinds) fn template(template: &mut Value) {
+    child(template, "metadata");
+    pod_spec(child(template, "spec"));
 }
 
 /// Defaults that only a pod has, not a template.
@@ -50,9 +53,44 @@ pub(in crate::kinds) fn pod(pod: &mut Value) {
     {
         map.insert("terminationGracePeriodSeconds".to_owned(), json!(1));
     }
+    let host_network = at(spec, "/hostNetwork") == &Value::Bool(true);
     for group in ["initContainers", "containers"] {
         for container in items(spec, group) {
             requests_from_limits(container);
+            if host_network {
+                host_ports(container);
+            }
+        }
+    }
+    requests_of_pod(spec);
+}
+
+/// On the host's network a container's port is the host's.
+fn host_ports(container: &mut Value) {
+    for port in items(container, "ports") {
+        if let Some(number) = port.get("containerPort").cloned() {
+            fill(port, "hostPort", number);
+        }
+    }
+}
+
+/// A pod that limits what it takes as a whole asks for what its containers ask for, else for as
+/// much as the limit.
+fn requests_of_pod(spec: &mut Value) {
+    if entries(spec, "/resources/limits").next().is_none() {
+        return;
+    }
+    let together = resources::together(spec, "requests");
+    let limits = at(spec, "/resources/limits").clone();
+    let requests = child(child(spec, "resources"), "requests");
+    for (name, amount) in together {
+        if resources::for_pods(&name) {
+            fill(requests, &name, amount.to_string());
+        }
+    }
+    for (name, limit) in entries(&limits, "") {
+        if resources::for_pods(name) {
+            fill(requests, name, limit.clone());
         }
     }
 }
@@ -71,7 +109,7 @@ fn requests_from_limits(container: &mut Value) {
     }
 }
 
-fn container(container: &mut Value, host_network: bool) {
+fn container(container: &mut Value) {
     fill(container, "resources", json!({}));
     fill(container, "terminationMessagePath", "/dev/termination-log");
     fill(container, "terminationMessagePolicy", "File");
@@ -83,9 +121,6 @@ fn container(container: &mut Value, host_network: bool) {
     fill(container, "imagePullPolicy", policy);
     for port in items(container, "ports") {
         fill(port, "protocol", "TCP");
-        if host_network && let Some(number) = port.get("containerPort").cloned() {
-            fill(port, "hostPort", number);
-        }
     }
     for variable in items(container, "env") {
         if has(variable, "/valueFrom/fieldRef") {
@@ -94,6 +129,9 @@ fn container(container: &mut Value, host_network: bool) {
                 "apiVersion",
                 "v1",
             );
+        }
+        if has(variable, "/valueFrom/resourceFieldRef") {
+            divisor(child(child(variable, "valueFrom"), "resourceFieldRef"));
         }
         let file = "fileKeyRef";
         if has(variable, "/valueFrom/fileKeyRef") {
@@ -173,6 +211,23 @@ fn volume_defaults(volume: &mut Value) {
     if let Some(host) = child_of(volume, "hostPath") {
         fill(host, "type", "");
     }
+    old_drivers(volume);
+    if let Some(image) = child_of(volume, "image") {
+        let policy = if latest(text(image, "/reference")) {
+            "Always"
+        } else {
+            "IfNotPresent"
+        };
+        fill(image, "pullPolicy", policy);
+    }
+    if let Some(ephemeral) = child_of(volume, "ephemeral")
+        && let Some(template) = child_of(ephemeral, "volumeClaimTemplate")
+    {
+        child(template, "metadata");
+        let spec = child(template, "spec");
+        fill(spec, "volumeMode", "Filesystem");
+        child(spec, "resources");
+    }
     if let Some(projected) = child_of(volume, "projected") {
         for source in items(projected, "sources") {
             if let Some(token) = child_of(source, "serviceAccountToken") {
@@ -193,10 +248,58 @@ fn volume_defaults(volume: &mut Value) {
     }
 }
 
+/// Drivers that are long gone, whose objects are still stored.
+fn old_drivers(volume: &mut Value) {
+    let all: [(&str, &[(&str, Value)]); 4] = [
+        (
+            "iscsi",
+            &[("iscsiInterface", json!("default")), ("lun", json!(0))],
+        ),
+        (
+            "rbd",
+            &[
+                ("pool", json!("rbd")),
+                ("user", json!("admin")),
+                ("keyring", json!("/etc/ceph/keyring")),
+            ],
+        ),
+        (
+            "azureDisk",
+            &[
+                ("cachingMode", json!("ReadWrite")),
+                ("kind", json!("Shared")),
+                ("fsType", json!("ext4")),
+                ("readOnly", json!(false)),
+            ],
+        ),
+        (
+            "scaleIO",
+            &[
+                ("storageMode", json!("ThinProvisioned")),
+                ("fsType", json!("xfs")),
+            ],
+        ),
+    ];
+    for (source, fields) in all {
+        if let Some(source) = child_of(volume, source) {
+            for (name, value) in fields {
+                fill(source, name, value.clone());
+            }
+        }
+    }
+}
+
+fn divisor(reference: &mut Value) {
+    fill(reference, "divisor", "0");
+}
+
 fn downward_items(source: &mut Value) {
     for item in items(source, "items") {
         if let Some(reference) = child_of(item, "fieldRef") {
             fill(reference, "apiVersion", "v1");
+        }
+        if let Some(reference) = child_of(item, "resourceFieldRef") {
+            divisor(reference);
         }
     }
 }

@@ -1,23 +1,27 @@
 //! Pod: the unit that nodes run.
 
-mod container;
 mod defaults;
+mod parts;
 mod print;
 mod quality;
-mod validate;
+mod rules;
+mod status;
+mod update;
+pub(super) mod warnings;
 
 use serde_json::{Value, json};
 
 use super::{
     KindSpec, check,
-    json::{at, carry, child, has, int, list, text},
+    descent::Descent,
+    json::{at, child, items, list, text},
     metadata_fields, names, status_only, validate_metadata,
 };
 use crate::{field_error::FieldError, table::Column};
 
 pub(super) use self::{
-    defaults::pod_spec as default_pod_spec,
-    validate::{address, pod_spec as validate_pod_spec},
+    defaults::template as default_template,
+    rules::{overhead, template as validate_template, tolerations},
 };
 
 pub(super) const SPEC: KindSpec = KindSpec {
@@ -53,6 +57,11 @@ pub(super) const SPEC: KindSpec = KindSpec {
     ],
     columns: COLUMNS,
     cells: print::cells,
+    identified,
+    warnings: remarks,
+    prepare_status: status::prepare,
+    validate_status: status::validate,
+    parts: parts::PARTS,
     ..KindSpec::PLAIN
 };
 
@@ -86,65 +95,95 @@ fn prepare(pod: &mut Value, old: Option<&Value>) {
             *child(pod, "status") = json!({"phase": "Pending", "qosClass": class});
         }
     }
-    if let Some(old) = old {
-        // Only binding assigns a node; a replace that leaves it out keeps it.
-        if !has(pod, "/spec/nodeName") && has(old, "/spec/nodeName") {
-            carry(child(pod, "spec"), at(old, "/spec"), "nodeName");
+}
+
+/// What a new pod gets from its own labels and gates.
+fn identified(pod: &mut Value) {
+    if !list(pod, "/spec/schedulingGates").is_empty() {
+        let conditions = json!([{
+            "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
+            "message": "Scheduling is blocked due to non-empty scheduling gates",
+            "lastProbeTime": null, "lastTransitionTime": null,
+        }]);
+        child(pod, "status")["conditions"] = conditions;
+    }
+    let labels = at(pod, "/metadata/labels").clone();
+    let spec = child(pod, "spec");
+    for constraint in items(spec, "topologySpreadConstraints") {
+        merge_label_keys(constraint, &labels);
+    }
+    let Some(affinity) = spec.get_mut("affinity") else {
+        return;
+    };
+    for kind in ["podAffinity", "podAntiAffinity"] {
+        let Some(pods) = affinity.get_mut(kind) else {
+            continue;
+        };
+        for term in items(pods, "requiredDuringSchedulingIgnoredDuringExecution") {
+            merge_label_keys(term, &labels);
+        }
+        for term in items(pods, "preferredDuringSchedulingIgnoredDuringExecution") {
+            if let Some(term) = term.get_mut("podAffinityTerm") {
+                merge_label_keys(term, &labels);
+            }
+        }
+    }
+}
+
+/// `matchLabelKeys` name labels whose values the pod's own labels give: the selector is completed
+/// once, when the pod is made.
+fn merge_label_keys(term: &mut Value, labels: &Value) {
+    if !term.get("labelSelector").is_some_and(Value::is_object) {
+        return;
+    }
+    for (keys, operator) in [("/matchLabelKeys", "In"), ("/mismatchLabelKeys", "NotIn")] {
+        for key in list(term, keys).to_vec() {
+            let Some(value) = key.as_str().and_then(|key| labels.get(key)) else {
+                continue;
+            };
+            let one = json!({"key": key, "operator": operator, "values": [value]});
+            let selector = child(term, "labelSelector");
+            if let Value::Object(map) = selector {
+                let all = map.entry("matchExpressions").or_insert_with(|| json!([]));
+                if let Value::Array(all) = all {
+                    all.push(one);
+                }
+            }
         }
     }
 }
 
 fn validate(pod: &Value, old: Option<&Value>) -> Vec<FieldError> {
-    let mut errors = validate_metadata(pod, old, true, names::subdomain);
-    errors.extend(validate_pod_spec(at(pod, "/spec"), "spec"));
-    if let Some(old) = old {
-        errors.extend(changes(pod, old));
+    let mut f = Descent::at("");
+    f.extend(validate_metadata(pod, old, true, names::subdomain));
+    rules::of_pod(&mut f, pod);
+    match old {
+        Some(old) => {
+            update::annotations(&mut f, pod, old);
+            update::spec(&mut f, pod, old);
+        }
+        None => f.within("spec", |f| {
+            let spec = at(pod, "/spec");
+            if !list(spec, "/ephemeralContainers").is_empty() {
+                f.forbidden("ephemeralContainers", "cannot be set on create");
+            }
+            if !text(spec, "/nodeName").is_empty() && !list(spec, "/schedulingGates").is_empty() {
+                let detail = "cannot be set until all schedulingGates have been cleared";
+                f.forbidden("nodeName", detail);
+            }
+            rules::annotations::agree(f, at(pod, "/metadata/annotations"), spec);
+        }),
     }
-    errors
+    f.into_errors()
 }
 
-/// What of a pod's spec may change once it exists.
-fn changes(pod: &Value, old: &Value) -> Option<FieldError> {
-    let mut allowed = at(pod, "/spec").clone();
-    let old = at(old, "/spec");
-    for group in ["containers", "initContainers"] {
-        let stored = list(old, &format!("/{group}"));
-        for (container, stored) in super::json::items(&mut allowed, group).zip(stored) {
-            carry(container, stored, "image");
-        }
+/// Nobody edits pods by hand, so only new ones are worth the look.
+fn remarks(pod: &Value, old: Option<&Value>) -> Vec<String> {
+    if old.is_some() {
+        return Vec::new();
     }
-    let may_shorten = !has(old, "/activeDeadlineSeconds")
-        || int(&allowed, "/activeDeadlineSeconds") <= int(old, "/activeDeadlineSeconds");
-    if has(&allowed, "/activeDeadlineSeconds") && may_shorten {
-        carry(&mut allowed, old, "activeDeadlineSeconds");
-    }
-    let tolerations = list(&allowed, "/tolerations");
-    if list(old, "/tolerations")
-        .iter()
-        .all(|one| tolerations.contains(one))
-    {
-        carry(&mut allowed, old, "tolerations");
-    }
-    if int(old, "/terminationGracePeriodSeconds") < 0 {
-        carry(&mut allowed, old, "terminationGracePeriodSeconds");
-    }
-    // Gates may go one by one, which lets the scheduler see the pod.
-    let gates = list(&allowed, "/schedulingGates");
-    if gates
-        .iter()
-        .all(|one| list(old, "/schedulingGates").contains(one))
-    {
-        carry(&mut allowed, old, "schedulingGates");
-    }
-    (allowed != *old).then(|| {
-        FieldError::forbidden(
-            "spec",
-            "pod updates may not change fields other than `spec.containers[*].image`,\
-             `spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only \
-             additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to \
-             be set to 1 if it was previously negative)",
-        )
-    })
+    let name = warnings::name(pod, "the Pod's hostname");
+    name.into_iter().chain(warnings::of(pod, "")).collect()
 }
 
 fn fields(pod: &Value) -> Vec<(Box<str>, Box<str>)> {

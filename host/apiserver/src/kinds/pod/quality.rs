@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::{
-    kinds::json::{entries, list},
+    kinds::json::{at, entries, list},
     quantity::Quantity,
 };
 
@@ -11,8 +11,20 @@ use crate::{
 pub(in crate::kinds) fn class(pod: &Value) -> &'static str {
     let mut any = false;
     let mut guaranteed = true;
-    for group in ["/spec/initContainers", "/spec/containers"] {
-        for container in list(pod, group) {
+    // What a pod says of itself as a whole counts instead of what its containers say.
+    let whole = at(pod, "/spec/resources");
+    let own = entries(whole, "/requests")
+        .chain(entries(whole, "/limits"))
+        .next();
+    let containers: Vec<&Value> = match own {
+        Some(_) => vec![at(pod, "/spec")],
+        None => ["/spec/initContainers", "/spec/containers"]
+            .iter()
+            .flat_map(|group| list(pod, group))
+            .collect(),
+    };
+    {
+        for container in containers {
             let amount = |which: &str, name: &str| -> Option<Quantity> {
                 entries(container, &format!("/resources/{which}"))
                     .find(|(resource, _)| *resource == name)

@@ -1,0 +1,115 @@
+//! PodDisruptionBudget: how many of a set of pods may be evicted at a time.
+
+use serde_json::{Value, json};
+
+use super::{
+    KindSpec, check,
+    descent::Descent,
+    json::{at, child, fill, has, int, text},
+    metadata, names, status_only, validate_metadata, workload,
+};
+use crate::{
+    field_error::FieldError,
+    table::{self, Column},
+};
+
+const COUNTS: [&str; 4] = [
+    "disruptionsAllowed",
+    "currentHealthy",
+    "desiredHealthy",
+    "expectedPods",
+];
+
+pub(super) const SPEC: KindSpec = KindSpec {
+    group: "policy",
+    kind: "PodDisruptionBudget",
+    list_kind: "PodDisruptionBudgetList",
+    plural: "poddisruptionbudgets",
+    singular: "poddisruptionbudget",
+    short_names: &["pdb"],
+    status: true,
+    generation: true,
+    decode: |value| check("policy/v1", "PodDisruptionBudget", value),
+    default: |object| {
+        child(object, "spec");
+        let status = child(object, "status");
+        for name in COUNTS {
+            fill(status, name, 0);
+        }
+    },
+    prepare: status_only,
+    validate,
+    validate_status,
+    columns: &[
+        Column::name(),
+        Column::new(
+            "Min Available",
+            "Pods that must stay, as a number or a share.",
+        ),
+        Column::new(
+            "Max Unavailable",
+            "Pods that may go, as a number or a share.",
+        ),
+        Column::integer(
+            "Allowed Disruptions",
+            "Evictions that would be allowed now.",
+        ),
+        Column::age(),
+    ],
+    cells: |object, now| {
+        let share = |pointer: &str| match at(object, pointer) {
+            Value::Null => json!("N/A"),
+            Value::String(text) => json!(text),
+            number => json!(number.to_string()),
+        };
+        vec![
+            json!(text(object, "/metadata/name")),
+            share("/spec/minAvailable"),
+            share("/spec/maxUnavailable"),
+            json!(int(object, "/status/disruptionsAllowed")),
+            table::age(object, now),
+        ]
+    },
+    ..KindSpec::PLAIN
+};
+
+fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    let mut f = Descent::at("");
+    // Any name that fits into a path will do.
+    f.extend(validate_metadata(object, old, true, names::path_segment));
+    let spec = at(object, "/spec");
+    f.within("spec", |f| {
+        let both = ["minAvailable", "maxUnavailable"];
+        if both.iter().all(|name| has(spec, &format!("/{name}"))) {
+            let shown = format!(
+                "{{\"MinAvailable\":{},\"Selector\":{},\"MaxUnavailable\":{},\
+                 \"UnhealthyPodEvictionPolicy\":{}}}",
+                at(spec, "/minAvailable"),
+                at(spec, "/selector"),
+                at(spec, "/maxUnavailable"),
+                at(spec, "/unhealthyPodEvictionPolicy"),
+            );
+            let detail = "minAvailable and maxUnavailable cannot be both set";
+            f.push(FieldError::invalid_shown("spec", &shown, detail));
+        }
+        for name in both {
+            workload::share(f, spec, name);
+            workload::at_most_all(f, spec, name);
+        }
+        f.selector(spec, "selector");
+        let policies = ["AlwaysAllow", "IfHealthyBudget"];
+        f.one_of_if_given(spec, "unhealthyPodEvictionPolicy", &policies);
+    });
+    f.into_errors()
+}
+
+fn validate_status(object: &Value, old: &Value) -> Vec<FieldError> {
+    let mut f = Descent::at("");
+    f.extend(metadata::validate_update(object, old));
+    f.within("status", |f| {
+        for name in COUNTS {
+            f.not_negative(at(object, "/status"), name);
+        }
+    });
+    f.into_errors()
+}
