@@ -1,7 +1,10 @@
 //! What all requests share: the store, the catalog of served resources, and the seams to the rest
 //! of the host.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use eyot_http::{Request, Response};
 use eyot_store::{Key, Store, WriteError};
@@ -21,7 +24,7 @@ use crate::{
     catalog::Catalog,
     crd,
     failure::Failure,
-    kinds,
+    kinds, object,
     openapi::Documents,
     webhook::{self, Dialer, TcpDialer},
 };
@@ -87,10 +90,6 @@ pub(crate) struct Api {
     catalog: RwLock<Arc<Catalog>>,
     pub(crate) admission: Admission,
     /// Asks webhooks.
-    #[expect(
-        dead_code,
-        reason = "admission and conversion, which call webhooks, come next"
-    )]
     pub(crate) webhooks: webhook::Client,
     /// Held while a definition is checked against the others and written.
     pub(crate) definitions: Mutex<()>,
@@ -121,6 +120,7 @@ impl Api {
         }
         api.create_priority_classes().await?;
         bootstrap::reconcile(&api.store).await?;
+        api.settle_all().await;
         crate::cleanup::resume(&api);
         Ok(api)
     }
@@ -189,11 +189,32 @@ impl Api {
         self.reload();
     }
 
+    /// Finish what a stop between two writes of a definition left.
+    async fn settle_all(&self) {
+        let _one_at_a_time = self.definitions.lock().await;
+        let all = crd::stored(&self.store);
+        let groups = all
+            .iter()
+            .map(|(_, crd)| object::text(crd, &["spec", "group"]));
+        for group in groups.collect::<BTreeSet<_>>() {
+            self.settle(group).await;
+        }
+    }
+
     /// Take the definitions as they are stored now.
     pub(crate) fn reload(&self) {
         let before = self.catalog();
         let catalog = Arc::new(Catalog::new(&crd::stored(&self.store), before.all()));
+        let retired = before.all().iter().filter_map(|old| {
+            let new = catalog.find(&old.group, &old.version, &old.plural);
+            let same = new.is_some_and(|new| new.stamp == old.stamp);
+            old.retired().filter(|_| !same)
+        });
+        let retired: Vec<_> = retired.collect();
         *self.catalog.write().unwrap_or_else(PoisonError::into_inner) = catalog;
+        for resource in retired {
+            resource.cancel();
+        }
     }
 }
 

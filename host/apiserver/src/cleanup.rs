@@ -7,6 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use eyot_store::{Key, WriteError};
+use jiff::Timestamp;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +17,7 @@ use crate::{
     crd, media,
     object::{self, text},
     query::Query,
+    resource::Resource,
     user::User,
     verbs::delete::{DeleteOptions, remove},
 };
@@ -53,27 +55,43 @@ pub(crate) fn start(api: &Arc<Api>, name: &str) {
 /// One pass; whether all is done.
 async fn pass(api: &Arc<Api>, name: &str) -> bool {
     let key = Key::new(crd::STORAGE, "", name);
-    let Some(stored) = api.store.get(&key) else {
+    let Some(mut stored) = api.store.get(&key) else {
         return true;
     };
     let Ok(mut definition) = serde_json::from_slice::<Value>(&stored.json) else {
         return true;
     };
-    if !object::is_deleting(&definition) {
+    let finalizers = object::at(&definition, &["metadata", "finalizers"]);
+    let is_ours = finalizers
+        .and_then(Value::as_array)
+        .is_some_and(|finalizers| finalizers.contains(&crd::CLEANUP.into()));
+    if !object::is_deleting(&definition) || !is_ours {
         return true;
+    }
+    if crd::status::set_deleting(&mut definition, Timestamp::now()) {
+        match api
+            .store
+            .update(&key, stored.revision, definition.clone())
+            .await
+        {
+            Ok(marked) => stored = marked,
+            // Somebody else wrote it: again.
+            Err(_) => return false,
+        }
     }
     let storage = format!(
         "{}.{}",
         text(&definition, &["spec", "names", "plural"]),
         text(&definition, &["spec", "group"])
     );
-    let resource = api
-        .catalog()
+    let catalog = api.catalog();
+    // In the version in which they are stored there is the least to convert.
+    let resource = catalog
         .all()
         .iter()
-        .find(|r| *r.storage == *storage)
-        .cloned();
-    if let Some(resource) = resource {
+        .filter(|resource| *resource.storage == *storage)
+        .max_by_key(|resource| resource.version == resource.storage_version);
+    if let Some(resource) = resource.map(Resource::for_request) {
         for object in api.store.list(&storage, None).objects {
             let call = Call {
                 user: User::new("system:apiserver", &["system:masters"]),
@@ -98,6 +116,7 @@ async fn pass(api: &Arc<Api>, name: &str) -> bool {
     if let Some(finalizers) = finalizers {
         finalizers.retain(|finalizer| *finalizer != crd::CLEANUP);
     }
+    crd::status::set_deleted(&mut definition, Timestamp::now());
     let written = if object::has_finalizers(&definition) {
         api.store
             .update(&key, stored.revision, definition.clone())

@@ -5,6 +5,7 @@
 //! client asks for it. Nothing is kept beside the stored definitions: a restart reads them again. A
 //! schema is parsed when the first object is held against it.
 
+pub(crate) mod convert;
 pub(crate) mod go;
 pub(crate) mod status;
 
@@ -12,7 +13,9 @@ use std::sync::{Arc, OnceLock};
 
 use eyot_store::{Object, Store};
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
+use self::convert::Conversion;
 use crate::{
     jsonpath::JsonPath,
     object::{self, at, text},
@@ -39,6 +42,9 @@ pub(crate) struct Custom {
     since: u64,
     /// This is the version in which objects are stored.
     is_storage: bool,
+    conversion: Conversion,
+    /// Cancelled when the version is no longer served as it is here: its watches end.
+    pub(crate) retired: CancellationToken,
     /// `group/version` in which objects are stored.
     pub(crate) storage_version: String,
     /// The fields that field selectors may name.
@@ -70,6 +76,11 @@ impl Custom {
     /// Whether a stored object looks in this version as it is stored.
     pub(crate) fn is_current(&self, revision: u64) -> bool {
         self.is_storage && revision > self.since
+    }
+
+    /// Whether objects of other versions are converted by a webhook.
+    pub(crate) fn has_webhook(&self) -> bool {
+        matches!(self.conversion, Conversion::Webhook(_))
     }
 
     /// Show an object that was read from the store, and converted if need be, as this version and
@@ -138,6 +149,8 @@ pub(crate) fn resources(
                     schema: OnceLock::new(),
                     since: source.revision,
                     is_storage: name == storage_version,
+                    conversion: Conversion::of(crd),
+                    retired: CancellationToken::new(),
                     storage_version: format!("{group}/{storage_version}"),
                     selectable: selectable(version),
                     deprecated: deprecated(crd, version),
@@ -159,6 +172,7 @@ pub(crate) fn resources(
                 storage_version: shown_storage.clone(),
                 stamp: stamp.clone(),
                 terminating: object::is_deleting(crd),
+                converted: None,
                 printer: Printer::Custom(CustomColumns::parse(version)),
                 face: None,
                 definition: Definition::Custom(custom),

@@ -9,7 +9,7 @@ use eyot_http::Response;
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
-use crate::{field_error::FieldError, patch::PatchError, selector::SelectorError};
+use crate::{field_error::FieldError, object, patch::PatchError, selector::SelectorError};
 
 /// A refused or failed request.
 #[derive(Debug, Clone)]
@@ -50,6 +50,13 @@ impl Failure {
     pub(crate) fn method_not_allowed() -> Failure {
         let message = "the server does not allow this method on the requested resource";
         Failure::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message).with_details()
+    }
+
+    /// A new object of a definition that is being deleted.
+    pub(crate) fn terminating(group: &str, plural: &str) -> Failure {
+        let message = "create not allowed while custom resource definition is terminating";
+        Failure::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
+            .about(group, plural, "")
     }
 
     pub(crate) fn already_exists(group: &str, plural: &str, name: &str) -> Failure {
@@ -160,6 +167,11 @@ impl Failure {
             .causes(vec![json!({"message": message.to_string()})])
     }
 
+    /// Something beside this server failed, which Kubernetes has no reason for.
+    pub(crate) fn unknown(message: impl Into<String>) -> Failure {
+        Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "", message)
+    }
+
     pub(crate) fn unavailable(message: impl Into<String>) -> Failure {
         Failure::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -197,6 +209,9 @@ impl Failure {
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": parts.message, "reason": parts.reason, "code": parts.code.as_u16(),
         });
+        if parts.reason.is_empty() {
+            object::remove(&mut status, "reason");
+        }
         if !parts.token.is_empty() {
             status["metadata"]["continue"] = parts.token.as_str().into();
         }

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use eyot_store::{Object, Pairs};
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
-    crd::Custom,
+    crd::{Custom, convert::Converted},
     failure::Failure,
     field_error::FieldError,
     kinds::{self, Face, KindSpec, PartSpec},
@@ -43,6 +44,9 @@ pub(crate) struct Resource {
     pub(crate) stamp: String,
     /// The definition is being deleted.
     pub(crate) terminating: bool,
+    /// What one request has converted by a webhook; none outside of requests, and where there is no
+    /// webhook.
+    pub(crate) converted: Option<Converted>,
     pub(crate) printer: Printer,
     pub(crate) definition: Definition,
     /// Set where this is a built-in kind under another version than the stored one.
@@ -58,6 +62,7 @@ pub(crate) struct ScalePaths {
     pub(crate) selector: Option<Vec<String>>,
 }
 
+#[derive(Clone)]
 pub(crate) enum Definition {
     Builtin(&'static KindSpec),
     Custom(Arc<Custom>),
@@ -87,6 +92,7 @@ impl Resource {
             storage_version: spec.version.to_owned(),
             stamp: String::new(),
             terminating: false,
+            converted: None,
             printer: Printer::Builtin(spec),
             definition: Definition::Builtin(spec),
             face: None,
@@ -102,6 +108,55 @@ impl Resource {
             ..Resource::builtin(spec)
         });
         std::iter::once(Resource::builtin(spec)).chain(others)
+    }
+
+    /// The resource for one request, with room for what it has converted.
+    pub(crate) fn for_request(self: &Arc<Resource>) -> Arc<Resource> {
+        match &self.definition {
+            Definition::Custom(custom) if custom.has_webhook() => Arc::new(Resource {
+                group: self.group.clone(),
+                version: self.version.clone(),
+                kind: self.kind.clone(),
+                list_kind: self.list_kind.clone(),
+                plural: self.plural.clone(),
+                singular: self.singular.clone(),
+                short_names: self.short_names.clone(),
+                categories: self.categories.clone(),
+                namespaced: self.namespaced,
+                status: self.status,
+                scale: self.scale.clone(),
+                storage: self.storage.clone(),
+                storage_version: self.storage_version.clone(),
+                stamp: self.stamp.clone(),
+                terminating: self.terminating,
+                converted: Some(Converted::default()),
+                printer: self.printer.clone(),
+                definition: self.definition.clone(),
+                face: self.face,
+            }),
+            _ => self.clone(),
+        }
+    }
+
+    /// Ends when the resource is no longer served as it is here.
+    pub(crate) fn retired(&self) -> Option<CancellationToken> {
+        match &self.definition {
+            Definition::Custom(custom) => Some(custom.retired.clone()),
+            Definition::Builtin(_) => None,
+        }
+    }
+
+    /// Whether writing the object as it is would change what is stored: it is kept in another
+    /// version, or lacks defaults.
+    pub(crate) fn is_stale(&self, stored: &Object, value: &Value) -> bool {
+        match &self.definition {
+            Definition::Custom(custom) if !custom.is_current(stored.revision) => {
+                let kept = serde_json::from_slice::<Value>(&stored.json);
+                let lasting = !custom.has_webhook();
+                lasting && kept.is_ok_and(|kept| kept != self.stored(value.clone()))
+            }
+            _ => false,
+        }
     }
 
     pub(crate) fn api_version(&self) -> String {
@@ -427,6 +482,10 @@ impl Resource {
 
     /// A stored object as this version shows it.
     pub(crate) fn show(&self, object: &Object) -> Bytes {
+        let converted = self.converted.as_ref();
+        if let Some(json) = converted.and_then(|known| known.get(object.revision)) {
+            return json;
+        }
         match &self.definition {
             Definition::Builtin(_) if self.face.is_some() => {
                 let Ok(value) = self.value(object) else {
@@ -446,6 +505,10 @@ impl Resource {
 
     /// A stored object, parsed, as this version shows it.
     pub(crate) fn value(&self, object: &Object) -> Result<Value, Failure> {
+        let converted = self.converted.as_ref();
+        if let Some(json) = converted.and_then(|known| known.get(object.revision)) {
+            return serde_json::from_slice(&json).map_err(Failure::internal);
+        }
         let mut value: Value = serde_json::from_slice(&object.json).map_err(Failure::internal)?;
         if let Some(face) = self.face {
             from_stored(face, &mut value);

@@ -231,7 +231,9 @@ fn locate(
     let bindings = path.group.is_empty() && path.resource == "bindings";
     let plural = if bindings { "pods" } else { &path.resource };
     let resource = catalog.find(&path.group, &path.version, plural).cloned();
-    let resource = resource.ok_or_else(Failure::no_such_resource)?;
+    let resource = resource
+        .ok_or_else(Failure::no_such_resource)?
+        .for_request();
     let placed = !resource.namespaced || path.namespace.is_some();
     if (!resource.namespaced && path.namespace.is_some()) || (path.name.is_some() && !placed) {
         return Err(Failure::no_such_resource());
@@ -305,9 +307,9 @@ async fn dispatch(
     }
     match (method.as_str(), named) {
         ("GET" | "HEAD", true) if call.query.watch => watch(api, only(call)),
-        ("GET" | "HEAD", true) => get(api, &call),
+        ("GET" | "HEAD", true) => get(api, &call).await,
         ("GET" | "HEAD", false) if call.query.watch => watch(api, call),
-        ("GET" | "HEAD", false) => list(api, &call),
+        ("GET" | "HEAD", false) => list(api, &call).await,
         ("POST", false) if placed => create(api, call, body).await,
         ("PUT", true) => put(api, call, Part::Main, body).await,
         ("PATCH", true) => patch(api, call, Part::Main, body).await,
@@ -344,7 +346,7 @@ async fn below(
     let is_account = resource.is("", "serviceaccounts");
     if let Some(part) = resource.part(subresource) {
         return match method.as_str() {
-            "GET" | "HEAD" if part.verbs.contains(&"get") => get(api, &call),
+            "GET" | "HEAD" if part.verbs.contains(&"get") => get(api, &call).await,
             "PUT" if part.verbs.contains(&"update") => {
                 put(api, call, Part::Other(part), body).await
             }
@@ -355,7 +357,7 @@ async fn below(
         };
     }
     match (subresource, method.as_str()) {
-        ("status", "GET") if resource.status => get(api, &call),
+        ("status", "GET") if resource.status => get(api, &call).await,
         ("status", "PUT") if resource.status => put(api, call, Part::Status, body).await,
         ("status", "PATCH") if resource.status => patch(api, call, Part::Status, body).await,
         ("finalize", "PUT") if resource.is("", "namespaces") => {

@@ -188,6 +188,7 @@ impl CustomColumn {
             ("number", Value::Number(_)) | ("boolean", Value::Bool(_)) => (*value).clone(),
             ("string", Value::String(_)) => (*value).clone(),
             ("string", other) => Value::from(other.to_string()),
+            ("date", Value::String(text)) if text.is_empty() => Value::from("<unknown>"),
             ("date", Value::String(text)) => match text.parse() {
                 Ok(when) => Value::from(since(when, now)),
                 Err(_) => Value::from("<invalid>"),

@@ -67,6 +67,24 @@ pub(crate) fn set_terminating(crd: &mut Value, now: Timestamp) {
     set_condition(crd, "Terminating", "True", reason, message, now);
 }
 
+/// Mark a definition whose objects are being deleted now; whether that is news.
+pub(crate) fn set_deleting(crd: &mut Value, now: Timestamp) -> bool {
+    let reason = "InstanceDeletionInProgress";
+    let known = condition(crd, "Terminating").is_some_and(|c| text(c, &["reason"]) == reason);
+    if !known {
+        let message = "CustomResource deletion is in progress";
+        set_condition(crd, "Terminating", "True", reason, message, now);
+    }
+    !known
+}
+
+/// Mark a definition whose objects are all gone.
+pub(crate) fn set_deleted(crd: &mut Value, now: Timestamp) {
+    let reason = "InstanceDeletionCompleted";
+    let message = "removed all instances";
+    set_condition(crd, "Terminating", "False", reason, message, now);
+}
+
 /// A definition with its names decided, given all other stored ones; `None` if nothing changes.
 pub(crate) fn settled<'a>(
     crd: &Value,

@@ -10,6 +10,7 @@ use crate::{
     admission::Kind,
     api::Api,
     call::{self, Call},
+    crd::convert,
     failure::Failure,
     field_error::FieldError,
     media, object, patch, reply,
@@ -23,6 +24,9 @@ const SCALE: Kind<'_> = Kind {
     kind: "Scale",
 };
 
+/// Stands for a number that an object does not have: a patch must give it one.
+const UNSET: i32 = i32::MIN;
+
 pub(crate) async fn scale(
     api: &Arc<Api>,
     method: &Method,
@@ -35,13 +39,29 @@ pub(crate) async fn scale(
             .store
             .get(&call.key())
             .ok_or_else(|| call.resource.not_found(&call.name))?;
+        convert::prepare(api, &call.resource, [&stored]).await?;
         let value = call.resource.value(&stored)?;
+        if call.resource.is_custom() && !has_replicas(paths, &value) {
+            let path = paths.spec.join(".");
+            let why = format!("the spec replicas field \".{path}\" does not exist");
+            return Err(Failure::internal(why));
+        }
         return Ok(eyot_http::json(StatusCode::OK, &of(&call, paths, &value)));
     }
     let change = Change::read(&call, method, body).await?;
     let replace = |current: &Value| {
-        let shown = of(&call, paths, current);
+        let mut shown = of(&call, paths, current);
+        let unset = call.resource.is_custom() && !has_replicas(paths, current);
+        if unset {
+            shown["spec"]["replicas"] = UNSET.into();
+        }
         let wanted = change.apply(&shown)?;
+        if unset && wanted.pointer("/spec/replicas") == Some(&UNSET.into()) {
+            let path = paths.spec.join(".");
+            return Err(Failure::bad_request(format!(
+                "the spec replicas field \".{path}\" cannot be empty"
+            )));
+        }
         check(&call, &shown, &wanted)?;
         let replicas = wanted
             .pointer("/spec/replicas")
@@ -139,6 +159,11 @@ fn check(call: &Call, shown: &Value, wanted: &Value) -> Result<(), Failure> {
         None => FieldError::type_invalid("spec.replicas", replicas, "must be a whole number"),
     };
     Err(Failure::invalid("autoscaling", "Scale", name, &[error]))
+}
+
+fn has_replicas(paths: &ScalePaths, value: &Value) -> bool {
+    let path: Vec<&str> = paths.spec.iter().map(String::as_str).collect();
+    object::at(value, &path).is_some_and(|replicas| !replicas.is_null())
 }
 
 /// The Scale of an object.

@@ -13,7 +13,10 @@ use crate::{
     admission::{self, Admitted, Attributes, Operation},
     api::{Api, namespace_key, storage_failure},
     call::{self, Call},
-    crd,
+    crd::{
+        self,
+        convert::{self, to_storage},
+    },
     failure::Failure,
     media, object, reply,
 };
@@ -30,6 +33,12 @@ pub(crate) async fn create(
     mut call: Call,
     body: Body,
 ) -> Result<Response, Failure> {
+    if call.resource.terminating {
+        return Err(Failure::terminating(
+            &call.resource.group,
+            &call.resource.plural,
+        ));
+    }
     let media = call.media().to_owned();
     let (mut value, notes) = media::read(&media, &call::read(body).await?, &call.resource.kind)?;
     call.notes = notes;
@@ -66,8 +75,12 @@ pub(crate) async fn create(
             return reply::value(&call, StatusCode::CREATED, &prepared, &warnings);
         }
         let name = object::name(&prepared).to_owned();
-        match write(api, &call, prepared).await {
-            Ok(object) => return reply::stored(&call, StatusCode::CREATED, &object, &warnings),
+        let to_store = to_storage(api, &call.resource, prepared).await?;
+        match write(api, &call, to_store).await {
+            Ok(object) => {
+                convert::prepare(api, &call.resource, [&object]).await?;
+                return reply::stored(&call, StatusCode::CREATED, &object, &warnings);
+            }
             Err(WriteError::Exists(_)) if prefix.is_some() && attempt < NAME_ATTEMPTS => {}
             Err(WriteError::Exists(_)) => return Err(exists(&call, &name)),
             // The namespace went while the object was on its way.
@@ -149,7 +162,6 @@ async fn check(api: &Api, call: &Call, value: &mut Value) -> Result<Admitted, Fa
 
 async fn write(api: &Arc<Api>, call: &Call, value: Value) -> Result<Arc<Object>, WriteError> {
     let key = call.key_of(object::name(&value));
-    let value = call.resource.stored(value);
     if &*call.resource.storage == crd::STORAGE {
         let _one_at_a_time = api.definitions.lock().await;
         let group = object::text(&value, &["spec", "group"]).to_owned();

@@ -12,7 +12,8 @@ use crate::{
     admission::{self, Attributes, Operation},
     api::Api,
     call::{self, Call},
-    cleanup, crd,
+    cleanup,
+    crd::{self, convert},
     failure::Failure,
     field_error::FieldError,
     kinds, media, object, reply,
@@ -165,6 +166,7 @@ pub(crate) async fn remove(
             .store
             .get(&key)
             .ok_or_else(|| resource.not_found(&call.name))?;
+        convert::prepare(api, resource, [&stored]).await?;
         let current = resource.value(&stored)?;
         check_preconditions(call, options, &current)?;
         if options.door != Door::Eviction {
@@ -197,15 +199,15 @@ pub(crate) async fn remove(
             Some(next) if next == current => return Ok((Deleted::Marked(stored), warnings)),
             Some(next) => {
                 let is_definition = &*resource.storage == crd::STORAGE;
-                api.store
-                    .update(&key, stored.revision, resource.stored(next))
-                    .await
-                    .map(|marked| {
-                        if is_definition {
-                            cleanup::start(api, &call.name);
-                        }
-                        Deleted::Marked(marked)
-                    })
+                let next = convert::to_storage(api, resource, next).await?;
+                let marked = api.store.update(&key, stored.revision, next).await;
+                if let Ok(marked) = &marked {
+                    convert::prepare(api, resource, [marked]).await?;
+                    if is_definition {
+                        cleanup::start(api, &call.name);
+                    }
+                }
+                marked.map(Deleted::Marked)
             }
         };
         match done {

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::{
     api::Api,
     call::Call,
+    crd::convert,
     failure::Failure,
     reply,
     verbs::delete::{DeleteOptions, Deleted, Door, remove},
@@ -25,6 +26,7 @@ pub(crate) async fn delete_collection(
     };
     let filter = call.filter()?;
     let snapshot = api.store.list(&call.resource.storage, call.namespace());
+    convert::prepare(api, &call.resource, snapshot.objects.iter()).await?;
     let (mut items, mut warnings): (Vec<Value>, Vec<String>) = Default::default();
     for object in snapshot
         .objects
@@ -38,6 +40,7 @@ pub(crate) async fn delete_collection(
                 warnings.extend(remarks);
                 let (Deleted::Gone(object) | Deleted::Marked(object) | Deleted::Imagined(object)) =
                     deleted;
+                convert::prepare(api, &call.resource, [&object]).await?;
                 items.push(call.resource.value(&object)?);
             }
             // Somebody else was faster.

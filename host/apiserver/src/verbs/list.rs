@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use crate::{
     api::Api,
     call::{Call, Filter},
+    crd::convert::prepare,
     failure::Failure,
     media::{Encoding, Format, Meta},
     pages::Token,
@@ -28,20 +29,22 @@ use crate::{
 /// Bytes of a list that are made at a time.
 const PIECE: usize = 64 * 1024;
 
-pub(crate) fn get(api: &Api, call: &Call) -> Result<Response, Failure> {
+pub(crate) async fn get(api: &Api, call: &Call) -> Result<Response, Failure> {
     // Any state that is shown is the newest one; a later one does not exist yet.
     revision(api, call)?;
     let object = api
         .store
         .get(&call.key())
         .ok_or_else(|| call.resource.not_found(&call.name))?;
+    prepare(api, &call.resource, [&object]).await?;
     reply::stored(call, StatusCode::OK, &object, &[])
 }
 
-pub(crate) fn list(api: &Api, call: &Call) -> Result<Response, Failure> {
+pub(crate) async fn list(api: &Api, call: &Call) -> Result<Response, Failure> {
     call.query.check_list()?;
     let filter = call.filter()?;
-    let page = page(api, call, &filter)?;
+    let page = page(api, call, &filter).await?;
+    prepare(api, &call.resource, &page.objects).await?;
     match call.format {
         Format::Object if call.encoding() == Encoding::Protobuf => encode_protobuf(call, page),
         Format::Object => encode(call, page),
@@ -232,7 +235,7 @@ impl Page {
     }
 }
 
-fn page(api: &Api, call: &Call, filter: &Filter) -> Result<Page, Failure> {
+async fn page(api: &Api, call: &Call, filter: &Filter) -> Result<Page, Failure> {
     let namespace = call.namespace.as_str();
     // `kubectl wait` and informers of one object list by name: that is a look-up.
     if let Some(name) = filter.fields.exact("metadata.name")
@@ -241,10 +244,11 @@ fn page(api: &Api, call: &Call, filter: &Filter) -> Result<Page, Failure> {
         && !(call.query.is_exact() && call.query.revision()?.is_some())
     {
         let revision = revision(api, call)?;
-        let object = api
-            .store
-            .get(&call.key_of(name))
-            .filter(|object| filter.matches(object));
+        let object = api.store.get(&call.key_of(name));
+        if filter.inside.is_some() {
+            prepare(api, &call.resource, &object).await?;
+        }
+        let object = object.filter(|object| filter.matches(object));
         let objects = object.into_iter().collect();
         return Ok(Page {
             revision,
@@ -260,6 +264,10 @@ fn page(api: &Api, call: &Call, filter: &Filter) -> Result<Page, Failure> {
         true => first_page(api, call)?,
         false => next_page(api, call)?,
     };
+    // What is inside of objects is looked for in the version that was asked for.
+    if filter.inside.is_some() {
+        prepare(api, &call.resource, all.iter()).await?;
+    }
     let limit = match call.query.limit {
         0 => usize::MAX,
         limit => limit,

@@ -15,7 +15,10 @@ use crate::{
     admission::{self, Admitted, Attributes, Kind, Operation},
     api::Api,
     call::{self, Call},
-    crd,
+    crd::{
+        self,
+        convert::{self, to_storage},
+    },
     failure::Failure,
     kinds::PartSpec,
     media, object, patch, reply,
@@ -188,11 +191,12 @@ pub(crate) async fn update_through(
             .store
             .get(&key)
             .ok_or_else(|| resource.not_found(&call.name))?;
+        convert::prepare(api, resource, [&stored]).await?;
         let current = resource.value(&stored)?;
         // What admission reserved is held until the write is done.
         let (next, warnings, _admitted) =
             next(api, call, part, &current, change(&current)?, door).await?;
-        if next == current {
+        if next == current && !resource.is_stale(&stored, &next) {
             return Ok((Written::Object(stored), warnings));
         }
         if call.query.dry_run {
@@ -208,10 +212,14 @@ pub(crate) async fn update_through(
                 Err(error) => Err(error),
             }
         } else {
+            let next = to_storage(api, resource, next).await?;
             write(api, call, &stored, next).await
         };
         match written {
-            Ok(object) => return Ok((Written::Object(object), warnings)),
+            Ok(object) => {
+                convert::prepare(api, resource, [&object]).await?;
+                return Ok((Written::Object(object), warnings));
+            }
             Err(WriteError::Conflict { .. }) => {}
             Err(error) => return Err(write_failure(call, &call.name, &error)),
         }
@@ -226,7 +234,6 @@ async fn write(
     next: Value,
 ) -> Result<Arc<Object>, WriteError> {
     let key = &stored.key;
-    let next = call.resource.stored(next);
     if &*call.resource.storage != crd::STORAGE {
         return api.store.update(key, stored.revision, next).await;
     }

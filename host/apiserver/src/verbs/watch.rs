@@ -20,7 +20,7 @@ use std::{
 use bytes::{BufMut, Bytes, BytesMut};
 use eyot_http::Response;
 use eyot_store::{Change, ChangeKind, Expired, IntoObjects, Object, Objects, Watch};
-use futures::Stream;
+use futures::{Stream, future::BoxFuture};
 use http::{HeaderValue, StatusCode, header};
 use jiff::Timestamp;
 use rand::RngExt;
@@ -31,6 +31,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use crate::{
     api::Api,
     call::{Call, Filter},
+    crd::convert,
     failure::Failure,
     media::{Encoding, Format},
     object, protobuf, reply,
@@ -79,6 +80,11 @@ pub(crate) fn watch(api: &Arc<Api>, call: Call) -> Result<Response, Failure> {
     let lifetime = call.query.timeout.unwrap_or_else(|| {
         LIFETIME + Duration::from_secs(rand::rng().random_range(0..LIFETIME.as_secs()))
     });
+    let webhook = call.resource.converted.is_some().then(|| api.clone());
+    let converting = webhook.as_ref().filter(|_| objects.iter().next().is_some());
+    let converting =
+        converting.map(|api| conversion(api, &call, objects.iter().cloned().collect()));
+    let retired = call.resource.retired();
     let mut bookmarks = tokio::time::interval_at(Instant::now() + BOOKMARKS, BOOKMARKS);
     bookmarks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let events = Events {
@@ -96,6 +102,10 @@ pub(crate) fn watch(api: &Arc<Api>, call: Call) -> Result<Response, Failure> {
         bookmarks,
         deadline: Box::pin(tokio::time::sleep(lifetime)),
         stop: Box::pin(api.options.shutdown.clone().cancelled_owned()),
+        retired: retired.map(|retired| Box::pin(retired.cancelled_owned())),
+        webhook,
+        converting,
+        held: None,
         ready: VecDeque::new(),
         ended: false,
     };
@@ -127,6 +137,14 @@ struct Events {
     bookmarks: tokio::time::Interval,
     deadline: Pin<Box<tokio::time::Sleep>>,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Ends when the definition of what is watched does, or changes.
+    retired: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    /// What asks the webhook that converts objects, if there is one.
+    webhook: Option<Arc<Api>>,
+    /// A question to the webhook; until it is answered there is nothing to tell.
+    converting: Option<BoxFuture<'static, Result<(), Failure>>>,
+    /// The change that the question is about.
+    held: Option<Change>,
     /// What can be sent at once.
     ready: VecDeque<Bytes>,
     ended: bool,
@@ -142,6 +160,12 @@ impl Stream for Events {
             }
             if self.ended {
                 return Poll::Ready(None);
+            }
+            if let Some(converting) = &mut self.converting {
+                let converted = ready!(converting.as_mut().poll(context));
+                self.converting = None;
+                self.converted(converted);
+                continue;
             }
             if self.begin() {
                 continue;
@@ -182,7 +206,15 @@ impl Events {
         };
         if let Poll::Ready(change) = watch.poll_next(context) {
             match change {
-                Ok(change) => self.tell(&change),
+                Ok(change) => match &self.webhook {
+                    Some(api) => {
+                        let objects = [&change.object].into_iter().chain(&change.previous);
+                        let objects = objects.cloned().collect();
+                        self.converting = Some(conversion(api, &self.call, objects));
+                        self.held = Some(change);
+                    }
+                    None => self.tell(&change),
+                },
                 Err(expired) => self.expire(expired),
             }
             return Poll::Ready(());
@@ -197,13 +229,27 @@ impl Events {
             if wanted {
                 self.bookmark(&mut chunk, reached, None);
             }
-        } else if self.stop.as_mut().poll(context).is_ready() {
+        } else if self.stop.as_mut().poll(context).is_ready() || self.is_retired(context) {
             self.ended = true;
         } else {
             return Poll::Pending;
         }
         self.send(chunk);
         Poll::Ready(())
+    }
+
+    fn is_retired(&mut self, context: &mut Context<'_>) -> bool {
+        let retired = self.retired.as_mut();
+        retired.is_some_and(|retired| retired.as_mut().poll(context).is_ready())
+    }
+
+    /// Tell what waited for the webhook, or that it failed.
+    fn converted(&mut self, converted: Result<(), Failure>) {
+        match (converted, self.held.take()) {
+            (Ok(()), Some(change)) => self.tell(&change),
+            (Ok(()), None) => {}
+            (Err(failure), _) => self.fail(&failure),
+        }
     }
 
     fn send(&mut self, chunk: BytesMut) -> bool {
@@ -322,13 +368,27 @@ impl Events {
     }
 
     fn expire(&mut self, expired: Expired) {
-        self.ended = true;
         let Expired { asked, oldest } = expired;
-        let failure = Failure::expired(format!("too old resource version: {asked} ({oldest})"));
+        self.fail(&Failure::expired(format!(
+            "too old resource version: {asked} ({oldest})"
+        )));
+    }
+
+    fn fail(&mut self, failure: &Failure) {
+        self.ended = true;
         let mut chunk = BytesMut::new();
         self.put(&mut chunk, "ERROR", &failure.status());
         self.send(chunk);
     }
+}
+
+fn conversion(
+    api: &Arc<Api>,
+    call: &Call,
+    objects: Vec<Arc<Object>>,
+) -> BoxFuture<'static, Result<(), Failure>> {
+    let (api, resource) = (api.clone(), call.resource.clone());
+    Box::pin(async move { convert::prepare_anew(&api, &resource, &objects).await })
 }
 
 fn frame(chunk: &mut BytesMut, kind: &str, object: &[u8]) {

@@ -4,18 +4,9 @@
 //! made, to what answers behind it right now; who connects is a seam ([`Dialer`]), because the
 //! pods behind it may live in a network that only the node tier knows.
 
-#![expect(
-    dead_code,
-    unused_imports,
-    reason = "admission and conversion, which call webhooks, come next"
-)]
-
 mod client;
 mod dial;
 mod target;
 
-pub(crate) use self::{
-    client::{CallError, Client},
-    target::Target,
-};
+pub(crate) use self::{client::Client, target::Target};
 pub use dial::{Dialer, Stream, TcpDialer, Where};

@@ -1,0 +1,315 @@
+//! Definitions whose versions differ, converted by a real HTTPS webhook.
+
+use std::{convert::Infallible, net::SocketAddr, sync::Arc};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use eyot_apiserver::ApiServer;
+use eyot_http::Request;
+use http_body_util::BodyExt;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::{Lines, get, ok, send, server};
+
+const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+const V1: &str = "/apis/x.test/v1/namespaces/default/services";
+const V2: &str = "/apis/x.test/v2/namespaces/default/services";
+
+/// A webhook, and the definition that names it.
+struct Setting {
+    server: ApiServer,
+    address: SocketAddr,
+    authority: String,
+    _stop: DropGuard,
+}
+
+/// A server with a definition that is stored as `v1`, and the webhook that gives these answers.
+async fn setting(answer: fn(Value) -> Value) -> Setting {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = params.self_signed(&key).unwrap();
+    let issuer = Issuer::from_params(&params, &key);
+    let leaf_key = KeyPair::generate().unwrap();
+    let leaf = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    let leaf = leaf.signed_by(&leaf_key, &issuer).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![CertificateDer::from_pem_slice(leaf.pem().as_bytes()).unwrap()],
+            PrivateKeyDer::from_pem_slice(leaf_key.serialize_pem().as_bytes()).unwrap(),
+        )
+        .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    let service = tower::service_fn(move |request: Request| async move {
+        let body = request.into_body().collect().await.unwrap().to_bytes();
+        let review: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(review["kind"], "ConversionReview");
+        let mut response = answer(review["request"].clone());
+        if response.get("uid").is_none() {
+            response["uid"] = review["request"]["uid"].clone();
+        }
+        let answer = json!({
+            "kind": "ConversionReview", "apiVersion": review["apiVersion"], "response": response,
+        });
+        Ok::<_, Infallible>(eyot_http::json(http::StatusCode::OK, &answer))
+    });
+    let tls = Some(Arc::new(config));
+    tokio::spawn(eyot_http::serve(listener, tls, service, stop.clone()));
+    let setting = Setting {
+        server: server().await,
+        address,
+        authority: authority.pem(),
+        _stop: stop.drop_guard(),
+    };
+    ok(&setting.server, "POST", CRDS, setting.definition("v1")).await;
+    setting
+}
+
+impl Setting {
+    fn definition(&self, storage: &str) -> Value {
+        let version = |name: &str, properties: Value| {
+            json!({
+                "name": name, "served": true, "storage": name == storage,
+                "schema": {"openAPIV3Schema": {"type": "object", "properties": properties}},
+                "subresources": {"status": {}},
+                "selectableFields": [{"jsonPath": if name == "v1" { ".hostPort" } else { ".port" }}],
+            })
+        };
+        json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {"name": "services.x.test"},
+            "spec": {
+                "group": "x.test", "scope": "Namespaced",
+                "names": {"plural": "services", "singular": "service", "kind": "Service"},
+                "versions": [
+                    version("v1", json!({"hostPort": {"type": "string"}})),
+                    version("v2", json!({
+                        "host": {"type": "string"}, "port": {"type": "string"},
+                        "extra": {"type": "string", "default": "by default"},
+                    })),
+                ],
+                "conversion": {"strategy": "Webhook", "webhook": {
+                    "conversionReviewVersions": ["v2", "v1"],
+                    "clientConfig": {
+                        "url": format!("https://{}/convert", self.address),
+                        "caBundle": BASE64_STANDARD.encode(&self.authority),
+                    },
+                }},
+            },
+        })
+    }
+}
+
+fn v1(name: &str, host_port: &str) -> Value {
+    json!({"apiVersion": "x.test/v1", "kind": "Service", "metadata": {"name": name},
+        "hostPort": host_port})
+}
+
+fn v2(name: &str, host: &str, port: &str) -> Value {
+    json!({"apiVersion": "x.test/v2", "kind": "Service", "metadata": {"name": name},
+        "host": host, "port": port})
+}
+
+/// Convert as the author of the definition means it.
+fn convert(request: Value) -> Value {
+    let desired = request["desiredAPIVersion"].as_str().unwrap();
+    let convert = |object: &Value| {
+        let mut object = object.clone();
+        assert_ne!(object["apiVersion"], desired, "asked for nothing");
+        object["apiVersion"] = desired.into();
+        let fields = object.as_object_mut().unwrap();
+        if desired == "x.test/v2" {
+            let joint = fields.remove("hostPort").unwrap();
+            let (host, port) = joint.as_str().unwrap().split_once(':').unwrap();
+            fields.insert("host".into(), host.into());
+            fields.insert("port".into(), port.into());
+            fields.insert("unknown".into(), "is pruned".into());
+        } else {
+            let (host, port) = (fields.remove("host"), fields.remove("port"));
+            let text = |value: Option<Value>| value.unwrap().as_str().unwrap().to_owned();
+            let joint = format!("{}:{}", text(host), text(port));
+            fields.insert("hostPort".into(), joint.into());
+            fields.remove("extra");
+        }
+        object
+    };
+    let objects = request["objects"].as_array().unwrap();
+    json!({"result": {"status": "Success"},
+        "convertedObjects": objects.iter().map(convert).collect::<Vec<_>>()})
+}
+
+fn names(list: &Value) -> Vec<&str> {
+    let items = list["items"].as_array().unwrap().iter();
+    items
+        .map(|item| item["metadata"]["name"].as_str().unwrap())
+        .collect()
+}
+
+#[tokio::test]
+async fn objects_read_in_every_version_whatever_they_were_written_in() {
+    let setting = setting(convert).await;
+    let server = &setting.server;
+    let made = ok(server, "POST", V1, v1("a", "host:80")).await;
+    let read = ok(server, "GET", &format!("{V2}/a"), Value::Null).await;
+    assert_eq!(
+        (&read["host"], &read["port"]),
+        (&json!("host"), &json!("80"))
+    );
+    assert_eq!((read.get("hostPort"), read.get("unknown")), (None, None));
+    assert_eq!(read["extra"], "by default");
+    assert_eq!(read["metadata"]["uid"], made["metadata"]["uid"]);
+    let made = ok(server, "POST", V2, v2("b", "other", "90")).await;
+    assert_eq!(
+        (&made["apiVersion"], &made["host"]),
+        (&json!("x.test/v2"), &json!("other"))
+    );
+    let read = ok(server, "GET", &format!("{V1}/b"), Value::Null).await;
+    assert_eq!(read["hostPort"], "other:90");
+    let list = ok(server, "GET", V2, Value::Null).await;
+    let ports: Vec<&Value> = list["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|i| &i["port"])
+        .collect();
+    assert_eq!(ports, ["80", "90"]);
+    let change = json!({"port": "81"});
+    let changed = ok(server, "PATCH", &format!("{V2}/a"), change.clone()).await;
+    assert_eq!(
+        (&changed["port"], &changed["metadata"]["generation"]),
+        (&json!("81"), &json!(2))
+    );
+    let same = ok(server, "PATCH", &format!("{V2}/a"), change).await;
+    assert_eq!(
+        same["metadata"]["resourceVersion"],
+        changed["metadata"]["resourceVersion"]
+    );
+    let read = ok(server, "GET", &format!("{V1}/a"), Value::Null).await;
+    assert_eq!(read["hostPort"], "host:81");
+    let found = ok(
+        server,
+        "GET",
+        &format!("{V2}?fieldSelector=port%3D90"),
+        Value::Null,
+    )
+    .await;
+    assert_eq!(names(&found), ["b"]);
+    ok(server, "DELETE", &format!("{V2}/b"), Value::Null).await;
+    assert_eq!(names(&ok(server, "GET", V1, Value::Null).await), ["a"]);
+}
+
+#[tokio::test]
+async fn objects_stored_in_different_versions_list_together() {
+    let setting = setting(convert).await;
+    let server = &setting.server;
+    ok(server, "POST", V1, v1("a", "host:80")).await;
+    let path = format!("{CRDS}/services.x.test");
+    let versions = setting.definition("v2")["spec"]["versions"].clone();
+    let changed = ok(
+        server,
+        "PATCH",
+        &path,
+        json!({"spec": {"versions": versions}}),
+    )
+    .await;
+    assert_eq!(changed["status"]["storedVersions"], json!(["v1", "v2"]));
+    ok(server, "POST", V1, v1("b", "host:90")).await;
+    let list = ok(server, "GET", V1, Value::Null).await;
+    let items = list["items"].as_array().unwrap().iter();
+    assert_eq!(
+        items.map(|i| &i["hostPort"]).collect::<Vec<_>>(),
+        ["host:80", "host:90"]
+    );
+    let list = ok(server, "GET", V2, Value::Null).await;
+    let items = list["items"].as_array().unwrap().iter();
+    assert_eq!(items.map(|i| &i["port"]).collect::<Vec<_>>(), ["80", "90"]);
+}
+
+#[tokio::test]
+async fn a_watch_tells_of_objects_in_its_own_version() {
+    let setting = setting(convert).await;
+    let server = &setting.server;
+    ok(server, "POST", V1, v1("a", "host:80")).await;
+    let mut lines = Lines::open(server, &format!("{V2}?watch=true"), "").await;
+    let event = lines.next().await.unwrap();
+    assert_eq!(
+        (&event["type"], &event["object"]["port"]),
+        (&json!("ADDED"), &json!("80"))
+    );
+    ok(
+        server,
+        "PATCH",
+        &format!("{V1}/a"),
+        json!({"hostPort": "host:81"}),
+    )
+    .await;
+    let event = lines.next().await.unwrap();
+    assert_eq!(
+        (&event["type"], &event["object"]["port"]),
+        (&json!("MODIFIED"), &json!("81"))
+    );
+    ok(server, "DELETE", &format!("{V1}/a"), Value::Null).await;
+    let event = lines.next().await.unwrap();
+    assert_eq!(
+        (&event["type"], &event["object"]["port"]),
+        (&json!("DELETED"), &json!("81"))
+    );
+}
+
+#[tokio::test]
+async fn a_webhook_that_fails_fails_the_request_with_its_words() {
+    #[track_caller]
+    fn check((code, status): (u16, Value), message: &str) {
+        assert_eq!((code, status.get("reason")), (500, None), "{status}");
+        assert_eq!(status["message"], message);
+    }
+    let about = "conversion webhook for x.test/v1, Kind=Service";
+    let path = format!("{V2}/a");
+
+    let refusing = setting(
+        |_| json!({"result": {"status": "Failure", "message": "no way"}, "convertedObjects": []}),
+    )
+    .await;
+    ok(&refusing.server, "POST", V1, v1("a", "host:80")).await;
+    check(
+        get(&refusing.server, &path).await,
+        &format!("{about} failed: no way"),
+    );
+    check(
+        get(&refusing.server, V2).await,
+        &format!("{about} failed: no way"),
+    );
+    let (code, _) = send(&refusing.server, "POST", V2, v2("b", "host", "80")).await;
+    assert_eq!(code, 500);
+    assert_eq!(get(&refusing.server, &format!("{V1}/b")).await.0, 404);
+    let mut lines = Lines::open(&refusing.server, &format!("{V2}?watch=true"), "").await;
+    let event = lines.next().await.unwrap();
+    assert_eq!(event["type"], "ERROR");
+    assert_eq!(lines.next().await, None);
+
+    let empty = setting(|_| json!({"result": {"status": "Success"}})).await;
+    ok(&empty.server, "POST", V1, v1("a", "host:80")).await;
+    let message = format!("{about} returned 0 objects, expected 1");
+    check(get(&empty.server, &path).await, &message);
+
+    let renaming = setting(|request| {
+        let mut answer = convert(request);
+        answer["convertedObjects"][0]["metadata"]["name"] = "other".into();
+        answer
+    })
+    .await;
+    ok(&renaming.server, "POST", V1, v1("a", "host:80")).await;
+    let message = format!(
+        "{about} returned invalid converted object at index 0: must have the same name: a != other"
+    );
+    check(get(&renaming.server, &path).await, &message);
+}
