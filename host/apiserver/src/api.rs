@@ -24,7 +24,9 @@ use crate::{
     catalog::Catalog,
     crd,
     failure::Failure,
-    kinds, object,
+    kinds,
+    metrics::Metrics,
+    object,
     openapi::Documents,
     webhook::{self, Dialer, TcpDialer},
 };
@@ -86,6 +88,7 @@ pub(crate) struct Api {
     /// Decides what users may do.
     pub(crate) authorizer: Authorizer,
     pub(crate) documents: Documents,
+    pub(crate) metrics: Metrics,
     pub(crate) tokens: Tokens,
     catalog: RwLock<Arc<Catalog>>,
     pub(crate) admission: Admission,
@@ -109,6 +112,7 @@ impl Api {
             options,
             authorizer,
             documents: Documents::default(),
+            metrics: Metrics::default(),
             tokens,
             catalog,
             admission,

@@ -44,3 +44,25 @@ pub(crate) fn undo(compressed: &[u8]) -> std::io::Result<Bytes> {
     GzDecoder::new(compressed).read_to_end(&mut plain)?;
     Ok(plain.into())
 }
+
+/// Compresses what comes in pieces.
+pub(crate) struct Pieces(GzEncoder<Vec<u8>>);
+
+impl Default for Pieces {
+    fn default() -> Pieces {
+        Pieces(GzEncoder::new(Vec::new(), Compression::fast()))
+    }
+}
+
+impl Pieces {
+    /// What there is to send after this piece; often nothing yet.
+    pub(crate) fn add(&mut self, piece: &[u8]) -> std::io::Result<Bytes> {
+        self.0.write_all(piece)?;
+        Ok(std::mem::take(self.0.get_mut()).into())
+    }
+
+    /// The rest.
+    pub(crate) fn finish(self) -> std::io::Result<Bytes> {
+        Ok(self.0.finish()?.into())
+    }
+}

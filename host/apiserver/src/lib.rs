@@ -26,6 +26,7 @@ mod issuer;
 pub mod jsonpath;
 pub mod kinds;
 mod media;
+mod metrics;
 mod model;
 mod object;
 mod openapi;

@@ -19,6 +19,8 @@ pub(crate) enum Route<'a> {
     Health(Probe),
     /// `/version`
     Version,
+    /// `/metrics`
+    Metrics,
     /// `/api`
     CoreVersions,
     /// `/apis`
@@ -71,6 +73,7 @@ impl<'a> Route<'a> {
                 })
             }
             Some("version") if parts.len() == 0 => Route::Version,
+            Some("metrics") if parts.len() == 0 => Route::Metrics,
             Some(".well-known") if parts.as_slice() == ["openid-configuration"] => Route::Issuer,
             Some("openid") if parts.as_slice() == ["v1", "jwks"] => Route::IssuerKeys,
             Some("api") => match parts.next() {

@@ -25,6 +25,7 @@ use crate::{
     failure::Failure,
     health, issuer,
     media::{self, Encoding, Format, Offer},
+    metrics::{self, Running},
     openapi,
     path::{ResourcePath, Route, without_watch},
     query::Query,
@@ -91,13 +92,16 @@ impl Service<Request> for ApiServer {
         }
         Box::pin(async move {
             let wish = Wish::of(&request);
+            let mut running = api.metrics.begin(request.method());
             // A bug in one request must not become the client's broken connection.
-            let answer = AssertUnwindSafe(answer(api, request)).catch_unwind().await;
+            let answer = answer(api.clone(), request, &mut running);
+            let answer = AssertUnwindSafe(answer).catch_unwind().await;
             let response = match answer {
                 Ok(Ok(response)) => response,
                 Ok(Err(failure)) => failure.response(),
                 Err(_) => Failure::internal("this request hit a bug in the server").response(),
             };
+            running.answered(response.status());
             Ok(translate(response, wish).await)
         })
     }
@@ -130,13 +134,21 @@ where
     }
 }
 
-async fn answer(api: Arc<Api>, mut request: Request) -> Result<Response, Failure> {
+async fn answer(
+    api: Arc<Api>,
+    mut request: Request,
+    running: &mut Running<'_>,
+) -> Result<Response, Failure> {
     let uri = request.uri().clone();
     let route = Route::parse(uri.path());
+    if let Route::Resource(path) = &route {
+        running.is_about(&api.catalog(), path, request.method(), uri.query());
+    }
     let user = door::enter(&api, &mut request, &route)?;
     match &route {
         Route::Health(probe) => return Ok(health::answer(&api, probe, uri.query())),
         Route::Version => return Ok(eyot_http::json(StatusCode::OK, &discovery::version())),
+        Route::Metrics => return Ok(metrics::answer(&api)),
         Route::Issuer => return Ok(issuer::configuration(&api, request.headers())),
         Route::IssuerKeys => return Ok(issuer::keys(&api)),
         _ => {}
@@ -190,6 +202,7 @@ fn document(
         | Route::OpenApi(_)
         | Route::Health(_)
         | Route::Version
+        | Route::Metrics
         | Route::Issuer
         | Route::IssuerKeys
         | Route::Resource(_) => None,

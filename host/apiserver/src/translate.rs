@@ -4,7 +4,8 @@
 //! and large answers are compressed. A client that wants JSON pays nothing for any of it.
 
 use bytes::Bytes;
-use eyot_http::{Request, Response};
+use eyot_http::{BoxError, Request, Response};
+use futures::stream;
 use http::{HeaderMap, HeaderValue, Method, header};
 use http_body::Body as _;
 use http_body_util::BodyExt;
@@ -60,9 +61,12 @@ fn is_human(query: Option<&str>, headers: &HeaderMap) -> bool {
 
 /// Bring an answer into the form wished for.
 pub(crate) async fn translate(response: Response, wish: Wish) -> Response {
-    // Streams have their own form, and no end to wait for.
-    let Some(size) = response.body().size_hint().exact() else {
-        return response;
+    let large_list = response.extensions().get::<LargeList>().is_some();
+    let size = match response.body().size_hint().exact() {
+        Some(size) => size,
+        None if large_list => u64::MAX,
+        // Watches and logs have their own form, and no end to wait for.
+        None => return response,
     };
     let negotiated = response.extensions().get::<Encoding>().copied();
     let encoding = match (negotiated, wish.encoding) {
@@ -78,10 +82,53 @@ pub(crate) async fn translate(response: Response, wish: Wish) -> Response {
     } else {
         response
     };
-    if wish.gzip && size > WORTH_COMPRESSING {
-        return pack(response).await;
+    match wish.gzip && size > WORTH_COMPRESSING {
+        true if response.body().size_hint().exact().is_none() => pack_stream(response),
+        true => pack(response).await,
+        false => response,
     }
-    response
+}
+
+/// Among the extensions of an answer that is sent piece by piece and has an end.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LargeList;
+
+/// Compress piece by piece.
+fn pack_stream(response: Response) -> Response {
+    let (mut parts, body) = response.into_parts();
+    let pieces = stream::unfold(
+        Some((body, compress::Pieces::default())),
+        |state| async move {
+            let (mut body, mut packer) = state?;
+            loop {
+                match body.frame().await {
+                    None => {
+                        let last = packer.finish().map_err(BoxError::from);
+                        return Some((last, None));
+                    }
+                    Some(Err(error)) => return Some((Err(error), None)),
+                    Some(Ok(frame)) => {
+                        let packed = match frame.into_data() {
+                            Ok(data) => packer.add(&data),
+                            Err(_) => continue,
+                        };
+                        match packed {
+                            Ok(packed) if packed.is_empty() => {}
+                            Ok(packed) => return Some((Ok(packed), Some((body, packer)))),
+                            Err(error) => return Some((Err(error.into()), None)),
+                        }
+                    }
+                }
+            }
+        },
+    );
+    packed(&mut parts.headers);
+    http::Response::from_parts(parts, eyot_http::from_stream(pieces))
+}
+
+fn packed(headers: &mut HeaderMap) {
+    headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
 }
 
 async fn encode(response: Response, encoding: Encoding) -> Response {
@@ -158,12 +205,7 @@ async fn pack(response: Response) -> Response {
     };
     let body = match packed {
         Some(packed) => {
-            parts
-                .headers
-                .insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-            parts
-                .headers
-                .append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+            self::packed(&mut parts.headers);
             packed
         }
         None => body,

@@ -24,6 +24,7 @@ use crate::{
     protobuf, reply,
     resource::Resource,
     table::IncludeObject,
+    translate::LargeList,
 };
 
 /// Bytes of a list that are made at a time.
@@ -137,6 +138,7 @@ fn send(
     let body = body.map(|piece| piece.map_err(|failure| failure.status().to_string()));
     let mut response = reply::bytes(StatusCode::OK, Bytes::new(), &[]);
     *response.body_mut() = eyot_http::from_stream(body);
+    response.extensions_mut().insert(LargeList);
     Ok(response)
 }
 

@@ -34,6 +34,7 @@ use crate::{
     crd::convert,
     failure::Failure,
     media::{Encoding, Format},
+    metrics::Watching,
     object, protobuf, reply,
     table::IncludeObject,
 };
@@ -88,6 +89,7 @@ pub(crate) fn watch(api: &Arc<Api>, call: Call) -> Result<Response, Failure> {
     let mut bookmarks = tokio::time::interval_at(Instant::now() + BOOKMARKS, BOOKMARKS);
     bookmarks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let events = Events {
+        _counted: api.metrics.watch(),
         mark_initial: call.query.send_initial_events == Some(true)
             && call.query.allow_watch_bookmarks,
         call,
@@ -121,6 +123,7 @@ pub(crate) fn watch(api: &Arc<Api>, call: Call) -> Result<Response, Failure> {
 
 /// A watch on its way to the client, event by event.
 struct Events {
+    _counted: Watching,
     call: Call,
     filter: Filter,
     include: IncludeObject,

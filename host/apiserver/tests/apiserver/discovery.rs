@@ -355,3 +355,60 @@ async fn discovery_is_that_of_the_real_server_for_what_is_served() {
         );
     }
 }
+
+#[tokio::test]
+async fn metrics_count_what_is_served_and_nothing_that_clients_make_up() {
+    let server = server().await;
+    const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+    ok(&server, "POST", MAPS, crate::config_map("a")).await;
+    for _ in 0..3 {
+        ok(&server, "GET", &format!("{MAPS}/a"), Value::Null).await;
+    }
+    for n in 0..5 {
+        assert_eq!(
+            get(&server, &format!("/apis/made.up/v1/things{n}")).await.0,
+            404
+        );
+    }
+    let watch = raw(&server, "GET", &format!("{MAPS}?watch=1"), &[], "").await;
+    let page = async || {
+        let response = raw(&server, "GET", "/metrics", &[], "").await;
+        assert_eq!(
+            response.headers()["content-type"],
+            "text/plain; version=0.0.4; charset=utf-8"
+        );
+        String::from_utf8(bytes(response).await.to_vec()).unwrap()
+    };
+    let text = page().await;
+    let labels = |scope: &str, verb: &str| {
+        format!(
+            "component=\"apiserver\",dry_run=\"\",group=\"\",resource=\"configmaps\",scope=\"{scope}\",subresource=\"\",verb=\"{verb}\",version=\"v1\""
+        )
+    };
+    for line in [
+        format!(
+            "apiserver_request_total{{code=\"201\",{}}} 1",
+            labels("namespace", "POST")
+        ),
+        format!(
+            "apiserver_request_total{{code=\"200\",{}}} 3",
+            labels("resource", "GET")
+        ),
+        format!(
+            "apiserver_request_total{{code=\"200\",{}}} 1",
+            labels("namespace", "WATCH")
+        ),
+        format!(
+            "apiserver_request_duration_seconds_count{{{}}} 3",
+            labels("resource", "GET")
+        ),
+        "apiserver_current_inflight_requests{request_kind=\"readOnly\"} 1".to_owned(),
+        "apiserver_longrunning_requests{component=\"apiserver\",verb=\"WATCH\"} 1".to_owned(),
+        "apiserver_storage_objects{resource=\"configmaps\"} 1".to_owned(),
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+    }
+    assert!(text.contains("process_resident_memory_bytes ") && !text.contains("made.up"));
+    drop(watch);
+    assert!(page().await.contains("verb=\"WATCH\"} 0"));
+}

@@ -198,6 +198,17 @@ async fn large_answers_are_compressed_for_those_who_take_it() {
             assert_eq!(unpacked, plain);
         }
     }
+    // A large list in another form, though it is sent in pieces.
+    let yaml = raw(
+        &server,
+        "GET",
+        MAPS,
+        &[("accept", "application/yaml"), gzip],
+        "",
+    )
+    .await;
+    assert_eq!(yaml.headers()["content-type"], "application/yaml");
+    assert_eq!(yaml.headers()["content-encoding"], "gzip");
     let watch = format!("{MAPS}?watch=1&timeoutSeconds=1");
     let response = raw(&server, "GET", &watch, &[gzip], "").await;
     assert!(!response.headers().contains_key("content-encoding"));

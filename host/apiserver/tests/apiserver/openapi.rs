@@ -421,7 +421,13 @@ const KNOWN: &[(&str, &str)] = &[
 /// Descriptions that end in what each value of an enumeration means: here they end in the values.
 fn same_text(ours: &str, theirs: &str) -> bool {
     const VALUES: &str = "\n\nPossible enum values:";
-    let before = |text: &str| text.split(VALUES).next().unwrap_or_default().trim_end().to_owned();
+    let before = |text: &str| {
+        text.split(VALUES)
+            .next()
+            .unwrap_or_default()
+            .trim_end()
+            .to_owned()
+    };
     before(ours) == before(theirs) && ours.contains(VALUES) == theirs.contains(VALUES)
 }
 
