@@ -24,7 +24,9 @@ pub fn label(name: &str) -> Vec<String> {
     if name.len() > 63 {
         errors.push(too_long(63));
     }
-    if !is_label(name) {
+    if !is_label(name) && name.split('.').all(is_label) {
+        errors.push("must not contain dots".to_owned());
+    } else if !is_label(name) {
         errors.push(
             "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', \
              and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', \

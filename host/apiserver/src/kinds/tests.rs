@@ -3,9 +3,14 @@
 
 mod admission;
 mod flow;
+mod jobs;
 mod network;
+mod pod_changes;
+mod pods;
+mod policies;
 mod rights;
 mod storage;
+mod workloads;
 
 use serde_json::{Value, json};
 

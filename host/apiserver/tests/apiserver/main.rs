@@ -16,6 +16,7 @@ mod pods;
 mod rights;
 mod tokens;
 mod watches;
+mod workloads;
 
 use std::{convert::Infallible, time::Duration};
 
