@@ -2,10 +2,19 @@
 """Writes src/model/types.txt: every type of the Kubernetes API, field by field.
 
 JSON names and types come from the sources of the crate k8s-openapi, protobuf field numbers from
-those of k8s-pb, and how strategic merge patch treats a list from OpenAPI documents of a Kubernetes
-API server (`kubectl get --raw /openapi/v3/api/v1` and so on). Run it when either crate moves:
+those of k8s-pb, and how values merge from OpenAPI documents of a Kubernetes API server
+(`kubectl get --raw /openapi/v3/api/v1` and so on). Run it when either crate moves:
 
     model.py K8S_OPENAPI/src/v1_36 K8S_PB/src OPENAPI.json... > src/model/types.txt
+
+Behind the type of a field stands its strategy for strategic merge patch, if it has one, and then
+what structured merge (server-side apply) must know beyond that:
+
+    set, map:a,b, atomic   how the elements of a list are told apart, where the strategy says otherwise
+    atomic, granular       whether an object is one leaf; behind the name of a type: all objects of it
+    ="TCP"                 the default of a field that is a key of such a list
+    !, !null               written even where nobody set it, as an empty value or as null (marked as
+                           far as whole objects reach)
 """
 import json
 import pathlib
@@ -74,19 +83,90 @@ def read_pb(root):
     return messages
 
 
-def strategies(files):
+def read_schemas(files):
     found = {}
     for file in files:
-        for name, schema in json.load(open(file)).get("components", {}).get("schemas", {}).items():
-            for prop, value in schema.get("properties", {}).items():
-                if "x-kubernetes-patch-strategy" in value:
-                    key = value.get("x-kubernetes-patch-merge-key", "")
-                    found[short(name), prop] = value["x-kubernetes-patch-strategy"] + (":" + key if key else "")
+        document = json.load(open(file))
+        if isinstance(document, dict):
+            schemas = (document.get("components") or {}).get("schemas") or {}
+            found.update((short(name), schema) for name, schema in schemas.items())
+    return found
+
+
+def strategies(schemas):
+    found = {}
+    for name, schema in schemas.items():
+        for prop, value in schema.get("properties", {}).items():
+            if "x-kubernetes-patch-strategy" in value:
+                key = value.get("x-kubernetes-patch-merge-key", "")
+                found[name, prop] = value["x-kubernetes-patch-strategy"] + (":" + key if key else "")
+    return found
+
+
+def target(value):
+    """The type that a property refers to."""
+    ref = value.get("$ref")
+    if ref is None and len(value.get("allOf", [])) == 1:
+        ref = value["allOf"][0].get("$ref")
+    return short(ref.rsplit("/", 1)[-1]) if ref else None
+
+
+# Lists that nobody has to give and that Go writes all the same; OpenAPI does not say so.
+WRITTEN = {("rbac.v1.Role", "rules"), ("rbac.v1.ClusterRole", "rules"),
+           ("discovery.v1.EndpointSlice", "endpoints"), ("discovery.v1.EndpointSlice", "ports")}
+
+
+def zeros(schemas):
+    """The fields that Go writes even if nobody set them, as far as whole objects reach."""
+    found, seen = {}, set()
+    todo = [name for name, schema in schemas.items() if "x-kubernetes-group-version-kind" in schema]
+    while todo:
+        name = todo.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        schema = schemas.get(name, {})
+        for prop, value in schema.get("properties", {}).items():
+            is_struct = target(value) and value.get("default") == {}
+            if is_struct:
+                todo.append(target(value))
+            is_written = prop in schema.get("required", []) or (name, prop) in WRITTEN
+            if is_struct or is_written or value.get("default") in ("", 0, False):
+                is_null = target(value) and "default" not in value
+                found[name, prop] = "!null" if is_null else "!"
+    return found
+
+
+def structure(schemas):
+    """What structured merge needs to know of a field, or of a type (under the name "")."""
+    found, keys = {}, set()
+    for schema in schemas.values():
+        for value in schema.get("properties", {}).values():
+            keys.update((target(value["items"]), key) for key in value.get("x-kubernetes-list-map-keys", []))
+    zero = zeros(schemas)
+    for name, schema in schemas.items():
+        if schema.get("x-kubernetes-map-type") == "atomic":
+            found[name, ""] = ["atomic"]
+        for prop, value in schema.get("properties", {}).items():
+            words = []
+            merge_key = value.get("x-kubernetes-patch-merge-key")
+            merges = "merge" in value.get("x-kubernetes-patch-strategy", "")
+            implied = (f"map:{merge_key}" if merge_key else "set") if merges else "atomic"
+            said = value.get("x-kubernetes-list-type", implied)
+            if said == "map":
+                said = "map:" + ",".join(sorted(value["x-kubernetes-list-map-keys"]))
+            words += [said] if said != implied else []
+            words += [value["x-kubernetes-map-type"]] if "x-kubernetes-map-type" in value else []
+            if (name, prop) in keys and "default" in value:
+                words.append("=" + json.dumps(value["default"]))
+            words += [zero[name, prop]] if (name, prop) in zero else []
+            found[name, prop] = words
     return found
 
 
 def main():
-    types, messages, patch = read_openapi(sys.argv[1]), read_pb(sys.argv[2]), strategies(sys.argv[3:])
+    types, messages, schemas = read_openapi(sys.argv[1]), read_pb(sys.argv[2]), read_schemas(sys.argv[3:])
+    patch, merge = strategies(schemas), structure(schemas)
     out, extra = {}, {}
 
     def number(name, fields, pb, inlined):
@@ -127,12 +207,12 @@ def main():
         out.setdefault(name, lines)
     print("# Written by model.py from the sources of k8s-openapi and k8s-pb. Do not edit.")
     print("# <type>, then one line per field: <protobuf number or 0> <JSON name, or . for an embedded message>")
-    print("# <type, [] for a list, {} for a map> [<patch strategy>]")
+    print("# <type, [] for a list, {} for a map> [<patch strategy>] [<what else merging must know>, see model.py]")
     for name in sorted(out):
-        print(name)
+        print(*[name] + merge.get((name, ""), []))
         for tag, field, kind in out[name]:
-            strategy = patch.get((name, field), "")
-            print(f" {tag} {field} {kind} {strategy}".rstrip())
+            strategy = [patch[name, field]] if (name, field) in patch else []
+            print("", tag, field, kind, *strategy + merge.get((name, field), []))
 
 
 main()

@@ -28,6 +28,7 @@ use crate::{
     metrics::Metrics,
     object,
     openapi::Documents,
+    verbs::managers::track_own_status,
     webhook::{self, Dialer, TcpDialer},
 };
 
@@ -184,9 +185,17 @@ impl Api {
             // What was settled before it in this pass counts already.
             let others = crd::stored(&self.store);
             let others = others.iter().map(|(_, other)| other);
-            if let Some(next) = crd::status::settled(crd, others, Timestamp::now())
-                && let Err(error) = self.store.update(&stored.key, stored.revision, next).await
+            let Some(mut next) = crd::status::settled(crd, others, Timestamp::now()) else {
+                continue;
+            };
+            let catalog = self.catalog();
+            if let Some(kind) =
+                catalog.find("apiextensions.k8s.io", "v1", "customresourcedefinitions")
             {
+                track_own_status(kind, crd, &mut next);
+            }
+            let written = self.store.update(&stored.key, stored.revision, next).await;
+            if let Err(error) = written {
                 tracing::warn!(%error, definition = %stored.key.name, "its status was not written");
             }
         }

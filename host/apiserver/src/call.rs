@@ -164,8 +164,10 @@ impl Call {
             return Ok(());
         }
         if given.is_empty() {
-            object::metadata(value).insert("name".into(), self.name.as_str().into());
-            return Ok(());
+            return Err(Failure::bad_request(format!(
+                "the name of the object ({} based on URL) was undeterminable: name must be provided",
+                self.name
+            )));
         }
         Err(Failure::bad_request(format!(
             "the name of the object ({given}) does not match the name on the URL ({})",

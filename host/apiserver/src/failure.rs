@@ -9,7 +9,7 @@ use eyot_http::Response;
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
-use crate::{field_error::FieldError, object, patch::PatchError, selector::SelectorError};
+use crate::{field_error::FieldError, patch::PatchError, selector::SelectorError};
 
 /// A refused or failed request.
 #[derive(Debug, Clone)]
@@ -18,6 +18,7 @@ pub(crate) struct Failure(Box<Parts>);
 #[derive(Debug, Clone)]
 struct Parts {
     code: StatusCode,
+    /// Empty where Kubernetes gives none.
     reason: &'static str,
     message: String,
     /// `None` leaves `details` out, as Kubernetes does for plain bad requests.
@@ -121,6 +122,16 @@ impl Failure {
             .causes(causes)
     }
 
+    /// Fields of an applied configuration belong to others.
+    pub(crate) fn apply_conflict(message: String, causes: Vec<Value>) -> Failure {
+        Failure::new(StatusCode::CONFLICT, "Conflict", message).causes(causes)
+    }
+
+    /// What Kubernetes answers from the depth, without a reason: some malformed patches.
+    pub(crate) fn unexplained(message: impl Into<String>) -> Failure {
+        Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "", message)
+    }
+
     /// The continue token or the revision of a watch is no longer held.
     pub(crate) fn expired(message: impl Into<String>) -> Failure {
         Failure::new(StatusCode::GONE, "Expired", message)
@@ -198,6 +209,15 @@ impl Failure {
         self
     }
 
+    /// Whether an object of that name is there already.
+    pub(crate) fn is_exists(&self) -> bool {
+        self.0.reason == "AlreadyExists"
+    }
+
+    pub(crate) fn is_not_found(&self) -> bool {
+        self.0.reason == "NotFound"
+    }
+
     pub(crate) fn code(&self) -> StatusCode {
         self.0.code
     }
@@ -207,10 +227,10 @@ impl Failure {
         let parts = &self.0;
         let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": parts.message, "reason": parts.reason, "code": parts.code.as_u16(),
+            "message": parts.message, "code": parts.code.as_u16(),
         });
-        if parts.reason.is_empty() {
-            object::remove(&mut status, "reason");
+        if !parts.reason.is_empty() {
+            status["reason"] = parts.reason.into();
         }
         if !parts.token.is_empty() {
             status["metadata"]["continue"] = parts.token.as_str().into();
@@ -235,7 +255,8 @@ impl Failure {
         }))
     }
 
-    fn with_details(mut self) -> Failure {
+    /// `details`, if only empty ones.
+    pub(crate) fn with_details(mut self) -> Failure {
         self.details();
         self
     }
@@ -265,13 +286,16 @@ impl From<PatchError> for Failure {
     fn from(error: PatchError) -> Failure {
         match error {
             PatchError::Malformed(message) => Failure::bad_request(message),
-            PatchError::Unprocessable(message) => {
+            PatchError::Unprocessable(_) => {
+                let message = error.to_string();
                 Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message).with_details()
             }
-            PatchError::TooLarge(message) => {
-                let code = StatusCode::PAYLOAD_TOO_LARGE;
-                Failure::new(code, "RequestEntityTooLarge", message).with_details()
-            }
+            PatchError::Unexplained(message) => Failure::unexplained(message),
+            PatchError::TooLarge(message) => Failure::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "RequestEntityTooLarge",
+                format!("Request entity too large: {message}"),
+            ),
         }
     }
 }

@@ -25,6 +25,7 @@ mod health;
 mod issuer;
 pub mod jsonpath;
 pub mod kinds;
+mod managed;
 mod media;
 mod metrics;
 mod model;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use form_urlencoded::parse;
 
-use crate::{failure::Failure, field_error::FieldError};
+use crate::{failure::Failure, field_error::FieldError, managed::LONGEST_NAME};
 
 /// All parameters that any verb knows. Unknown ones are ignored, as Kubernetes does.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,6 +23,7 @@ pub(crate) struct Query {
     pub(crate) dry_run: bool,
     pub(crate) field_validation: FieldValidation,
     pub(crate) field_manager: String,
+    pub(crate) force: Option<bool>,
     pub(crate) include_object: String,
     pub(crate) grace_period_seconds: Option<i64>,
     pub(crate) propagation_policy: String,
@@ -68,6 +69,7 @@ impl Query {
                 "dryRun" => query.dry_run = dry_run(&value)?,
                 "fieldValidation" => query.field_validation = field_validation(&value)?,
                 "fieldManager" => query.field_manager = value.into_owned(),
+                "force" => query.force = Some(flag(&value)),
                 "includeObject" => query.include_object = value.into_owned(),
                 "gracePeriodSeconds" => query.grace_period_seconds = Some(number(&value)?),
                 "propagationPolicy" => query.propagation_policy = value.into_owned(),
@@ -77,6 +79,34 @@ impl Query {
             seen.push(key);
         }
         Ok(query)
+    }
+
+    /// Refuses options of a write that make no sense; `options` is their kind.
+    pub(crate) fn check_write(&self, options: &str, applies: bool) -> Result<(), Failure> {
+        let (field, name) = ("fieldManager", self.field_manager.as_str());
+        let mut errors = Vec::new();
+        if applies && name.is_empty() {
+            errors.push(FieldError::required(field, "is required for apply patch"));
+        }
+        if !applies && self.force.is_some() && options == "PatchOptions" {
+            let why = "may not be specified for non-apply patch";
+            errors.push(FieldError::forbidden("force", why));
+        }
+        if name.len() > LONGEST_NAME {
+            errors.push(FieldError::too_long(field, LONGEST_NAME));
+        }
+        let printable = |c: char| c == ' ' || !(c.is_control() || c.is_whitespace());
+        for (at, character) in name.char_indices().filter(|(_, c)| !printable(*c)) {
+            let why = format!(
+                "invalid character U+{:04X} (at position {at})",
+                u32::from(character)
+            );
+            errors.push(FieldError::invalid(field, &name.into(), &why));
+        }
+        if errors.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::invalid("meta.k8s.io", options, "", &errors))
     }
 
     /// The revision asked for; `None` where none is given or it is "0" (any will do).

@@ -195,10 +195,15 @@ impl Resource {
 
     /// Check types, drop what the kind does not have, and answer the paths of what was dropped.
     pub(crate) fn decode(&self, value: &mut Value) -> Result<Vec<String>, Failure> {
+        self.try_decode(value).map_err(|why| self.undecodable(&why))
+    }
+
+    /// The same, with the bare reason if the object is none of this kind.
+    pub(crate) fn try_decode(&self, value: &mut Value) -> Result<Vec<String>, String> {
         match &self.definition {
             Definition::Builtin(spec) => {
                 let decode = self.face.map_or(spec.decode, |face| face.decode);
-                let unknown = decode(value).map_err(|error| self.undecodable(&error.message))?;
+                let unknown = decode(value).map_err(|error| error.message)?;
                 for field in &unknown {
                     object::remove(value, &field.path);
                 }
@@ -210,8 +215,7 @@ impl Resource {
                     (metadata, Model::get().named("meta.v1.ObjectMeta"))
                 {
                     let mut metadata = metadata.clone();
-                    model::check(of, &mut metadata)
-                        .map_err(|error| self.undecodable(&error.message))?;
+                    model::check(of, &mut metadata).map_err(|error| error.message)?;
                 }
                 Ok(custom.schema().prune(value))
             }
@@ -354,14 +358,6 @@ impl Resource {
                 from_stored(face, value);
             }
             (Definition::Custom(_), _) => {}
-        }
-    }
-
-    /// Whether a write of the status may also change labels, annotations and the like.
-    pub(crate) fn status_writes_metadata(&self) -> bool {
-        match &self.definition {
-            Definition::Builtin(spec) => !spec.status_keeps_metadata,
-            Definition::Custom(_) => false,
         }
     }
 

@@ -42,6 +42,7 @@ fn create_as(body: &Value, uid: &str) -> Result<Value, String> {
         object["metadata"]["namespace"] = json!("golden");
     }
     (spec.default)(&mut object);
+    crate::managed::settle(text("apiVersion"), spec.kind, &mut object);
     (spec.prepare)(&mut object, None);
     (spec.default)(&mut object);
     // As admission does.

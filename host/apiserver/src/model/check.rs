@@ -7,7 +7,7 @@
 use jiff::{SignedDuration, Timestamp, Unit, fmt::temporal::DateTimePrinter};
 use serde_json::{Map, Value};
 
-use super::{Kind, Model, Type};
+use super::{Kind, Model, Type, Zero};
 use crate::{
     kinds::{TypeError, UnknownField},
     quantity::Quantity,
@@ -70,7 +70,9 @@ impl Walk {
                 Some(field) => {
                     if let Some(value) = map.get_mut(&name) {
                         self.value(of, &field.kind, value, depth + 1)?;
-                        if droppable(&field.kind, value) {
+                        // Who sends an empty list that is always shown comes to manage it.
+                        let is_shown = depth == 0 && field.zero != Zero::Absent && value.is_array();
+                        if droppable(&field.kind, value) && !is_shown {
                             map.remove(&name);
                         }
                     }

@@ -2,8 +2,9 @@
 //! and how strategic merge patch joins its lists.
 //!
 //! One table answers all questions about a built-in type: the strict check of a body, the protobuf
-//! decoder and the strategic patch all walk it, so a kind needs no code for any of them. The table,
-//! `types.txt`, is written by `model.py` and parsed once, on first use.
+//! decoder, the strategic patch and server-side apply all walk it, so a kind needs no code for any of
+//! them. The table, `types.txt`, is written by `model.py` beside this crate's manifest and parsed
+//! once, on first use.
 
 mod check;
 #[cfg(test)]
@@ -67,6 +68,31 @@ pub struct Strategy {
     pub key: &'static str,
 }
 
+/// What structured merge must know of a field where its strategy does not say it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Structure {
+    #[default]
+    Unsaid,
+    /// One leaf: a list that is replaced, an object with one owner.
+    Atomic,
+    /// Each field of the object for itself, although its type is atomic.
+    Granular,
+    /// A list of different plain values.
+    Set,
+    /// A list whose elements differ in these fields, joined by commas.
+    Map(&'static str),
+}
+
+/// Whether Go writes a field that nobody set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Zero {
+    #[default]
+    Absent,
+    /// The empty value of its type.
+    Empty,
+    Null,
+}
+
 #[derive(Debug)]
 pub struct Field {
     /// Number on the wire; 0 where JSON alone has the field here.
@@ -75,12 +101,30 @@ pub struct Field {
     pub name: &'static str,
     pub kind: Kind,
     pub strategy: Strategy,
+    pub structure: Structure,
+    pub zero: Zero,
+    /// JSON, for fields that are keys of a list.
+    pub default: Option<&'static str>,
+}
+
+impl Field {
+    /// How the elements of this list are told apart; `Unsaid` never.
+    pub fn listing(&self) -> Structure {
+        match self.structure {
+            Structure::Unsaid if !self.strategy.merge => Structure::Atomic,
+            Structure::Unsaid if self.strategy.key.is_empty() => Structure::Set,
+            Structure::Unsaid => Structure::Map(self.strategy.key),
+            said => said,
+        }
+    }
 }
 
 #[derive(Debug)]
 pub struct Type {
     /// `core.v1.PodSpec`.
     pub name: &'static str,
+    /// Structured merge takes all objects of this type as one leaf.
+    pub atomic: bool,
     pub fields: Vec<Field>,
 }
 
@@ -153,13 +197,16 @@ impl Model {
         };
         let by_name: HashMap<&'static str, usize> = lines()
             .filter(|line| !line.starts_with(' '))
+            .map(|line| line.split(' ').next().unwrap_or(line))
             .zip(0..)
             .collect();
         let mut types: Vec<Type> = Vec::with_capacity(by_name.len());
         for line in lines() {
             let Some(line) = line.strip_prefix(' ') else {
+                let (name, rest) = line.split_once(' ').unwrap_or((line, ""));
                 types.push(Type {
-                    name: line,
+                    name,
+                    atomic: rest == "atomic",
                     fields: Vec::new(),
                 });
                 continue;
@@ -170,12 +217,17 @@ impl Model {
                 continue;
             };
             if let Some(last) = types.last_mut() {
-                last.fields.push(Field {
+                let mut field = Field {
                     number: number.parse().unwrap_or(0),
                     name,
                     kind: kind_of(kind, &by_name),
-                    strategy: strategy_of(words.next()),
-                });
+                    strategy: Strategy::default(),
+                    structure: Structure::Unsaid,
+                    zero: Zero::Absent,
+                    default: None,
+                };
+                words.for_each(|word| say(&mut field, word));
+                last.fields.push(field);
             }
         }
         Model { types, by_name }
@@ -211,10 +263,23 @@ fn kind_of(text: &'static str, by_name: &HashMap<&'static str, usize>) -> Kind {
     }
 }
 
-fn strategy_of(text: Option<&'static str>) -> Strategy {
-    let Some(text) = text else {
-        return Strategy::default();
-    };
+/// Takes in one of the words behind a field's type; `model.py` explains them.
+fn say(field: &mut Field, word: &'static str) {
+    match word {
+        "atomic" => field.structure = Structure::Atomic,
+        "granular" => field.structure = Structure::Granular,
+        "set" => field.structure = Structure::Set,
+        "!" => field.zero = Zero::Empty,
+        "!null" => field.zero = Zero::Null,
+        _ => match (word.strip_prefix("map:"), word.strip_prefix('=')) {
+            (Some(keys), _) => field.structure = Structure::Map(keys),
+            (_, Some(default)) => field.default = Some(default),
+            _ => field.strategy = strategy_of(word),
+        },
+    }
+}
+
+fn strategy_of(text: &'static str) -> Strategy {
     let (how, key) = text.split_once(':').unwrap_or((text, ""));
     Strategy {
         merge: how.split(',').any(|one| one == "merge"),

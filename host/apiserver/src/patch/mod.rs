@@ -19,12 +19,15 @@ pub enum PatchError {
     #[error("{0}")]
     Malformed(String),
     /// The patch does not fit the object, which Kubernetes answers with one sentence whatever the
-    /// cause: 422 Invalid. The cause is kept for the Status' details.
+    /// cause: 422 Invalid.
     #[error("the server rejected our request due to an error in our request")]
     Unprocessable(String),
     /// 413 RequestEntityTooLarge.
     #[error("{0}")]
     TooLarge(String),
+    /// What Kubernetes answers as an error of its own, without a reason: 500.
+    #[error("{0}")]
+    Unexplained(String),
 }
 
 impl PatchError {
@@ -34,20 +37,43 @@ impl PatchError {
             PatchError::Malformed(_) => (400, "BadRequest"),
             PatchError::Unprocessable(_) => (422, "Invalid"),
             PatchError::TooLarge(_) => (413, "RequestEntityTooLarge"),
+            PatchError::Unexplained(_) => (500, ""),
         }
+    }
+}
+
+/// What Go calls the type of a JSON value.
+pub(crate) fn go_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
     }
 }
 
 /// RFC 7386.
 pub fn merge(current: &Value, patch: &Value) -> Result<Value, PatchError> {
-    if !patch.is_object() {
-        return Err(PatchError::Malformed(
-            "error decoding patch: a merge patch must be a JSON object".to_owned(),
-        ));
+    match patch {
+        Value::Object(_) => {}
+        Value::Null => return Err(PatchError::Malformed("Invalid JSON Patch".to_owned())),
+        other => {
+            let why = not_a_map(other);
+            return Err(PatchError::Malformed(format!(
+                "error decoding patch: {why}"
+            )));
+        }
     }
     let mut merged = current.clone();
     merge_into(&mut merged, patch);
     Ok(merged)
+}
+
+fn not_a_map(found: &Value) -> String {
+    let found = go_name(found);
+    format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}")
 }
 
 fn merge_into(target: &mut Value, patch: &Value) {

@@ -17,8 +17,11 @@ pub(crate) mod format;
 mod lists;
 mod parse;
 mod rules;
+mod structure;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use structure::{Member, Place, Sort};
 
 use std::sync::OnceLock;
 
@@ -287,6 +290,10 @@ impl Properties {
             .ok()
             .and_then(|at| self.0.get(at))
             .map(|(_, node)| node)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     fn iter(&self) -> impl Iterator<Item = (&str, &Node)> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use eyot_http::{Body, Response};
 use http::{Method, StatusCode};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::{
@@ -13,9 +14,14 @@ use crate::{
     crd::convert,
     failure::Failure,
     field_error::FieldError,
-    media, object, patch, reply,
+    managed, media, object, patch, reading, reply,
     resource::ScalePaths,
-    verbs::update::{Door, Part, Written, update_through},
+    verbs::{
+        apply::{self, Config},
+        managers,
+        patch::unsupported,
+        update::{Door, Part, Through, Written, update_as},
+    },
 };
 
 const SCALE: Kind<'_> = Kind {
@@ -49,13 +55,29 @@ pub(crate) async fn scale(
         return Ok(eyot_http::json(StatusCode::OK, &of(&call, paths, &value)));
     }
     let change = Change::read(&call, method, body).await?;
+    let manager = managers::name(&call);
     let replace = |current: &Value| {
-        let mut shown = of(&call, paths, current);
+        let catalog = api.catalog();
+        let tracker = managed::Scale {
+            resource: &call.resource,
+            versions: &|version: &str| managers::version(&catalog, &call.resource, version),
+            manager: &manager,
+            now: Timestamp::now(),
+        };
+        let (mut shown, mut next) = (of(&call, paths, current), current.clone());
         let unset = call.resource.is_custom() && !has_replicas(paths, current);
         if unset {
             shown["spec"]["replicas"] = UNSET.into();
         }
-        let wanted = change.apply(&shown)?;
+        let mut wanted = match &change {
+            Change::Apply(config) => {
+                let force = call.query.force.unwrap_or(false);
+                let wanted = tracker.apply(&mut next, &shown, &config.value, force)?;
+                config.warnings(&call)?;
+                wanted
+            }
+            other => other.apply(&shown)?,
+        };
         if unset && wanted.pointer("/spec/replicas") == Some(&UNSET.into()) {
             let path = paths.spec.join(".");
             return Err(Failure::bad_request(format!(
@@ -63,11 +85,14 @@ pub(crate) async fn scale(
             )));
         }
         check(&call, &shown, &wanted)?;
+        if !matches!(change, Change::Apply(_)) {
+            leave_zero_out(&mut wanted);
+            tracker.update(&mut next, &shown, &wanted);
+        }
         let replicas = wanted
             .pointer("/spec/replicas")
             .cloned()
             .unwrap_or_else(|| json!(0));
-        let mut next = current.clone();
         set(&mut next, &paths.spec, replicas);
         Ok(next)
     };
@@ -80,7 +105,8 @@ pub(crate) async fn scale(
             set(value, &paths.spec, replicas.unwrap_or_else(|| json!(0)));
         },
     };
-    let (written, warnings) = update_through(api, &call, Part::Main, &replace, Some(&door)).await?;
+    let through = Through::Door(&door);
+    let (written, warnings) = update_as(api, &call, Part::Main, &replace, through).await?;
     let value = match written {
         Written::Object(object) => call.resource.value(&object)?,
         Written::Imagined(value) => value,
@@ -90,37 +116,37 @@ pub(crate) async fn scale(
     Ok(response)
 }
 
-/// How a Scale is changed: replaced or patched.
+/// How a Scale is changed: replaced, patched or applied.
 enum Change {
     Put(Value),
     Json(Value),
     Merge(Value),
+    Apply(Config),
 }
 
 impl Change {
     async fn read(call: &Call, method: &Method, body: Body) -> Result<Change, Failure> {
         let media = call.media().to_owned();
-        let body = call::read(body).await?;
         if method == Method::PUT {
+            call.query.check_write("UpdateOptions", false)?;
+            let body = call::read(body).await?;
             return Ok(Change::Put(media::decode(&media, &body, "Scale")?));
         }
+        if media == apply::MEDIA {
+            return Config::read(call, body).await.map(Change::Apply);
+        }
+        call.query.check_write("PatchOptions", false)?;
         let kind = match media.as_str() {
             "application/json-patch+json" => Change::Json,
             // A Scale has no lists, so both merges are the same.
-            "application/merge-patch+json" | "application/strategic-merge-patch+json" => {
-                Change::Merge
-            }
-            _ => {
-                return Err(Failure::unsupported_media_type(
-                    "the body of the request was in an unknown format - accepted media types \
-                     include: application/json-patch+json, application/merge-patch+json, \
-                     application/strategic-merge-patch+json",
-                ));
-            }
+            "application/merge-patch+json" => Change::Merge,
+            "application/strategic-merge-patch+json" if !call.resource.is_custom() => Change::Merge,
+            other => return Err(unsupported(call.resource.is_custom(), other)),
         };
-        serde_json::from_slice(&body)
-            .map(kind)
-            .map_err(|error| Failure::bad_request(format!("error decoding patch: {error}")))
+        let body = call::read(body).await?;
+        reading::json(&body, false)
+            .map(|(value, _)| kind(value))
+            .map_err(|why| Failure::bad_request(format!("error decoding patch: {why}")))
     }
 
     fn apply(&self, shown: &Value) -> Result<Value, Failure> {
@@ -128,6 +154,7 @@ impl Change {
             Change::Put(value) => value.clone(),
             Change::Json(patch) => patch::json(shown, patch)?,
             Change::Merge(patch) => patch::merge(shown, patch)?,
+            Change::Apply(config) => config.value.clone(),
         })
     }
 }
@@ -188,10 +215,19 @@ fn of(call: &Call, paths: &ScalePaths, value: &Value) -> Value {
     if !selector.is_empty() {
         status["selector"] = selector.into();
     }
-    json!({
+    let mut scale = json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata,
         "spec": {"replicas": count(&paths.spec)}, "status": status,
-    })
+    });
+    leave_zero_out(&mut scale);
+    scale
+}
+
+/// A Scale says its count only if there is one.
+fn leave_zero_out(scale: &mut Value) {
+    if let Some(spec) = scale.get_mut("spec").and_then(Value::as_object_mut) {
+        spec.retain(|name, value| name != "replicas" || *value != 0);
+    }
 }
 
 /// A label selector as text: `app=web,tier in (a,b)`.

@@ -19,6 +19,7 @@ use crate::{
     },
     failure::Failure,
     media, object, reply,
+    verbs::managers::Tracking,
 };
 
 /// Letters and digits of generated names: no vowels, so that no words arise.
@@ -39,18 +40,31 @@ pub(crate) async fn create(
             &call.resource.plural,
         ));
     }
+    call.query.check_write("CreateOptions", false)?;
     let media = call.media().to_owned();
     let (mut value, notes) = media::read(&media, &call::read(body).await?, &call.resource.kind)?;
     call.notes = notes;
     call.check_type(&mut value)?;
-    let mut warnings = call.report(call.resource.decode(&mut value)?)?;
+    let managers = Tracking::of(&value);
+    let warnings = call.report(call.resource.decode(&mut value)?)?;
     call.check_place(&mut value)?;
     if !object::resource_version(&value).is_empty() {
         return Err(Failure::bad_request(
             "resourceVersion should not be set on objects to be created",
         ));
     }
-    warnings.extend(prepare(api, &call, &mut value).await?);
+    create_decoded(api, &call, value, managers, warnings).await
+}
+
+/// Create an object that was decoded and is in its place. `warnings` are for the client.
+pub(crate) async fn create_decoded(
+    api: &Arc<Api>,
+    call: &Call,
+    mut value: Value,
+    managers: Tracking,
+    mut warnings: Vec<String>,
+) -> Result<Response, Failure> {
+    warnings.extend(prepare(api, call, &mut value, managers).await?);
     let prefix = generate_prefix(&value);
     for attempt in 1.. {
         let mut prepared = match &prefix {
@@ -62,7 +76,7 @@ pub(crate) async fn create(
             object::metadata(&mut prepared).insert("name".into(), name.into());
         }
         // Held until the object is stored.
-        let mut admitted = check(api, &call, &mut prepared).await?;
+        let mut admitted = check(api, call, &mut prepared).await?;
         warnings.append(&mut admitted.warnings);
         if call.query.dry_run {
             if api
@@ -70,24 +84,24 @@ pub(crate) async fn create(
                 .get(&call.key_of(object::name(&prepared)))
                 .is_some()
             {
-                return Err(exists(&call, object::name(&prepared)));
+                return Err(exists(call, object::name(&prepared)));
             }
-            return reply::value(&call, StatusCode::CREATED, &prepared, &warnings);
+            return reply::value(call, StatusCode::CREATED, &prepared, &warnings);
         }
         let name = object::name(&prepared).to_owned();
         let to_store = to_storage(api, &call.resource, prepared).await?;
-        match write(api, &call, to_store).await {
+        match write(api, call, to_store).await {
             Ok(object) => {
                 convert::prepare(api, &call.resource, [&object]).await?;
-                return reply::stored(&call, StatusCode::CREATED, &object, &warnings);
+                return reply::stored(call, StatusCode::CREATED, &object, &warnings);
             }
             Err(WriteError::Exists(_)) if prefix.is_some() && attempt < NAME_ATTEMPTS => {}
-            Err(WriteError::Exists(_)) => return Err(exists(&call, &name)),
+            Err(WriteError::Exists(_)) => return Err(exists(call, &name)),
             // The namespace went while the object was on its way.
             Err(WriteError::NotFound) => {
                 return Err(Failure::not_found("", "namespaces", &call.namespace));
             }
-            Err(error) => return Err(write_failure(&call, &name, &error)),
+            Err(error) => return Err(write_failure(call, &name, &error)),
         }
     }
     Err(Failure::internal("unreachable"))
@@ -95,7 +109,12 @@ pub(crate) async fn create(
 
 /// Complete an object that is about to be created, all but what is its alone; with warnings for the
 /// client.
-async fn prepare(api: &Api, call: &Call, value: &mut Value) -> Result<Vec<String>, Failure> {
+async fn prepare(
+    api: &Api,
+    call: &Call,
+    value: &mut Value,
+    managers: Tracking,
+) -> Result<Vec<String>, Failure> {
     let resource = &call.resource;
     clean(value, resource.is_custom());
     let metadata = object::metadata(value);
@@ -109,6 +128,10 @@ async fn prepare(api: &Api, call: &Call, value: &mut Value) -> Result<Vec<String
     ] {
         metadata.remove(key);
     }
+    // What is set on the object's behalf after this belongs to nobody.
+    let managers = managers.granting(resource, value);
+    resource.default(value);
+    managers.track(api, call, "", None, value);
     resource.prepare(value, None);
     resource.default(value);
     let name = object::name(value).to_owned();
@@ -196,15 +219,14 @@ pub(crate) fn suffix() -> String {
         .collect()
 }
 
-/// Drop what is never stored: null metadata, managed fields, and for typed kinds all nulls, which
-/// mean "not set" there.
+/// Drop what is never stored: null metadata, and for typed kinds all nulls, which mean "not set"
+/// there.
 pub(crate) fn clean(value: &mut Value, custom: bool) {
     if !custom {
         drop_nulls(value);
     }
     let metadata = object::metadata(value);
     metadata.retain(|_, value| !value.is_null());
-    metadata.remove("managedFields");
     metadata.remove("selfLink");
 }
 

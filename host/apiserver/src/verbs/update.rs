@@ -21,10 +21,15 @@ use crate::{
     },
     failure::Failure,
     kinds::PartSpec,
-    media, object, patch, reply,
-    resource::{Resource, carry},
+    managed, media, object, reply,
+    resource::{Definition, Resource, carry},
     schema::Judgement,
-    verbs::create::{clean, write_failure},
+    verbs::{
+        apply,
+        create::{clean, write_failure},
+        managers::Tracking,
+        patch::Patch,
+    },
 };
 
 /// Tries against other writers of the same object, before the client is told of the conflict.
@@ -76,12 +81,14 @@ pub(crate) async fn put(
     part: Part,
     body: Body,
 ) -> Result<Response, Failure> {
+    call.query.check_write("UpdateOptions", false)?;
     let media = call.media().to_owned();
     let (mut sent, notes) = media::read(&media, &call::read(body).await?, &call.resource.kind)?;
     call.notes = notes;
     call.check_type(&mut sent)?;
     call.check_place(&mut sent)?;
-    let (written, warnings) = update(api, &call, part, &|_| Ok(sent.clone())).await?;
+    let change = |_: &Value| Ok(sent.clone());
+    let (written, warnings) = update(api, &call, part, &change).await?;
     answer(&call, &written, &warnings)
 }
 
@@ -91,66 +98,23 @@ pub(crate) async fn patch(
     part: Part,
     body: Body,
 ) -> Result<Response, Failure> {
+    if call.media() == apply::MEDIA {
+        return apply::apply(api, call, part, body).await;
+    }
     let patch = Patch::read(&call, body).await?;
-    let change = |current: &Value| patch.apply(&call.resource, current);
-    let (written, warnings) = update(api, &call, part, &change).await?;
+    let change = |current: &Value| Ok(patch.apply(&call.resource, current)?);
+    let (written, warnings) = update_as(api, &call, part, &change, Through::Patch(&patch)).await?;
     answer(&call, &written, &warnings)
 }
 
-fn answer(call: &Call, written: &Written, warnings: &[String]) -> Result<Response, Failure> {
+pub(crate) fn answer(
+    call: &Call,
+    written: &Written,
+    warnings: &[String],
+) -> Result<Response, Failure> {
     match written {
         Written::Object(object) => reply::stored(call, StatusCode::OK, object, warnings),
         Written::Imagined(value) => reply::value(call, StatusCode::OK, value, warnings),
-    }
-}
-
-/// A patch as it was sent.
-pub(crate) enum Patch {
-    Json(Value),
-    Merge(Value),
-    Strategic(Value),
-}
-
-impl Patch {
-    pub(crate) async fn read(call: &Call, body: Body) -> Result<Patch, Failure> {
-        let kind = match call.media() {
-            "application/json-patch+json" => Patch::Json,
-            "application/merge-patch+json" => Patch::Merge,
-            "application/strategic-merge-patch+json" if !call.resource.is_custom() => {
-                Patch::Strategic
-            }
-            "application/apply-patch+yaml" => {
-                return Err(Failure::unsupported_media_type(
-                    "server-side apply is not supported yet: apply without --server-side, or send \
-                     one of application/json-patch+json, application/merge-patch+json, \
-                     application/strategic-merge-patch+json",
-                ));
-            }
-            _ => {
-                let strategic = match call.resource.is_custom() {
-                    true => "",
-                    false => ", application/strategic-merge-patch+json",
-                };
-                return Err(Failure::unsupported_media_type(format!(
-                    "the body of the request was in an unknown format - accepted media types \
-                     include: application/json-patch+json, application/merge-patch+json{strategic}"
-                )));
-            }
-        };
-        let body = call::read(body).await?;
-        let patch = serde_json::from_slice(&body)
-            .map_err(|error| Failure::bad_request(format!("error decoding patch: {error}")))?;
-        Ok(kind(patch))
-    }
-
-    pub(crate) fn apply(&self, resource: &Resource, current: &Value) -> Result<Value, Failure> {
-        Ok(match self {
-            Patch::Json(patch) => patch::json(current, patch)?,
-            Patch::Merge(patch) => patch::merge(current, patch)?,
-            Patch::Strategic(patch) => {
-                patch::strategic(&resource.group, &resource.kind, current, patch)?
-            }
-        })
     }
 }
 
@@ -174,16 +138,28 @@ pub(crate) async fn update(
     part: Part,
     change: &Change<'_>,
 ) -> Result<(Written, Vec<String>), Failure> {
-    update_through(api, call, part, change, None).await
+    update_as(api, call, part, change, Through::Nothing).await
 }
 
-/// The same through a subresource with a shape of its own.
-pub(crate) async fn update_through(
+/// How a change comes to the object.
+#[derive(Clone, Copy)]
+pub(crate) enum Through<'a> {
+    Nothing,
+    /// By a patch, which answers for what it made of the object.
+    Patch(&'a Patch),
+    /// With its managed fields.
+    Apply,
+    /// With its managed fields, and seen by admission in another shape.
+    Door(&'a Door<'a>),
+}
+
+/// The same, for a change that brings its managed fields.
+pub(crate) async fn update_as(
     api: &Arc<Api>,
     call: &Call,
     part: Part,
     change: &Change<'_>,
-    door: Option<&Door<'_>>,
+    through: Through<'_>,
 ) -> Result<(Written, Vec<String>), Failure> {
     let (resource, key) = (&call.resource, call.key());
     for _ in 0..ATTEMPTS {
@@ -195,8 +171,9 @@ pub(crate) async fn update_through(
         let current = resource.value(&stored)?;
         // What admission reserved is held until the write is done.
         let (next, warnings, _admitted) =
-            next(api, call, part, &current, change(&current)?, door).await?;
-        if next == current && !resource.is_stale(&stored, &next) {
+            next(api, call, part, &current, change(&current)?, through).await?;
+        let same = next == current || managed::same_but_for_times(&next, &current);
+        if same && !resource.is_stale(&stored, &next) {
             return Ok((Written::Object(stored), warnings));
         }
         if call.query.dry_run {
@@ -258,32 +235,40 @@ async fn next(
     part: Part,
     current: &Value,
     mut sent: Value,
-    door: Option<&Door<'_>>,
+    through: Through<'_>,
 ) -> Result<(Value, Vec<String>, Admitted), Failure> {
     let resource = &call.resource;
     call.check_type(&mut sent)?;
-    let unknown = resource.decode(&mut sent)?;
-    let mut warnings = call.report(unknown)?;
+    let managers = match through {
+        Through::Nothing | Through::Patch(_) => Tracking::of(&sent),
+        Through::Apply | Through::Door(_) => Tracking::Brought,
+    };
+    let mut warnings = decode(call, through, current, &mut sent)?;
     call.check_place(&mut sent)?;
     clean(&mut sent, resource.is_custom());
     check_identity(call, current, &sent)?;
+    let brought = managed::take_out(&mut sent);
     let mut next = shape(call, part, current, sent);
+    managed::put_back(&mut next, brought);
+    managers.track(api, call, part.subresource(), Some(current), &mut next);
     let attributes = Attributes {
         subresource: part.subresource(),
         old: Some(current),
         ..Attributes::new(call, Operation::Update)
     };
-    let admitted = match door {
-        None => {
+    let admitted = match through {
+        Through::Nothing | Through::Patch(_) | Through::Apply => {
             let mutated = admission::mutate(api, &attributes, &mut next).await?;
             warnings.extend(mutated.warnings);
             if mutated.changed {
+                let managers = managed::take_out(&mut next);
                 next = shape(call, part, current, next);
+                managed::put_back(&mut next, managers);
             }
             warnings.extend(finish(call, part, current, &mut next)?);
             admission::validate(api, &attributes, &next).await?
         }
-        Some(door) => {
+        Through::Door(door) => {
             let (old, mut shown) = ((door.show)(current), (door.show)(&next));
             let attributes = Attributes {
                 subresource: door.subresource,
@@ -305,6 +290,23 @@ async fn next(
     Ok((next, warnings, admitted))
 }
 
+/// Check the types of what a change made of the object. Answers warnings.
+fn decode(
+    call: &Call,
+    through: Through<'_>,
+    current: &Value,
+    sent: &mut Value,
+) -> Result<Vec<String>, Failure> {
+    let Through::Patch(patch) = through else {
+        return call.report(call.resource.decode(sent)?);
+    };
+    let patched = || patch.apply(&call.resource, current).unwrap_or_default();
+    match call.resource.try_decode(sent) {
+        Ok(unknown) => patch.report(call, &patched, unknown),
+        Err(why) => Err(patch.invalid(&patched(), &why)),
+    }
+}
+
 /// What a write of this part makes of the present state: the part as it was sent, all else as it is.
 fn shape(call: &Call, part: Part, current: &Value, mut sent: Value) -> Value {
     let resource = &call.resource;
@@ -313,10 +315,8 @@ fn shape(call: &Call, part: Part, current: &Value, mut sent: Value) -> Value {
         Part::Status => {
             let mut next = current.clone();
             carry(&mut next, Some(&sent), "status");
-            // Those who report on an object also label it while they do.
-            if resource.status_writes_metadata() {
-                carry(&mut next, Some(&sent), "metadata");
-            }
+            // Those who report on an object also mark it while they do.
+            object::keep_metadata(&mut next, &sent, marks(resource));
             next
         }
         Part::Finalize => {
@@ -343,6 +343,19 @@ fn shape(call: &Call, part: Part, current: &Value, mut sent: Value) -> Value {
         Part::Finalize | Part::Other(_) => {}
     }
     next
+}
+
+/// The metadata that a write of the status may change.
+fn marks(resource: &Resource) -> &'static [&'static str] {
+    match resource.definition {
+        Definition::Custom(_) => &[],
+        Definition::Builtin(spec) if spec.status_keeps_metadata => &[],
+        Definition::Builtin(_) => match (resource.group.as_str(), resource.plural.as_str()) {
+            ("", "pods") => &["labels", "annotations", "finalizers"],
+            ("apps", "deployments") => &["annotations", "finalizers", "ownerReferences"],
+            _ => &["labels", "annotations", "finalizers", "ownerReferences"],
+        },
+    }
 }
 
 /// Count the change, and check the next state against the kind's rules. Answers warnings.

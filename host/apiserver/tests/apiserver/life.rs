@@ -362,7 +362,7 @@ async fn bad_requests_name_what_is_wrong() {
     )
     .await;
     assert_eq!(answer.status(), 415);
-    let apply = [("content-type", "application/apply-patch+yaml")];
+    let apply = [("content-type", "application/apply-patch+cbor")];
     ok(&server, "POST", MAPS, config_map("a")).await;
     let answer = raw(&server, "PATCH", &format!("{MAPS}/a"), &apply, "{}").await;
     assert_eq!(answer.status(), 415);
