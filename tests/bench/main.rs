@@ -28,6 +28,9 @@ fn main() -> anyhow::Result<()> {
         return Ok(());
     }
     let isolated = tools::enter_private_network();
+    if isolated {
+        hide_unified_hierarchy()?;
+    }
     let _ = tokio_rustls_provider();
     println!("| what | figure | against |\n|---|---|---|");
     starting()?;
@@ -45,6 +48,23 @@ fn main() -> anyhow::Result<()> {
     })?;
     load::web(&host)?;
     runtime.block_on(readings::readings(&host))?;
+    Ok(())
+}
+
+/// crun refuses a mixture of both generations of control groups: show only the first to everybody,
+/// in a mount namespace of this process. What is mounted here goes with it.
+fn hide_unified_hierarchy() -> anyhow::Result<()> {
+    use nix::{
+        mount::{MsFlags, mount, umount},
+        sched::{CloneFlags, unshare},
+    };
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
+    let unified = "/sys/fs/cgroup/unified";
+    if std::path::Path::new(unified).exists() {
+        umount(unified)?;
+    }
     Ok(())
 }
 
