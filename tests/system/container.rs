@@ -149,7 +149,7 @@ fn containers_reach_wasm_services_by_pod_address() -> anyhow::Result<()> {
     host.k(&["run", "reached", "--image=container/web:v1", "--port=8080"])?;
     let server = host.wait_ready_pod("reached")?;
     let ip = server["status"]["podIP"].as_str().context("no podIP")?;
-    let ask = format!("printf 'GET / HTTP/1.0\\r\\nHost: x\\r\\n\\r\\n' | nc -w 5 {ip} 8080");
+    let ask = format!("printf 'GET / HTTP/1.0\\r\\nHost: x\\r\\n\\r\\n' | nc -w 30 {ip} 8080");
     host.apply(&script("client", "container/client:v1", &ask, ""))?;
     host.wait_pod("client", "has ended", |p| !ended(p).is_null())?;
     let logs = host.k(&["logs", "client"])?;

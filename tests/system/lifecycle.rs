@@ -39,6 +39,12 @@ fn health_and_version_answer_without_credentials_and_nothing_else_does() -> anyh
     );
     let (status, body) = curl(&["-k", &url("/api/v1/namespaces")])?;
     ensure!(
+        status == 403 && body.contains("system:anonymous"),
+        "{status} {body}"
+    );
+    let forged = ["-k", "-H", "Authorization: Bearer forged"];
+    let (status, body) = curl(&[&forged[..], &[&url("/api/v1/namespaces")]].concat())?;
+    ensure!(
         status == 401 && body.contains("Unauthorized"),
         "{status} {body}"
     );
