@@ -30,6 +30,10 @@ pub const CASES: &[Case] = &[
     case!(a_port_of_a_container_is_forwarded, [Kubectl, Root, Busybox]),
     case!(a_port_of_a_guest_is_forwarded, [Kubectl, Guests]),
     case!(
+        pods_services_and_nodes_are_reached_through_the_api_server,
+        [Kubectl, Guests]
+    ),
+    case!(
         what_cannot_be_executed_is_refused_with_a_reason,
         [Kubectl, Root, Busybox, Guests]
     ),
@@ -228,6 +232,37 @@ fn a_port_of_a_guest_is_forwarded() -> anyhow::Result<()> {
     }
     drop(forward);
     host.k(&["delete", "pod", "forward-web", "--now"])?;
+    Ok(())
+}
+
+fn pods_services_and_nodes_are_reached_through_the_api_server() -> anyhow::Result<()> {
+    let host = shared()?;
+    host.push("reach/proxied:v1", &guest("hello_web")?)?;
+    let run = [
+        "run",
+        "proxied",
+        "--image=reach/proxied:v1",
+        "--port=8080",
+        "--expose",
+    ];
+    host.k(&run)?;
+    host.wait_ready_pod("proxied")?;
+    let below = "/api/v1/namespaces/default";
+    for path in [
+        format!("{below}/pods/proxied/proxy/"),
+        format!("{below}/pods/http:proxied:8080/proxy/some/path?and=query"),
+        format!("{below}/services/proxied/proxy/"),
+        format!("{below}/services/proxied:8080/proxy/"),
+    ] {
+        let said = host.k(&["get", "--raw", &path])?;
+        ensure!(said.contains("Hello"), "{path}: {said}");
+    }
+    let said = host.k(&["get", "--raw", "/api/v1/nodes/island/proxy/healthz"])?;
+    ensure!(said == "ok", "{said}");
+    let nobody = format!("{below}/pods/proxied:81/proxy/");
+    let said = host.k_fails(&["get", "--raw", &nobody])?;
+    ensure!(said.contains("error trying to reach service"), "{said}");
+    host.k(&["delete", "pod,service", "proxied", "--now"])?;
     Ok(())
 }
 

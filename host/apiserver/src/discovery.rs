@@ -631,6 +631,23 @@ pub(crate) fn subresources(resource: &Resource) -> Vec<Subresource<'_>> {
         all.push(sub("binding", "", "", "Binding", &["create"] as &[_]));
         all.push(sub("eviction", "policy", "v1", "Eviction", &["create"]));
         all.push(sub("log", "", "", own, &["get"]));
+        for (name, kind) in [
+            ("attach", "PodAttachOptions"),
+            ("exec", "PodExecOptions"),
+            ("portforward", "PodPortForwardOptions"),
+        ] {
+            all.push(sub(name, "", "", kind, &["create", "get"]));
+        }
+    }
+    for (plural, kind) in [
+        ("nodes", "NodeProxyOptions"),
+        ("pods", "PodProxyOptions"),
+        ("services", "ServiceProxyOptions"),
+    ] {
+        if resource.is("", plural) {
+            let verbs = &["create", "delete", "get", "patch", "update"];
+            all.push(sub("proxy", "", "", kind, verbs));
+        }
     }
     if resource.is("", "serviceaccounts") {
         let (group, version) = ("authentication.k8s.io", "v1");

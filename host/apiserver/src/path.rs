@@ -132,6 +132,10 @@ fn below<'a>(group: Cow<'a, str>, version: Cow<'a, str>, parts: Vec<Cow<'a, str>
         [resource] => (resource, None, None),
         [resource, name] => (resource, Some(name), None),
         [resource, name, subresource] => (resource, Some(name), Some(subresource)),
+        // What follows is an address of what is proxied to.
+        [resource, name, subresource, ..] if subresource == "proxy" => {
+            (resource, Some(name), Some(subresource))
+        }
         _ => return Route::Nowhere,
     };
     Route::Resource(ResourcePath {

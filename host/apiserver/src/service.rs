@@ -35,7 +35,9 @@ use crate::{
     subresource::{
         binding,
         connect::{Door, connect},
-        eviction, log, scale, token,
+        eviction, log,
+        proxy::{self, Passed},
+        scale, token,
     },
     translate::{Wish, translate},
     user::User,
@@ -171,6 +173,15 @@ async fn answer(
         return review::answer(&api, &user, &path, parts, body).await;
     }
     let target = locate(&api.catalog(), user, &path, uri.query(), parts)?;
+    if target.subresource.as_deref() == Some("proxy") && proxy::has_one(&target.call) {
+        let passed = Passed {
+            method: target.method,
+            uri,
+            upgrade,
+            body,
+        };
+        return proxy::proxy(&api, target.call, passed).await;
+    }
     let deprecated = target.call.resource.deprecated().to_owned();
     let encoding = target.encoding;
     let mut answer = dispatch(api, target, upgrade, body).await;

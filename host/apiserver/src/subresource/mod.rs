@@ -4,5 +4,6 @@ pub(crate) mod binding;
 pub(crate) mod connect;
 pub(crate) mod eviction;
 pub(crate) mod log;
+pub(crate) mod proxy;
 pub(crate) mod scale;
 pub(crate) mod token;

@@ -10,3 +10,18 @@ mod target;
 
 pub(crate) use self::{client::Client, target::Target};
 pub use dial::{Dialer, Stream, TcpDialer, Where};
+
+/// Whom to dial for a port of a Service, as things stand.
+pub(crate) fn resolve(
+    store: &eyot_store::Store,
+    namespace: &str,
+    name: &str,
+    port: u16,
+) -> Result<Where, String> {
+    let service = target::Service {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        port,
+    };
+    dial::resolve(store, &service)
+}

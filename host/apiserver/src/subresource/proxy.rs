@@ -1,0 +1,333 @@
+//! `pods/proxy`, `services/proxy`, `nodes/proxy`: HTTP to what runs in the cluster, through the API
+//! server's door and its credentials.
+//!
+//! The name may carry a scheme and a port: `http:web:8080`. For a pod the port is a number or the
+//! name of one of its ports, its first one if nothing is said; for a Service it is a port of the
+//! Service.
+
+use std::{convert::Infallible, sync::Arc};
+
+use eyot_http::{Body, Response, Upgrade};
+use futures::future::BoxFuture;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use http_body_util::BodyExt;
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tower::ServiceExt;
+
+use crate::{
+    api::Api,
+    call::Call,
+    failure::Failure,
+    object,
+    webhook::{self, Stream, Where},
+};
+
+/// Headers about one connection, which the next one does not inherit.
+const OF_THE_CONNECTION: [HeaderName; 6] = [
+    header::CONNECTION,
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+];
+
+/// A request that is passed on.
+pub(crate) struct Passed {
+    pub(crate) method: Method,
+    pub(crate) uri: Uri,
+    pub(crate) upgrade: Option<Upgrade>,
+    pub(crate) body: Body,
+}
+
+/// Whether a resource has a `proxy`.
+pub(crate) fn has_one(call: &Call) -> bool {
+    ["pods", "services", "nodes"]
+        .iter()
+        .any(|plural| call.resource.is("", plural))
+}
+
+pub(crate) async fn proxy(
+    api: &Arc<Api>,
+    mut call: Call,
+    passed: Passed,
+) -> Result<Response, Failure> {
+    let rest = rest(&passed.uri);
+    let is_read = [Method::GET, Method::HEAD].contains(&passed.method);
+    if rest.is_empty() && is_read && !call.headers.contains_key(header::UPGRADE) {
+        return redirect(&passed.uri);
+    }
+    let (scheme, name, port) = split(&call.name)?;
+    let (scheme, name, port) = (scheme.to_owned(), name.to_owned(), port.to_owned());
+    if scheme == "https" {
+        return Err(Failure::bad_request(
+            "this server passes requests on over HTTP only: leave https: out of the name",
+        ));
+    }
+    call.name = name;
+    let stored = api
+        .store
+        .get(&call.key())
+        .ok_or_else(|| call.resource.not_found(&call.name))?;
+    let object = call.resource.value(&stored)?;
+    let target = format!(
+        "{}{}",
+        if rest.is_empty() { "/" } else { &rest },
+        query(&passed.uri)
+    );
+    if call.resource.is("", "nodes") {
+        return node(api, &call, passed, &target).await;
+    }
+    let to = match call.resource.is("", "pods") {
+        true => pod(&object, &call.name, &port)?,
+        false => service(api, &call, &object, &port)?,
+    };
+    let stream = api.options.dialer.dial(to).await;
+    let stream = stream.map_err(|error| unreachable(&error))?;
+    pass(stream, call.headers, passed, &target).await
+}
+
+/// What follows `/proxy`, as it was sent.
+fn rest(uri: &Uri) -> String {
+    let path = uri.path();
+    let namespaced = path.starts_with("/api/v1/namespaces/");
+    let depth = if namespaced { 7 } else { 5 };
+    let mut slashes = path.match_indices('/').skip(depth);
+    slashes.next().map_or_else(String::new, |(at, _)| {
+        path.get(at..).unwrap_or_default().to_owned()
+    })
+}
+
+fn query(uri: &Uri) -> String {
+    uri.query()
+        .map_or_else(String::new, |query| format!("?{query}"))
+}
+
+/// Links of a page are relative to a directory.
+fn redirect(uri: &Uri) -> Result<Response, Failure> {
+    let location = format!("{}/{}", uri.path(), query(uri));
+    let mut response = http::Response::new(eyot_http::empty());
+    *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+    let location = HeaderValue::from_str(&location).map_err(Failure::internal)?;
+    response.headers_mut().insert(header::LOCATION, location);
+    Ok(response)
+}
+
+/// Scheme, name and port of `name`, `name:port` or `scheme:name:port`.
+fn split(id: &str) -> Result<(&str, &str, &str), Failure> {
+    let parts: Vec<&str> = id.split(':').collect();
+    match parts.as_slice() {
+        [name] => Ok(("", name, "")),
+        [name, port] => Ok(("", name, port)),
+        [scheme @ ("" | "http" | "https"), name, port] => Ok((scheme, name, port)),
+        _ => Err(Failure::bad_request(format!(
+            "invalid service request {id:?}"
+        ))),
+    }
+}
+
+fn pod(pod: &Value, name: &str, port: &str) -> Result<Where, Failure> {
+    let ip = object::text(pod, &["status", "podIP"]);
+    if ip.is_empty() {
+        return Err(Failure::bad_request(format!(
+            "pod {name:?} has no address yet: try again when it runs"
+        )));
+    }
+    let number = match port {
+        "" => named_port(pod, None).unwrap_or(80),
+        text => match text.parse() {
+            Ok(number) => number,
+            Err(_) => named_port(pod, Some(text)).ok_or_else(|| {
+                Failure::bad_request(format!("pod {name:?} has no port named {text:?}"))
+            })?,
+        },
+    };
+    Ok(Where::Host(ip.to_owned(), number))
+}
+
+/// A container port by its name, or the first of all.
+fn named_port(pod: &Value, name: Option<&str>) -> Option<u16> {
+    let containers = object::at(pod, &["spec", "containers"]).and_then(Value::as_array)?;
+    let mut ports = containers
+        .iter()
+        .filter_map(|container| container.get("ports")?.as_array())
+        .flatten()
+        .filter(|port| name.is_none_or(|name| object::text(port, &["name"]) == name));
+    u16::try_from(ports.next()?.get("containerPort")?.as_u64()?).ok()
+}
+
+fn service(api: &Api, call: &Call, service: &Value, port: &str) -> Result<Where, Failure> {
+    let ports = object::at(service, &["spec", "ports"]).and_then(Value::as_array);
+    let ports = ports.map(Vec::as_slice).unwrap_or_default();
+    let found = match port {
+        "" => ports.first(),
+        text => ports.iter().find(|p| {
+            object::text(p, &["name"]) == text
+                || p.get("port").and_then(Value::as_u64) == text.parse().ok()
+        }),
+    };
+    let number = found.and_then(|port| u16::try_from(port.get("port")?.as_u64()?).ok());
+    let number = number.ok_or_else(|| {
+        Failure::unavailable(format!(
+            "no port {port:?} found for service {:?}",
+            call.name
+        ))
+    })?;
+    let ready = webhook::resolve(&api.store, &call.namespace, &call.name, number);
+    match ready {
+        // An address of the Service's own needs somebody who balances it.
+        Ok(to) => Ok(to),
+        Err(_) => behind(api, call, service, found).ok_or_else(|| {
+            Failure::unavailable(format!(
+                "no endpoints available for service {:?}",
+                call.name
+            ))
+        }),
+    }
+}
+
+/// A pod that the Service selects, where nobody has written that down yet.
+fn behind(api: &Api, call: &Call, service: &Value, port: Option<&Value>) -> Option<Where> {
+    let selector = object::at(service, &["spec", "selector"])?.as_object()?;
+    let pods = api.store.list("pods", Some(&call.namespace)).objects;
+    let selected = pods.iter().filter(|pod| {
+        let has = |(key, value): (&String, &Value)| pod.labels.get(key) == value.as_str();
+        !selector.is_empty() && selector.iter().all(has)
+    });
+    let mut places = selected.filter_map(|stored| {
+        let pod: Value = serde_json::from_slice(&stored.json).ok()?;
+        let ip = object::text(&pod, &["status", "podIP"]);
+        let target = port?.get("targetPort");
+        let number = match target {
+            Some(Value::String(name)) => named_port(&pod, Some(name))?,
+            Some(target) => u16::try_from(target.as_u64()?).ok()?,
+            None => u16::try_from(port?.get("port")?.as_u64()?).ok()?,
+        };
+        (!ip.is_empty() && is_ready(&pod)).then(|| Where::Host(ip.to_owned(), number))
+    });
+    places.next()
+}
+
+fn is_ready(pod: &Value) -> bool {
+    let conditions = object::at(pod, &["status", "conditions"]).and_then(Value::as_array);
+    let mut conditions = conditions.into_iter().flatten();
+    conditions.any(|one| {
+        object::text(one, &["type"]) == "Ready" && object::text(one, &["status"]) == "True"
+    })
+}
+
+/// The node's own API.
+async fn node(
+    api: &Arc<Api>,
+    call: &Call,
+    passed: Passed,
+    target: &str,
+) -> Result<Response, Failure> {
+    let kubelet =
+        api.options.nodes.kubelet(&call.name).ok_or_else(|| {
+            Failure::unavailable(format!("node {:?} is not connected", call.name))
+        })?;
+    let mut request = http::Request::builder()
+        .method(passed.method)
+        .uri(target)
+        .body(passed.body)
+        .map_err(Failure::internal)?;
+    *request.headers_mut() = forwarded(&call.headers);
+    let answer: BoxFuture<'static, Result<Response, Infallible>> =
+        Box::pin(kubelet.oneshot(request));
+    match answer.await {
+        Ok(response) => Ok(response),
+        Err(never) => match never {},
+    }
+}
+
+/// What the client said, without what it said to this server alone.
+fn forwarded(headers: &HeaderMap) -> HeaderMap {
+    let mut headers = headers.clone();
+    for name in &OF_THE_CONNECTION {
+        headers.remove(name);
+    }
+    // The client's credentials are for this server.
+    headers.remove(header::AUTHORIZATION);
+    headers
+}
+
+async fn pass(
+    stream: Box<dyn Stream>,
+    headers: HeaderMap,
+    passed: Passed,
+    target: &str,
+) -> Result<Response, Failure> {
+    let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = handshake.map_err(|error| unreachable(&error))?;
+    tokio::spawn(connection.with_upgrades());
+    let wants = headers.get(header::UPGRADE).cloned();
+    let mut sent = forwarded(&headers);
+    if let Some(protocol) = &wants {
+        sent.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        sent.insert(header::UPGRADE, protocol.clone());
+    }
+    let mut request = http::Request::builder()
+        .method(passed.method)
+        .uri(target)
+        .body(passed.body)
+        .map_err(Failure::internal)?;
+    *request.headers_mut() = sent;
+    let mut response = sender
+        .send_request(request)
+        .await
+        .map_err(|error| unreachable(&error))?;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS
+        && let Some(client) = passed.upgrade
+    {
+        let backend = hyper::upgrade::on(&mut response);
+        tokio::spawn(async move {
+            if let (Ok(backend), Ok(mut client)) = tokio::join!(backend, client.connection()) {
+                let _ =
+                    tokio::io::copy_bidirectional(&mut TokioIo::new(backend), &mut client).await;
+            }
+        });
+        return Ok(response.map(|_| eyot_http::empty()));
+    }
+    for name in &OF_THE_CONNECTION {
+        response.headers_mut().remove(name);
+    }
+    Ok(response.map(|body| body.map_err(Into::into).boxed_unsync()))
+}
+
+fn unreachable(error: &dyn std::error::Error) -> Failure {
+    let mut why = error.to_string();
+    if let Some(source) = error.source() {
+        why = format!("{why}: {source}");
+    }
+    Failure::unavailable(format!("error trying to reach service: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_follows_proxy_is_passed_on_as_it_was_sent() {
+        for (path, expected) in [
+            ("/api/v1/namespaces/d/pods/a/proxy", ""),
+            ("/api/v1/namespaces/d/pods/a/proxy/", "/"),
+            ("/api/v1/namespaces/d/pods/a:80/proxy/x%2Fy/z", "/x%2Fy/z"),
+            ("/api/v1/nodes/n/proxy/healthz", "/healthz"),
+        ] {
+            assert_eq!(rest(&path.parse().unwrap()), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_name_may_carry_scheme_and_port() {
+        let check = |id, expected| assert_eq!(split(id).ok(), expected, "{id}");
+        check("a", Some(("", "a", "")));
+        check("a:http", Some(("", "a", "http")));
+        check("http:a:80", Some(("http", "a", "80")));
+        check("https:a:", Some(("https", "a", "")));
+        check("ftp:a:80", None);
+        check("a:b:c:d", None);
+    }
+}
