@@ -20,7 +20,7 @@ packages=(pkg-config libseccomp-dev gcc)
 case $purpose in
   build) ;;
   demo) packages+=(curl iproute2 nftables busybox-static) ;;
-  test) packages+=(curl iproute2 nftables busybox-static umoci skopeo mosquitto-clients) ;;
+  test) packages+=(curl iproute2 nftables busybox-static umoci skopeo mosquitto-clients postgresql) ;;
   *) die "unknown purpose '$purpose': build, demo or test" ;;
 esac
 missing=()
@@ -31,6 +31,11 @@ if [ ${#missing[@]} -gt 0 ]; then
   command -v apt-get >/dev/null || die "install what provides: ${missing[*]}"
   [ "$(id -u)" = 0 ] || die "as root, run: apt-get install ${missing[*]}"
   say "installing ${missing[*]}"
+  # The tests start servers of their own: the package need not make and start one.
+  if [[ " ${missing[*]} " == *" postgresql "* ]] && ! [ -e /etc/postgresql-common/createcluster.conf ]; then
+    mkdir -p /etc/postgresql-common
+    echo "create_main_cluster = false" > /etc/postgresql-common/createcluster.conf
+  fi
   apt-get -qq update
   DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${missing[@]}" >/dev/null
 fi

@@ -172,6 +172,11 @@ async fn answer(
         media::negotiate(&parts.headers, offer)?;
         return review::answer(&api, &user, &path, parts, body).await;
     }
+    if matches!(parts.method, Method::GET | Method::HEAD) {
+        // What another server acknowledged must be seen here, too.
+        let caught_up = api.store.catch_up().await;
+        caught_up.map_err(|error| Failure::unavailable(error.to_string()))?;
+    }
     let target = locate(&api.catalog(), user, &path, uri.query(), parts)?;
     if target.subresource.as_deref() == Some("proxy") && proxy::has_one(&target.call) {
         let passed = Passed {

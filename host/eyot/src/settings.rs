@@ -21,6 +21,10 @@ pub struct Settings {
     /// ~/.local/share/eyot]
     #[arg(long, env = "EYOT_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// PostgreSQL database to keep objects in, which several hosts may share, as
+    /// `postgres://user:password@host/database` [default: a file in the data directory]
+    #[arg(long, env = "EYOT_STORE", value_name = "URL", hide_env_values = true)]
+    pub store: Option<String>,
     /// Where the Kubernetes API listens (HTTPS) [default: 127.0.0.1:6443]
     #[arg(long, env = "EYOT_API_ADDRESS", value_name = "IP:PORT")]
     pub api_address: Option<SocketAddr>,
@@ -74,6 +78,7 @@ pub enum LogFormat {
 #[derive(Debug, Clone)]
 pub struct Resolved {
     pub data_dir: PathBuf,
+    pub store: Option<String>,
     pub api_address: SocketAddr,
     pub registry_address: SocketAddr,
     pub mqtt_address: SocketAddr,
@@ -100,6 +105,7 @@ impl Settings {
     pub fn or(self, other: Self) -> Self {
         Self {
             data_dir: self.data_dir.or(other.data_dir),
+            store: self.store.or(other.store),
             api_address: self.api_address.or(other.api_address),
             registry_address: self.registry_address.or(other.registry_address),
             mqtt_address: self.mqtt_address.or(other.mqtt_address),
@@ -129,6 +135,7 @@ impl Settings {
                 Some(dir) => dir,
                 None => default_data_dir()?,
             },
+            store: self.store,
             api_address: self.api_address.unwrap_or(local(6443)),
             registry_address: self.registry_address.unwrap_or(local(5000)),
             mqtt_address: self.mqtt_address.unwrap_or(local(1883)),

@@ -20,7 +20,7 @@ use eyot_registry::Registry;
 use eyot_runtime::Instance;
 use eyot_runtime_oci::{OciRuntime, launcher::Launcher};
 use eyot_runtime_wasm::{WasmEngine, WasmRuntime};
-use eyot_store::Store;
+use eyot_store::{OpenError, Plain, Store};
 use kube::Client;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -40,12 +40,23 @@ struct Listeners {
     core_command: TcpListener,
 }
 
+async fn open_store(settings: &Resolved) -> Result<Store, OpenError> {
+    let (dir, extract) = (&settings.data_dir, eyot_apiserver::extract);
+    match &settings.store {
+        None => Store::open(&dir.join("eyot.db"), extract).await,
+        Some(url) => {
+            let readings = dir.join("eyot.readings.db");
+            Store::connect(url, &readings, extract, Arc::new(Plain)).await
+        }
+    }
+}
+
 /// Run the host until a signal ends it.
 pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     watch_signals(stop.clone())?;
     make_private_dir(&settings.data_dir)?;
-    let store = Store::open(&settings.data_dir.join("eyot.db"), eyot_apiserver::extract)
+    let store = open_store(&settings)
         .await
         .context("the store cannot be opened")?;
     let listeners = bind(&settings).await?;

@@ -32,6 +32,12 @@ pub enum OpenError {
         "{path} is damaged: {reason}; restore it from a backup, or keep what can still be read: eyot salvage {path}"
     )]
     Damaged { path: PathBuf, reason: String },
+    #[error("{server}: {reason}; check that the server runs, and the credentials are right")]
+    Server { server: String, reason: String },
+    #[error(
+        "this Eyot was built without PostgreSQL; build it with the feature `postgres`, or give a path"
+    )]
+    NoServers,
     #[error("opening {path}: {reason}; check that the disk is not full and the file is writable")]
     Database { path: PathBuf, reason: String },
 }

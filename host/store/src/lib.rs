@@ -1,4 +1,4 @@
-//! Revisioned objects and readings, in SQLite. The only crate that knows SQL.
+//! Revisioned objects and readings, in SQLite or PostgreSQL. The only crate that knows SQL.
 //!
 //! The database is a log: one table of changes, in which the row with the highest revision of a key
 //! is the object. A write is one appended row, without any index to keep, which is as little as a
@@ -10,8 +10,8 @@
 //! fsync, and only then shows them to anybody: what was acknowledged, listed or watched is on the
 //! disk.
 //!
-//! Of Kubernetes' shape the store knows `metadata.labels` and `metadata.resourceVersion`; all else
-//! is the API server's business.
+//! Of Kubernetes' shape the store knows `metadata.labels`, `metadata.resourceVersion` and the line
+//! in which a watch tells of an object; all else is the API server's business.
 
 mod codec;
 mod draft;
@@ -36,6 +36,7 @@ mod writer;
 pub use codec::{Codec, Decoded, Plain};
 pub use error::{Expired, OpenError, ReadingsError, WriteError};
 pub use index::{IntoObjects, Objects, Snapshot};
+pub use journal::salvage::{Salvaged, salvage};
 pub use object::{Change, ChangeKind, Extract, Key, Object, Pairs};
 pub use readings::{
     Filter, Found, Latest, PAGE, Page, ReadingEvent, ReadingSlice, Readings, Retention,

@@ -31,6 +31,13 @@ pub(crate) struct Log {
 }
 
 impl Log {
+    pub(crate) fn beginning_after(horizon: u64) -> Self {
+        Self {
+            horizon,
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn push(&mut self, now: Instant, change: Change) {
         self.bytes += weight(&change);
         self.changes.push_back((now, change));

@@ -79,6 +79,15 @@ impl State {
         resource.index.get(&key.namespace, &key.name)
     }
 
+    /// Whether just this change is in the log.
+    pub(crate) fn has(&self, change: &Change) -> bool {
+        let object = &change.object;
+        let found = self.resources.get(&object.key.resource);
+        let found = found.and_then(|found| found.log.after(object.revision - 1).next());
+        found
+            .is_some_and(|found| found.object.key == object.key && found.object.json == object.json)
+    }
+
     pub(crate) fn list(&self, resource: &str, namespace: Option<&str>) -> Snapshot {
         let found = self.resources.get(resource);
         Snapshot {
@@ -176,6 +185,26 @@ impl State {
 
     pub(crate) fn mark(&mut self, resource: &Arc<str>) -> Mark {
         self.resource(resource).mark.clone()
+    }
+
+    /// Take everything from another state, as it is in the database; answers who is to be woken.
+    /// Watches end: nobody knows what they missed.
+    pub(crate) fn replace(&mut self, new: State) -> Vec<(Arc<str>, watch::Sender<u64>)> {
+        let mut new_resources = new.resources;
+        (self.revision, self.log_bytes) = (new.revision, 0);
+        let names: Vec<Arc<str>> = new_resources.keys().cloned().collect();
+        for name in names {
+            self.resource(&name);
+        }
+        for (name, resource) in &mut self.resources {
+            let found = new_resources.remove(name);
+            resource.index = found.map_or_else(Index::default, |found| found.index);
+            resource.log = Log::beginning_after(new.revision);
+            resource.mark.0.store(new.revision, Release);
+        }
+        let all = self.resources.iter();
+        all.map(|(name, resource)| (name.clone(), resource.wake.clone()))
+            .collect()
     }
 
     /// Whether the changes after a revision are all known.

@@ -34,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     /// The database, where it is a file.
     path: Option<PathBuf>,
+    /// Whether other servers may write to the database.
+    is_shared: bool,
     /// Held until the last handle is gone.
     _lock: Option<DirLock>,
 }
@@ -80,6 +82,31 @@ impl Store {
         Ok(Self::start(journal, loaded, disk, readings, extract))
     }
 
+    /// Connect to a database server, which other servers may share; readings, which belong to this
+    /// site, stay in a file at `readings`. The URL is that of a PostgreSQL database:
+    /// `postgres://user:password@host/database`.
+    pub async fn connect(
+        url: &str,
+        readings: &Path,
+        extract: Extract,
+        codec: Arc<dyn Codec>,
+    ) -> Result<Self, OpenError> {
+        #[cfg(feature = "postgres")]
+        {
+            let dir = readings.parent().filter(|dir| !dir.as_os_str().is_empty());
+            let lock = DirLock::take(dir.unwrap_or(Path::new(".")))?;
+            let (journal, loaded) = Journal::connect(url, extract, codec).await?;
+            let disk = Some((readings.to_owned(), lock));
+            let readings = Readings::open(readings).await?;
+            Ok(Self::start(journal, loaded, disk, readings, extract))
+        }
+        #[cfg(not(feature = "postgres"))]
+        {
+            let _ = (url, readings, extract, codec);
+            Err(OpenError::NoServers)
+        }
+    }
+
     /// A store that forgets, for tests.
     pub fn in_memory(extract: Extract) -> Self {
         let (journal, loaded) = (Journal::Nowhere, Loaded::default());
@@ -98,6 +125,7 @@ impl Store {
             state: RwLock::new(loaded.state),
             counters: Counters::default(),
             path,
+            is_shared: journal.news().is_some(),
             _lock: lock,
         });
         let (requests, queue) = mpsc::channel(QUEUE);
@@ -134,6 +162,19 @@ impl Store {
             revision,
             objects: index.objects(namespace),
         })
+    }
+
+    /// Returns when what is read from here on is at least as new as anything that was acknowledged
+    /// before, whichever server did it. Needs no time where this is the only one.
+    pub async fn catch_up(&self) -> Result<(), WriteError> {
+        if !self.shared.is_shared {
+            return Ok(());
+        }
+        let (done, caught_up) = oneshot::channel();
+        let request = Request::CatchUp(done);
+        let sent = self.requests.send(request).await;
+        sent.map_err(|_| WriteError::Closed)?;
+        caught_up.await.map_err(|_| WriteError::Closed)?
     }
 
     /// The revision of the last visible write.

@@ -17,7 +17,7 @@ use crate::{
     Change, Key, WriteError,
     group::{Act, Answer, Group},
     herald::Herald,
-    journal::{AppendError, Batch, Journal},
+    journal::{AppendError, Batch, Found, Journal, News},
     state::Trimmed,
     store::Shared,
 };
@@ -42,6 +42,12 @@ const LAZY_KEYS: usize = 1024;
 /// Revisions set aside on disk for renewals: a start after a crash goes on beyond them, so that no
 /// revision is given twice.
 const RESERVE: u64 = 10_000;
+/// How often a group is decided again because another server was faster: each time somebody gets
+/// on, so that failing so often takes a crowd.
+const ATTEMPTS: usize = 32;
+
+/// The wakers of the resources that changed, with their latest revisions.
+type Wakers = BTreeMap<Arc<str>, (watch::Sender<u64>, u64)>;
 
 pub(crate) struct Write {
     pub(crate) act: Act,
@@ -52,6 +58,8 @@ pub(crate) struct Write {
 
 pub(crate) enum Request {
     Write(Write),
+    /// Look for what other servers wrote, and answer when it is in memory.
+    CatchUp(oneshot::Sender<Result<(), WriteError>>),
     Close(oneshot::Sender<()>),
 }
 
@@ -72,36 +80,63 @@ pub(crate) async fn run(
         unwritten_since: None,
         reserved,
     };
+    let news = writer.journal.news();
+    let others = async || match &news {
+        Some(news) => news.notified().await,
+        None => std::future::pending().await,
+    };
     let mut waiting = VecDeque::with_capacity(GROUP);
     let mut arrived = Vec::with_capacity(GROUP);
     loop {
         if waiting.is_empty() {
-            match tokio::time::timeout(TIDY, queue.recv_many(&mut arrived, GROUP)).await {
-                Ok(0) => break,
-                Ok(_) => waiting.extend(arrived.drain(..)),
-                Err(_) => writer.tidy().await,
+            tokio::select! {
+                count = queue.recv_many(&mut arrived, GROUP) => match count {
+                    0 => break,
+                    _ => waiting.extend(arrived.drain(..)),
+                },
+                () = others() => {
+                    // If it fails, the next write or notification tries again.
+                    let _ = writer.catch_up().await;
+                    continue;
+                }
+                () = tokio::time::sleep(TIDY) => {
+                    writer.tidy().await;
+                    continue;
+                }
             }
         }
-        let (writes, close) = take(&mut waiting);
+        let (writes, then) = take(&mut waiting);
         writer.serve(writes).await;
-        if let Some(done) = close {
-            queue.close();
-            writer.end().await;
-            let _ = done.send(());
-            return;
+        match then {
+            None => {}
+            Some(Then::CatchUp(done)) => {
+                let _ = done.send(writer.catch_up().await);
+            }
+            Some(Then::Close(done)) => {
+                queue.close();
+                writer.end().await;
+                let _ = done.send(());
+                return;
+            }
         }
     }
     writer.end().await;
 }
 
-/// As many of the waiting writes as go into one transaction; and whom to tell when the store is
-/// closed, if that is what comes after them.
-fn take(waiting: &mut VecDeque<Request>) -> (Vec<Write>, Option<oneshot::Sender<()>>) {
+/// What comes after a group of writes.
+enum Then {
+    CatchUp(oneshot::Sender<Result<(), WriteError>>),
+    Close(oneshot::Sender<()>),
+}
+
+/// As many of the waiting writes as go into one transaction, and what comes after them.
+fn take(waiting: &mut VecDeque<Request>) -> (Vec<Write>, Option<Then>) {
     let mut writes = Vec::with_capacity(waiting.len());
     let mut bytes = 0;
     while let Some(request) = waiting.pop_front() {
         match request {
-            Request::Close(done) => return (writes, Some(done)),
+            Request::Close(done) => return (writes, Some(Then::Close(done))),
+            Request::CatchUp(done) => return (writes, Some(Then::CatchUp(done))),
             Request::Write(write) => {
                 bytes += write.room.num_permits() << 10;
                 if bytes > GROUP_BYTES && !writes.is_empty() {
@@ -135,27 +170,12 @@ impl Writer {
         if writes.is_empty() {
             return;
         }
-        let mut group = Group::new(&self.shared);
-        let decided: Vec<Answer> = writes
-            .iter()
-            .map(|write| group.decide(&write.act))
-            .collect();
-        let (changes, lazy, renewed) = (group.changes, group.lazy, group.renewed);
-        let stored = if changes.is_empty() || (lazy && self.may_wait(&changes)) {
-            self.remember(&changes);
-            Ok(())
-        } else {
-            self.append(&changes, &renewed, COMPACT_ROWS).await
-        };
-        match stored {
-            Ok(()) => {
-                let news = self.publish(changes);
-                for (write, answer) in writes.into_iter().zip(decided) {
+        match self.write(&writes).await {
+            Ok((answers, news)) => {
+                for (write, answer) in writes.into_iter().zip(answers) {
                     let _ = write.answer.send(answer);
                 }
-                for (resource, (waker, revision)) in news {
-                    self.herald.wake(resource, waker, revision);
-                }
+                self.wake(news);
             }
             Err(error) => {
                 for write in writes {
@@ -166,6 +186,79 @@ impl Writer {
         self.trim();
         if std::mem::take(&mut self.compacted) {
             self.journal.tidy().await;
+        }
+    }
+
+    /// Decide and store a group; answers what each is to be told, and who is to be woken.
+    async fn write(&mut self, writes: &[Write]) -> Result<(Vec<Answer>, Wakers), WriteError> {
+        for _ in 0..ATTEMPTS {
+            let mut group = Group::new(&self.shared);
+            let acts = writes.iter().map(|write| &write.act);
+            let answers: Vec<Answer> = acts.map(|act| group.decide(act)).collect();
+            let (changes, lazy, renewed) = (group.changes, group.lazy, group.renewed);
+            if changes.is_empty() || (lazy && self.may_wait(&changes)) {
+                self.remember(&changes);
+                return Ok((answers, self.publish(changes)));
+            }
+            match self.append(&changes, &renewed, COMPACT_ROWS).await {
+                Ok(()) => return Ok((answers, self.publish(changes))),
+                Err(AppendError::Behind) => self.catch_up().await?,
+                Err(error @ AppendError::Unknown(_)) => {
+                    self.catch_up().await?;
+                    let state = self.shared.read();
+                    if !changes.iter().all(|change| state.has(change)) {
+                        return Err(error.into());
+                    }
+                    // It was stored, and has just been read back.
+                    return Ok((answers, Wakers::new()));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(WriteError::Storage(
+            "other servers were faster each time".into(),
+        ))
+    }
+
+    /// Take what other servers wrote into memory.
+    async fn catch_up(&mut self) -> Result<(), WriteError> {
+        let known = self.shared.read().revision;
+        let wakers = match self.journal.catch_up(known).await {
+            Ok(News::Changes(found)) => self.take_in(found),
+            Ok(News::Everything(loaded)) => {
+                self.trimmed = Trimmed::default();
+                let revision = loaded.state.revision;
+                let all = self.shared.write().replace(loaded.state).into_iter();
+                all.map(|(name, waker)| (name, (waker, revision))).collect()
+            }
+            Err(error) => {
+                tracing::error!(%error, "what other servers wrote could not be read");
+                return Err(error.into());
+            }
+        };
+        self.wake(wakers);
+        Ok(())
+    }
+
+    fn take_in(&self, found: Vec<Found>) -> Wakers {
+        let now = Instant::now();
+        let mut wakers = Wakers::new();
+        let mut state = self.shared.write();
+        for Found { kind, object } in found {
+            let (resource, revision) = (object.key.resource.clone(), object.revision);
+            let change = Change {
+                kind,
+                previous: state.get(&object.key).cloned(),
+                object: Arc::new(object),
+            };
+            wakers.insert(resource, (state.apply(change, now), revision));
+        }
+        wakers
+    }
+
+    fn wake(&self, wakers: Wakers) {
+        for (resource, (waker, revision)) in wakers {
+            self.herald.wake(resource, waker, revision);
         }
     }
 
@@ -199,11 +292,12 @@ impl Writer {
         changes: &[Change],
         renewed: &[Arc<str>],
         worth: usize,
-    ) -> Result<(), WriteError> {
+    ) -> Result<(), AppendError> {
         let compact = (self.trimmed.revisions.len() >= worth)
             .then(|| self.trimmed.first(COMPACT_ROWS_AT_ONCE));
         let reserve = self.reserve(changes, renewed);
         let mut batch = Batch {
+            known: self.shared.read().revision,
             changes: together(&self.unwritten, changes),
             compact: compact.as_ref(),
             reserve: &reserve,
@@ -232,10 +326,11 @@ impl Writer {
                 self.reserved.extend(reserve);
                 Ok(())
             }
+            Err(AppendError::Behind) => Err(AppendError::Behind),
             Err(error) => {
                 counters.failed(matches!(error, AppendError::Full(_)));
                 tracing::error!(%error, writes, "objects could not be stored");
-                Err(error.into())
+                Err(error)
             }
         }
     }
@@ -258,9 +353,9 @@ impl Writer {
     }
 
     /// Put the changes into memory; answers who is to be woken.
-    fn publish(&self, changes: Vec<Change>) -> BTreeMap<Arc<str>, (watch::Sender<u64>, u64)> {
+    fn publish(&self, changes: Vec<Change>) -> Wakers {
         let now = Instant::now();
-        let mut news = BTreeMap::new();
+        let mut news = Wakers::new();
         let mut state = self.shared.write();
         for change in changes {
             let (resource, revision) = (change.object.key.resource.clone(), change.object.revision);
@@ -298,6 +393,7 @@ impl Writer {
             .map(|name| (name.clone(), revision))
             .collect();
         let batch = Batch {
+            known: revision,
             changes: together(&self.unwritten, &[]),
             compact: (!self.trimmed.horizons.is_empty()).then_some(&self.trimmed),
             reserve: &reserve,

@@ -1,6 +1,7 @@
 //! The command line: one file a command.
 
 mod push;
+mod salvage;
 mod subscribe;
 mod up;
 
@@ -25,6 +26,8 @@ enum Command {
     Up(Box<up::Up>),
     /// Push a Wasm component, an OCI layout directory or a docker-archive into the registry
     Push(push::Push),
+    /// Make a usable database of a damaged one, of what can still be read
+    Salvage(salvage::Salvage),
     /// Print the messages of the host's MQTT broker as they come
     Subscribe(subscribe::Subscribe),
 }
@@ -34,6 +37,7 @@ pub fn run() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Up(command) => command.run(),
         Command::Push(command) => block_on(command.run()),
+        Command::Salvage(command) => block_on(command.run()),
         Command::Subscribe(command) => block_on(command.run()),
     }
 }

@@ -8,18 +8,30 @@
 //! The writer hands over batches; a backend stores each wholly or not at all. What the backends
 //! share is what a row is: see [`row`].
 
+#[cfg(feature = "postgres")]
+mod postgres;
 pub(crate) mod row;
+pub(crate) mod salvage;
 pub(crate) mod sqlite;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
-pub(crate) use row::{Loaded, Loader};
+pub(crate) use row::{Found, Loaded, Loader};
+use tokio::sync::Notify;
 
+#[cfg(feature = "postgres")]
+use self::postgres::Postgres;
 use self::sqlite::Sqlite;
 use crate::{Change, Codec, Extract, OpenError, WriteError, state::Trimmed};
 
 /// What goes to the disk in one transaction.
 pub(crate) struct Batch<'a> {
+    /// The revision on which it was decided, which must still be the last one.
+    #[cfg_attr(
+        not(feature = "postgres"),
+        expect(dead_code, reason = "SQLite has one writer")
+    )]
+    pub(crate) known: u64,
     pub(crate) changes: Vec<&'a Change>,
     /// Rows to delete, and the horizons that made them superfluous.
     pub(crate) compact: Option<&'a Trimmed>,
@@ -43,6 +55,20 @@ impl Batch<'_> {
 pub(crate) enum AppendError {
     #[error("the disk is full: {0}")]
     Full(String),
+    /// Another server wrote since: catch up, decide again, try again.
+    #[cfg_attr(
+        not(feature = "postgres"),
+        expect(dead_code, reason = "SQLite has one writer")
+    )]
+    #[error("another server was faster")]
+    Behind,
+    /// The connection broke before the answer: it may have been stored, after all.
+    #[cfg_attr(
+        not(feature = "postgres"),
+        expect(dead_code, reason = "SQLite always answers")
+    )]
+    #[error("the connection to the database broke: {0}")]
+    Unknown(String),
     #[error("{0}")]
     Failed(String),
 }
@@ -57,13 +83,26 @@ impl From<AppendError> for WriteError {
     fn from(error: AppendError) -> Self {
         match error {
             AppendError::Full(reason) => WriteError::Full(reason.into()),
-            AppendError::Failed(reason) => WriteError::Storage(reason.into()),
+            other => WriteError::Storage(other.to_string().into()),
         }
     }
 }
 
+/// What other servers wrote.
+pub(crate) enum News {
+    Changes(Vec<Found>),
+    /// Too much to tell one by one: this is how things are now.
+    #[cfg_attr(
+        not(feature = "postgres"),
+        expect(dead_code, reason = "SQLite has one writer")
+    )]
+    Everything(Box<Loaded>),
+}
+
 pub(crate) enum Journal {
     File(Sqlite),
+    #[cfg(feature = "postgres")]
+    Server(Box<Postgres>),
     /// A store in memory only.
     Nowhere,
 }
@@ -79,10 +118,23 @@ impl Journal {
         Ok((Self::File(file), loaded))
     }
 
+    /// Connect to the database server at a URL and read everything in it.
+    #[cfg(feature = "postgres")]
+    pub(crate) async fn connect(
+        url: &str,
+        extract: Extract,
+        codec: Arc<dyn Codec>,
+    ) -> Result<(Self, Loaded), OpenError> {
+        let (server, loaded) = Postgres::open(url, extract, codec).await?;
+        Ok((Self::Server(Box::new(server)), loaded))
+    }
+
     /// Store a batch, all or nothing. When this returns, it survives a power cut.
     pub(crate) async fn append(&mut self, batch: &Batch<'_>) -> Result<(), AppendError> {
         match self {
             Self::File(file) => file.append(batch).await,
+            #[cfg(feature = "postgres")]
+            Self::Server(server) => server.append(batch).await,
             Self::Nowhere => Ok(()),
         }
     }
@@ -93,10 +145,35 @@ impl Journal {
         matches!(self, Self::File(_))
     }
 
+    /// What others wrote after the revision `known`.
+    pub(crate) async fn catch_up(&mut self, known: u64) -> Result<News, AppendError> {
+        match self {
+            #[cfg(feature = "postgres")]
+            Self::Server(server) => server.catch_up(known).await,
+            _ => {
+                let _ = known;
+                Ok(News::Changes(Vec::new()))
+            }
+        }
+    }
+
+    /// Told when others have written; `None` where there are no others.
+    pub(crate) fn news(&self) -> Option<Arc<Notify>> {
+        match self {
+            #[cfg(feature = "postgres")]
+            Self::Server(server) => Some(server.news()),
+            _ => None,
+        }
+    }
+
     /// Give space back to the file system if there is much.
     pub(crate) async fn tidy(&mut self) {
         match self {
-            Self::File(file) => drop(file.tidy().await),
+            Self::File(file) => {
+                file.tidy().await;
+            }
+            #[cfg(feature = "postgres")]
+            Self::Server(_) => {}
             Self::Nowhere => {}
         }
     }
@@ -105,6 +182,8 @@ impl Journal {
     pub(crate) async fn limit_pages(&mut self, pages: u32) {
         match self {
             Self::File(file) => file.limit_pages(pages).await,
+            #[cfg(feature = "postgres")]
+            Self::Server(_) => {}
             Self::Nowhere => {}
         }
     }
@@ -112,6 +191,8 @@ impl Journal {
     pub(crate) async fn close(self) {
         match self {
             Self::File(file) => file.close().await,
+            #[cfg(feature = "postgres")]
+            Self::Server(server) => server.close().await,
             Self::Nowhere => {}
         }
     }

@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use crate::{Change, ChangeKind, Codec, Extract, Key, draft, state::State};
+use crate::{Change, ChangeKind, Codec, Extract, Key, Object, draft, state::State};
 
 /// A row of `changes`.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +38,38 @@ impl<'a> Row<'a> {
         }
     }
 
+    /// The write that the row tells of, with its key shared with objects in `state`; and whether
+    /// the codec would write the row otherwise now. Says what is wrong if it is damaged.
+    pub(crate) fn found(
+        &self,
+        sum: Option<i64>,
+        state: &State,
+        extract: Extract,
+        codec: &dyn Codec,
+    ) -> Result<(Found, bool), String> {
+        if sum.is_some_and(|sum| sum != self.sum()) {
+            return Err("its checksum is wrong".to_owned());
+        }
+        let kind = match self.kind {
+            0 => ChangeKind::Added,
+            1 => ChangeKind::Modified,
+            2 => ChangeKind::Deleted,
+            other => return Err(format!("unknown kind of change {other}")),
+        };
+        let key = state.intern(Key::new(self.resource, self.namespace, self.name));
+        let decoded = codec.decode(&key, self.stored)?;
+        let object = draft::stored(key, kind, self.revision, &decoded.json, extract)?;
+        Ok((Found { kind, object }, decoded.stale))
+    }
+
+    /// The same row with another form of the object.
+    pub(crate) fn with<'b>(&self, stored: &'b [u8]) -> Row<'b>
+    where
+        'a: 'b,
+    {
+        Row { stored, ..*self }
+    }
+
     /// A checksum of the whole row: what a disk returns is not always what was written to it.
     pub(crate) fn sum(&self) -> i64 {
         let mut sum = crc32fast::Hasher::new();
@@ -51,6 +83,12 @@ impl<'a> Row<'a> {
         sum.update(self.stored);
         sum.finalize().into()
     }
+}
+
+/// A write that a row tells of.
+pub(crate) struct Found {
+    pub(crate) kind: ChangeKind,
+    pub(crate) object: Object,
 }
 
 /// What was found in a database.
@@ -95,27 +133,23 @@ impl Loader {
         self.loaded.reserved.insert(resource.into(), revision);
     }
 
+    /// The database is at this revision at least.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn reached(&mut self, revision: u64) {
+        let state = &mut self.loaded.state;
+        state.revision = state.revision.max(revision);
+    }
+
     /// Take a row; says what is wrong with it if it is damaged.
     pub(crate) fn row(&mut self, row: Row<'_>, sum: Option<i64>) -> Result<(), String> {
-        if sum.is_some_and(|sum| sum != row.sum()) {
-            return Err("its checksum is wrong".to_owned());
-        }
-        let kind = match row.kind {
-            0 => ChangeKind::Added,
-            1 => ChangeKind::Modified,
-            2 => ChangeKind::Deleted,
-            other => return Err(format!("unknown kind of change {other}")),
-        };
         let state = &mut self.loaded.state;
-        let key = state.intern(Key::new(row.resource, row.namespace, row.name));
-        let decoded = self.codec.decode(&key, row.stored)?;
-        if decoded.stale {
+        let (Found { kind, object }, stale) = row.found(sum, state, self.extract, &*self.codec)?;
+        if stale {
             self.stale.push(row.revision);
         }
-        let object = draft::stored(key, kind, row.revision, &decoded.json, self.extract)?;
-        let previous = state.get(&object.key).cloned();
         let horizon = self.horizons.get(&object.key.resource);
         let settled = horizon.is_some_and(|horizon| object.revision <= *horizon);
+        let previous = state.get(&object.key).cloned();
         let change = Change {
             kind,
             object: Arc::new(object),
@@ -129,6 +163,7 @@ impl Loader {
         Ok(())
     }
 
+    /// What was read, and what must be written because of it.
     pub(crate) fn finish(mut self) -> Finished {
         let known = self.loaded.state.revision;
         let reserved = self.loaded.reserved.iter();

@@ -190,7 +190,10 @@ pub(crate) fn unusable(path: &Path, error: sqlx::Error) -> OpenError {
 }
 
 /// Check whose file it is and bring it to the present format; make the tables in a new one.
-async fn prepare(connection: &mut SqliteConnection, path: &Path) -> Result<(), OpenError> {
+pub(super) async fn prepare(
+    connection: &mut SqliteConnection,
+    path: &Path,
+) -> Result<(), OpenError> {
     let failed = |error| unusable(path, error);
     let tables: i64 = number(connection, "SELECT count(*) FROM sqlite_schema", failed).await?;
     if tables == 0 {
@@ -286,9 +289,9 @@ async fn load(
 }
 
 /// The columns of `changes` in the order in which [`read`] takes them.
-const COLUMNS: &str = "revision, kind, resource, namespace, name, json, sum";
+pub(super) const COLUMNS: &str = "revision, kind, resource, namespace, name, json, sum";
 
-fn read(row: &SqliteRow) -> sqlx::Result<(Row<'_>, Option<i64>)> {
+pub(super) fn read(row: &SqliteRow) -> sqlx::Result<(Row<'_>, Option<i64>)> {
     let text = |column: usize| row.try_get::<&str, _>(column);
     let found = Row {
         revision: row.try_get::<i64, _>(0)?.cast_unsigned(),
@@ -355,7 +358,7 @@ fn set_sql(table: &str) -> String {
     format!("INSERT OR REPLACE INTO {table} SELECT key, value FROM json_each(?)")
 }
 
-async fn set_horizons(
+pub(super) async fn set_horizons(
     connection: &mut SqliteConnection,
     horizons: &BTreeMap<Arc<str>, u64>,
 ) -> sqlx::Result<()> {
@@ -399,11 +402,7 @@ async fn reseal(
                 .decode(&key, row.stored)
                 .and_then(|decoded| codec.encode(&key, &decoded.json))
                 .map_err(|reason| damaged(path, &row, &reason))?;
-            let sum = Row {
-                stored: &stored,
-                ..row
-            }
-            .sum();
+            let sum = row.with(&stored).sum();
             sqlx::query("UPDATE changes SET json = ?, sum = ? WHERE revision = ?")
                 .bind(&stored[..])
                 .bind(sum)

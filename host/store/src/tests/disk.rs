@@ -288,3 +288,169 @@ async fn a_deletion_whose_row_is_still_there_stays_a_deletion() {
     assert!(store.get(&pod("a")).is_none());
     assert_eq!(store.revision(), 9);
 }
+
+#[tokio::test]
+async fn compaction_bounds_the_file_and_keeps_what_is_current() {
+    let dir = tempfile::tempdir().unwrap();
+    let body = "x".repeat(64 << 10);
+    let revision = {
+        let store = open(dir.path()).await;
+        store
+            .create(pod("still"), value("still", "1"))
+            .await
+            .unwrap();
+        store.create(pod("gone"), value("gone", "1")).await.unwrap();
+        store.delete(&pod("gone"), None).await.unwrap();
+        let mut current = store.create(pod("a"), value("a", "")).await.unwrap();
+        // Some 75 MiB, of which the log keeps 16.
+        for turn in 0..1200 {
+            let next = value("a", &format!("{turn}{body}"));
+            current = store
+                .update(&pod("a"), current.revision, next)
+                .await
+                .unwrap();
+        }
+        store.close().await;
+        current.revision
+    };
+    let size = std::fs::metadata(dir.path().join("eyot.db")).unwrap().len();
+    assert!(size < 48 << 20, "{size} bytes");
+    let store = open(dir.path()).await;
+    assert_eq!(store.revision(), revision);
+    assert_eq!(store.get(&pod("still")).unwrap().revision, 1);
+    assert!(store.get(&pod("gone")).is_none());
+    assert_eq!(store.get(&pod("a")).unwrap().revision, revision);
+    assert!(
+        store.watch("pods", None, 4).is_err(),
+        "compacted changes are not pretended"
+    );
+    assert!(store.watch("pods", None, revision - 5).is_ok());
+}
+
+#[tokio::test]
+async fn a_directory_in_use_a_foreign_file_and_a_newer_format_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let error = Store::open(&dir.path().join("eyot.db"), phase)
+        .await
+        .err()
+        .unwrap();
+    assert!(matches!(&error, OpenError::InUse { .. }), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains(&format!("pid {}", std::process::id())),
+        "{error}"
+    );
+    assert!(
+        error.to_string().contains(dir.path().to_str().unwrap()),
+        "{error}"
+    );
+    store.close().await;
+    drop(store);
+
+    let foreign = tempfile::tempdir().unwrap();
+    std::fs::write(
+        foreign.path().join("eyot.db"),
+        "not a database, but long enough".repeat(90),
+    )
+    .unwrap();
+    let error = Store::open(&foreign.path().join("eyot.db"), phase)
+        .await
+        .err()
+        .unwrap();
+    assert!(matches!(&error, OpenError::Foreign { .. }), "{error}");
+
+    let newer = tempfile::tempdir().unwrap();
+    let path = newer.path().join("eyot.db");
+    let mut file = {
+        open(newer.path()).await.close().await;
+        std::fs::read(&path).unwrap()
+    };
+    // Bytes 60 to 63 of a SQLite file are `user_version`.
+    file[60..64].copy_from_slice(&7u32.to_be_bytes());
+    std::fs::write(&path, file).unwrap();
+    let mut error = None;
+    // The lock goes with the writer task, which ends a moment after the last handle.
+    for _ in 0..1000 {
+        error = Store::open(&path, phase).await.err();
+        if !matches!(error, Some(OpenError::InUse { .. })) {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    let error = error.unwrap();
+    assert!(
+        matches!(
+            &error,
+            OpenError::Newer {
+                found: 7,
+                known: 2,
+                ..
+            }
+        ),
+        "{error}"
+    );
+
+    let error = Store::open(Path::new("/proc/nowhere/eyot.db"), phase)
+        .await
+        .err()
+        .unwrap();
+    assert!(matches!(&error, OpenError::Directory { .. }), "{error}");
+    assert!(error.to_string().contains("/proc/nowhere"), "{error}");
+}
+
+#[tokio::test]
+async fn what_can_be_read_of_a_damaged_database_is_salvaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("eyot.db");
+    let store = open(dir.path()).await;
+    let body = "x".repeat(500);
+    let writes = (0..400).map(|n| {
+        let name = format!("n{n:03}");
+        store.create(pod(&name), value(&name, &format!("{n:03}{body}")))
+    });
+    for written in futures::future::join_all(writes.collect::<Vec<_>>()).await {
+        written.unwrap();
+    }
+    store.close().await;
+    drop(store);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let page_of = |bytes: &[u8], name: &str| {
+        let at = bytes
+            .windows(name.len())
+            .position(|window| window == name.as_bytes());
+        at.unwrap() / 4096 * 4096
+    };
+    // Two pages in the middle, and one bit elsewhere.
+    let first = page_of(&bytes, "\"n150\"");
+    bytes[first..first + 4096].fill(0xa5);
+    let second = page_of(&bytes, "\"n250\"");
+    bytes[second..second + 4096].fill(0xa5);
+    let bit = bytes
+        .windows(6)
+        .position(|window| window == b"350xxx")
+        .unwrap();
+    bytes[bit + 10] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    assert!(reopen(dir.path()).await.is_err());
+
+    let salvaged = crate::salvage(&path).await.unwrap();
+    assert!((370..397).contains(&salvaged.kept), "{salvaged:?}");
+    assert_eq!(salvaged.wrong, 1, "{salvaged:?}");
+    assert!(
+        salvaged.lost.iter().any(|lost| lost.contains("n350")),
+        "{salvaged:?}"
+    );
+    assert_eq!(std::fs::read(&salvaged.damaged).unwrap().len(), bytes.len());
+    let store = reopen(dir.path()).await.unwrap();
+    assert_eq!(store.list("pods", None).objects.len(), salvaged.kept);
+    for name in ["n000", "n140", "n160", "n240", "n260", "n399"] {
+        assert!(store.get(&pod(name)).is_some(), "{name}");
+    }
+    assert!(store.get(&pod("n350")).is_none());
+    assert!(store.revision() > 1_000_000);
+    assert!(store.watch("pods", None, 400).is_err());
+    let written = store.create(pod("new"), value("new", "")).await.unwrap();
+    assert_eq!(written.revision, store.revision());
+}
