@@ -37,6 +37,8 @@ const UNBOUNDED: Range = Range {
     min: 0,
     max: u64::MAX,
 };
+/// No number, time or duration takes more characters to write.
+const WRITTEN: u64 = 40;
 const AUTHORIZATION: Range = Range {
     min: 350_000,
     max: 350_000,
@@ -365,6 +367,17 @@ impl Estimator<'_> {
             "url" | "cidr" | "isIP" | "isCIDR" | "quantity" | "isQuantity" | "bytes"
             | "strings.quote" | "startsWith" | "endsWith" => first.by(TRAVERSE),
             "string" if is_text(of_type(0)) => first.by(TRAVERSE),
+            // Kubernetes' own example of a message joins a number to a text.
+            "string" => {
+                self.known.insert(
+                    at,
+                    Range {
+                        min: 1,
+                        max: WRITTEN,
+                    },
+                );
+                ONE
+            }
             "lowerAscii" | "upperAscii" | "substring" | "trim" => {
                 self.known.insert(at, of_target);
                 of_target.by(TRAVERSE)

@@ -204,6 +204,9 @@ pub(crate) async fn remove(
                 if let Ok(marked) = &marked {
                     convert::prepare(api, resource, [marked]).await?;
                     if is_definition {
+                        // From now on it takes no new objects.
+                        let _one_at_a_time = api.definitions.lock().await;
+                        api.reload();
                         cleanup::start(api, &call.name);
                     }
                 }

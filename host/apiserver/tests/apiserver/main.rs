@@ -4,6 +4,7 @@
 mod admission;
 mod conversion;
 mod custom_resources;
+mod definitions;
 mod discovery;
 mod forms;
 mod golden;
