@@ -2,7 +2,10 @@
 
 use serde_json::Value;
 
-use super::rules::annotations::{APP_ARMOR, MIRROR};
+use super::{
+    rules::annotations::{APP_ARMOR, MIRROR},
+    tolerations,
+};
 use crate::kinds::{
     descent::Descent,
     json::{at, carry, entries, has, items, list, remove, text},
@@ -121,8 +124,10 @@ fn added_tolerations(f: &mut Descent, new: &Value, old: &Value) {
         .all(|one| given.contains(&bare(one)));
     if !all_kept {
         let detail = "existing toleration can not be modified except its tolerationSeconds";
-        f.forbidden("tolerations", detail);
+        return f.forbidden("tolerations", detail);
     }
+    // Said twice, as Kubernetes does: it looks at them with the whole, too.
+    tolerations(f, new);
 }
 
 fn removed_gates(f: &mut Descent, new: &Value, old: &Value) {

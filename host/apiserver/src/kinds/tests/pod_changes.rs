@@ -69,6 +69,13 @@ fn a_pod_may_change_little() {
         json!({"tolerations": [key("b"), key("a")]}),
         &[],
     );
+    let twice = "spec.tolerations[1].operator: Unsupported value: \"Like\": supported values: \
+                 \"Equal\", \"Exists\"";
+    changes(
+        json!({"tolerations": [key("a")]}),
+        json!({"tolerations": [key("a"), {"key": "b", "operator": "Like"}]}),
+        &[twice, twice],
+    );
     changes(
         json!({"tolerations": [key("a")]}),
         json!({"tolerations": [key("b")]}),
