@@ -11,6 +11,8 @@ mod gnostic;
 mod paths;
 mod roots;
 mod schemas;
+#[cfg(test)]
+mod tests;
 mod v2;
 
 use std::{
@@ -81,6 +83,7 @@ const MAKER: u64 = {
     hash = fnv(hash, include_bytes!("paths.rs"));
     hash = fnv(hash, include_bytes!("schemas.rs"));
     hash = fnv(hash, include_bytes!("enums.txt"));
+    hash = fnv(hash, include_bytes!("defaults.txt"));
     fnv(hash, include_bytes!("../model/types.txt"))
 };
 

@@ -10,7 +10,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use super::roots;
-use crate::model::{Field, Model, Type};
+use crate::model::{Field, Model, Structure, Type};
 
 /// Where references lead in OpenAPI v3.
 pub(super) const COMPONENTS: &str = "#/components/schemas/";
@@ -277,12 +277,18 @@ fn dress(name: &str, schema: &mut Value) {
     };
     let model = Model::get().named(name);
     required(name, map);
+    if model.is_some_and(|model| model.atomic) {
+        map.insert("x-kubernetes-map-type".into(), "atomic".into());
+    }
     if let Some(unions) = unions(name) {
         map.insert("x-kubernetes-unions".into(), unions);
     }
+    let needed = map.get("required").cloned().unwrap_or_default();
+    let needed = needed.as_array().map_or(&[][..], Vec::as_slice);
     if let Some(properties) = map.get_mut("properties").and_then(Value::as_object_mut) {
         for (field, property) in properties {
-            dress_property(name, model, field, property);
+            let required = needed.iter().any(|one| one == field.as_str());
+            dress_property(name, model, field, property, required);
         }
     }
 }
@@ -299,6 +305,9 @@ fn required(name: &str, map: &mut Map<String, Value>) {
         "core.v1.SecretKeySelector",
         "core.v1.SecretProjection",
     ];
+    if name == "events.v1.Event" {
+        map.insert("required".into(), json!(["eventTime"]));
+    }
     let Some(Value::Array(required)) = map.get_mut("required") else {
         return;
     };
@@ -354,7 +363,13 @@ fn unions(name: &str) -> Option<Value> {
     Some(json!([union]))
 }
 
-fn dress_property(name: &str, model: Option<&Type>, field: &str, property: &mut Value) {
+fn dress_property(
+    name: &str,
+    model: Option<&Type>,
+    field: &str,
+    property: &mut Value,
+    required: bool,
+) {
     let Some(map) = property.as_object_mut() else {
         return;
     };
@@ -362,13 +377,17 @@ fn dress_property(name: &str, model: Option<&Type>, field: &str, property: &mut 
     if let Some(found) = found {
         extend(found, map);
     }
+    let place = format!("{name}.{field}");
+    if let Some(default) = default(&place, map, required) {
+        map.insert("default".into(), default);
+    }
     // A reference allows nothing beside it.
     if map.len() > 1
         && let Some(reference) = map.remove("$ref")
     {
         map.insert("allOf".into(), json!([{"$ref": reference}]));
     }
-    if let Some(values) = enumeration(name, field) {
+    if let Some(values) = enumeration(&place) {
         let inner = ["items", "additionalProperties"]
             .into_iter()
             .find(|key| map.get(*key).is_some_and(Value::is_object));
@@ -409,20 +428,74 @@ fn extend(field: &Field, map: &mut Map<String, Value>) {
     if !strategy.key.is_empty() {
         map.insert("x-kubernetes-patch-merge-key".into(), strategy.key.into());
     }
+    let is_list = map.get("type") == Some(&json!("array"));
+    let (key, structure) = match is_list {
+        true => ("x-kubernetes-list-type", field.listing()),
+        false => ("x-kubernetes-map-type", field.structure),
+    };
+    let structure = match structure {
+        Structure::Unsaid => return,
+        Structure::Atomic => "atomic",
+        Structure::Granular => "granular",
+        Structure::Set => "set",
+        Structure::Map(keys) => {
+            let keys: Vec<&str> = keys.split(',').collect();
+            map.insert("x-kubernetes-list-map-keys".into(), json!(keys));
+            "map"
+        }
+    };
+    map.insert(key.into(), structure.into());
+}
+
+/// One of the tables beside this file: what stands in it for each field.
+type Table = HashMap<&'static str, &'static str>;
+
+fn table(text: &'static str) -> Table {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines
+        .filter_map(|line| line.rsplit_once('|'))
+        .flat_map(|(value, fields)| fields.split(' ').map(move |field| (field, value)))
+        .collect()
 }
 
 /// The values that a text field may have, if they are enumerated.
-fn enumeration(name: &str, field: &str) -> Option<Vec<&'static str>> {
-    static ENUMS: OnceLock<HashMap<&'static str, &'static str>> = OnceLock::new();
-    let enums = ENUMS.get_or_init(|| {
-        let lines = include_str!("enums.txt")
-            .lines()
-            .filter(|line| !line.starts_with('#'));
-        lines
-            .filter_map(|line| line.split_once('|'))
-            .flat_map(|(values, fields)| fields.split(' ').map(move |field| (field, values)))
-            .collect()
-    });
-    let values = enums.get(format!("{name}.{field}").as_str())?;
-    Some(values.split(',').collect())
+fn enumeration(field: &str) -> Option<Vec<&'static str>> {
+    static ENUMS: OnceLock<Table> = OnceLock::new();
+    let enums = ENUMS.get_or_init(|| table(include_str!("enums.txt")));
+    Some(enums.get(field)?.split(',').collect())
+}
+
+/// What a field is where nobody set it: for what is required, and for the parts that every object
+/// has, the empty value of its type, unless the table says otherwise.
+fn default(field: &str, property: &Map<String, Value>, required: bool) -> Option<Value> {
+    static DEFAULTS: OnceLock<Table> = OnceLock::new();
+    /// Types with a form of their own in JSON: they have no empty value.
+    const SCALAR: [&str; 10] = [
+        "FieldsV1",
+        "IntOrString",
+        "JSON",
+        "JSONSchemaPropsOrArray",
+        "JSONSchemaPropsOrBool",
+        "JSONSchemaPropsOrStringArray",
+        "MicroTime",
+        "Quantity",
+        "RawExtension",
+        "Time",
+    ];
+    let defaults = DEFAULTS.get_or_init(|| table(include_str!("defaults.txt")));
+    if let Some(text) = defaults.get(field) {
+        return serde_json::from_str(text).ok();
+    }
+    if let Some(reference) = property.get("$ref").and_then(Value::as_str) {
+        let name = reference.rsplit('.').next().unwrap_or_default();
+        let part = field.rsplit('.').next().unwrap_or_default();
+        let held = required || matches!(part, "metadata" | "spec" | "status");
+        return (held && !SCALAR.contains(&name)).then(|| json!({}));
+    }
+    match property.get("type").and_then(Value::as_str) {
+        Some("string") if required => Some(json!("")),
+        Some("integer" | "number") if required => Some(json!(0)),
+        Some("boolean") if required => Some(json!(false)),
+        _ => None,
+    }
 }
