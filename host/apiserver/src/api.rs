@@ -24,6 +24,7 @@ use crate::{
     catalog::Catalog,
     crd,
     failure::Failure,
+    fairness::Fairness,
     kinds,
     metrics::Metrics,
     object,
@@ -91,6 +92,7 @@ pub(crate) struct Api {
     pub(crate) documents: Documents,
     pub(crate) metrics: Metrics,
     pub(crate) tokens: Tokens,
+    pub(crate) fairness: Fairness,
     catalog: RwLock<Arc<Catalog>>,
     pub(crate) admission: Admission,
     /// Asks webhooks.
@@ -106,6 +108,7 @@ impl Api {
         let catalog = RwLock::new(Arc::new(Catalog::new(&crd::stored(&store), &[])));
         let admission = Admission::new(&store);
         let authorizer = Authorizer::new(&store);
+        let fairness = Fairness::new(&store);
         let tokens = Tokens::new(&store, options.tokens.clone());
         let webhooks = webhook::Client::new(&store, options.dialer.clone());
         let api = Arc::new(Api {
@@ -115,6 +118,7 @@ impl Api {
             documents: Documents::default(),
             metrics: Metrics::default(),
             tokens,
+            fairness,
             catalog,
             admission,
             webhooks,
@@ -125,6 +129,7 @@ impl Api {
         }
         api.create_priority_classes().await?;
         bootstrap::reconcile(&api.store).await?;
+        crate::fairness::bootstrap::reconcile(&api.store).await?;
         api.settle_all().await;
         crate::cleanup::resume(&api);
         Ok(api)

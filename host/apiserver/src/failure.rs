@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 
 use eyot_http::Response;
-use http::StatusCode;
+use http::{HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
 
 use crate::{field_error::FieldError, patch::PatchError, selector::SelectorError};
@@ -183,6 +183,17 @@ impl Failure {
         Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "", message)
     }
 
+    /// More is asked than can be served.
+    pub(crate) fn too_many_requests() -> Failure {
+        let message = "Too many requests, please try again later.";
+        let code = StatusCode::TOO_MANY_REQUESTS;
+        let mut failure = Failure::new(code, "TooManyRequests", message).with_details();
+        failure
+            .details()
+            .insert("retryAfterSeconds".into(), json!(1));
+        failure
+    }
+
     pub(crate) fn unavailable(message: impl Into<String>) -> Failure {
         Failure::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -242,7 +253,14 @@ impl Failure {
     }
 
     pub(crate) fn response(&self) -> Response {
-        eyot_http::json(self.0.code, &self.status())
+        let mut response = eyot_http::json(self.0.code, &self.status());
+        let details = self.0.details.as_ref();
+        let seconds = details.and_then(|details| details.get("retryAfterSeconds"));
+        if let Some(seconds) = seconds.and_then(Value::as_u64).filter(|s| *s > 0) {
+            let headers = response.headers_mut();
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
     }
 
     fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Failure {

@@ -20,6 +20,7 @@ mod crd;
 mod discovery;
 mod door;
 mod failure;
+mod fairness;
 pub mod field_error;
 mod health;
 mod issuer;

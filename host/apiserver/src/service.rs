@@ -13,7 +13,7 @@ use bytes::Bytes;
 use eyot_http::{Body, BoxError, Request, Response, Upgrade};
 use eyot_store::{Store, WriteError};
 use futures::FutureExt;
-use http::{HeaderMap, Method, StatusCode, request::Parts};
+use http::{HeaderMap, Method, StatusCode, Uri, request::Parts};
 use http_body_util::BodyExt;
 use tower::Service;
 
@@ -21,7 +21,8 @@ use crate::{
     api::{Api, Options},
     call::Call,
     catalog::Catalog,
-    discovery, door,
+    discovery,
+    door::Visit,
     failure::Failure,
     health, issuer,
     media::{self, Encoding, Format, Offer},
@@ -96,13 +97,11 @@ impl Service<Request> for ApiServer {
             let wish = Wish::of(&request);
             let mut running = api.metrics.begin(request.method());
             // A bug in one request must not become the client's broken connection.
-            let answer = answer(api.clone(), request, &mut running);
-            let answer = AssertUnwindSafe(answer).catch_unwind().await;
-            let response = match answer {
-                Ok(Ok(response)) => response,
-                Ok(Err(failure)) => failure.response(),
-                Err(_) => Failure::internal("this request hit a bug in the server").response(),
-            };
+            let serve = serve(api.clone(), request, &mut running);
+            let answer = AssertUnwindSafe(serve).catch_unwind().await;
+            let response = answer.unwrap_or_else(|_| {
+                Failure::internal("this request hit a bug in the server").response()
+            });
             running.answered(response.status());
             Ok(translate(response, wish).await)
         })
@@ -136,17 +135,29 @@ where
     }
 }
 
-async fn answer(
-    api: Arc<Api>,
-    mut request: Request,
-    running: &mut Running<'_>,
-) -> Result<Response, Failure> {
+async fn serve(api: Arc<Api>, mut request: Request, running: &mut Running<'_>) -> Response {
     let uri = request.uri().clone();
     let route = Route::parse(uri.path());
     if let Route::Resource(path) = &route {
         running.is_about(&api.catalog(), path, request.method(), uri.query());
     }
-    let user = door::enter(&api, &mut request, &route)?;
+    let mut visit = Visit::default();
+    let answer = match visit.enter(&api, &mut request, &route).await {
+        Ok(user) => answer(api, user, request, &uri, route).await,
+        Err(failure) => Err(failure),
+    };
+    let mut response = answer.unwrap_or_else(|failure| failure.response());
+    visit.leave(&mut response);
+    response
+}
+
+async fn answer(
+    api: Arc<Api>,
+    user: User,
+    request: Request,
+    uri: &Uri,
+    route: Route<'_>,
+) -> Result<Response, Failure> {
     match &route {
         Route::Health(probe) => return Ok(health::answer(&api, probe, uri.query())),
         Route::Version => return Ok(eyot_http::json(StatusCode::OK, &discovery::version())),
@@ -181,7 +192,7 @@ async fn answer(
     if target.subresource.as_deref() == Some("proxy") && proxy::has_one(&target.call) {
         let passed = Passed {
             method: target.method,
-            uri,
+            uri: uri.clone(),
             upgrade,
             body,
         };

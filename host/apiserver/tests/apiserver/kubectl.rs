@@ -2,7 +2,10 @@
 //!
 //! Finds kubectl through `KUBECTL`, else in the path; without one these tests are skipped.
 
-use std::process::{Output, Stdio};
+use std::{
+    process::{Output, Stdio},
+    sync::Arc,
+};
 
 use eyot_apiserver::ApiServer;
 use serde_json::{Value, json};
@@ -11,10 +14,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{PATIENCE, admin, get, ok, send, server};
 
-struct Kubectl {
+pub struct Kubectl {
     program: String,
-    server: ApiServer,
+    pub server: ApiServer,
     address: String,
+    /// Of the same server, for those who say themselves who they are.
+    pub open: String,
     home: tempfile::TempDir,
     stop: CancellationToken,
 }
@@ -27,7 +32,7 @@ impl Drop for Kubectl {
 
 impl Kubectl {
     /// `None` if there is no usable kubectl.
-    async fn start(test: &str) -> Option<Kubectl> {
+    pub async fn start(test: &str) -> Option<Kubectl> {
         let program = std::env::var("KUBECTL").unwrap_or_else(|_| "kubectl".to_owned());
         let version = Command::new(&program)
             .args(["version", "--client"])
@@ -47,16 +52,25 @@ impl Kubectl {
             server.as_user(admin()),
             stop.clone(),
         ));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let open = format!("https://{}", listener.local_addr().unwrap());
+        tokio::spawn(eyot_http::serve(
+            listener,
+            Some(tls()),
+            server.clone(),
+            stop.clone(),
+        ));
         Some(Kubectl {
             program,
             server,
             address,
+            open,
             home: tempfile::tempdir().unwrap(),
             stop,
         })
     }
 
-    async fn output(&self, args: &[&str], input: &str) -> Output {
+    pub async fn output(&self, args: &[&str], input: &str) -> Output {
         let mut child = Command::new(&self.program)
             .args(["--server", &self.address])
             .args(args)
@@ -79,7 +93,7 @@ impl Kubectl {
     }
 
     /// Run it, insist on success, answer its standard output.
-    async fn run(&self, args: &[&str], input: &str) -> String {
+    pub async fn run(&self, args: &[&str], input: &str) -> String {
         let output = self.output(args, input).await;
         let (out, err) = (
             String::from_utf8_lossy(&output.stdout),
@@ -90,11 +104,25 @@ impl Kubectl {
     }
 
     /// Run it, insist on failure, answer its standard error.
-    async fn fail(&self, args: &[&str], input: &str) -> String {
+    pub async fn fail(&self, args: &[&str], input: &str) -> String {
         let output = self.output(args, input).await;
         assert!(!output.status.success(), "kubectl {args:?} succeeded");
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
+}
+
+/// With a certificate that nobody trusts: kubectl shows credentials over TLS only.
+fn tls() -> Arc<rustls::ServerConfig> {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    Arc::new(config)
 }
 
 const DEPLOYMENT: &str = "
