@@ -10,13 +10,17 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
-use super::PatchError;
-use crate::model::{Kind, Model, Strategy, Type};
+use super::{PatchError, not_a_map};
+use crate::{
+    managed::go_plain,
+    model::{Kind, Model, Strategy, Type},
+};
 
 const DIRECTIVE: &str = "$patch";
 const RETAIN_KEYS: &str = "$retainKeys";
 const DELETE_FROM: &str = "$deleteFromPrimitiveList/";
 const SET_ORDER: &str = "$setElementOrder/";
+const RETAIN_FORMAT: &str = "invalid patch format of retainKeys";
 
 /// Kubernetes' strategic merge patch for a built-in kind (custom resources have none: 415).
 pub fn strategic(
@@ -35,13 +39,14 @@ pub fn strategic(
              use a merge patch or a JSON patch"
         ))
     })?;
-    let (Value::Object(current), Value::Object(patch)) = (current, patch) else {
-        return Err(PatchError::Malformed(
-            "error decoding patch: a strategic merge patch must be a JSON object".to_owned(),
-        ));
-    };
-    let merged = merge_map(current.clone(), patch.clone(), Some(root))?;
-    Ok(Value::Object(merged))
+    match (current, patch) {
+        (Value::Object(current), Value::Object(patch)) => {
+            merge_map(current.clone(), patch.clone(), Some(root)).map(Value::Object)
+        }
+        // Nothing is to change.
+        (_, Value::Null) => Ok(current.clone()),
+        (_, other) => Err(malformed(not_a_map(other))),
+    }
 }
 
 fn merge_map(
@@ -49,13 +54,12 @@ fn merge_map(
     mut patch: Map<String, Value>,
     of: Option<&Type>,
 ) -> Result<Map<String, Value>, PatchError> {
-    if let Some(directive) = patch.remove(DIRECTIVE) {
-        match directive.as_str() {
-            Some("replace") => return Ok(without_directives(patch)),
-            Some("delete") => return Ok(Map::new()),
-            Some("merge") => {}
-            _ => return Err(malformed(format!("Unknown patch type found: {directive}"))),
-        }
+    if let Some(directive) = patch.get(DIRECTIVE) {
+        return match directive.as_str() {
+            Some("replace") => Ok(without_directives(patch)),
+            Some("delete") => Ok(Map::new()),
+            _ => Err(unknown_directive(directive, &Value::Object(patch.clone()))),
+        };
     }
     retain(&mut current, &mut patch)?;
     order(&mut current, &mut patch, of)?;
@@ -76,7 +80,7 @@ fn merge_map(
                 Value::Object(merge_map(old, new, object_type(kind))?)
             }
             (Some(Value::Array(old)), Value::Array(new)) if strategy.merge => {
-                Value::Array(merge_list(old, new, strategy, element_type(kind), &name)?)
+                Value::Array(merge_list(old, new, strategy, element_type(kind))?)
             }
             (_, Value::Object(new)) => Value::Object(without_directives(new)),
             (_, Value::Array(new)) => Value::Array(clean_list(new)),
@@ -110,18 +114,16 @@ fn retain(
         return Ok(());
     };
     let Value::Array(listed) = listed else {
-        return Err(malformed(
-            "invalid patch format of retainKeys: expected a list".to_owned(),
-        ));
+        return Err(malformed(RETAIN_FORMAT.to_owned()));
     };
     let listed: HashSet<&str> = listed.iter().filter_map(Value::as_str).collect();
-    for name in patch.keys().filter(|name| !name.starts_with('$')) {
-        if !listed.contains(name.as_str()) && patch.get(name).is_some_and(|value| !value.is_null())
-        {
-            return Err(malformed(format!(
-                "invalid patch format of retainKeys: {name:?} is set but not listed"
-            )));
-        }
+    let is_about_list = |name: &str| name.starts_with(DELETE_FROM) || name.starts_with(SET_ORDER);
+    let is_listed = |name: &str| is_about_list(name) || listed.contains(name);
+    if patch
+        .iter()
+        .any(|(name, value)| !value.is_null() && !is_listed(name))
+    {
+        return Err(malformed(RETAIN_FORMAT.to_owned()));
     }
     current.retain(|name, _| listed.contains(name.as_str()));
     Ok(())
@@ -139,10 +141,9 @@ fn order(
         .map(str::to_owned)
         .collect();
     for name in names {
-        let Some(Value::Array(wanted)) = patch.remove(&format!("{SET_ORDER}{name}")) else {
-            return Err(malformed(format!(
-                "invalid {SET_ORDER}{name}: expected a list"
-            )));
+        let wanted = match patch.remove(&format!("{SET_ORDER}{name}")) {
+            Some(Value::Array(wanted)) => wanted,
+            other => return Err(no_list(&other.unwrap_or_default())),
         };
         let field = of.and_then(|of| of.field(&name));
         let strategy = field.map(|field| field.strategy).unwrap_or_default();
@@ -162,12 +163,11 @@ fn order(
         };
         let merged = match patch.remove(&name) {
             Some(Value::Array(new)) => {
+                check_order(&new, &wanted, strategy.key)?;
                 let of = element_type(field.map(|field| &field.kind));
-                merge_list(old.clone(), new, strategy, of, &name)?
+                merge_list(old.clone(), new, strategy, of)?
             }
-            Some(other) => {
-                return Err(malformed(format!("{name} must be a list, not {other}")));
-            }
+            Some(other) => return Err(no_list(&other)),
             None => old.clone(),
         };
         if merged.is_empty() {
@@ -186,9 +186,9 @@ fn delete_values(
     deleted: &Value,
 ) -> Result<(), PatchError> {
     let Value::Array(deleted) = deleted else {
-        return Err(malformed(format!(
-            "invalid {DELETE_FROM}{name}: expected a list"
-        )));
+        return Err(malformed(
+            "invalid patch format of primitive list".to_owned(),
+        ));
     };
     if let Some(Value::Array(list)) = current.get_mut(name) {
         let deleted: HashSet<String> = deleted.iter().map(Value::to_string).collect();
@@ -205,8 +205,18 @@ fn merge_list(
     new: Vec<Value>,
     strategy: Strategy,
     of: Option<&Type>,
-    name: &str,
 ) -> Result<Vec<Value>, PatchError> {
+    let mut shapes = old.iter().chain(&new).map(go_type);
+    let first = shapes.next();
+    if first == Some("[]interface {}") {
+        let why = "lists of lists are not supported";
+        return Err(PatchError::Unprocessable(why.to_owned()));
+    }
+    if shapes.any(|shape| Some(shape) != first) {
+        let both = go_plain(&Value::Array(vec![old.into(), new.into()]));
+        let why = format!("list element types are not identical: {both}");
+        return Err(PatchError::Unexplained(why));
+    }
     if strategy.key.is_empty() {
         let mut seen = HashSet::new();
         let both = old
@@ -234,15 +244,8 @@ fn merge_list(
         }
     }
     for change in &changes {
-        let Value::Object(fields) = change else {
-            return Err(malformed(format!(
-                "elements of {name} must be objects, not {change}"
-            )));
-        };
-        let Some(id) = identity(change, key) else {
-            return Err(malformed(format!(
-                "map: {change} does not contain declared merge key: {key}"
-            )));
+        let (Value::Object(fields), Some(id)) = (change, identity(change, key)) else {
+            return Err(without_key(change, key));
         };
         match place.get(&id).and_then(|at| merged.get_mut(*at)) {
             Some(slot) => {
@@ -273,25 +276,14 @@ fn directives(
                 Some(id) => {
                     removed.insert(id);
                 }
-                None => {
-                    return Err(malformed(
-                        "delete patch type with no merge key defined".to_owned(),
-                    ));
-                }
+                None => return Err(without_key(&value, key)),
             },
-            Some("replace") => {
-                replaced = true;
-                let only_directive = value.as_object().is_some_and(|fields| fields.len() == 1);
-                if !only_directive {
-                    changes.push(value);
-                }
-            }
+            Some("replace") => replaced = true,
             Some("merge") => {
-                return Err(malformed(
-                    "merging lists cannot yet be specified in the patch".to_owned(),
-                ));
+                let why = "merging lists cannot yet be specified in the patch";
+                return Err(PatchError::Unexplained(why.to_owned()));
             }
-            Some(other) => return Err(malformed(format!("Unknown patch type found: {other}"))),
+            Some(other) => return Err(unknown_directive(&other.into(), &value)),
         }
     }
     Ok((changes, removed, replaced))
@@ -376,6 +368,56 @@ fn clean_list(items: Vec<Value>) -> Vec<Value> {
             other => other,
         })
         .collect()
+}
+
+/// The elements of a patch must stand in the order that it asks for.
+fn check_order(new: &[Value], wanted: &[Value], key: &str) -> Result<(), PatchError> {
+    let is_delete = |item: &Value| item.get(DIRECTIVE).and_then(Value::as_str) == Some("delete");
+    let mut rest = wanted.iter();
+    let in_order = new
+        .iter()
+        .filter(|item| !is_delete(item))
+        .all(|item| rest.any(|one| identity(one, key) == identity(item, key)));
+    if in_order {
+        return Ok(());
+    }
+    let plain = |list: &[Value]| go_plain(&Value::Array(list.to_vec()));
+    Err(PatchError::Unexplained(format!(
+        "The order in patch list:\n{}\n doesn't match $setElementOrder list:\n{}\n",
+        plain(new),
+        plain(wanted)
+    )))
+}
+
+fn go_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "nil",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    }
+}
+
+fn no_list(found: &Value) -> PatchError {
+    let found = go_type(found);
+    PatchError::Unexplained(format!(
+        "expected a []interface {{}}, but received a {found}"
+    ))
+}
+
+fn without_key(element: &Value, key: &str) -> PatchError {
+    PatchError::Unexplained(format!(
+        "map: {} does not contain declared merge key: {key}",
+        go_plain(element)
+    ))
+}
+
+fn unknown_directive(directive: &Value, within: &Value) -> PatchError {
+    let (directive, within) = (go_plain(directive), go_plain(within));
+    PatchError::Unexplained(format!("unknown patch type: {directive} in map: {within}"))
 }
 
 fn malformed(message: String) -> PatchError {

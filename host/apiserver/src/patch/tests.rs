@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use super::{PatchError, json, merge, strategic};
+use super::{json, merge, strategic};
 
 fn pod(spec: Value) -> Value {
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": spec})
@@ -13,12 +13,13 @@ fn check(spec: Value, patch: Value, expected: Value) {
 }
 
 #[track_caller]
-fn refused(patch: Value) -> String {
+fn check_refused(patch: Value, code: u16, message: &str) {
     let current = pod(json!({"containers": [{"name": "a"}]}));
-    match strategic("", "Pod", &current, &patch).unwrap_err() {
-        PatchError::Malformed(message) => message,
-        other => panic!("{other:?}"),
-    }
+    let error = strategic("", "Pod", &current, &patch).unwrap_err();
+    assert_eq!(
+        (error.status().0, error.to_string()),
+        (code, message.to_owned())
+    );
 }
 
 #[test]
@@ -149,10 +150,70 @@ fn conditions_join_by_type() {
 
 #[test]
 fn broken_strategic_patches_are_refused() {
-    assert!(refused(json!({"spec": {"containers": [{"image": "x"}]}})).contains("merge key: name"));
-    assert!(refused(json!({"spec": {"$patch": "explode"}})).contains("Unknown patch type"));
-    assert!(refused(json!({"spec": {"$retainKeys": "x"}})).contains("retainKeys"));
-    assert!(refused(json!([])).contains("JSON object"));
+    let spec = |spec: Value| json!({"spec": spec});
+    for (patch, code, message) in [
+        (
+            spec(json!({"containers": [{"image": "x"}]})),
+            500,
+            "map: map[image:x] does not contain declared merge key: name",
+        ),
+        (
+            spec(json!({"containers": [{"$patch": "delete", "image": "x"}]})),
+            500,
+            "map: map[$patch:delete image:x] does not contain declared merge key: name",
+        ),
+        (
+            spec(json!({"$patch": "explode"})),
+            500,
+            "unknown patch type: explode in map: map[$patch:explode]",
+        ),
+        (
+            spec(json!({"containers": [{"$patch": "merge", "name": "a"}]})),
+            500,
+            "merging lists cannot yet be specified in the patch",
+        ),
+        (
+            spec(json!({"$retainKeys": "x"})),
+            400,
+            "invalid patch format of retainKeys",
+        ),
+        (
+            spec(json!({"$retainKeys": ["nodeName"], "hostname": "h"})),
+            400,
+            "invalid patch format of retainKeys",
+        ),
+        (
+            json!({"metadata": {"$deleteFromPrimitiveList/finalizers": "x"}}),
+            400,
+            "invalid patch format of primitive list",
+        ),
+        (
+            spec(json!({"$setElementOrder/containers": "x"})),
+            500,
+            "expected a []interface {}, but received a string",
+        ),
+        (
+            spec(json!({
+                "$setElementOrder/containers": [{"name": "a"}, {"name": "b"}],
+                "containers": [{"name": "b"}, {"name": "a"}],
+            })),
+            500,
+            "The order in patch list:\n[map[name:b] map[name:a]]\n doesn't match \
+             $setElementOrder list:\n[map[name:a] map[name:b]]\n",
+        ),
+        (
+            json!([]),
+            400,
+            "json: cannot unmarshal array into Go value of type map[string]interface {}",
+        ),
+    ] {
+        check_refused(patch, code, message);
+    }
+    let current = pod(json!({"containers": [{"name": "a"}]}));
+    assert_eq!(
+        strategic("", "Pod", &current, &Value::Null).unwrap(),
+        current
+    );
 }
 
 #[test]

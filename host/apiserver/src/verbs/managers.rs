@@ -86,7 +86,18 @@ pub(crate) fn track_own_status(resource: &Resource, old: &Value, new: &mut Value
 /// The name under which a write is tracked.
 pub(crate) fn name(call: &Call) -> String {
     let agent = call.headers.get(USER_AGENT).and_then(|v| v.to_str().ok());
-    managed::manager(&call.query.field_manager, agent.unwrap_or_default())
+    let agent = agent.unwrap_or_else(|| part_of_host(&call.user.name));
+    managed::manager(&call.query.field_manager, agent)
+}
+
+/// The parts of the host speak without a User-Agent, but each as a user of its own.
+fn part_of_host(user: &str) -> &str {
+    if user.starts_with("system:node:") {
+        return "kubelet";
+    }
+    let part = user.strip_prefix("system:");
+    part.filter(|part| part.starts_with("eyot-"))
+        .unwrap_or_default()
 }
 
 /// The resource of the same objects at another version.

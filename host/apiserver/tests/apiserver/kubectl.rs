@@ -590,3 +590,53 @@ async fn kubectl_asks_what_there_is() {
         .await;
     assert!(out.contains("kind: Namespace"), "{out}");
 }
+
+#[tokio::test]
+async fn kubectl_applies_on_the_server() {
+    let Some(kubectl) = Kubectl::start("kubectl_applies_on_the_server").await else {
+        return;
+    };
+    let apply = ["apply", "--server-side", "-f", "-"];
+    let out = kubectl.run(&apply, DEPLOYMENT).await;
+    assert_eq!(out, "deployment.apps/web serverside-applied\n");
+    kubectl
+        .run(&["scale", "deployment/web", "--replicas=5"], "")
+        .await;
+    let err = kubectl.fail(&apply, DEPLOYMENT).await;
+    assert!(err.contains("Apply failed with 1 conflict"), "{err}");
+    assert!(err.contains(".spec.replicas"), "{err}");
+    let force = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
+    kubectl.run(&force, DEPLOYMENT).await;
+    let replicas = ["get", "deploy/web", "-o", "jsonpath={.spec.replicas}"];
+    assert_eq!(kubectl.run(&replicas, "").await, "2");
+}
+
+#[tokio::test]
+async fn kubectl_takes_over_what_it_applied_by_itself() {
+    let Some(kubectl) = Kubectl::start("kubectl_takes_over_what_it_applied_by_itself").await else {
+        return;
+    };
+    kubectl.run(&["apply", "-f", "-"], DEPLOYMENT).await;
+    let apply = ["apply", "--server-side", "-f", "-"];
+    kubectl.run(&apply, DEPLOYMENT).await;
+    let fewer = DEPLOYMENT.replace("  replicas: 2\n", "");
+    kubectl.run(&apply, &fewer).await;
+    let path = "/apis/apps/v1/namespaces/default/deployments/web";
+    let (_, web) = get(&kubectl.server, path).await;
+    assert_eq!(
+        web["spec"]["replicas"], 1,
+        "the default: nobody asks for two"
+    );
+    let managers: Vec<&str> = web["metadata"]["managedFields"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["manager"].as_str().unwrap())
+        .collect();
+    // What kubectl itself keeps for going back, it keeps under a name of its own.
+    assert!(managers.contains(&"kubectl"), "{managers:?}");
+    assert!(
+        !managers.contains(&"kubectl-client-side-apply"),
+        "{managers:?}"
+    );
+}
