@@ -42,6 +42,8 @@ pub(crate) struct Custom {
     since: u64,
     /// This is the version in which objects are stored.
     is_storage: bool,
+    /// How objects in the stored version begin: the keys of what is stored are in order.
+    beginning: Vec<u8>,
     conversion: Conversion,
     /// Cancelled when the version is no longer served as it is here: its watches end.
     pub(crate) retired: CancellationToken,
@@ -73,9 +75,10 @@ impl Custom {
         })
     }
 
-    /// Whether a stored object looks in this version as it is stored.
-    pub(crate) fn is_current(&self, revision: u64) -> bool {
-        self.is_storage && revision > self.since
+    /// Whether a stored object looks in this version as it is stored. What a request that began
+    /// before the definition changed wrote after it shows by how it begins.
+    pub(crate) fn is_current(&self, object: &Object) -> bool {
+        self.is_storage && object.revision > self.since && object.json.starts_with(&self.beginning)
     }
 
     /// Whether objects of other versions are converted by a webhook.
@@ -85,8 +88,8 @@ impl Custom {
 
     /// Show an object that was read from the store, and converted if need be, as this version and
     /// this definition have it.
-    pub(crate) fn show(&self, value: &mut Value, revision: u64, api_version: &str) {
-        if self.is_current(revision) {
+    pub(crate) fn show(&self, value: &mut Value, object: &Object, api_version: &str) {
+        if self.is_current(object) {
             return;
         }
         if let Value::Object(map) = value {
@@ -149,6 +152,7 @@ pub(crate) fn resources(
                     schema: OnceLock::new(),
                     since: source.revision,
                     is_storage: name == storage_version,
+                    beginning: format!("{{\"apiVersion\":\"{group}/{storage_version}\",").into(),
                     conversion: Conversion::of(crd),
                     retired: CancellationToken::new(),
                     storage_version: format!("{group}/{storage_version}"),
@@ -282,6 +286,7 @@ fn parse_version(version: &str) -> Option<(u8, u64, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use eyot_store::Key;
     use serde_json::json;
 
     use super::*;
@@ -310,5 +315,47 @@ mod tests {
         );
         assert_eq!(of(1), "mine");
         assert_eq!(of(2), "");
+    }
+
+    #[tokio::test]
+    async fn what_is_stored_in_this_version_is_shown_as_it_is() {
+        let store = Store::in_memory(crate::extract);
+        let version = |name: &str, storage: bool| {
+            json!({"name": name, "served": true, "storage": storage, "schema": {"openAPIV3Schema":
+                {"type": "object", "properties": {"a": {"type": "string", "default": "A"}}}}})
+        };
+        let crd = json!({"metadata": {"name": "widgets.x.test"}, "spec": {
+            "group": "x.test", "scope": "Cluster", "names": {"plural": "widgets"},
+            "versions": [version("v1", true), version("v2", false)]}});
+        let key = |name: &str| Key::new("widgets.x.test", "", name);
+        let widget =
+            |version: &str| json!({"kind": "Widget", "apiVersion": version, "metadata": {}});
+        let early = store
+            .create(key("early"), widget("x.test/v1"))
+            .await
+            .unwrap();
+        let source = Key::new(STORAGE, "", "widgets.x.test");
+        let source = store.create(source, crd.clone()).await.unwrap();
+        let late = store
+            .create(key("late"), widget("x.test/v1"))
+            .await
+            .unwrap();
+        let odd = store.create(key("odd"), widget("x.test/v0")).await.unwrap();
+        let served = resources(&source, &crd, &[]);
+        let (v1, v2) = (&served[0], &served[1]);
+        let same = |resource: &Resource, object: &Object| {
+            resource.show(object).as_ptr() == object.json.as_ptr()
+        };
+        assert!(same(v1, &late) && !same(v2, &late) && !same(v1, &early) && !same(v1, &odd));
+        let shown: Value = serde_json::from_slice(&v1.show(&odd)).unwrap();
+        assert_eq!(
+            (&shown["apiVersion"], &shown["a"]),
+            (&json!("x.test/v1"), &json!("A"))
+        );
+        let shown: Value = serde_json::from_slice(&v2.show(&late)).unwrap();
+        assert_eq!(
+            (&shown["apiVersion"], &shown["a"]),
+            (&json!("x.test/v2"), &json!("A"))
+        );
     }
 }

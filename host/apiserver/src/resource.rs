@@ -150,7 +150,7 @@ impl Resource {
     /// version, or lacks defaults.
     pub(crate) fn is_stale(&self, stored: &Object, value: &Value) -> bool {
         match &self.definition {
-            Definition::Custom(custom) if !custom.is_current(stored.revision) => {
+            Definition::Custom(custom) if !custom.is_current(stored) => {
                 let kept = serde_json::from_slice::<Value>(&stored.json);
                 let lasting = !custom.has_webhook();
                 lasting && kept.is_ok_and(|kept| kept != self.stored(value.clone()))
@@ -489,7 +489,7 @@ impl Resource {
                 };
                 serde_json::to_vec(&value).map_or_else(|_| object.json.clone(), Bytes::from)
             }
-            Definition::Custom(custom) if !custom.is_current(object.revision) => {
+            Definition::Custom(custom) if !custom.is_current(object) => {
                 let Ok(value) = self.value(object) else {
                     return object.json.clone();
                 };
@@ -510,7 +510,7 @@ impl Resource {
             from_stored(face, &mut value);
         }
         if let Definition::Custom(custom) = &self.definition {
-            custom.show(&mut value, object.revision, &self.api_version());
+            custom.show(&mut value, object, &self.api_version());
         }
         Ok(value)
     }

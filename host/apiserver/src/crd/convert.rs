@@ -110,7 +110,7 @@ pub(crate) async fn prepare<'o>(
     let mut portion: Vec<(u64, Value)> = Vec::new();
     let mut size = 0;
     for object in objects {
-        if custom.is_current(object.revision) || converted.get(object.revision).is_some() {
+        if custom.is_current(object) || converted.get(object.revision).is_some() {
             continue;
         }
         let value: Value = serde_json::from_slice(&object.json).map_err(Failure::internal)?;

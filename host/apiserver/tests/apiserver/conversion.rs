@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::{Lines, get, ok, send, server};
+use crate::{Lines, get, ok, raw, send, server};
 
 const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const V1: &str = "/apis/x.test/v1/namespaces/default/services";
@@ -205,6 +205,24 @@ async fn objects_read_in_every_version_whatever_they_were_written_in() {
     assert_eq!(names(&found), ["b"]);
     ok(server, "DELETE", &format!("{V2}/b"), Value::Null).await;
     assert_eq!(names(&ok(server, "GET", V1, Value::Null).await), ["a"]);
+}
+
+#[tokio::test]
+async fn what_is_applied_in_a_version_is_stored_in_another() {
+    let setting = setting(convert).await;
+    let server = &setting.server;
+    let path = format!("{V2}/a?fieldManager=me");
+    let media = [("content-type", "application/apply-patch+yaml")];
+    for port in ["80", "81"] {
+        let body = v2("a", "host", port).to_string();
+        let answer = raw(server, "PATCH", &path, &media, body).await;
+        assert!(answer.status().is_success());
+        let read = ok(server, "GET", &format!("{V1}/a"), Value::Null).await;
+        assert_eq!(read["hostPort"], format!("host:{port}"));
+        let read = ok(server, "GET", &format!("{V2}/a"), Value::Null).await;
+        assert_eq!(read["port"], port);
+        assert_eq!(read["metadata"]["managedFields"][0]["manager"], "me");
+    }
 }
 
 #[tokio::test]
