@@ -230,7 +230,39 @@ impl Model {
                 last.fields.push(field);
             }
         }
+        number_as_before(&mut types, &by_name);
         Model { types, by_name }
+    }
+}
+
+/// Types that became stable after the messages were written down have the numbers of their beta:
+/// Kubernetes never changes them.
+fn number_as_before(types: &mut [Type], by_name: &HashMap<&'static str, usize>) {
+    for at in 0..types.len() {
+        let Some(of) = types.get(at) else {
+            continue;
+        };
+        if of.fields.iter().any(|field| field.number > 0) {
+            continue;
+        }
+        let beta = by_name.get(of.name.replace(".v1.", ".v1beta1.").as_str());
+        let Some(before) = beta
+            .filter(|beta| **beta != at)
+            .and_then(|beta| types.get(*beta))
+        else {
+            continue;
+        };
+        let numbers: Vec<(&'static str, u32)> = before
+            .fields
+            .iter()
+            .map(|field| (field.name, field.number))
+            .collect();
+        if let Some(of) = types.get_mut(at) {
+            for field in &mut of.fields {
+                let found = numbers.iter().find(|(name, _)| *name == field.name);
+                field.number = found.map_or(0, |(_, number)| *number);
+            }
+        }
     }
 }
 

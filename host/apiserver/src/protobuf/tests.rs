@@ -387,3 +387,13 @@ fn whole_objects_lists_events_and_statuses_are_read_again() {
     pod["kind"] = "Widget".into();
     assert_eq!(encode(&pod), None);
 }
+
+#[test]
+fn types_that_became_stable_late_have_the_numbers_of_their_beta() {
+    let policy = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicy",
+        "metadata": {"name": "p"},
+        "spec": {"failurePolicy": "Fail", "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": "[]"}}]},
+    });
+    assert_eq!(decode(&encode(&policy).unwrap()).unwrap().value, policy);
+}
