@@ -154,10 +154,8 @@ fn kubectl_patch_works_in_three_ways() -> anyhow::Result<()> {
         "-p",
         r#"[{"op":"test","path":"/metadata/labels/c","value":"other"}]"#,
     ])?;
-    ensure!(
-        said.contains("/metadata/labels/c") && said.contains("did not match"),
-        "{said}"
-    );
+    // Kubernetes' own words: it does not say which test failed either.
+    ensure!(said.contains("The request is invalid"), "{said}");
     host.k(&["delete", "pod", "patched", "--now"])?;
     Ok(())
 }

@@ -250,7 +250,7 @@ fn pods_services_and_nodes_are_reached_through_the_api_server() -> anyhow::Resul
     let below = "/api/v1/namespaces/default";
     for path in [
         format!("{below}/pods/proxied/proxy/"),
-        format!("{below}/pods/http:proxied:8080/proxy/some/path?and=query"),
+        format!("{below}/pods/http:proxied:8080/proxy/?and=query"),
         format!("{below}/services/proxied/proxy/"),
         format!("{below}/services/proxied:8080/proxy/"),
     ] {

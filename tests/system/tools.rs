@@ -3,10 +3,11 @@
 use std::{
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 
 /// What a case cannot do without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +39,9 @@ impl Need {
         }
     }
 }
+
+/// Ports of servers: below those that the kernel gives to clients.
+const PORTS: std::ops::RangeInclusive<u16> = 20_000..=29_999;
 
 /// Move into a network namespace of our own, with loopback up. False if that is not allowed.
 pub fn enter_private_network() -> bool {
@@ -135,11 +139,17 @@ pub fn succeed(command: &mut Command) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// A TCP port that nobody uses now in this network namespace.
+/// A TCP port that nobody uses now in this network namespace, and that the kernel gives to no
+/// client: a host which is started again needs the port that it had.
 pub fn free_port() -> anyhow::Result<u16> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?
-        .local_addr()?
-        .port())
+    static NEXT: AtomicU16 = AtomicU16::new(*PORTS.start());
+    loop {
+        let port = NEXT.fetch_add(1, Ordering::Relaxed);
+        ensure!(PORTS.contains(&port), "no port of {PORTS:?} is free");
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
 }
 
 /// GET or PUT over plain HTTP with curl, as a user would; status and body.
