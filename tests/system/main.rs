@@ -6,6 +6,7 @@
 //! Cases that need root or a tool say so loudly when they are skipped.
 
 mod bad_input;
+mod clients;
 mod container;
 mod crash;
 mod device;
@@ -33,6 +34,7 @@ fn main() {
         ("wasm", wasm::CASES),
         ("container", container::CASES),
         ("reach", reach::CASES),
+        ("clients", clients::CASES),
         ("registry", registry::CASES),
         ("device", device::CASES),
         ("bad_input", bad_input::CASES),

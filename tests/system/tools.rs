@@ -19,6 +19,8 @@ pub enum Need {
     Guests,
     Busybox,
     MosquittoSub,
+    /// A Python with the official Kubernetes client, at `PYTHON_CLIENT`.
+    PythonClient,
 }
 
 impl Need {
@@ -35,6 +37,9 @@ impl Need {
             Self::Skopeo => program("skopeo", "skopeo"),
             Self::Busybox => program("busybox", "busybox-static"),
             Self::MosquittoSub => program("mosquitto_sub", "mosquitto-clients"),
+            Self::PythonClient => std::env::var_os("PYTHON_CLIENT")
+                .is_none()
+                .then(|| "PYTHON_CLIENT is not set: see scripts/python-client.sh".to_owned()),
             Self::Guests => guest("hello_cli").err().map(|error| error.to_string()),
         }
     }
