@@ -710,7 +710,9 @@ impl<'a> Writer<'a> {
         if path.ends_with("{path}") {
             common.push(("path".to_owned(), in_path("path", "path to the resource")));
         }
-        common.sort_by(|a, b| a.0.cmp(&b.0));
+        // A proxy has two of the name `path`: one of the path, then one of the query.
+        let place = |one: &(String, Value)| one.1.get("in").map(Value::to_string);
+        common.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| place(a).cmp(&place(b))));
         let mut item = Map::new();
         for operation in operations {
             item.insert(operation.method.to_owned(), operation.write(&self.tag));
