@@ -43,6 +43,7 @@ mod reply;
 mod resource;
 mod review;
 pub mod schema;
+pub mod sealing;
 pub mod selector;
 mod service;
 mod subresource;

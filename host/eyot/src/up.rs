@@ -11,7 +11,7 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use eyot_apiserver::{ApiServer, Nodes, User};
+use eyot_apiserver::{ApiServer, Nodes, User, sealing::Sealer};
 use eyot_devices::{Devices, EdgexService};
 use eyot_http::{Request, Response};
 use eyot_network::PodNetwork;
@@ -20,7 +20,7 @@ use eyot_registry::Registry;
 use eyot_runtime::Instance;
 use eyot_runtime_oci::{OciRuntime, launcher::Launcher};
 use eyot_runtime_wasm::{WasmEngine, WasmRuntime};
-use eyot_store::{OpenError, Plain, Store};
+use eyot_store::{Plain, Store};
 use kube::Client;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -40,15 +40,21 @@ struct Listeners {
     core_command: TcpListener,
 }
 
-async fn open_store(settings: &Resolved) -> Result<Store, OpenError> {
+async fn open_store(settings: &Resolved) -> anyhow::Result<Store> {
     let (dir, extract) = (&settings.data_dir, eyot_apiserver::extract);
-    match &settings.store {
-        None => Store::open(&dir.join("eyot.db"), extract).await,
+    let opened = match &settings.store {
+        None => {
+            let sealer = Sealer::open(&dir.join("pki/encryption"))
+                .context("the keys that secrets are encrypted with")?;
+            Store::open_with(&dir.join("eyot.db"), extract, Arc::new(sealer)).await
+        }
+        // A shared database is read by hosts that do not have each other's keys.
         Some(url) => {
             let readings = dir.join("eyot.readings.db");
             Store::connect(url, &readings, extract, Arc::new(Plain)).await
         }
-    }
+    };
+    Ok(opened?)
 }
 
 /// Run the host until a signal ends it.
