@@ -265,7 +265,6 @@ async fn what_cannot_be_applied_is_refused() {
             400,
             "invalid object type: /v1, Kind=Secret",
         ),
-        ("one&force=maybe", map(json!({})), 400, "force"),
     ] {
         let (got, answer) = apply(&server, &path, query, config.clone()).await;
         let text = answer["message"].as_str().unwrap_or_default();
