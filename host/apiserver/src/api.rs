@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeSet,
+    net::SocketAddr,
     sync::{Arc, PoisonError, RwLock},
 };
 
@@ -29,6 +30,8 @@ use crate::{
     metrics::Metrics,
     object,
     openapi::Documents,
+    service_addresses::{ServiceAddresses, ServiceRanges},
+    standing,
     verbs::managers::track_own_status,
     webhook::{self, Dialer, TcpDialer},
 };
@@ -51,6 +54,10 @@ pub struct Options {
     pub root_ca: Option<Arc<str>>,
     /// How webhooks are reached.
     pub dialer: Arc<dyn Dialer>,
+    /// Where services get their addresses and node ports from.
+    pub services: ServiceRanges,
+    /// Where pods and other hosts reach this API.
+    pub advertised: Option<SocketAddr>,
 }
 
 impl Default for Options {
@@ -62,6 +69,8 @@ impl Default for Options {
             tokens: TokenOptions::default(),
             root_ca: None,
             dialer: Arc::new(TcpDialer),
+            services: ServiceRanges::default(),
+            advertised: None,
         }
     }
 }
@@ -95,6 +104,7 @@ pub(crate) struct Api {
     pub(crate) fairness: Fairness,
     catalog: RwLock<Arc<Catalog>>,
     pub(crate) admission: Admission,
+    pub(crate) addresses: ServiceAddresses,
     /// Asks webhooks.
     pub(crate) webhooks: webhook::Client,
     /// Held while a definition is checked against the others and written.
@@ -109,6 +119,7 @@ impl Api {
         let admission = Admission::new(&store);
         let authorizer = Authorizer::new(&store);
         let fairness = Fairness::new(&store);
+        let addresses = ServiceAddresses::new(&store, options.services.clone());
         let tokens = Tokens::new(&store, options.tokens.clone());
         let webhooks = webhook::Client::new(&store, options.dialer.clone());
         let api = Arc::new(Api {
@@ -121,6 +132,7 @@ impl Api {
             fairness,
             catalog,
             admission,
+            addresses,
             webhooks,
             definitions: Mutex::new(()),
         });
@@ -131,6 +143,7 @@ impl Api {
         bootstrap::reconcile(&api.store).await?;
         crate::fairness::bootstrap::reconcile(&api.store).await?;
         api.settle_all().await;
+        standing::make(&api).await?;
         crate::cleanup::resume(&api);
         Ok(api)
     }

@@ -81,6 +81,15 @@ impl FieldError {
         FieldError::build(Fault::Duplicate, field, Some(value), "")
     }
 
+    /// As [`FieldError::duplicate`], for a value that is shown otherwise than as JSON.
+    pub fn duplicate_shown(field: impl Into<String>, shown: &str) -> FieldError {
+        FieldError {
+            fault: Fault::Duplicate,
+            field: field.into(),
+            message: format!("Duplicate value: {shown}"),
+        }
+    }
+
     /// The field may not be set here, or may not change.
     pub fn forbidden(field: impl Into<String>, detail: &str) -> FieldError {
         FieldError::build(Fault::Forbidden, field, None, detail)

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use eyot_apiserver::ServiceRanges;
 use eyot_network::Cidr;
 use serde::Deserialize;
 
@@ -49,6 +50,10 @@ pub struct Settings {
     /// Addresses for pods, a /24 [default: 10.244.0.0/24]
     #[arg(long, env = "EYOT_POD_CIDR", value_name = "IP/24")]
     pub pod_cidr: Option<String>,
+    /// Addresses for services; a second range of the other family may follow after a comma
+    /// [default: 10.96.0.0/12]
+    #[arg(long, env = "EYOT_SERVICE_CIDR", value_name = "IP/BITS")]
+    pub service_cidr: Option<String>,
     /// Name of the bridge that pods are connected to [default: eyot0]
     #[arg(long, env = "EYOT_BRIDGE", value_name = "NAME")]
     pub bridge: Option<String>,
@@ -87,6 +92,7 @@ pub struct Resolved {
     pub core_command_address: SocketAddr,
     pub node_name: String,
     pub pod_cidr: Cidr,
+    pub services: ServiceRanges,
     pub bridge: String,
     pub token_file: Option<PathBuf>,
     pub service_account_issuer: Option<String>,
@@ -114,6 +120,7 @@ impl Settings {
             core_command_address: self.core_command_address.or(other.core_command_address),
             node_name: self.node_name.or(other.node_name),
             pod_cidr: self.pod_cidr.or(other.pod_cidr),
+            service_cidr: self.service_cidr.or(other.service_cidr),
             bridge: self.bridge.or(other.bridge),
             token_file: self.token_file.or(other.token_file),
             service_account_issuer: self.service_account_issuer.or(other.service_account_issuer),
@@ -149,6 +156,11 @@ impl Settings {
                 .unwrap_or("10.244.0.0/24")
                 .parse()
                 .context("pod-cidr")?,
+            services: match &self.service_cidr {
+                Some(ranges) => ServiceRanges::parse(ranges, ServiceRanges::NODE_PORTS)
+                    .context("service-cidr")?,
+                None => ServiceRanges::default(),
+            },
             bridge: check_bridge(self.bridge.unwrap_or_else(|| "eyot0".to_owned()))?,
             token_file: self.token_file,
             service_account_issuer: self.service_account_issuer,
@@ -267,6 +279,7 @@ mod tests {
             format!("{:#}", settings.resolve().unwrap_err())
         };
         assert!(with(|s| s.pod_cidr = Some("10.0.0.0".into())).contains("pod-cidr"));
+        assert!(with(|s| s.service_cidr = Some("10.0.0.0".into())).contains("service-cidr"));
         assert!(with(|s| s.bridge = Some("a bridge".into())).contains("bridge"));
         assert!(with(|s| s.node_name = Some("Büro".into())).contains("node-name"));
     }

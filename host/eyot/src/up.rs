@@ -76,6 +76,10 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
         eyot_apiserver::Options {
             nodes: nodes.clone(),
             shutdown: stop.clone(),
+            services: settings.services.clone(),
+            // Nobody else reaches an address that is this machine's alone.
+            advertised: Some(settings.api_address)
+                .filter(|at| !at.ip().is_loopback() && !at.ip().is_unspecified()),
             ..security
         },
     )

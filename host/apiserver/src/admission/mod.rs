@@ -31,6 +31,7 @@ use crate::{
     api::Api,
     auth::{node::restrict, rbac::escalation, token::secret},
     failure::Failure,
+    service_addresses::Reservation,
 };
 
 /// What plug-ins keep between requests.
@@ -68,6 +69,8 @@ pub(crate) struct Mutated {
 pub(crate) struct Admitted {
     /// For the client.
     pub(crate) warnings: Vec<String>,
+    /// What a service is about to take.
+    pub(crate) addresses: Option<Reservation>,
 }
 
 /// Let every mutating plug-in change the object, which is null for a deletion.

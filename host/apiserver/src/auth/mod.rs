@@ -22,6 +22,6 @@ pub use self::{
 pub(crate) use self::{
     authenticate::{CREDENTIAL_ID, authenticate},
     authorizer::Authorizer,
-    follow::Follower,
+    follow::{Follower, Index},
     impersonate::{impersonate, is_asked as is_impersonation},
 };

@@ -65,6 +65,11 @@ impl Findings {
         self.0.push(FieldError::duplicate(field, &value.into()));
     }
 
+    /// A repeated value that the real server shows as one of its own structures.
+    pub(super) fn duplicate_shown(&mut self, field: impl Into<String>, shown: &str) {
+        self.0.push(FieldError::duplicate_shown(field, shown));
+    }
+
     pub(super) fn too_long(&mut self, field: impl Into<String>, max: usize) {
         self.0.push(FieldError::too_long(field, max));
     }

@@ -126,6 +126,17 @@ pub(super) fn strict(text: &str, field: &str) -> Vec<FieldError> {
     errors
 }
 
+/// What to say about an address that is taken although it is spelled unusually.
+pub(super) fn warning(text: &str, field: &str) -> Option<String> {
+    let address: IpAddr = text.parse().ok()?;
+    let canonical = address.to_string();
+    (canonical != text).then(|| {
+        format!(
+            "{field}: IPv6 address {text:?} should be in RFC 5952 canonical format ({canonical:?})"
+        )
+    })
+}
+
 /// A range in a field that predates the strict rules.
 pub(super) fn legacy_range(text: &str, field: &str) -> Vec<FieldError> {
     let invalid = |detail: &str| vec![FieldError::invalid(field, &Value::from(text), detail)];

@@ -49,7 +49,7 @@ mod resource_name;
 mod resource_quota;
 mod runtime_class;
 mod secret;
-mod service;
+pub(crate) mod service;
 mod service_account;
 mod service_range;
 mod signing_request;

@@ -115,7 +115,7 @@ pub fn qualified(name: &str) -> Vec<String> {
         None => (None, name),
         Some((_, rest)) if rest.contains('/') => {
             return vec![format!(
-                "a qualified name {rule} with an optional DNS subdomain prefix and '/' (e.g. \
+                "a valid label key {rule} with an optional DNS subdomain prefix and '/' (e.g. \
                  'example.com/MyName')"
             )];
         }

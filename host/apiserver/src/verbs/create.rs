@@ -161,6 +161,8 @@ async fn check(api: &Api, call: &Call, value: &mut Value) -> Result<Admitted, Fa
     }
     resource.requested_by(value, &call.user);
     resource.identified(value);
+    let trial = call.query.dry_run;
+    let addresses = api.addresses.complete(resource, value, None, trial)?;
     let judged = resource.validate(value, None);
     if !judged.errors.is_empty() {
         return Err(resource.invalid(object::name(value), &judged.errors));
@@ -180,6 +182,7 @@ async fn check(api: &Api, call: &Call, value: &mut Value) -> Result<Admitted, Fa
     remarks.extend(judged.warnings);
     let mut admitted = admission::validate(api, &attributes, value).await?;
     admitted.warnings.splice(0..0, remarks);
+    admitted.addresses = addresses;
     Ok(admitted)
 }
 

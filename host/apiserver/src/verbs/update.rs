@@ -256,7 +256,8 @@ async fn next(
         old: Some(current),
         ..Attributes::new(call, Operation::Update)
     };
-    let admitted = match through {
+    let mut addresses = None;
+    let mut admitted = match through {
         Through::Nothing | Through::Patch(_) | Through::Apply => {
             let mutated = admission::mutate(api, &attributes, &mut next).await?;
             warnings.extend(mutated.warnings);
@@ -264,6 +265,10 @@ async fn next(
                 let managers = managed::take_out(&mut next);
                 next = shape(call, part, current, next);
                 managed::put_back(&mut next, managers);
+            }
+            if matches!(part, Part::Main) {
+                let (old, trial) = (Some(current), call.query.dry_run);
+                addresses = api.addresses.complete(resource, &mut next, old, trial)?;
             }
             warnings.extend(finish(call, part, current, &mut next)?);
             admission::validate(api, &attributes, &next).await?
@@ -286,6 +291,7 @@ async fn next(
             admission::validate(api, &attributes, &shown).await?
         }
     };
+    admitted.addresses = addresses;
     warnings.extend(admitted.warnings.iter().cloned());
     Ok((next, warnings, admitted))
 }
