@@ -1,5 +1,7 @@
 //! Objects from creation to deletion.
 
+use eyot_apiserver::{ApiServer, Options};
+use eyot_store::Store;
 use serde_json::{Value, json};
 
 use crate::{bytes, config_map, get, ok, raw, send, server};
@@ -148,6 +150,39 @@ async fn a_page_whose_revision_is_gone_offers_to_go_on_in_the_present() {
     let old = &first["metadata"]["resourceVersion"].as_str().unwrap();
     let path = format!("{MAPS}?resourceVersion={old}&resourceVersionMatch=Exact");
     assert_eq!(get(&server, &path).await.0, 410);
+}
+
+#[tokio::test]
+async fn only_the_renewal_of_a_lease_spares_the_disk() {
+    const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("eyot.db");
+    let store = Store::open(&path, eyot_apiserver::extract).await.unwrap();
+    let server = ApiServer::new(store.clone(), Options::default());
+    let server = server.await.unwrap();
+    let lease = json!({
+        "metadata": {"name": "n"},
+        "spec": {"holderIdentity": "a", "leaseDurationSeconds": 40},
+    });
+    ok(&server, "POST", LEASES, lease).await;
+    let patch = async |spec: Value| {
+        let path = format!("{LEASES}/n");
+        ok(&server, "PATCH", &path, json!({"spec": spec})).await;
+        store.stats().groups
+    };
+    let renew = |second: u32| json!({"renewTime": format!("2026-01-01T00:00:{second}.000000Z")});
+    // The first sets revisions aside.
+    let transactions = patch(renew(10)).await;
+    for second in 11..30 {
+        assert_eq!(patch(renew(second)).await, transactions);
+    }
+    let (_, read) = get(&server, &format!("{LEASES}/n")).await;
+    assert_eq!(read["spec"]["renewTime"], "2026-01-01T00:00:29.000000Z");
+    assert_eq!(
+        patch(json!({"holderIdentity": "b"})).await,
+        transactions + 1
+    );
+    store.close().await;
 }
 
 #[tokio::test]
