@@ -1,6 +1,6 @@
 //! One request about a resource, taken apart and checked.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use eyot_http::{Body, BodyError};
@@ -176,14 +176,34 @@ impl Call {
     }
 }
 
-/// Read a whole body within the limit.
+/// A client that has not sent its body by then sends none: Kubernetes' limit for a request. Without
+/// one, half-sent requests would hold on to their seats for ever.
+const BODY_TIME: Duration = Duration::from_secs(60);
+
+/// Read a whole body within the limits.
 pub(crate) async fn read(body: Body) -> Result<Bytes, Failure> {
-    eyot_http::collect(body, BODY_LIMIT)
+    tokio::time::timeout(BODY_TIME, eyot_http::collect(body, BODY_LIMIT))
         .await
+        .map_err(|_| Failure::timeout())?
         .map_err(|error| match error {
             BodyError::TooLarge { limit } => Failure::too_large(limit),
             BodyError::Broken(error) => {
                 Failure::bad_request(format!("the request body broke off: {error}"))
             }
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::{StreamExt, stream};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_is_never_finished_is_given_up() {
+        let first = stream::iter([Ok::<_, std::convert::Infallible>(Bytes::from_static(b"{"))]);
+        let body = eyot_http::from_stream(first.chain(stream::pending()));
+        let failure = read(body).await.unwrap_err();
+        assert_eq!(failure.code(), http::StatusCode::GATEWAY_TIMEOUT);
+    }
 }

@@ -194,6 +194,12 @@ impl Failure {
         failure
     }
 
+    /// The request took longer than requests may.
+    pub(crate) fn timeout() -> Failure {
+        let message = "Timeout: request did not complete within the allotted timeout";
+        Failure::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message).with_details()
+    }
+
     pub(crate) fn unavailable(message: impl Into<String>) -> Failure {
         Failure::new(
             StatusCode::SERVICE_UNAVAILABLE,

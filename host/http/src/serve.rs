@@ -36,6 +36,11 @@ type BoxService = BoxCloneSyncService<Request, Response, Infallible>;
 const CONNECTIONS: usize = 10_000;
 /// A client that does not finish its TLS hello or its headers by then is dropped.
 const HELLO: Duration = Duration::from_secs(10);
+/// Bytes of the headers of one request on HTTP/2; HTTP/1 has about as much by its own limits.
+const HEADERS: u32 = 64 * 1024;
+/// Streams of an HTTP/2 connection that the client opened and took back before they were looked at
+/// (rapid reset), or that broke its rules: beyond this the connection is closed.
+const RESETS: usize = 50;
 /// How long running requests may take to end once `stop` is cancelled. Watches never end by
 /// themselves, so this is also how long an orderly stop may last at most.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -182,6 +187,9 @@ where
     builder
         .http2()
         .timer(TokioTimer::new())
+        .max_header_list_size(HEADERS)
+        .max_pending_accept_reset_streams(RESETS)
+        .max_local_error_reset_streams(RESETS)
         .max_concurrent_streams(1000);
     let connection = builder
         .serve_connection_with_upgrades(TokioIo::new(io), answer)
