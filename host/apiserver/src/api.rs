@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tower::util::BoxCloneSyncService;
 
 use crate::{
-    admission::Admission,
+    admission::{Admission, quota},
     auth::{
         Authorizer,
         rbac::bootstrap,
@@ -97,7 +97,7 @@ pub(crate) struct Api {
     pub(crate) store: Store,
     pub(crate) options: Options,
     /// Decides what users may do.
-    pub(crate) authorizer: Authorizer,
+    pub(crate) authorizer: Arc<Authorizer>,
     pub(crate) documents: Documents,
     pub(crate) metrics: Metrics,
     pub(crate) tokens: Tokens,
@@ -117,7 +117,7 @@ impl Api {
     pub(crate) async fn start(store: Store, options: Options) -> Result<Arc<Api>, WriteError> {
         let catalog = RwLock::new(Arc::new(Catalog::new(&crd::stored(&store), &[])));
         let admission = Admission::new(&store);
-        let authorizer = Authorizer::new(&store);
+        let authorizer = Arc::new(Authorizer::new(&store));
         let fairness = Fairness::new(&store);
         let addresses = ServiceAddresses::new(&store, options.services.clone());
         let tokens = Tokens::new(&store, options.tokens.clone());
@@ -145,6 +145,7 @@ impl Api {
         api.settle_all().await;
         standing::make(&api).await?;
         crate::cleanup::resume(&api);
+        tokio::spawn(quota::keep(Arc::downgrade(&api)));
         Ok(api)
     }
 

@@ -9,6 +9,7 @@ use http::HeaderMap;
 use serde_json::Value;
 
 use crate::{
+    admission,
     api::BODY_LIMIT,
     failure::Failure,
     media::{self, Encoding, Format},
@@ -31,6 +32,8 @@ pub(crate) struct Call {
     pub(crate) query: Query,
     pub(crate) format: Format,
     pub(crate) headers: HeaderMap,
+    /// What the audit log is told about the request.
+    pub(crate) audit: admission::Notes,
     /// What is to be said about the body beside its value.
     pub(crate) notes: Notes,
 }

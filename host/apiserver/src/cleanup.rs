@@ -102,6 +102,7 @@ async fn pass(api: &Arc<Api>, name: &str) -> bool {
                 format: media::Format::Object,
                 headers: http::HeaderMap::new(),
                 notes: Default::default(),
+                audit: Default::default(),
             };
             // What fails now is tried again in the next pass.
             let _ = remove(api, &call, &DeleteOptions::default()).await;

@@ -3,7 +3,7 @@
 //! Tools branch on `reason` and show `message`, so both are Kubernetes' own for the same mistake.
 //! A [`Failure`] is made where the mistake is seen and turned into an answer in one place.
 
-use std::collections::HashSet;
+use std::{borrow::Cow, collections::HashSet};
 
 use eyot_http::Response;
 use http::{HeaderValue, StatusCode, header};
@@ -19,7 +19,7 @@ pub(crate) struct Failure(Box<Parts>);
 struct Parts {
     code: StatusCode,
     /// Empty where Kubernetes gives none.
-    reason: &'static str,
+    reason: Cow<'static, str>,
     message: String,
     /// `None` leaves `details` out, as Kubernetes does for plain bad requests.
     details: Option<Map<String, Value>>,
@@ -220,6 +220,19 @@ impl Failure {
         self
     }
 
+    /// A Status that somebody else made: what is no error becomes one.
+    pub(crate) fn from_status(status: &Value) -> Failure {
+        let text = |key: &str| status.get(key).and_then(Value::as_str).unwrap_or_default();
+        let code = status.get("code").and_then(Value::as_u64);
+        let code = code.and_then(|code| StatusCode::from_u16(u16::try_from(code).ok()?).ok());
+        let code = code.filter(|code| code.as_u16() >= 400);
+        let mut failure =
+            Failure::new(code.unwrap_or(StatusCode::BAD_REQUEST), "", text("message"));
+        failure.0.reason = text("reason").to_owned().into();
+        failure.0.details = status.get("details").and_then(Value::as_object).cloned();
+        failure
+    }
+
     /// Set the causes in `details`.
     pub(crate) fn causes(mut self, causes: Vec<Value>) -> Failure {
         self.details().insert("causes".into(), Value::Array(causes));
@@ -247,7 +260,7 @@ impl Failure {
             "message": parts.message, "code": parts.code.as_u16(),
         });
         if !parts.reason.is_empty() {
-            status["reason"] = parts.reason.into();
+            status["reason"] = parts.reason.as_ref().into();
         }
         if !parts.token.is_empty() {
             status["metadata"]["continue"] = parts.token.as_str().into();
@@ -272,7 +285,7 @@ impl Failure {
     fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Failure {
         Failure(Box::new(Parts {
             code,
-            reason,
+            reason: reason.into(),
             message: message.into(),
             details: None,
             token: String::new(),

@@ -515,6 +515,16 @@ impl Resource {
         Ok(value)
     }
 
+    /// An object of this version as another version of the same resource shows it.
+    pub(crate) fn convert(&self, to: &Resource, value: &Value) -> Value {
+        let mut value = self.stored(value.clone());
+        if let Some(face) = to.face {
+            from_stored(face, &mut value);
+        }
+        value["apiVersion"] = to.api_version().into();
+        value
+    }
+
     // The failures about one object of this resource.
 
     pub(crate) fn not_found(&self, name: &str) -> Failure {

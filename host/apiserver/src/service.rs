@@ -297,6 +297,7 @@ fn locate(
         format,
         headers: parts.headers,
         notes: Default::default(),
+        audit: Default::default(),
     };
     Ok(Target {
         method: parts.method,

@@ -1,10 +1,5 @@
 //! A write as plug-ins see it, and the refusals that name it.
 
-#![expect(
-    dead_code,
-    reason = "webhooks and policies, which read the rest, come next"
-)]
-
 use serde_json::{Map, Value, json};
 
 use crate::{call::Call, failure::Failure, object, query::FieldValidation};
@@ -70,6 +65,15 @@ impl<'a> Attributes<'a> {
             old: None,
             options: &Value::Null,
             dry_run: call.query.dry_run,
+        }
+    }
+
+    /// The namespace of the object; a namespace lies in itself.
+    pub(crate) fn namespace(&self) -> &str {
+        if self.call.resource.is("", "namespaces") {
+            self.name
+        } else {
+            &self.call.namespace
         }
     }
 

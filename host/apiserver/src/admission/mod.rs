@@ -9,15 +9,22 @@
 //! configured for costs a few comparisons.
 
 mod attributes;
+mod conditions;
 mod default_class;
+mod hooks;
 mod index;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod node_taint;
+mod notes;
 mod object_in_use;
+mod policy;
 mod priority;
+pub(crate) mod quota;
 mod resources;
 mod runtime_class;
+mod scene;
+mod selection;
 mod service_account;
 mod toleration_seconds;
 mod volume_resize;
@@ -25,8 +32,11 @@ mod volume_resize;
 use eyot_store::Store;
 use serde_json::Value;
 
-pub(crate) use self::attributes::{Attributes, Kind, Operation};
-use self::index::Index;
+pub(crate) use self::{
+    attributes::{Attributes, Kind, Operation},
+    notes::Notes,
+};
+use self::{hooks::Rounds, index::Index};
 use crate::{
     api::Api,
     auth::{node::restrict, rbac::escalation, token::secret},
@@ -40,6 +50,12 @@ pub(crate) struct Admission {
     priorities: Index<priority::Classes>,
     storage_class: Index<default_class::Default>,
     ingress_class: Index<default_class::Default>,
+    quotas: Index<quota::Quotas>,
+    ledger: quota::Ledger,
+    mutating: Index<Vec<hooks::Hook>>,
+    validating: Index<Vec<hooks::Hook>>,
+    mutations: Index<Vec<policy::Policy>>,
+    validations: Index<Vec<policy::Policy>>,
 }
 
 impl Admission {
@@ -49,6 +65,12 @@ impl Admission {
             priorities: Index::new(store, priority::RESOURCES, priority::compile),
             storage_class: Index::new(store, default_class::STORAGE, default_class::storage),
             ingress_class: Index::new(store, default_class::INGRESS, default_class::ingress),
+            quotas: Index::new(store, quota::RESOURCES, quota::compile),
+            ledger: quota::Ledger::default(),
+            mutating: Index::new(store, hooks::MUTATING, hooks::compile),
+            validating: Index::new(store, hooks::VALIDATING, hooks::compile),
+            mutations: Index::new(store, policy::MUTATING, policy::compile),
+            validations: Index::new(store, policy::VALIDATING, policy::compile),
         }
     }
 }
@@ -64,13 +86,15 @@ pub(crate) struct Mutated {
 }
 
 /// A write that was let through.
-#[derive(Debug, Default)]
+#[derive(Default)]
 #[must_use = "what is reserved for the write is given back when this is dropped"]
 pub(crate) struct Admitted {
     /// For the client.
     pub(crate) warnings: Vec<String>,
     /// What a service is about to take.
     pub(crate) addresses: Option<Reservation>,
+    /// The namespace's turn, where quotas count the write.
+    turn: Option<quota::Turn>,
 }
 
 /// Let every mutating plug-in change the object, which is null for a deletion.
@@ -79,8 +103,21 @@ pub(crate) async fn mutate(
     attributes: &Attributes<'_>,
     object: &mut Value,
 ) -> Result<Mutated, Failure> {
-    let mut mutated = Mutated::default();
-    let done = &mut mutated;
+    let (mut mutated, mut rounds) = (Mutated::default(), Rounds::default());
+    run(api, attributes, object, &mut mutated, &mut rounds).await?;
+    if rounds.again() {
+        run(api, attributes, object, &mut mutated, &mut rounds).await?;
+    }
+    Ok(mutated)
+}
+
+async fn run(
+    api: &Api,
+    attributes: &Attributes<'_>,
+    object: &mut Value,
+    done: &mut Mutated,
+    rounds: &mut Rounds,
+) -> Result<(), Failure> {
     namespace_lifecycle::check(api, attributes, object)?;
     done.changed |= secret::fill(api, attributes, object);
     limit_ranger::mutate(api, attributes, object, done);
@@ -92,9 +129,10 @@ pub(crate) async fn mutate(
     default_class::mutate(api, attributes, object, done);
     object_in_use::mutate(attributes, object, done);
     runtime_class::mutate(api, attributes, object, done)?;
+    policy::mutate(api, attributes, object, done, rounds)?;
+    hooks::mutate(api, attributes, object, done, rounds).await?;
     // Last, on what would be stored.
-    escalation::check(api, attributes, object)?;
-    Ok(mutated)
+    escalation::check(api, attributes, object)
 }
 
 /// Ask every validating plug-in. The object is null for a deletion. Keep the answer until the write
@@ -104,12 +142,17 @@ pub(crate) async fn validate(
     attributes: &Attributes<'_>,
     object: &Value,
 ) -> Result<Admitted, Failure> {
+    let mut admitted = Admitted::default();
     limit_ranger::validate(api, attributes, object)?;
     service_account::validate(api, attributes, object).await?;
     priority::validate(api, attributes, object)?;
     volume_resize::validate(api, attributes, object)?;
     runtime_class::validate(api, attributes, object)?;
-    Ok(Admitted::default())
+    policy::validate(api, attributes, object, &mut admitted)?;
+    hooks::validate(api, attributes, object, &mut admitted).await?;
+    // Last: what it reserves must not wait for others.
+    quota::validate(api, attributes, object, &mut admitted).await?;
+    Ok(admitted)
 }
 
 /// Both, for what stores no object of its own: deletions, bindings, evictions, connections.

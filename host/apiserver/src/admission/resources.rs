@@ -1,7 +1,5 @@
 //! How much a pod asks for as a whole, from what its containers ask for.
 
-#![expect(dead_code, reason = "quotas, which count the rest, come next")]
-
 use std::collections::BTreeMap;
 
 use serde_json::Value;

@@ -357,6 +357,11 @@ pub fn request(api_version: &str, kind: &str) -> Option<&'static RequestSpec> {
         .find(|one| one.kind == kind && (one.api_version == api_version || kind == "DeleteOptions"))
 }
 
+/// Whether a pod asks for no processor and no memory at all.
+pub(crate) fn is_best_effort(pod: &Value) -> bool {
+    pod::quality_class(pod) == "BestEffort"
+}
+
 /// The name rule of most kinds (and of custom resources): an RFC 1123 subdomain.
 pub fn subdomain_name(name: &str) -> Vec<String> {
     names::subdomain(name)

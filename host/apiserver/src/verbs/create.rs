@@ -117,17 +117,7 @@ async fn prepare(
 ) -> Result<Vec<String>, Failure> {
     let resource = &call.resource;
     clean(value, resource.is_custom());
-    let metadata = object::metadata(value);
-    for key in [
-        "resourceVersion",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "generation",
-        "uid",
-        "creationTimestamp",
-    ] {
-        metadata.remove(key);
-    }
+    reset(value);
     // What is set on the object's behalf after this belongs to nobody.
     let managers = managers.granting(resource, value);
     resource.default(value);
@@ -141,10 +131,26 @@ async fn prepare(
     };
     let mutated = admission::mutate(api, &attributes, value).await?;
     if mutated.changed {
+        reset(value);
         resource.prepare(value, None);
         resource.default(value);
     }
     Ok(mutated.warnings)
+}
+
+/// Drop what only the server sets, whoever set it.
+fn reset(value: &mut Value) {
+    let metadata = object::metadata(value);
+    for key in [
+        "resourceVersion",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+        "uid",
+        "creationTimestamp",
+    ] {
+        metadata.remove(key);
+    }
 }
 
 /// Give the object its identity, and check it as it would be stored.

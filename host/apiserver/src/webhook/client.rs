@@ -203,7 +203,8 @@ fn root(error: &(dyn Error + 'static)) -> String {
 
 fn certificate(why: &CertificateError) -> String {
     let why = match why {
-        CertificateError::UnknownIssuer => {
+        // An authority of the same name that did not sign it is as unknown as any other.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
             "x509: certificate signed by unknown authority".to_owned()
         }
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {

@@ -17,9 +17,11 @@ mod lists;
 mod nodes;
 mod openapi;
 mod pods;
+mod quota;
 mod rights;
 mod tokens;
 mod watches;
+mod webhooks;
 mod workloads;
 
 use std::{convert::Infallible, time::Duration};

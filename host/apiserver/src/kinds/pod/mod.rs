@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{field_error::FieldError, table::Column};
 
+pub(super) use self::quality::class as quality_class;
 pub(super) use self::{
     defaults::template as default_template,
     rules::{overhead, template as validate_template, tolerations},
