@@ -4,7 +4,8 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    KindSpec, check,
+    Face, KindSpec, check,
+    findings::{Findings, IMMUTABLE},
     json::{at, child, fill, has, int, text},
     metadata_fields, names, validate_metadata,
 };
@@ -99,6 +100,42 @@ pub(super) const SPEC: KindSpec = KindSpec {
             json!(text(object, "/metadata/name")),
         ]
     },
+    faces: &[Face {
+        group: "events.k8s.io",
+        version: "v1",
+        decode: |value| check("events.k8s.io/v1", "Event", value),
+        default: |object| {
+            for (name, value) in [
+                ("eventTime", Value::Null),
+                ("deprecatedFirstTimestamp", Value::Null),
+                ("deprecatedLastTimestamp", Value::Null),
+            ] {
+                fill(object, name, value);
+            }
+            child(object, "regarding");
+            child(object, "deprecatedSource");
+        },
+        to_stored: |object| *object = from_events_v1(object),
+        from_stored: |object| *object = to_events_v1(object),
+        fields: &[
+            ("metadata.name", "metadata.name"),
+            ("metadata.namespace", "metadata.namespace"),
+            ("reason", "reason"),
+            ("regarding.kind", "involvedObject.kind"),
+            ("regarding.namespace", "involvedObject.namespace"),
+            ("regarding.name", "involvedObject.name"),
+            ("regarding.uid", "involvedObject.uid"),
+            ("regarding.apiVersion", "involvedObject.apiVersion"),
+            (
+                "regarding.resourceVersion",
+                "involvedObject.resourceVersion",
+            ),
+            ("regarding.fieldPath", "involvedObject.fieldPath"),
+            ("reportingController", "reportingComponent"),
+            ("type", "type"),
+        ],
+        validate: Some(validate_new),
+    }],
     ..KindSpec::PLAIN
 };
 
@@ -144,6 +181,54 @@ fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
         ));
     }
     errors
+}
+
+/// The rules of `events.k8s.io/v1`, which knows no legacy fields and changes the series alone.
+fn validate_new(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    let mut errors = Findings::default();
+    errors.extend(validate(object, old));
+    if let Some(old) = old {
+        for (pointer, field) in [
+            ("/involvedObject", "involvedObject"),
+            ("/reason", "reason"),
+            ("/message", "message"),
+            ("/source", "source"),
+            ("/firstTimestamp", "firstTimestamp"),
+            ("/lastTimestamp", "lastTimestamp"),
+            ("/count", "count"),
+            ("/type", "type"),
+            ("/eventTime", "eventTime"),
+            ("/action", "action"),
+            ("/related", "related"),
+            ("/reportingComponent", "reportingController"),
+            ("/reportingInstance", "reportingInstance"),
+        ] {
+            if at(object, pointer) != at(old, pointer) {
+                errors.invalid(field, at(object, pointer).clone(), IMMUTABLE);
+            }
+        }
+        return errors.done();
+    }
+    if !has(object, "/eventTime") {
+        errors.required("eventTime", "");
+    }
+    if !matches!(text(object, "/type"), "Normal" | "Warning") {
+        let detail = format!("has invalid value: {}", text(object, "/type"));
+        errors.invalid("type", "", &detail);
+    }
+    for name in ["firstTimestamp", "lastTimestamp"] {
+        if has(object, &format!("/{name}")) {
+            errors.invalid(name, "", "needs to be unset");
+        }
+    }
+    if int(object, "/count") != 0 {
+        errors.invalid("count", "", "needs to be unset");
+    }
+    let source = at(object, "/source");
+    if !text(source, "/component").is_empty() || !text(source, "/host").is_empty() {
+        errors.invalid("source", "", "needs to be unset");
+    }
+    errors.done()
 }
 
 fn fields(object: &Value) -> Vec<(Box<str>, Box<str>)> {
