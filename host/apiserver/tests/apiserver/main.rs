@@ -17,6 +17,7 @@ mod lists;
 mod nodes;
 mod openapi;
 mod pods;
+mod policies;
 mod quota;
 mod rights;
 mod tokens;

@@ -200,11 +200,12 @@ async fn services_and_claims_count_what_they_take() {
     quota(
         &server,
         "q",
-        json!({"hard": {"services": "3", "services.nodeports": "2", "services.loadbalancers": "1",
+        json!({"hard": {"services": "9", "services.nodeports": "2", "services.loadbalancers": "1",
                         "requests.storage": "10Gi", "persistentvolumeclaims": "2",
                         "gold.storageclass.storage.k8s.io/requests.storage": "1Gi"}}),
     )
     .await;
+    // The API itself is one of them.
     let services = "/api/v1/namespaces/default/services";
     let service = |name: &str, kind: &str| {
         json!({"metadata": {"name": name},
@@ -233,7 +234,7 @@ async fn services_and_claims_count_what_they_take() {
     );
     assert_eq!(
         used(&server, "q").await,
-        json!({"services": "2", "services.nodeports": "2", "services.loadbalancers": "0",
+        json!({"services": "3", "services.nodeports": "2", "services.loadbalancers": "0",
                "requests.storage": "1Gi", "persistentvolumeclaims": "1",
                "gold.storageclass.storage.k8s.io/requests.storage": "1Gi"})
     );
