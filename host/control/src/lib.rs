@@ -10,6 +10,7 @@
 //! | `namespace` | Namespaces, everything in ending ones | deletions |
 //! | `service_account` | Namespaces, ServiceAccounts named `default` | the missing ones |
 //! | `root_ca` | Namespaces, ConfigMaps named `kube-root-ca.crt` | the missing and the wrong ones |
+//! | `claim_protection` | claims, volumes, Pods | finalizers of the deleted ones |
 //! | `node_taint` | Nodes | their `NoSchedule` taints |
 //! | `cluster_roles` | ClusterRoles | the rules of those that gather |
 //! | `gc` | the metadata of everything | deletions, owner references |
@@ -18,6 +19,7 @@
 //! de-duplication and status are [`eyot_client::controller`]'s.
 
 mod announce;
+mod claim_protection;
 mod cluster_roles;
 mod deployment;
 mod error;
@@ -38,7 +40,9 @@ use std::fmt::Debug;
 use eyot_client::{Cache, Controller, Key, Queue};
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
-    core::v1::{ConfigMap, Namespace, Node, Pod, ServiceAccount},
+    core::v1::{
+        ConfigMap, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ServiceAccount,
+    },
     rbac::v1::ClusterRole,
 };
 use kube::{Api, Client, Resource, runtime::watcher};
@@ -61,6 +65,8 @@ struct Caches {
     pods: Cache<Pod>,
     nodes: Cache<Node>,
     namespaces: Cache<Namespace>,
+    claims: Cache<PersistentVolumeClaim>,
+    volumes: Cache<PersistentVolume>,
     /// Those named `default`.
     accounts: Cache<ServiceAccount>,
     /// Those named `kube-root-ca.crt`.
@@ -85,6 +91,8 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) {
     tasks.spawn(end_namespaces(&client, &caches).run(stop.clone()));
     tasks.spawn(account_namespaces(&client, &caches).run(stop.clone()));
     tasks.spawn(taint(&client, &caches).run(stop.clone()));
+    tasks.spawn(release_claims(&client, &caches).run(stop.clone()));
+    tasks.spawn(release_volumes(&client, &caches).run(stop.clone()));
     tasks.spawn(gather_roles(&client, &caches).run(stop.clone()));
     if let Some(bundle) = options.root_ca {
         tasks.spawn(publish(&client, &caches, bundle).run(stop.clone()));
@@ -98,6 +106,8 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) {
     follow(&mut tasks, &client, caches.pods, &stop);
     follow(&mut tasks, &client, caches.nodes, &stop);
     follow(&mut tasks, &client, caches.namespaces, &stop);
+    follow(&mut tasks, &client, caches.claims, &stop);
+    follow(&mut tasks, &client, caches.volumes, &stop);
     follow(&mut tasks, &client, caches.cluster_roles, &stop);
     let named = format!("metadata.name={}", service_account::NAME);
     follow_some(&mut tasks, &client, caches.accounts, &named, &stop);
@@ -218,6 +228,35 @@ fn gather_roles(client: &Client, caches: &Caches) -> Controller<ClusterRoles> {
         roles: caches.cluster_roles.clone(),
     })
     .on(&caches.cluster_roles, |_| Some(cluster_roles::key()))
+}
+
+fn release_claims(client: &Client, caches: &Caches) -> Controller<claim_protection::Claims> {
+    let claims = caches.claims.clone();
+    Controller::new(claim_protection::Claims {
+        client: client.clone(),
+        claims: caches.claims.clone(),
+        pods: caches.pods.clone(),
+    })
+    .on(&caches.claims, |change| Some(change.key.clone()))
+    .on(&caches.pods, move |change| {
+        let pod = change.object()?;
+        let names = claim_protection::of_pod(pod).into_iter();
+        names
+            .map(|name| Key::new(&change.key.namespace, &name))
+            .find(|key| {
+                claims
+                    .get(key)
+                    .is_some_and(|c| c.metadata.deletion_timestamp.is_some())
+            })
+    })
+}
+
+fn release_volumes(client: &Client, caches: &Caches) -> Controller<claim_protection::Volumes> {
+    Controller::new(claim_protection::Volumes {
+        client: client.clone(),
+        volumes: caches.volumes.clone(),
+    })
+    .on(&caches.volumes, |change| Some(change.key.clone()))
 }
 
 fn taint(client: &Client, caches: &Caches) -> Controller<NodeTaints> {

@@ -12,8 +12,6 @@ pub(super) fn mutate(attributes: &Attributes<'_>, object: &mut Value, mutated: &
         "kubernetes.io/pvc-protection"
     } else if attributes.creates("", "persistentvolumes") {
         "kubernetes.io/pv-protection"
-    } else if attributes.creates("storage.k8s.io", "volumeattributesclasses") {
-        "kubernetes.io/vac-protection"
     } else {
         return;
     };
