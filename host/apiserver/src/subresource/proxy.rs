@@ -174,47 +174,7 @@ fn service(api: &Api, call: &Call, service: &Value, port: &str) -> Result<Where,
             call.name
         ))
     })?;
-    let ready = webhook::resolve(&api.store, &call.namespace, &call.name, number);
-    match ready {
-        // An address of the Service's own needs somebody who balances it.
-        Ok(to) => Ok(to),
-        Err(_) => behind(api, call, service, found).ok_or_else(|| {
-            Failure::unavailable(format!(
-                "no endpoints available for service {:?}",
-                call.name
-            ))
-        }),
-    }
-}
-
-/// A pod that the Service selects, where nobody has written that down yet.
-fn behind(api: &Api, call: &Call, service: &Value, port: Option<&Value>) -> Option<Where> {
-    let selector = object::at(service, &["spec", "selector"])?.as_object()?;
-    let pods = api.store.list("pods", Some(&call.namespace)).objects;
-    let selected = pods.iter().filter(|pod| {
-        let has = |(key, value): (&String, &Value)| pod.labels.get(key) == value.as_str();
-        !selector.is_empty() && selector.iter().all(has)
-    });
-    let mut places = selected.filter_map(|stored| {
-        let pod: Value = serde_json::from_slice(&stored.json).ok()?;
-        let ip = object::text(&pod, &["status", "podIP"]);
-        let target = port?.get("targetPort");
-        let number = match target {
-            Some(Value::String(name)) => named_port(&pod, Some(name))?,
-            Some(target) => u16::try_from(target.as_u64()?).ok()?,
-            None => u16::try_from(port?.get("port")?.as_u64()?).ok()?,
-        };
-        (!ip.is_empty() && is_ready(&pod)).then(|| Where::Host(ip.to_owned(), number))
-    });
-    places.next()
-}
-
-fn is_ready(pod: &Value) -> bool {
-    let conditions = object::at(pod, &["status", "conditions"]).and_then(Value::as_array);
-    let mut conditions = conditions.into_iter().flatten();
-    conditions.any(|one| {
-        object::text(one, &["type"]) == "Ready" && object::text(one, &["status"]) == "True"
-    })
+    webhook::resolve(&api.store, &call.namespace, &call.name, number).map_err(Failure::unavailable)
 }
 
 /// The node's own API.

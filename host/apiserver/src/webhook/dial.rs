@@ -1,7 +1,8 @@
 //! Connecting to where a webhook listens.
 //!
-//! Behind a Service are the ready addresses of its EndpointSlices (or Endpoints); a Service without
-//! any is tried under its own address, for whoever balances that.
+//! Behind a Service are the ready addresses of its EndpointSlices (or Endpoints), or where nobody
+//! keeps those, the ready pods that it selects; a Service without any is tried under its own address,
+//! for whoever balances that.
 
 use std::{
     io,
@@ -120,6 +121,9 @@ pub(super) fn resolve(store: &Store, service: &Service) -> Result<Where, String>
     if addresses.is_empty() {
         addresses = endpoints(store, namespace, name, text(found, &["name"]));
     }
+    if addresses.is_empty() {
+        addresses = selected(store, namespace, &spec, found);
+    }
     if addresses.is_empty()
         && let Ok(address) = text(&spec, &["clusterIP"]).parse::<IpAddr>()
     {
@@ -171,6 +175,44 @@ fn endpoints(store: &Store, namespace: &str, name: &str, port: &str) -> Vec<Sock
         together(addresses, number(subset.get("ports"), port))
     });
     addresses.collect()
+}
+
+/// The ready pods that a Service selects.
+fn selected(store: &Store, namespace: &str, spec: &Value, port: &Value) -> Vec<SocketAddr> {
+    let Some(selector) = spec.get("selector").and_then(Value::as_object) else {
+        return Vec::new();
+    };
+    let pods = store.list("pods", Some(namespace));
+    let selected = pods.objects.iter().filter(|pod| {
+        let has = |(key, value): (&String, &Value)| pod.labels.get(key) == value.as_str();
+        !selector.is_empty() && selector.iter().all(has)
+    });
+    let addresses = selected.filter_map(|stored| {
+        let pod: Value = serde_json::from_slice(&stored.json).ok()?;
+        let number = match port.get("targetPort") {
+            Some(Value::String(name)) => container_port(&pod, name)?,
+            Some(number) => u16::try_from(number.as_u64()?).ok()?,
+            None => u16::try_from(port.get("port")?.as_u64()?).ok()?,
+        };
+        let address = text(&pod, &["status", "podIP"]).parse().ok()?;
+        is_ready(&pod).then_some(SocketAddr::new(address, number))
+    });
+    addresses.collect()
+}
+
+fn container_port(pod: &Value, name: &str) -> Option<u16> {
+    let containers = at(pod, &["spec", "containers"])?.as_array()?;
+    let ports = containers
+        .iter()
+        .filter_map(|one| one.get("ports")?.as_array());
+    let mut named = ports.flatten().filter(|port| text(port, &["name"]) == name);
+    u16::try_from(named.next()?.get("containerPort")?.as_u64()?).ok()
+}
+
+fn is_ready(pod: &Value) -> bool {
+    let conditions = at(pod, &["status", "conditions"]).and_then(Value::as_array);
+    let mut conditions = conditions.into_iter().flatten();
+    conditions.any(|one| text(one, &["type"]) == "Ready" && text(one, &["status"]) == "True")
 }
 
 /// The number of the port of this name.

@@ -439,7 +439,13 @@ async fn kubectl_explains_every_kind_that_is_served() {
         .await;
     assert!(names.lines().count() >= 12, "{names}");
     for name in names.lines() {
-        let out = kubectl.run(&["explain", name, "--recursive"], "").await;
+        let mut args = vec!["explain", name, "--recursive"];
+        // A name that two groups have leads kubectl to the core one, whatever follows it.
+        if name == "events.events.k8s.io" {
+            args[1] = "events";
+            args.push("--api-version=events.k8s.io/v1");
+        }
+        let out = kubectl.run(&args, "").await;
         assert!(
             out.contains("KIND:") && out.contains("FIELDS:"),
             "{name}: {out}"
