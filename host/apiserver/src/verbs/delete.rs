@@ -271,12 +271,6 @@ fn mark(call: &Call, options: &DeleteOptions, current: &Value, now: Timestamp) -
         .unwrap_or_default();
     if !object::is_deleting(current) {
         finalizers.retain(|f| *f != "orphan" && *f != "foregroundDeletion");
-        // Nothing mounts claims here, and nothing binds volumes: neither is ever in use.
-        if resource.is("", "persistentvolumeclaims") {
-            finalizers.retain(|f| *f != "kubernetes.io/pvc-protection");
-        } else if resource.is("", "persistentvolumes") {
-            finalizers.retain(|f| *f != "kubernetes.io/pv-protection");
-        }
         finalizers.extend(options.policy.map(Value::from));
         if &*resource.storage == crd::STORAGE && !finalizers.contains(&crd::CLEANUP.into()) {
             finalizers.push(crd::CLEANUP.into());
