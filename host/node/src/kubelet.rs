@@ -26,6 +26,9 @@ use crate::{
     stream::{self, Job, Wanted},
 };
 
+/// Why a request is not served, as it is answered.
+type Refusal = (StatusCode, String);
+
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct Kubelet {
@@ -83,7 +86,7 @@ impl Kubelet {
         pod: &str,
         container: &str,
         query: &str,
-    ) -> Result<Reader, (StatusCode, String)> {
+    ) -> Result<Reader, Refusal> {
         let options = Options::parse(query, Timestamp::now())
             .map_err(|error| (StatusCode::UNPROCESSABLE_ENTITY, error.to_string()))?;
         let view = self
@@ -136,7 +139,7 @@ impl Kubelet {
         pod: &str,
         container: &str,
         wanted: &Wanted,
-    ) -> Result<Job, (StatusCode, String)> {
+    ) -> Result<Job, Refusal> {
         let (_, running) = self.running(namespace, pod, container)?;
         if wanted.command.is_empty() {
             let why = "you must specify at least one command for the container";
@@ -150,12 +153,7 @@ impl Kubelet {
         Ok(Job::Exec(running, spec))
     }
 
-    fn attaching(
-        &self,
-        namespace: &str,
-        pod: &str,
-        container: &str,
-    ) -> Result<Job, (StatusCode, String)> {
+    fn attaching(&self, namespace: &str, pod: &str, container: &str) -> Result<Job, Refusal> {
         let (view, running) = self.running(namespace, pod, container)?;
         let unit = view.state.units.iter().find(|unit| unit.name == container);
         let attempt = unit.map_or(0, |unit| unit.restarts);
@@ -187,7 +185,7 @@ impl Kubelet {
         namespace: &str,
         pod: &str,
         container: &str,
-    ) -> Result<(Arc<View>, Arc<dyn Container>), (StatusCode, String)> {
+    ) -> Result<(Arc<View>, Arc<dyn Container>), Refusal> {
         let view = self.context.find(namespace, pod);
         let view =
             view.ok_or_else(|| (StatusCode::NOT_FOUND, format!("pod \"{pod}\" not found")))?;
@@ -235,7 +233,7 @@ impl Kubelet {
     }
 }
 
-fn not_running(pod: &str, container: &str) -> (StatusCode, String) {
+fn not_running(pod: &str, container: &str) -> Refusal {
     let why = format!("container \"{container}\" of pod \"{pod}\" is not running");
     (StatusCode::NOT_FOUND, why)
 }
