@@ -61,7 +61,7 @@ pub struct Settings {
     #[arg(long, env = "EYOT_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
     /// Who issues the tokens of service accounts [default:
-    /// https://kubernetes.default.svc.cluster.local]
+    /// `https://kubernetes.default.svc.cluster.local`]
     #[arg(long, env = "EYOT_SERVICE_ACCOUNT_ISSUER", value_name = "URL")]
     pub service_account_issuer: Option<String>,
     /// What to log, for example `info` or `info,eyot_node=debug` [default: info]

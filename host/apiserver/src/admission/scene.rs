@@ -102,7 +102,7 @@ impl Scene {
         }
     }
 
-    /// The values of [`env`]'s variables; the objects are null where there are none.
+    /// The values of the variables of [`fn@env`]; the objects are null where there are none.
     pub(super) fn bindings<'a>(&'a self, object: &'a Value, old: &'a Value) -> Bindings<'a> {
         Bindings::new()
             .set("object", cel::free(object))

@@ -4,7 +4,7 @@
 //! revisions. A write that a quota is about takes the namespace's turn, is checked against what is
 //! there, notes the new sum in the quota's status, and keeps the turn until it is done or has failed:
 //! so no two writes can pass on the same remainder, and a namespace without quotas waits for nobody.
-//! What objects give back when they change or go is noted by [`keep`], in its own turn.
+//! What objects give back when they change or go is noted by [`mod@keep`], in its own turn.
 
 mod keep;
 mod measure;
