@@ -146,6 +146,7 @@ async fn connection(
                 certificate: None,
                 memo: Memo::default(),
             },
+            true,
             service,
             watcher,
         )
@@ -164,6 +165,7 @@ async fn connection(
                     certificate,
                     memo: Memo::default(),
                 },
+                false,
                 service,
                 watcher,
             )
@@ -174,7 +176,9 @@ async fn connection(
     }
 }
 
-async fn converse<I>(io: I, peer: Peer, service: BoxService, watcher: Watcher)
+/// `half_close`: go on answering a client that has ended its sending half, as `nc` does with its last
+/// byte. Over TLS such an end means that the client is gone, and a watch must notice it.
+async fn converse<I>(io: I, peer: Peer, half_close: bool, service: BoxService, watcher: Watcher)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -182,6 +186,7 @@ where
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
+        .half_close(half_close)
         .timer(TokioTimer::new())
         .header_read_timeout(HELLO);
     builder
