@@ -1,7 +1,7 @@
 //! Names of properties as expressions spell them: CEL has reserved words and no dashes.
 
 /// Words that an expression cannot use as a name.
-const RESERVED: [&str; 21] = [
+pub(crate) const RESERVED: [&str; 21] = [
     "true",
     "false",
     "null",

@@ -17,6 +17,7 @@ use super::{
     workload::validate_selector,
 };
 use crate::{
+    cel::names::RESERVED,
     field_error::FieldError,
     table::{self, Column},
 };
@@ -29,31 +30,6 @@ const NOT_FOUND_ACTIONS: [&str; 2] = ["Deny", "Allow"];
 const PATCHES: [&str; 2] = ["ApplyConfiguration", "JSONPatch"];
 const MAX_ANNOTATIONS: usize = 20;
 const MAX_ANNOTATION_LENGTH: usize = 5 * 1024;
-/// Words of CEL that cannot be names of variables.
-const RESERVED: [&str; 21] = [
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
-
 pub(super) const VALIDATING: KindSpec = KindSpec {
     group: GROUP,
     kind: "ValidatingAdmissionPolicy",

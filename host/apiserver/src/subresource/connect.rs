@@ -1,14 +1,13 @@
 //! `pods/exec`, `pods/attach`, `pods/portforward`: the connection is handed to the node that runs
 //! the pod. What travels on it is between that node and the client.
 
-use std::{convert::Infallible, sync::Arc};
+use std::sync::Arc;
 
 use eyot_http::{Response, Upgrade};
-use futures::future::BoxFuture;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
-use tower::ServiceExt;
 
+use super::kubelet;
 use crate::{
     admission::{self, Attributes, Kind, Operation},
     api::Api,
@@ -16,9 +15,6 @@ use crate::{
     failure::Failure,
     object,
 };
-
-/// A refusal of a kubelet longer than this is cut off.
-const ERROR_LIMIT: usize = 64 * 1024;
 
 /// What of a pod is connected to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,12 +85,7 @@ pub(crate) async fn connect(
     };
     // An answer that hands over the connection has no place for warnings.
     let _ = admission::admit(api, &attributes, &mut asked).await?;
-    let kubelet = api.options.nodes.kubelet(node).ok_or_else(|| {
-        Failure::unavailable(format!(
-            "node {node:?}, which runs pod {:?}, is not connected: try again when it is Ready",
-            call.name
-        ))
-    })?;
+    let kubelet = kubelet::of(api, &call, node)?;
     let mut request = http::Request::builder()
         .method(method.clone())
         .uri(path)
@@ -104,20 +95,12 @@ pub(crate) async fn connect(
     if let Some(upgrade) = upgrade {
         upgrade.put(request.extensions_mut());
     }
-    let answer: BoxFuture<'static, Result<Response, Infallible>> =
-        Box::pin(kubelet.oneshot(request));
-    let response = match answer.await {
-        Ok(response) => response,
-        Err(never) => match never {},
-    };
+    let response = kubelet::ask(kubelet, request).await;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Ok(response);
     }
     let code = response.status();
-    let text = eyot_http::collect(response.into_body(), ERROR_LIMIT)
-        .await
-        .unwrap_or_default();
-    let text = String::from_utf8_lossy(&text).trim().to_owned();
+    let text = kubelet::refusal(response).await;
     Err(match code {
         StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN => Failure::bad_request(text),
         _ => Failure::internal(text),
@@ -163,8 +146,8 @@ fn path(call: &Call, pod: &Value, door: Door, query: &str) -> Result<String, Fai
         rest.extend_pairs(pairs().filter(|(key, _)| key == "ports"));
         return Ok(format!("/portForward/{place}?{}", rest.finish()));
     }
-    let asked = pairs().find(|(key, value)| key == "container" && !value.is_empty());
-    let container = container(pod, &call.name, asked.map(|(_, value)| value.into_owned()))?;
+    let others = ["initContainers", "ephemeralContainers"];
+    let container = kubelet::container(pod, &call.name, query, &others)?;
     let word = match door {
         Door::Exec => "exec",
         _ => "attach",
@@ -188,33 +171,4 @@ fn path(call: &Call, pod: &Value, door: Door, query: &str) -> Result<String, Fai
         rest.append_pair("error", "1");
     }
     Ok(format!("/{word}/{place}/{container}?{}", rest.finish()))
-}
-
-/// The container asked for, or the one that the pod's annotation names, or the only one.
-fn container(pod: &Value, name: &str, asked: Option<String>) -> Result<String, Failure> {
-    let names = |key: &str| {
-        let list = object::at(pod, &["spec", key]).and_then(Value::as_array);
-        let list = list.into_iter().flatten();
-        list.map(|container| object::text(container, &["name"]).to_owned())
-            .collect::<Vec<_>>()
-    };
-    let main = names("containers");
-    match asked {
-        None => match main.as_slice() {
-            [only] => Ok(only.clone()),
-            _ => Err(Failure::bad_request(format!(
-                "a container name must be specified for pod {name}, choose one of: [{}]",
-                main.join(" ")
-            ))),
-        },
-        Some(asked) => {
-            let all = [main, names("initContainers"), names("ephemeralContainers")].concat();
-            match all.contains(&asked) {
-                true => Ok(asked),
-                false => Err(Failure::bad_request(format!(
-                    "container {asked} is not valid for pod {name}"
-                ))),
-            }
-        }
-    }
 }

@@ -5,16 +5,15 @@
 //! name of one of its ports, its first one if nothing is said; for a Service it is a port of the
 //! Service.
 
-use std::{convert::Infallible, sync::Arc};
+use std::sync::Arc;
 
 use eyot_http::{Body, Response, Upgrade};
-use futures::future::BoxFuture;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tower::ServiceExt;
 
+use super::kubelet;
 use crate::{
     api::Api,
     call::Call,
@@ -194,12 +193,7 @@ async fn node(
         .body(passed.body)
         .map_err(Failure::internal)?;
     *request.headers_mut() = forwarded(&call.headers);
-    let answer: BoxFuture<'static, Result<Response, Infallible>> =
-        Box::pin(kubelet.oneshot(request));
-    match answer.await {
-        Ok(response) => Ok(response),
-        Err(never) => match never {},
-    }
+    Ok(kubelet::ask(kubelet, request).await)
 }
 
 /// What the client said, without what it said to this server alone.
