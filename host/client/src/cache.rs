@@ -3,6 +3,9 @@
 //! One watch serves every reconciler of the process: the pods that the scheduler, the ReplicaSets
 //! and the garbage collector look at are the same `Arc`s. Listeners are told of each change as it
 //! is applied, without a channel between, so nothing has to be drained and nothing is late.
+//!
+//! Objects are kept without `metadata.managedFields`: no reconciler reads them, and as parsed trees
+//! they take more memory than all the rest. (An update without them leaves them as they are.)
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -85,6 +88,7 @@ struct Shared<K> {
     objects: RwLock<BTreeMap<Key, Arc<K>>>,
     listeners: RwLock<Vec<Listener<K>>>,
     synced: watch::Sender<bool>,
+    trim: fn(&mut K),
 }
 
 impl<K> Clone for Cache<K> {
@@ -97,18 +101,24 @@ impl<K> Clone for Cache<K> {
 
 impl<K> Default for Cache<K> {
     fn default() -> Self {
+        Self::trimmed(|_| ())
+    }
+}
+
+impl<K> Cache<K> {
+    /// A cache that keeps of each object what `trim` leaves.
+    pub fn trimmed(trim: fn(&mut K)) -> Self {
         let shared = Shared {
             objects: RwLock::new(BTreeMap::new()),
             listeners: RwLock::new(Vec::new()),
             synced: watch::Sender::new(false),
+            trim,
         };
         Self {
             shared: Arc::new(shared),
         }
     }
-}
 
-impl<K> Cache<K> {
     pub fn get(&self, key: &Key) -> Option<Arc<K>> {
         self.objects().get(key).cloned()
     }
@@ -203,7 +213,8 @@ impl<K: Resource + Clone + Debug + Send + Sync + 'static> Cache<K> {
         while let Some(Some(event)) = stop.run_until_cancelled(events.next()).await {
             match event {
                 Ok(Event::Init) => listed.clear(),
-                Ok(Event::InitApply(object)) => {
+                Ok(Event::InitApply(mut object)) => {
+                    self.trim(&mut object);
                     let key = Key::of(object.meta());
                     listed.insert(key.clone());
                     self.refresh(&key, object);
@@ -216,7 +227,8 @@ impl<K: Resource + Clone + Debug + Send + Sync + 'static> Cache<K> {
                     listed.clear();
                     self.shared.synced.send_replace(true);
                 }
-                Ok(Event::Apply(object)) => {
+                Ok(Event::Apply(mut object)) => {
+                    self.trim(&mut object);
                     let key = Key::of(object.meta());
                     self.set(&key, Some(Arc::new(object)));
                 }
@@ -225,6 +237,11 @@ impl<K: Resource + Clone + Debug + Send + Sync + 'static> Cache<K> {
                 Err(error) => tracing::warn!(%error, "a watch broke off and is begun again"),
             }
         }
+    }
+
+    fn trim(&self, object: &mut K) {
+        object.meta_mut().managed_fields = None;
+        (self.shared.trim)(object);
     }
 
     /// An object from a repeated list: often nothing has changed.

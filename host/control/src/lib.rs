@@ -34,6 +34,7 @@ mod resources;
 mod root_ca;
 mod scheduler;
 mod service_account;
+mod trim;
 
 use std::fmt::Debug;
 
@@ -83,7 +84,10 @@ pub struct Options {
 
 /// Run all controllers until `stop` is cancelled, then let them finish what they began.
 pub async fn run(client: Client, options: Options, stop: CancellationToken) {
-    let caches = Caches::default();
+    let caches = Caches {
+        pods: Cache::trimmed(trim::pod),
+        ..Caches::default()
+    };
     let mut tasks = JoinSet::new();
     tasks.spawn(schedule(&client, &caches, &stop).run(stop.clone()));
     tasks.spawn(replicate(&client, &caches, &stop).run(stop.clone()));

@@ -1,7 +1,7 @@
 //! Who owns whom, as far as the watches have shown it.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     fmt,
     sync::Arc,
 };
@@ -120,6 +120,19 @@ impl Graph {
         let mut look = self.waiting_owners(&item);
         look.extend(self.dependents.get(uid).into_iter().flatten().cloned());
         look
+    }
+
+    /// Of one kind there are these uids and no others; answers what is to be looked at.
+    pub(super) fn retain(&mut self, served: &Arc<Served>, uids: &HashSet<String>) -> Vec<String> {
+        let of_kind = self
+            .items
+            .iter()
+            .filter(|(_, item)| Arc::ptr_eq(&item.served, served));
+        let gone: Vec<String> = of_kind
+            .filter(|(uid, _)| !uids.contains(*uid))
+            .map(|(uid, _)| uid.clone())
+            .collect();
+        gone.iter().flat_map(|uid| self.remove(uid)).collect()
     }
 
     fn waiting_owners(&self, of: &Item) -> Vec<String> {

@@ -1,6 +1,9 @@
 //! Decisions of the garbage collector, and the picture that they are taken from.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{api::PropagationPolicy, discovery::ApiResource};
@@ -116,4 +119,30 @@ fn an_object_that_changed_hands_depends_on_its_new_owner_only() {
     assert_eq!(graph.put(owned("a", "p")), ["a"]);
     assert!(graph.dependents("o").is_empty());
     assert_eq!(graph.dependents("p").len(), 1);
+}
+
+#[test]
+fn a_repeated_list_removes_what_it_does_not_name_of_its_own_kind() {
+    let mut graph = Graph::default();
+    let (kept, gone, other) = (
+        item("kept", json!({})),
+        item("gone", json!({})),
+        owned("d", "gone"),
+    );
+    let served = kept.served.clone();
+    let gone = Item {
+        served: served.clone(),
+        ..gone
+    };
+    for item in [kept, gone, other] {
+        graph.put(item);
+    }
+    let listed = HashSet::from(["kept".to_owned()]);
+    assert_eq!(
+        graph.retain(&served, &listed),
+        ["d"],
+        "its dependents are looked at"
+    );
+    assert!(graph.get("gone").is_none() && graph.get("kept").is_some());
+    assert!(graph.get("d").is_some(), "a kind that was not listed");
 }

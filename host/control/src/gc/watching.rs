@@ -2,17 +2,21 @@
 //! and go with their CustomResourceDefinitions.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, PoisonError},
     time::Duration,
 };
 
-use eyot_client::{Cache, Change, Queue};
-use futures::TryStreamExt;
+use eyot_client::Queue;
+use futures::StreamExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
     Api, Client,
     api::{DynamicObject, PartialObjectMeta},
-    runtime::watcher,
+    runtime::{
+        WatchStreamExt,
+        watcher::{self, Event},
+    },
 };
 use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -109,48 +113,62 @@ async fn watch(
     changed: Option<Arc<Notify>>,
     stop: CancellationToken,
 ) {
-    let cache = Cache::<Meta>::default();
-    let (graph, looks) = (world.clone(), queue.clone());
-    let of = served.clone();
-    cache.listen(move |change| {
-        note(&graph, &looks, &of, &change);
+    let api: Api<Meta> = Api::all_with(client, &served.resource);
+    let events = watcher::watcher(api, watcher::Config::default()).default_backoff();
+    let mut events = std::pin::pin!(events);
+    let mut listed = HashSet::new();
+    while let Some(Some(event)) = stop.run_until_cancelled(events.next()).await {
+        let looks = match event {
+            Ok(Event::Init) => {
+                listed.clear();
+                continue;
+            }
+            Ok(Event::InitApply(object)) => {
+                let item = item(&served, object.metadata);
+                listed.insert(item.uid().to_owned());
+                world.graph().put(item)
+            }
+            Ok(Event::InitDone) => {
+                let looks = world.graph().retain(&served, &listed);
+                listed = HashSet::new();
+                looks
+            }
+            Ok(Event::Apply(object)) => world.graph().put(item(&served, object.metadata)),
+            Ok(Event::Delete(object)) => {
+                let uid = object.metadata.uid.unwrap_or_default();
+                world.graph().remove(&uid)
+            }
+            // The stream goes on by itself, after a delay that grows.
+            Err(error) => {
+                tracing::warn!(%error, "a watch broke off and is begun again");
+                continue;
+            }
+        };
+        look(&queue, looks);
         if let Some(changed) = &changed {
             changed.notify_one();
         }
-    });
-    let api: Api<Meta> = Api::all_with(client, &served.resource);
-    let events = watcher::watcher(api, watcher::Config::default());
-    // Of the metadata only what says who owns whom is kept.
-    let events = events.map_ok(|event| {
-        event.modify(|object| {
-            let meta = &mut object.metadata;
-            (meta.labels, meta.annotations, meta.managed_fields) = (None, None, None);
-        })
-    });
-    cache.follow(events, stop).await;
-    // The kind is no longer served, so none of its objects are.
-    for object in cache.list() {
-        let uid = object.metadata.uid.as_deref().unwrap_or_default();
-        look(&queue, world.graph().remove(uid));
     }
+    // The kind is no longer served, so none of its objects are.
+    let looks = world.graph().retain(&served, &HashSet::new());
+    look(&queue, looks);
 }
 
-fn note(world: &World, queue: &Queue, served: &Arc<Served>, change: &Change<'_, Meta>) {
-    let uid = |object: &Arc<Meta>| object.metadata.uid.clone().unwrap_or_default();
-    let (before, after) = (change.before.map(uid), change.after.map(uid));
-    let mut graph = world.graph();
-    if let Some(gone) = before.filter(|before| after.as_ref() != Some(before)) {
-        look(queue, graph.remove(&gone));
-    }
-    if let Some(object) = change.after {
-        let meta = Arc::new(object.metadata.clone());
-        look(
-            queue,
-            graph.put(Item {
-                served: served.clone(),
-                meta,
-            }),
-        );
+/// Of the metadata only what says who owns whom is kept: there is one of these for every object.
+fn item(served: &Arc<Served>, meta: ObjectMeta) -> Item {
+    let meta = ObjectMeta {
+        name: meta.name,
+        namespace: meta.namespace,
+        uid: meta.uid,
+        resource_version: meta.resource_version,
+        deletion_timestamp: meta.deletion_timestamp,
+        finalizers: meta.finalizers,
+        owner_references: meta.owner_references,
+        ..ObjectMeta::default()
+    };
+    Item {
+        served: served.clone(),
+        meta: Arc::new(meta),
     }
 }
 
