@@ -3,6 +3,7 @@
 mod cli;
 mod crds;
 mod files;
+mod memory;
 mod pki;
 mod security;
 mod settings;

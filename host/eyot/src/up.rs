@@ -165,6 +165,8 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
         async move { node.run(stop).await }
     });
 
+    parts.spawn(crate::memory::give_back(stop.clone()));
+
     stop.cancelled().await;
     tracing::info!("stopping");
     let all = async { while parts.join_next().await.is_some() {} };
