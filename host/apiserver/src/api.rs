@@ -17,6 +17,7 @@ use tower::util::BoxCloneSyncService;
 
 use crate::{
     admission::{Admission, quota},
+    aggregation::{self, Aggregation, FrontProxy},
     auth::{
         Authorizer,
         rbac::bootstrap,
@@ -52,7 +53,9 @@ pub struct Options {
     pub tokens: TokenOptions,
     /// The authority behind this API's certificate, in PEM: what token secrets carry for clients.
     pub root_ca: Option<Arc<str>>,
-    /// How webhooks are reached.
+    /// How this server proves itself to the servers behind it.
+    pub front_proxy: Option<FrontProxy>,
+    /// How webhooks and servers behind this one are reached.
     pub dialer: Arc<dyn Dialer>,
     /// Where services get their addresses and node ports from.
     pub services: ServiceRanges,
@@ -68,6 +71,7 @@ impl Default for Options {
             shutdown: CancellationToken::new(),
             tokens: TokenOptions::default(),
             root_ca: None,
+            front_proxy: None,
             dialer: Arc::new(TcpDialer),
             services: ServiceRanges::default(),
             advertised: None,
@@ -104,6 +108,7 @@ pub(crate) struct Api {
     pub(crate) fairness: Fairness,
     catalog: RwLock<Arc<Catalog>>,
     pub(crate) admission: Admission,
+    pub(crate) aggregation: Aggregation,
     pub(crate) addresses: ServiceAddresses,
     /// Asks webhooks.
     pub(crate) webhooks: webhook::Client,
@@ -132,6 +137,7 @@ impl Api {
             fairness,
             catalog,
             admission,
+            aggregation: Aggregation::default(),
             addresses,
             webhooks,
             definitions: Mutex::new(()),
@@ -144,8 +150,11 @@ impl Api {
         crate::fairness::bootstrap::reconcile(&api.store).await?;
         api.settle_all().await;
         standing::make(&api).await?;
+        aggregation::publish(&api).await?;
+        aggregation::reconcile(&api, true).await?;
         crate::cleanup::resume(&api);
         tokio::spawn(quota::keep(Arc::downgrade(&api)));
+        tokio::spawn(aggregation::keep(Arc::downgrade(&api)));
         Ok(api)
     }
 
@@ -244,6 +253,7 @@ impl Api {
         });
         let retired: Vec<_> = retired.collect();
         *self.catalog.write().unwrap_or_else(PoisonError::into_inner) = catalog;
+        self.aggregation.changed.notify_one();
         for resource in retired {
             resource.cancel();
         }

@@ -11,7 +11,10 @@ use std::{
 use eyot_store::Object;
 use serde_json::Value;
 
-use crate::{crd, discovery::Document, kinds, openapi::Index, resource::Resource};
+use crate::{
+    aggregation::group_priority, crd, discovery::Document, kinds, openapi::Index,
+    resource::Resource,
+};
 
 pub(crate) struct Catalog {
     by_path: HashMap<String, Arc<Resource>>,
@@ -39,8 +42,9 @@ impl Catalog {
             }
         }
         all.sort_by(|a, b| {
-            let (rank, version) = (group_rank, crd::version_priority);
-            let order = (rank(&a.group), &a.group).cmp(&(rank(&b.group), &b.group));
+            let (priority, version) = (group_priority, crd::version_priority);
+            let order = priority(&b.group).cmp(&priority(&a.group));
+            let order = order.then(a.group.cmp(&b.group));
             let order = order.then(version(&b.version).cmp(&version(&a.version)));
             order.then_with(|| (&a.version, &a.plural).cmp(&(&b.version, &b.plural)))
         });
@@ -80,35 +84,4 @@ impl Catalog {
 
 fn path(group: &str, version: &str, plural: &str) -> String {
     format!("{group}/{version}/{plural}")
-}
-
-/// The order in which Kubernetes lists its groups; all others come after them.
-const GROUPS: [&str; 21] = [
-    "",
-    "apiregistration.k8s.io",
-    "apps",
-    "events.k8s.io",
-    "authentication.k8s.io",
-    "authorization.k8s.io",
-    "autoscaling",
-    "batch",
-    "certificates.k8s.io",
-    "networking.k8s.io",
-    "policy",
-    "rbac.authorization.k8s.io",
-    "storage.k8s.io",
-    "admissionregistration.k8s.io",
-    "apiextensions.k8s.io",
-    "scheduling.k8s.io",
-    "coordination.k8s.io",
-    "node.k8s.io",
-    "discovery.k8s.io",
-    "resource.k8s.io",
-    "flowcontrol.apiserver.k8s.io",
-];
-
-/// Where a group stands among the others; those of one rank are in the order of their names.
-pub(crate) fn group_rank(group: &str) -> usize {
-    let known = GROUPS.iter().position(|known| *known == group);
-    known.unwrap_or(GROUPS.len())
 }

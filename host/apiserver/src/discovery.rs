@@ -13,10 +13,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256, Sha512};
 
 use crate::{
-    catalog::{Catalog, group_rank},
-    crd,
-    path::ResourcePath,
-    resource::Resource,
+    aggregation::group_priority, catalog::Catalog, crd, path::ResourcePath, resource::Resource,
     review,
 };
 
@@ -324,8 +321,8 @@ pub(crate) fn unstored(group: &str, version: &str) -> Vec<Unstored> {
     .collect()
 }
 
-/// Groups and versions that are served, in the order of discovery.
-pub(crate) fn versions(catalog: &Catalog) -> Vec<(String, String)> {
+/// Groups and versions that this server answers for itself, in the order of discovery.
+pub(crate) fn local_versions(catalog: &Catalog) -> Vec<(String, String)> {
     let listing = Listing::new(catalog);
     let all = listing.groups.iter().flat_map(|group| {
         let versions = group.versions.iter();
@@ -430,7 +427,7 @@ impl<'a> Listing<'a> {
         }
         entries.sort_by(|(a, va, x), (b, vb, y)| {
             let version = crd::version_priority;
-            let order = (group_rank(a), *a).cmp(&(group_rank(b), *b));
+            let order = group_priority(b).cmp(&group_priority(a)).then(a.cmp(b));
             order
                 .then((version(vb), va).cmp(&(version(va), vb)))
                 .then(x.plural.cmp(y.plural))

@@ -10,6 +10,7 @@
 //! that reconciles is a client of this API.
 
 mod admission;
+mod aggregation;
 mod api;
 pub mod auth;
 mod call;
@@ -56,6 +57,7 @@ mod user;
 mod verbs;
 mod webhook;
 
+pub use aggregation::{FRONT_PROXY, FrontProxy};
 pub use api::{Kubelet, NoNodes, Nodes, Options};
 pub use resource::extract;
 pub use service::{ApiServer, AsUser, StartError};

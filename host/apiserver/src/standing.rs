@@ -90,7 +90,7 @@ async fn service(api: &Api) -> Result<(), WriteError> {
 }
 
 /// Make the object if there is none; where it is to be kept current, give it this content.
-async fn ensure(
+pub(crate) async fn ensure(
     api: &Api,
     group: &str,
     plural: &str,

@@ -2,7 +2,9 @@
 //!
 //! `DIR/pki` holds the CA, the serving certificate of the API and the admin's client certificate;
 //! `DIR/kubeconfig` carries the latter. The CA lives ten years and is never replaced by the host.
-//! The two leaf certificates live one year; a start issues them anew when a third of that has
+//! A second authority signs only the certificate with which this server comes to the servers behind
+//! it: those take its word for who the user is, so nobody else may have one.
+//! The leaf certificates live one year; a start issues them anew when a third of that has
 //! gone, or when the names of the serving certificate no longer fit. The CA's key stays in its
 //! file with mode 0600.
 
@@ -14,6 +16,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use base64::{Engine, prelude::BASE64_STANDARD};
+use eyot_apiserver::{FRONT_PROXY, FrontProxy};
 use jiff::{Timestamp, ToSpan, tz::TimeZone};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -37,6 +40,8 @@ pub struct Pki {
     pub server: Arc<ServerConfig>,
     /// The authority's certificate, in PEM.
     pub ca: String,
+    /// What the servers behind this one know it by.
+    pub front_proxy: FrontProxy,
 }
 
 /// A certificate and its key, in PEM.
@@ -50,7 +55,7 @@ struct Pair {
 pub fn prepare(dir: &Path, api: SocketAddr) -> anyhow::Result<Pki> {
     let pki = dir.join("pki");
     make_private_dir(&pki)?;
-    let ca = load_or_make(&pki, "ca", |_| true, make_ca)?;
+    let ca = load_or_make(&pki, "ca", |_| true, || make_ca("eyot-ca"))?;
     let names = serving_names(api);
     let serving = load_or_make(
         &pki,
@@ -61,6 +66,15 @@ pub fn prepare(dir: &Path, api: SocketAddr) -> anyhow::Result<Pki> {
     let admin = load_or_make(&pki, "admin", is_fresh, || {
         make_leaf(&ca, "admin", Some("system:masters"), &[])
     })?;
+    let proxy_ca = load_or_make(
+        &pki,
+        "front-proxy-ca",
+        |_| true,
+        || make_ca("eyot-front-proxy-ca"),
+    )?;
+    let proxy = load_or_make(&pki, "front-proxy", is_fresh, || {
+        make_leaf(&proxy_ca, FRONT_PROXY, None, &[])
+    })?;
     write_private(
         &dir.join("kubeconfig"),
         kubeconfig(api, &ca, &admin).as_bytes(),
@@ -68,6 +82,11 @@ pub fn prepare(dir: &Path, api: SocketAddr) -> anyhow::Result<Pki> {
     Ok(Pki {
         server: Arc::new(server_config(&ca, &serving)?),
         ca: ca.certificate,
+        front_proxy: FrontProxy {
+            authority: proxy_ca.certificate,
+            certificate: proxy.certificate,
+            key: proxy.key,
+        },
     })
 }
 
@@ -104,9 +123,9 @@ fn load_or_make(
     Ok(pair)
 }
 
-fn make_ca() -> anyhow::Result<Pair> {
+fn make_ca(common_name: &str) -> anyhow::Result<Pair> {
     let mut params = CertificateParams::default();
-    params.distinguished_name = name("eyot-ca", None);
+    params.distinguished_name = name(common_name, None);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     lifetime(
@@ -345,6 +364,8 @@ mod tests {
             "pki/ca.key",
             "pki/serving.key",
             "pki/admin.key",
+            "pki/front-proxy-ca.key",
+            "pki/front-proxy.key",
             "kubeconfig",
         ] {
             let mode = std::fs::metadata(dir.path().join(name))

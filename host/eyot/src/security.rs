@@ -7,13 +7,13 @@ use anyhow::Context;
 use eyot_apiserver::auth::token::{TokenKeys, TokenOptions, TokenTable};
 use tokio_util::sync::CancellationToken;
 
-use crate::settings::Resolved;
+use crate::{pki::Pki, settings::Resolved};
 
 /// How often it is looked whether the signing key is due.
 const KEY_CHECK: Duration = Duration::from_secs(3600);
 
 /// The part of the API server's options that is about security.
-pub fn options(settings: &Resolved, root_ca: &str) -> anyhow::Result<eyot_apiserver::Options> {
+pub fn options(settings: &Resolved, pki: &Pki) -> anyhow::Result<eyot_apiserver::Options> {
     let mut tokens = TokenOptions {
         keys: Arc::new(
             TokenKeys::open(&settings.data_dir.join("pki/service-account"))
@@ -32,7 +32,8 @@ pub fn options(settings: &Resolved, root_ca: &str) -> anyhow::Result<eyot_apiser
     }
     Ok(eyot_apiserver::Options {
         tokens,
-        root_ca: Some(root_ca.into()),
+        root_ca: Some(pki.ca.as_str().into()),
+        front_proxy: Some(pki.front_proxy.clone()),
         ..eyot_apiserver::Options::default()
     })
 }

@@ -69,7 +69,7 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
     let pki = pki::prepare(&settings.data_dir, settings.api_address)?;
 
     let nodes = Arc::new(LocalNode::default());
-    let security = security::options(&settings, &pki.ca)?;
+    let security = security::options(&settings, &pki)?;
     let token_keys = security.tokens.keys.clone();
     let api = ApiServer::new(
         store.clone(),

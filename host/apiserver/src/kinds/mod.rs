@@ -6,6 +6,7 @@
 mod admission_expression;
 mod admission_policy;
 mod admission_rule;
+mod api_service;
 mod autoscaler;
 mod conditions;
 mod config_map;
@@ -337,6 +338,7 @@ pub fn all() -> &'static [KindSpec] {
         admission_policy::VALIDATING_BINDING,
         webhook::VALIDATING,
         crd::SPEC,
+        api_service::SPEC,
     ];
     ALL
 }

@@ -285,7 +285,7 @@ fn index(catalog: &Catalog) -> Index {
     let maker = format!("{} {MAKER}", env!("CARGO_PKG_VERSION"));
     let mut index = Index::new();
     let mut groups = BTreeSet::new();
-    for (group, version) in discovery::versions(catalog) {
+    for (group, version) in discovery::local_versions(catalog) {
         let mut text = format!("{maker} {:?}", discovery::unstored(&group, &version));
         for resource in catalog.of(&group, &version) {
             let below: Vec<_> = discovery::subresources(resource)
@@ -539,7 +539,7 @@ fn make_v2(api: &Api, catalog: &Catalog, protobuf: bool) -> std::io::Result<Byte
         }
     };
     let mut groups: BTreeSet<String> = BTreeSet::new();
-    for (group, version) in discovery::versions(catalog) {
+    for (group, version) in discovery::local_versions(catalog) {
         add(version_parts(api, catalog, &group, &version, Form::V2));
         if !group.is_empty() {
             groups.insert(group);

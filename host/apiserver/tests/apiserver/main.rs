@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod admission;
+mod aggregation;
 mod apply;
 mod conversion;
 mod custom_resources;
