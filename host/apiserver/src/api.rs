@@ -120,7 +120,11 @@ impl Api {
     /// Read the definitions, make what must exist for a fresh store to be usable, and carry on with
     /// what a stop interrupted.
     pub(crate) async fn start(store: Store, options: Options) -> Result<Arc<Api>, WriteError> {
-        let catalog = RwLock::new(Arc::new(Catalog::new(&crd::stored(&store), &[])));
+        let catalog = RwLock::new(Arc::new(Catalog::new(
+            &crd::stored(&store),
+            &[],
+            Arc::default(),
+        )));
         let admission = Admission::new(&store);
         let authorizer = Arc::new(Authorizer::new(&store));
         let fairness = Fairness::new(&store);
@@ -245,7 +249,11 @@ impl Api {
     /// Take the definitions as they are stored now.
     pub(crate) fn reload(&self) {
         let before = self.catalog();
-        let catalog = Arc::new(Catalog::new(&crd::stored(&self.store), before.all()));
+        let catalog = Arc::new(Catalog::new(
+            &crd::stored(&self.store),
+            before.all(),
+            self.aggregation.remotes(),
+        ));
         let retired = before.all().iter().filter_map(|old| {
             let new = catalog.find(&old.group, &old.version, &old.plural);
             let same = new.is_some_and(|new| new.stamp == old.stamp);
@@ -253,7 +261,7 @@ impl Api {
         });
         let retired: Vec<_> = retired.collect();
         *self.catalog.write().unwrap_or_else(PoisonError::into_inner) = catalog;
-        self.aggregation.changed.notify_one();
+        self.aggregation.catalog_changed();
         for resource in retired {
             resource.cancel();
         }

@@ -1,6 +1,8 @@
-//! Which resources are served right now: the built-in kinds and every established CRD.
+//! Which resources are served right now: the built-in kinds, every established CRD, and what servers
+//! behind this one answer for.
 //!
-//! A catalog never changes; when a CRD does, a new one is built from the store and takes its place.
+//! A catalog never changes; when a CRD or a server behind does, a new one is built and takes its
+//! place.
 //! So a request sees one consistent set from start to end.
 
 use std::{
@@ -12,7 +14,11 @@ use eyot_store::Object;
 use serde_json::Value;
 
 use crate::{
-    aggregation::group_priority, crd, discovery::Document, kinds, openapi::Index,
+    aggregation::{Remote, Remotes, group_priority},
+    crd,
+    discovery::Document,
+    kinds,
+    openapi::Index,
     resource::Resource,
 };
 
@@ -20,6 +26,8 @@ pub(crate) struct Catalog {
     by_path: HashMap<String, Arc<Resource>>,
     /// Sorted by group, then version priority, then plural.
     all: Vec<Arc<Resource>>,
+    /// Whoever answers in place of this server.
+    pub(crate) remotes: Arc<Remotes>,
     /// The aggregated discovery documents of `/apis` and `/api`, encoded at most once.
     pub(crate) aggregated: [OnceLock<Document>; 2],
     /// The documents of OpenAPI v3 and their hashes, computed at most once.
@@ -29,7 +37,11 @@ pub(crate) struct Catalog {
 impl Catalog {
     /// The built-in kinds and those of the given CustomResourceDefinitions that are established.
     /// What did not change is taken over from `before`.
-    pub(crate) fn new(crds: &[(Arc<Object>, Value)], before: &[Arc<Resource>]) -> Catalog {
+    pub(crate) fn new(
+        crds: &[(Arc<Object>, Value)],
+        before: &[Arc<Resource>],
+        remotes: Arc<Remotes>,
+    ) -> Catalog {
         let mut all: Vec<Arc<Resource>> = kinds::all()
             .iter()
             .flat_map(Resource::builtins)
@@ -57,6 +69,7 @@ impl Catalog {
         Catalog {
             by_path,
             all,
+            remotes,
             aggregated: Default::default(),
             openapi: OnceLock::new(),
         }
@@ -64,6 +77,24 @@ impl Catalog {
 
     pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {
         self.by_path.get(&path(group, version, plural))
+    }
+
+    /// The server behind this one that answers for a group and version.
+    pub(crate) fn remote(&self, group: &str, version: &str) -> Option<&Arc<Remote>> {
+        let mut remotes = self.remotes.iter();
+        remotes.find(|one| one.group == group && one.version == version)
+    }
+
+    /// The same for a path at or below `/apis/<group>/<version>`.
+    pub(crate) fn remote_at(&self, path: &str) -> Option<&Arc<Remote>> {
+        if self.remotes.is_empty() {
+            return None;
+        }
+        let mut parts = path.split('/').filter(|part| !part.is_empty());
+        match (parts.next()?, parts.next()?, parts.next()?) {
+            ("apis", group, version) => self.remote(group, version),
+            _ => None,
+        }
     }
 
     pub(crate) fn all(&self) -> &[Arc<Resource>] {

@@ -13,7 +13,11 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256, Sha512};
 
 use crate::{
-    aggregation::group_priority, catalog::Catalog, crd, path::ResourcePath, resource::Resource,
+    aggregation::{Remote, group_priority, version_priority},
+    catalog::Catalog,
+    crd,
+    path::ResourcePath,
+    resource::Resource,
     review,
 };
 
@@ -279,12 +283,18 @@ struct Listing<'a> {
 
 struct Group<'a> {
     name: &'a str,
+    /// Higher ones come first.
+    priority: i64,
     versions: Vec<Version<'a>>,
 }
 
 struct Version<'a> {
     name: &'a str,
+    /// Higher ones come first.
+    priority: i64,
     entries: Vec<Entry<'a>>,
+    /// The server that answers in place of this one.
+    remote: Option<&'a Remote>,
 }
 
 /// One resource.
@@ -325,8 +335,8 @@ pub(crate) fn unstored(group: &str, version: &str) -> Vec<Unstored> {
 pub(crate) fn local_versions(catalog: &Catalog) -> Vec<(String, String)> {
     let listing = Listing::new(catalog);
     let all = listing.groups.iter().flat_map(|group| {
-        let versions = group.versions.iter();
-        versions.map(|version| (group.name.to_owned(), version.name.to_owned()))
+        let own = group.versions.iter().filter(|one| one.remote.is_none());
+        own.map(|version| (group.name.to_owned(), version.name.to_owned()))
     });
     all.collect()
 }
@@ -425,30 +435,28 @@ impl<'a> Listing<'a> {
                 entries.push((group, version, entry));
             }
         }
-        entries.sort_by(|(a, va, x), (b, vb, y)| {
-            let version = crd::version_priority;
-            let order = group_priority(b).cmp(&group_priority(a)).then(a.cmp(b));
-            order
-                .then((version(vb), va).cmp(&(version(va), vb)))
-                .then(x.plural.cmp(y.plural))
-        });
         let mut groups: Vec<Group<'_>> = Vec::new();
         for (group, version, entry) in entries {
-            if groups.last().is_none_or(|last| last.name != group) {
-                groups.push(Group {
-                    name: group,
-                    versions: Vec::new(),
-                });
+            // Whoever answers for a version answers for all of it.
+            if catalog.remote(group, version).is_none() {
+                let priority = (group_priority(group), version_priority(group, version));
+                version_of(&mut groups, group, version, priority)
+                    .entries
+                    .push(entry);
             }
-            let Some(last) = groups.last_mut() else {
-                continue;
-            };
-            match last.versions.last_mut() {
-                Some(same) if same.name == version => same.entries.push(entry),
-                _ => last.versions.push(Version {
-                    name: version,
-                    entries: vec![entry],
-                }),
+        }
+        for remote in catalog.remotes.iter() {
+            let priority = (remote.group_priority, remote.version_priority);
+            version_of(&mut groups, &remote.group, &remote.version, priority).remote = Some(remote);
+        }
+        groups.sort_by(|a, b| b.priority.cmp(&a.priority).then(a.name.cmp(b.name)));
+        for group in &mut groups {
+            let rank =
+                |version: &Version<'_>| (version.priority, crd::version_priority(version.name));
+            let versions = &mut group.versions;
+            versions.sort_by(|a, b| rank(b).cmp(&rank(a)).then(a.name.cmp(b.name)));
+            for version in versions {
+                version.entries.sort_by(|a, b| a.plural.cmp(b.plural));
             }
         }
         Listing { groups }
@@ -458,6 +466,41 @@ impl<'a> Listing<'a> {
     fn named(&self) -> impl Iterator<Item = &Group<'a>> {
         self.groups.iter().filter(|group| !group.name.is_empty())
     }
+}
+
+/// The version among the groups, made if need be. A group stands where the highest of its versions
+/// wants it.
+fn version_of<'g, 'a>(
+    groups: &'g mut Vec<Group<'a>>,
+    group: &'a str,
+    version: &'a str,
+    (of_group, of_version): (i64, i64),
+) -> &'g mut Version<'a> {
+    let at = groups.iter().position(|known| known.name == group);
+    let at = at.unwrap_or_else(|| {
+        groups.push(Group {
+            name: group,
+            priority: of_group,
+            versions: Vec::new(),
+        });
+        groups.len() - 1
+    });
+    let group = &mut groups[at];
+    group.priority = group.priority.max(of_group);
+    let at = group
+        .versions
+        .iter()
+        .position(|known| known.name == version);
+    let at = at.unwrap_or_else(|| {
+        group.versions.push(Version {
+            name: version,
+            priority: of_version,
+            entries: Vec::new(),
+            remote: None,
+        });
+        group.versions.len() - 1
+    });
+    &mut group.versions[at]
 }
 
 impl Group<'_> {
@@ -473,6 +516,9 @@ impl Group<'_> {
 
     fn aggregated(&self) -> Value {
         let version = |version: &Version<'_>| {
+            if let Some(remote) = version.remote {
+                return remote.discovery();
+            }
             let resources: Vec<Value> = version.entries.iter().map(Entry::aggregated).collect();
             json!({"version": version.name, "resources": resources, "freshness": "Current"})
         };

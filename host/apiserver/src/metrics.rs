@@ -34,6 +34,8 @@ pub(crate) struct Metrics {
     reading: AtomicI64,
     writing: AtomicI64,
     watching: Arc<AtomicI64>,
+    /// How often a server behind this one was found to be unavailable, by APIService and reason.
+    unavailable: Mutex<BTreeMap<(String, &'static str), u64>>,
 }
 
 /// All requests with the same labels but for their code.
@@ -74,6 +76,15 @@ impl Drop for Watching {
 }
 
 impl Metrics {
+    pub(crate) fn unavailable(&self, api_service: &str, reason: &'static str) {
+        let counts = self.unavailable.lock();
+        let mut counts = counts.unwrap_or_else(PoisonError::into_inner);
+        let key = (api_service.to_owned(), reason);
+        if counts.len() < SERIES || counts.contains_key(&key) {
+            *counts.entry(key).or_default() += 1;
+        }
+    }
+
     pub(crate) fn begin(&self, method: &Method) -> Running<'_> {
         let writes = !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
         self.inflight(writes).fetch_add(1, Ordering::Relaxed);
@@ -320,6 +331,7 @@ fn write(api: &Api, page: &mut String) -> std::fmt::Result {
             "apiserver_storage_objects{{resource=\"{resource}\"}} {count}"
         )?;
     }
+    aggregation(api, page)?;
     let version = discovery::version();
     head(
         page,
@@ -337,6 +349,37 @@ fn write(api: &Api, page: &mut String) -> std::fmt::Result {
         text("platform")
     )?;
     process(page)
+}
+
+/// Whether the servers behind this one can be reached.
+fn aggregation(api: &Api, page: &mut String) -> std::fmt::Result {
+    head(
+        page,
+        "aggregator_unavailable_apiservice",
+        "gauge",
+        "Gauge of APIServices which are marked as unavailable broken down by APIService name.",
+    )?;
+    for remote in api.catalog().remotes.iter() {
+        let (name, unavailable) = (&remote.name, i32::from(!remote.is_available));
+        writeln!(
+            page,
+            "aggregator_unavailable_apiservice{{name=\"{name}\"}} {unavailable}"
+        )?;
+    }
+    head(
+        page,
+        "aggregator_unavailable_apiservice_total",
+        "counter",
+        "Counter of APIServices which are marked as unavailable broken down by APIService name and reason.",
+    )?;
+    let counts = api.metrics.unavailable.lock();
+    for ((name, reason), count) in counts.unwrap_or_else(PoisonError::into_inner).iter() {
+        writeln!(
+            page,
+            "aggregator_unavailable_apiservice_total{{name=\"{name}\",reason=\"{reason}\"}} {count}"
+        )?;
+    }
+    Ok(())
 }
 
 fn head(page: &mut String, name: &str, kind: &str, help: &str) -> std::fmt::Result {

@@ -18,6 +18,7 @@ use http_body_util::BodyExt;
 use tower::Service;
 
 use crate::{
+    aggregation,
     api::{Api, Options},
     call::Call,
     catalog::Catalog,
@@ -165,6 +166,10 @@ async fn answer(
         Route::Issuer => return Ok(issuer::configuration(&api, request.headers())),
         Route::IssuerKeys => return Ok(issuer::keys(&api)),
         _ => {}
+    }
+    if let Some(remote) = api.catalog().remote_at(uri.path()) {
+        let (parts, passed) = Passed::split(request, uri);
+        return aggregation::pass(remote, &user, parts.headers, passed).await;
     }
     if let Route::OpenApi(page) = &route {
         return openapi::answer(&api, page, request.method(), request.headers(), uri.query()).await;

@@ -59,8 +59,15 @@ fn is_human(query: Option<&str>, headers: &HeaderMap) -> bool {
         .any(|known| agent.starts_with(known))
 }
 
+/// Among the extensions of another server's answer, which is in the form wished for already.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AsItIs;
+
 /// Bring an answer into the form wished for.
 pub(crate) async fn translate(response: Response, wish: Wish) -> Response {
+    if response.extensions().get::<AsItIs>().is_some() {
+        return response;
+    }
     let large_list = response.extensions().get::<LargeList>().is_some();
     let size = match response.body().size_hint().exact() {
         Some(size) => size,

@@ -33,7 +33,7 @@ use self::{
     schemas::Wanted,
 };
 use crate::{
-    api::Api, catalog::Catalog, compress, crd, discovery, failure::Failure, media,
+    aggregation, api::Api, catalog::Catalog, compress, crd, discovery, failure::Failure, media,
     resource::Resource,
 };
 
@@ -130,6 +130,9 @@ pub(crate) async fn answer(
             Ok(response)
         }
         Page::V3(path) => {
+            if let Some(remote) = catalog.remote_at(path) {
+                return aggregation::document(remote, path, headers, query).await;
+            }
             let Some(hash) = index.get(path) else {
                 return Ok(eyot_http::text(StatusCode::NOT_FOUND, ""));
             };
@@ -163,7 +166,9 @@ pub(crate) async fn answer(
             let Some(media) = choose(headers, &[(JSON, JSON), (V2, V2), (V2_OLD, V2)]) else {
                 return Ok(eyot_http::text(StatusCode::NOT_ACCEPTABLE, ""));
             };
-            let hash = sum(index.values().map(String::as_bytes));
+            let remotes = catalog.remotes.iter();
+            let others = remotes.filter_map(|one| one.known.v2.as_ref().map(|(_, hash)| hash));
+            let hash = sum(index.values().chain(others).map(String::as_bytes));
             send(api, &catalog, "v2", &hash, media, headers).await
         }
     }
@@ -312,6 +317,12 @@ fn index(catalog: &Catalog) -> Index {
         index.insert(paths::root(&group, &version), sum([text.as_bytes()]));
         if !group.is_empty() {
             groups.insert(format!("apis/{group}"));
+        }
+    }
+    for remote in catalog.remotes.iter() {
+        groups.insert(format!("apis/{}", remote.group));
+        if let Some(hash) = &remote.known.v3 {
+            index.insert(paths::root(&remote.group, &remote.version), hash.clone());
         }
     }
     let fixed = ["api", "apis", "version"].map(str::to_owned);
@@ -545,11 +556,26 @@ fn make_v2(api: &Api, catalog: &Catalog, protobuf: bool) -> std::io::Result<Byte
             groups.insert(group);
         }
     }
+    groups.extend(catalog.remotes.iter().map(|remote| remote.group.clone()));
     for group in &groups {
         add(single_parts(&["apis", group]));
     }
     for path in ["api", "apis", "version"] {
         add(single_parts(&[path]));
+    }
+    for remote in catalog.remotes.iter() {
+        let Some((document, _)) = &remote.known.v2 else {
+            continue;
+        };
+        for (path, item) in document["paths"].as_object().into_iter().flatten() {
+            writer.path(path, item, protobuf);
+        }
+        for (name, schema) in document["definitions"].as_object().into_iter().flatten() {
+            // All servers have the types of metadata in common.
+            if seen.insert(name.clone()) {
+                writer.definition(name, schema, protobuf);
+            }
+        }
     }
     compress::gzip(&writer.finish(&head, &tail, protobuf)?)
 }

@@ -7,8 +7,8 @@
 
 use std::sync::Arc;
 
-use eyot_http::{Body, Response, Upgrade};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use eyot_http::{Body, Request, Response, Upgrade};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, request::Parts};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -19,6 +19,7 @@ use crate::{
     call::Call,
     failure::Failure,
     object,
+    translate::AsItIs,
     webhook::{self, Stream, Where},
 };
 
@@ -38,6 +39,20 @@ pub(crate) struct Passed {
     pub(crate) uri: Uri,
     pub(crate) upgrade: Option<Upgrade>,
     pub(crate) body: Body,
+}
+
+impl Passed {
+    /// A whole request that is passed on, and its head.
+    pub(crate) fn split(request: Request, uri: &Uri) -> (Parts, Passed) {
+        let (mut parts, body) = request.into_parts();
+        let passed = Passed {
+            method: parts.method.clone(),
+            uri: uri.clone(),
+            upgrade: Upgrade::take(&mut parts.extensions),
+            body,
+        };
+        (parts, passed)
+    }
 }
 
 /// Whether a resource has a `proxy`.
@@ -216,9 +231,23 @@ async fn pass(
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(|error| unreachable(&error))?;
     tokio::spawn(connection.with_upgrades());
-    let wants = headers.get(header::UPGRADE).cloned();
+    let upgrade = passed.upgrade.clone();
+    let request = outgoing(headers, passed, target)?;
+    let response = sender
+        .send_request(request)
+        .await
+        .map_err(|error| unreachable(&error))?;
+    Ok(relay(response, upgrade))
+}
+
+/// The request as the next server gets it.
+pub(crate) fn outgoing(
+    headers: HeaderMap,
+    passed: Passed,
+    target: &str,
+) -> Result<http::Request<Body>, Failure> {
     let mut sent = forwarded(&headers);
-    if let Some(protocol) = &wants {
+    if let Some(protocol) = headers.get(header::UPGRADE) {
         sent.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         sent.insert(header::UPGRADE, protocol.clone());
     }
@@ -228,12 +257,18 @@ async fn pass(
         .body(passed.body)
         .map_err(Failure::internal)?;
     *request.headers_mut() = sent;
-    let mut response = sender
-        .send_request(request)
-        .await
-        .map_err(|error| unreachable(&error))?;
+    Ok(request)
+}
+
+/// The next server's answer as the client gets it. Where both agree to speak something else than
+/// HTTP, what they say is carried to and fro.
+pub(crate) fn relay(
+    mut response: http::Response<hyper::body::Incoming>,
+    upgrade: Option<Upgrade>,
+) -> Response {
+    response.extensions_mut().insert(AsItIs);
     if response.status() == StatusCode::SWITCHING_PROTOCOLS
-        && let Some(client) = passed.upgrade
+        && let Some(client) = upgrade
     {
         let backend = hyper::upgrade::on(&mut response);
         tokio::spawn(async move {
@@ -242,12 +277,12 @@ async fn pass(
                     tokio::io::copy_bidirectional(&mut TokioIo::new(backend), &mut client).await;
             }
         });
-        return Ok(response.map(|_| eyot_http::empty()));
+        return response.map(|_| eyot_http::empty());
     }
     for name in &OF_THE_CONNECTION {
         response.headers_mut().remove(name);
     }
-    Ok(response.map(|body| body.map_err(Into::into).boxed_unsync()))
+    response.map(|body| body.map_err(Into::into).boxed_unsync())
 }
 
 fn unreachable(error: &dyn std::error::Error) -> Failure {

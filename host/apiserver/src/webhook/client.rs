@@ -6,7 +6,7 @@ use std::{
     error::Error,
     io,
     pin::Pin,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
@@ -20,15 +20,12 @@ use hyper_util::{
     client::legacy,
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
-use rustls::{
-    CertificateError, ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, pem::PemObject},
-};
-use tower::Service;
+use rustls::{CertificateError, ClientConfig};
 
 use super::{
     dial::{self, Dialer, Where, Wire},
-    target::Target,
+    target::{Service, Target},
+    tls::{self, Trust},
 };
 
 /// Webhooks with connections of their own. Past this all connections are given up, which costs the
@@ -37,17 +34,20 @@ const TARGETS: usize = 256;
 /// Unused connections kept for one webhook.
 const IDLE: usize = 16;
 const IDLE_TIME: Duration = Duration::from_secs(90);
+/// For a connection to come about.
+const DIAL: Duration = Duration::from_secs(30);
 /// Of an error answer, what is shown to the client.
 const SHOWN: usize = 2048;
 
-type Http = legacy::Client<HttpsConnector<Connect>, Full<Bytes>>;
+/// Sends requests with bodies of this type, each over a connection that it keeps afterwards.
+pub(crate) type Http<B> = legacy::Client<HttpsConnector<Connect>, B>;
 
 /// Asks webhooks. Clones share their connections.
 #[derive(Clone)]
 pub(crate) struct Client {
     store: Store,
     dialer: Arc<dyn Dialer>,
-    clients: Arc<Mutex<HashMap<Target, Http>>>,
+    clients: Arc<Mutex<HashMap<Target, Http<Full<Bytes>>>>>,
 }
 
 /// Why a webhook gave no answer that can be used.
@@ -117,7 +117,7 @@ impl Client {
         Err(CallError::Status { code, message })
     }
 
-    fn client(&self, target: &Target) -> Result<Http, CallError> {
+    fn client(&self, target: &Target) -> Result<Http<Full<Bytes>>, CallError> {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(target) {
             return Ok(client.clone());
@@ -130,60 +130,49 @@ impl Client {
         Ok(client)
     }
 
-    fn connect(&self, target: &Target) -> Result<Http, String> {
-        let roots = match target.authority.as_slice() {
-            [] => machine_roots(),
-            pem => Arc::new(roots(pem)?),
-        };
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let connect = Connect {
-            store: self.store.clone(),
-            dialer: self.dialer.clone(),
-            target: target.clone(),
-        };
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(config)
-            .https_only()
-            .enable_http1()
-            .wrap_connector(connect);
-        Ok(legacy::Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIME)
-            .pool_max_idle_per_host(IDLE)
-            .build(connector))
+    fn connect(&self, target: &Target) -> Result<Http<Full<Bytes>>, String> {
+        let config = tls::config(Trust::Authorities(&target.authority), None)?;
+        let service = target.service.clone();
+        Ok(connections(
+            config,
+            &self.store,
+            self.dialer.clone(),
+            service,
+        ))
     }
 }
 
-/// The authorities of a `caBundle`.
-fn roots(pem: &[u8]) -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
-    let certificates = CertificateDer::pem_slice_iter(pem).filter_map(Result::ok);
-    let (added, _) = roots.add_parsable_certificates(certificates);
-    if added == 0 {
-        let why = "unable to load root certificates: unable to parse bytes as PEM block";
-        return Err(why.to_owned());
-    }
-    Ok(roots)
-}
-
-/// The authorities that the machine trusts, read once and only if a webhook needs them.
-fn machine_roots() -> Arc<RootCertStore> {
-    static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
-    let load = || {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        Arc::new(roots)
+/// A client that keeps its connections: to a Service, whatever host its requests name, or to that
+/// host.
+pub(crate) fn connections<B>(
+    config: ClientConfig,
+    store: &Store,
+    dialer: Arc<dyn Dialer>,
+    service: Option<Service>,
+) -> Http<B>
+where
+    B: http_body::Body + Send + 'static + Unpin,
+    B::Data: Send,
+{
+    let connect = Connect {
+        store: store.clone(),
+        dialer,
+        service,
     };
-    ROOTS.get_or_init(load).clone()
+    let connector = HttpsConnectorBuilder::new()
+        .with_tls_config(config)
+        .https_only()
+        .enable_http1()
+        .wrap_connector(connect);
+    legacy::Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE_TIME)
+        .pool_max_idle_per_host(IDLE)
+        .build(connector)
 }
 
 /// What lies at the bottom of an error, which is what tells the user something.
-fn root(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn root(error: &(dyn Error + 'static)) -> String {
     let mut deepest = error;
     loop {
         if let Some(rustls::Error::InvalidCertificate(why)) = deepest.downcast_ref() {
@@ -250,13 +239,13 @@ fn spoken(code: StatusCode, body: &[u8]) -> String {
 
 /// Makes connections to one target.
 #[derive(Clone)]
-struct Connect {
+pub(crate) struct Connect {
     store: Store,
     dialer: Arc<dyn Dialer>,
-    target: Target,
+    service: Option<Service>,
 }
 
-impl Service<Uri> for Connect {
+impl tower::Service<Uri> for Connect {
     type Response = TokioIo<Wire>;
     type Error = io::Error;
     type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<Wire>>> + Send>>;
@@ -266,7 +255,7 @@ impl Service<Uri> for Connect {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let to = match &self.target.service {
+        let to = match &self.service {
             Some(service) => dial::resolve(&self.store, service).map_err(io::Error::other),
             None => {
                 let host = uri.host().unwrap_or_default().to_owned();
@@ -274,6 +263,10 @@ impl Service<Uri> for Connect {
             }
         };
         let dialer = self.dialer.clone();
-        Box::pin(async move { dialer.dial(to?).await.map(Wire::new) })
+        Box::pin(async move {
+            let dialled = tokio::time::timeout(DIAL, dialer.dial(to?)).await;
+            let timed_out = || io::Error::new(io::ErrorKind::TimedOut, "dial tcp: i/o timeout");
+            dialled.unwrap_or_else(|_| Err(timed_out())).map(Wire::new)
+        })
     }
 }

@@ -30,6 +30,10 @@ use crate::object::{at, text};
 /// Addresses tried for one connection: more are no likelier to answer before the time is up.
 const ADDRESSES: usize = 8;
 
+const SLICES: &str = "endpointslices.discovery.k8s.io";
+/// The label by which a slice says whose it is.
+const OF_SERVICE: &str = "kubernetes.io/service-name";
+
 /// Where to connect to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Where {
@@ -117,13 +121,7 @@ pub(super) fn resolve(store: &Store, service: &Service) -> Result<Where, String>
         .flatten()
         .find(|p| p.get("port").and_then(Value::as_u64) == Some(u64::from(*port)))
         .ok_or_else(|| format!("no service port {port} found for service {name:?}"))?;
-    let mut addresses = slices(store, namespace, name, text(found, &["name"]));
-    if addresses.is_empty() {
-        addresses = endpoints(store, namespace, name, text(found, &["name"]));
-    }
-    if addresses.is_empty() {
-        addresses = selected(store, namespace, &spec, found);
-    }
+    let mut addresses = behind(store, service, &spec, found);
     if addresses.is_empty()
         && let Ok(address) = text(&spec, &["clusterIP"]).parse::<IpAddr>()
     {
@@ -141,12 +139,52 @@ pub(super) fn resolve(store: &Store, service: &Service) -> Result<Where, String>
     })
 }
 
+/// The addresses that answer for a port of a Service.
+fn behind(store: &Store, service: &Service, spec: &Value, port: &Value) -> Vec<SocketAddr> {
+    let (namespace, name) = (&service.namespace, &service.name);
+    let port_name = text(port, &["name"]);
+    let mut addresses = slices(store, namespace, name, port_name);
+    if addresses.is_empty() {
+        addresses = endpoints(store, namespace, name, port_name);
+    }
+    if addresses.is_empty() {
+        addresses = selected(store, namespace, spec, port);
+    }
+    addresses
+}
+
+/// What stands behind a Service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Backing {
+    /// Something that answers.
+    Ready,
+    /// Something, but nothing that answers.
+    Unready,
+    Nothing,
+}
+
+/// What stands behind a port of a Service, which is given as it is stored.
+pub(crate) fn backing(store: &Store, service: &Service, stored: &Value, port: &Value) -> Backing {
+    let spec = stored.get("spec").unwrap_or(&Value::Null);
+    if !behind(store, service, spec, port).is_empty() {
+        return Backing::Ready;
+    }
+    let (namespace, name) = (service.namespace.as_str(), service.name.as_str());
+    let slices = store.list(SLICES, Some(namespace));
+    let mut slices = slices.objects.iter();
+    let is_sliced = slices.any(|slice| slice.labels.get(OF_SERVICE) == Some(name));
+    match is_sliced || store.get(&Key::new("endpoints", namespace, name)).is_some() {
+        true => Backing::Unready,
+        false => Backing::Nothing,
+    }
+}
+
 fn slices(store: &Store, namespace: &str, name: &str, port: &str) -> Vec<SocketAddr> {
-    let all = store.list("endpointslices.discovery.k8s.io", Some(namespace));
+    let all = store.list(SLICES, Some(namespace));
     let ours = all
         .objects
         .iter()
-        .filter(|slice| slice.labels.get("kubernetes.io/service-name") == Some(name));
+        .filter(|slice| slice.labels.get(OF_SERVICE) == Some(name));
     let parsed = ours.filter_map(|slice| serde_json::from_slice::<Value>(&slice.json).ok());
     let addresses = parsed.flat_map(|slice| {
         let number = number(slice.get("ports"), port);
@@ -234,7 +272,7 @@ fn together<'a>(addresses: impl Iterator<Item = &'a str>, port: Option<u16>) -> 
 }
 
 /// A dialled connection as hyper takes it.
-pub(super) struct Wire(Box<dyn Stream>);
+pub(crate) struct Wire(Box<dyn Stream>);
 
 impl Wire {
     pub(super) fn new(stream: Box<dyn Stream>) -> TokioIo<Wire> {

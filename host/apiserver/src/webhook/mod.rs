@@ -7,8 +7,14 @@
 mod client;
 mod dial;
 mod target;
+mod tls;
 
-pub(crate) use self::{client::Client, target::Target};
+pub(crate) use self::{
+    client::{Client, Http, connections, root},
+    dial::{Backing, backing},
+    target::{Service, Target},
+    tls::{Trust, config as tls_config},
+};
 pub use dial::{Dialer, Stream, TcpDialer, Where};
 
 /// Whom to dial for a port of a Service, as things stand.

@@ -1,6 +1,6 @@
 //! Admission webhooks: a real HTTPS server that changes and refuses what clients write.
 
-mod server;
+pub mod server;
 
 use std::{sync::atomic::Ordering, time::Duration};
 

@@ -1,0 +1,108 @@
+//! Whether the server behind an APIService can be reached: Kubernetes' checks in their order, in its
+//! words.
+
+use std::time::Duration;
+
+use eyot_store::{Key, Store};
+use futures::future::select_ok;
+use serde_json::Value;
+
+use super::{pass::own, remote::Link};
+use crate::{
+    object::{at, text},
+    webhook::{self, Backing},
+};
+
+/// Asked at once, because behind a Service may be servers that answer and servers that do not.
+const ATTEMPTS: usize = 5;
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a check found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    pub(crate) is_available: bool,
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+}
+
+pub(crate) async fn check(store: &Store, link: &Link, group: &str, version: &str) -> Verdict {
+    let failed = |(reason, message): (&'static str, String)| Verdict {
+        is_available: false,
+        reason,
+        message,
+    };
+    if let Err(why) = backing(store, link) {
+        return failed(why);
+    }
+    match answers(link, group, version).await {
+        Ok(()) => Verdict {
+            is_available: true,
+            reason: "Passed",
+            message: "all checks passed".to_owned(),
+        },
+        Err(why) => failed(("FailedDiscoveryCheck", why)),
+    }
+}
+
+/// Whether there is a Service of that port with something behind it.
+fn backing(store: &Store, link: &Link) -> Result<(), (&'static str, String)> {
+    let webhook::Service {
+        namespace,
+        name,
+        port,
+    } = link.service();
+    let place = format!("service/{name} in {namespace:?}");
+    let key = Key::new("services", namespace.as_str(), name.as_str());
+    let stored = store.get(&key);
+    let service = stored.and_then(|one| serde_json::from_slice::<Value>(&one.json).ok());
+    let Some(service) = service else {
+        return Err(("ServiceNotFound", format!("{place} is not present")));
+    };
+    if text(&service, &["spec", "type"]) != "ClusterIP" {
+        return Ok(());
+    }
+    let ports = at(&service, &["spec", "ports"]).and_then(Value::as_array);
+    let mut ports = ports.into_iter().flatten();
+    let found = ports.find(|one| one.get("port").and_then(Value::as_u64) == Some((*port).into()));
+    let Some(found) = found else {
+        let why = format!("{place} is not listening on port {port}");
+        return Err(("ServicePortError", why));
+    };
+    match webhook::backing(store, link.service(), &service, found) {
+        Backing::Ready => Ok(()),
+        Backing::Unready => {
+            let port = text(found, &["name"]);
+            let why =
+                format!("endpointslices for {place} have no addresses with port name {port:?}");
+            Err(("MissingEndpoints", why))
+        }
+        Backing::Nothing => {
+            let why = format!("cannot find endpointslices for {place}");
+            Err(("EndpointsNotFound", why))
+        }
+    }
+}
+
+/// Whether it answers for its group and version.
+async fn answers(link: &Link, group: &str, version: &str) -> Result<(), String> {
+    let http = link.checks.as_ref().map_err(Clone::clone)?;
+    let url = format!("{}/apis/{group}/{version}", link.origin);
+    let attempts = (0..ATTEMPTS).map(|_| {
+        let url = &url;
+        Box::pin(async move {
+            let fails = |why: String| format!("failing or missing response from {url}: {why}");
+            let request = own(url, "application/json")
+                .map_err(|error| fails(error.status()["message"].to_string()))?;
+            let sent = tokio::time::timeout(PATIENCE, http.request(request)).await;
+            let response = sent
+                .map_err(|_| fails(format!("Get {url:?}: context deadline exceeded")))?
+                .map_err(|error| fails(format!("Get {url:?}: {}", webhook::root(&error))))?;
+            let code = response.status();
+            match code.is_success() {
+                true => Ok(()),
+                false => Err(fails(format!("bad status from {url}: {}", code.as_u16()))),
+            }
+        })
+    });
+    select_ok(attempts).await.map(|_| ())
+}
