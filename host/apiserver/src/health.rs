@@ -124,7 +124,7 @@ static CHECKS: &[Check] = &[
 ];
 
 /// Objects can be read.
-fn store(api: &Api) -> Result<(), String> {
+pub(crate) fn store(api: &Api) -> Result<(), String> {
     match api.store.revision() {
         0 => Err("the store has not seen a single write yet".to_owned()),
         _ => Ok(()),

@@ -17,6 +17,7 @@ mod call;
 mod catalog;
 mod cel;
 mod cleanup;
+mod components;
 mod compress;
 mod crd;
 mod discovery;

@@ -22,7 +22,7 @@ use crate::{
     api::{Api, Options},
     call::Call,
     catalog::Catalog,
-    discovery,
+    components, discovery,
     door::Visit,
     failure::Failure,
     health, issuer,
@@ -336,6 +336,12 @@ async fn dispatch(
         return match method {
             Method::POST if placed && !named => binding::bind(api, call, body).await,
             _ => Err(Failure::method_not_allowed()),
+        };
+    }
+    if call.resource.is("", "componentstatuses") {
+        return match subresource {
+            None => components::answer(api, &method, &call).await,
+            Some(_) => Err(Failure::no_such_resource()),
         };
     }
     if let Some(subresource) = subresource {

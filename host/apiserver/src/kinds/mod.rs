@@ -8,6 +8,7 @@ mod admission_policy;
 mod admission_rule;
 mod api_service;
 mod autoscaler;
+mod component_status;
 mod conditions;
 mod config_map;
 mod controller_revision;
@@ -17,6 +18,7 @@ mod csi;
 mod daemon_set;
 mod deployment;
 mod descent;
+mod device;
 mod endpoint_slice;
 mod endpoints;
 pub mod event;
@@ -339,6 +341,11 @@ pub fn all() -> &'static [KindSpec] {
         webhook::VALIDATING,
         crd::SPEC,
         api_service::SPEC,
+        component_status::SPEC,
+        device::CLAIM,
+        device::CLASS,
+        device::SLICE,
+        device::TEMPLATE,
     ];
     ALL
 }

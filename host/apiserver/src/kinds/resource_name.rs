@@ -45,7 +45,7 @@ pub(super) fn is_native(name: &str) -> bool {
 }
 
 /// A device or the like of some vendor.
-fn is_extended(name: &str) -> bool {
+pub(super) fn is_extended(name: &str) -> bool {
     !is_native(name)
         && !name.starts_with("requests.")
         && names::qualified(&format!("requests.{name}")).is_empty()

@@ -39,6 +39,14 @@ use crate::{
 
 /// Documents kept at once, compressed: those of every built-in group, and room for custom ones.
 const KEPT: usize = 96;
+/// What stands beside the groups and their versions.
+const FIXED: [&str; 5] = [
+    ".well-known/openid-configuration",
+    "api",
+    "apis",
+    "openid/v1/jwks",
+    "version",
+];
 /// How long a client may keep a document that it asked for by its hash.
 const IMMUTABLE: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -325,8 +333,7 @@ fn index(catalog: &Catalog) -> Index {
             index.insert(paths::root(&remote.group, &remote.version), hash.clone());
         }
     }
-    let fixed = ["api", "apis", "version"].map(str::to_owned);
-    for path in fixed.into_iter().chain(groups) {
+    for path in FIXED.map(str::to_owned).into_iter().chain(groups) {
         let hash = sum([maker.as_bytes(), path.as_bytes()]);
         index.insert(path, hash);
     }
@@ -495,9 +502,15 @@ fn definition(api: &Api, resource: &Resource) -> Option<Value> {
     serde_json::from_slice(&stored.json).ok()
 }
 
-/// Documents of one path: the lists of groups and versions, and the server's version.
+/// Documents of one path: the lists of groups and versions, the server's version, its issuer of
+/// tokens.
 fn single_parts(parts: &[&str]) -> (Map<String, Value>, Map<String, Value>) {
     const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
+    match *parts {
+        [".well-known", ..] => return (paths::of_issuer(), Map::new()),
+        ["openid", ..] => return (paths::of_issuer_keys(), Map::new()),
+        _ => {}
+    }
     let (path, id, tag, description, schema) = match *parts {
         ["api"] => (
             "/api/".to_owned(),
@@ -560,8 +573,8 @@ fn make_v2(api: &Api, catalog: &Catalog, protobuf: bool) -> std::io::Result<Byte
     for group in &groups {
         add(single_parts(&["apis", group]));
     }
-    for path in ["api", "apis", "version"] {
-        add(single_parts(&[path]));
+    for path in FIXED {
+        add(single_parts(&path.split('/').collect::<Vec<_>>()));
     }
     for remote in catalog.remotes.iter() {
         let Some((document, _)) = &remote.known.v2 else {

@@ -282,6 +282,38 @@ pub(super) fn of_document(
     writer.paths
 }
 
+/// What clients of other systems read about the issuer of tokens.
+pub(super) fn of_issuer() -> Map<String, Value> {
+    of_text(
+        "/.well-known/openid-configuration/",
+        "getServiceAccountIssuerOpenIDConfiguration",
+        "WellKnown",
+        "get service account issuer OpenID configuration, also known as the 'OIDC discovery doc'",
+        "application/json",
+    )
+}
+
+/// The keys with which its tokens are checked.
+pub(super) fn of_issuer_keys() -> Map<String, Value> {
+    of_text(
+        "/openid/v1/jwks/",
+        "getServiceAccountIssuerOpenIDKeyset",
+        "openid",
+        "get service account issuer OpenID JSON Web Key Set (contains public token verification keys)",
+        "application/jwk-set+json",
+    )
+}
+
+/// A path whose answer is not described.
+fn of_text(path: &str, id: &str, tag: &str, description: &str, media: &str) -> Map<String, Value> {
+    let answer = json!({"description": "OK", "content": {media: {"schema": {"type": "string"}}}});
+    let get = json!({
+        "tags": [tag], "description": description, "operationId": id,
+        "responses": {"200": answer, "401": {"description": "Unauthorized"}},
+    });
+    Map::from_iter([(path.to_owned(), json!({ "get": get }))])
+}
+
 /// `api/v1`, `apis/apps/v1`
 pub(super) fn root(group: &str, version: &str) -> String {
     if group.is_empty() {

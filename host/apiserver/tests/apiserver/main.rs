@@ -7,6 +7,7 @@ mod apply;
 mod conversion;
 mod custom_resources;
 mod definitions;
+mod devices;
 mod discovery;
 mod flow;
 mod forms;
