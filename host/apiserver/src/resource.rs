@@ -193,6 +193,11 @@ impl Resource {
         }
     }
 
+    /// Whether `PUT` makes an object that is not there.
+    pub(crate) fn put_creates(&self) -> bool {
+        matches!(&self.definition, Definition::Builtin(spec) if spec.put_creates)
+    }
+
     /// Check types, drop what the kind does not have, and answer the paths of what was dropped.
     pub(crate) fn decode(&self, value: &mut Value) -> Result<Vec<String>, Failure> {
         self.try_decode(value).map_err(|why| self.undecodable(&why))

@@ -20,6 +20,7 @@ const SHOWN: usize = 3;
 
 pub(super) const SPEC: KindSpec = KindSpec {
     kind: "Endpoints",
+    put_creates: true,
     list_kind: "EndpointsList",
     plural: "endpoints",
     singular: "endpoints",

@@ -18,6 +18,7 @@ pub(super) const SPEC: KindSpec = KindSpec {
     group: "",
     version: "v1",
     kind: "Event",
+    put_creates: true,
     list_kind: "EventList",
     plural: "events",
     singular: "event",

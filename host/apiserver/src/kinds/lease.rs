@@ -23,6 +23,7 @@ pub(super) const SPEC: KindSpec = KindSpec {
     status: false,
     scale: false,
     generation: false,
+    put_creates: true,
     decode: |value| check("coordination.k8s.io/v1", "Lease", value),
     default: |object| {
         child(object, "spec");

@@ -18,6 +18,7 @@ const TYPES: [&str; 3] = ["Pod", "Container", "PersistentVolumeClaim"];
 
 pub(super) const SPEC: KindSpec = KindSpec {
     kind: "LimitRange",
+    put_creates: true,
     list_kind: "LimitRangeList",
     plural: "limitranges",
     singular: "limitrange",

@@ -101,6 +101,8 @@ pub struct KindSpec {
     pub scale: bool,
     /// `metadata.generation` counts changes of everything but metadata and status.
     pub generation: bool,
+    /// `PUT` makes the object if there is none.
+    pub put_creates: bool,
     /// Typed check: names unknown fields by path and drops them, refuses values of the wrong type,
     /// and brings the rest into stored form (no nulls, canonical quantities and times).
     pub decode: fn(&mut Value) -> Result<Vec<UnknownField>, TypeError>,
@@ -207,6 +209,7 @@ impl KindSpec {
         status: false,
         scale: false,
         generation: false,
+        put_creates: false,
         decode: |_| Ok(Vec::new()),
         default: |_| {},
         prepare: |_, _| {},

@@ -20,6 +20,7 @@ const GROUP: &str = "rbac.authorization.k8s.io";
 pub(super) const ROLE: KindSpec = KindSpec {
     group: GROUP,
     kind: "Role",
+    put_creates: true,
     list_kind: "RoleList",
     plural: "roles",
     singular: "role",
@@ -38,6 +39,7 @@ pub(super) const ROLE: KindSpec = KindSpec {
 pub(super) const CLUSTER_ROLE: KindSpec = KindSpec {
     group: GROUP,
     kind: "ClusterRole",
+    put_creates: true,
     list_kind: "ClusterRoleList",
     plural: "clusterroles",
     singular: "clusterrole",
@@ -71,6 +73,7 @@ pub(super) const CLUSTER_ROLE: KindSpec = KindSpec {
 pub(super) const ROLE_BINDING: KindSpec = KindSpec {
     group: GROUP,
     kind: "RoleBinding",
+    put_creates: true,
     list_kind: "RoleBindingList",
     plural: "rolebindings",
     singular: "rolebinding",
@@ -89,6 +92,7 @@ pub(super) const ROLE_BINDING: KindSpec = KindSpec {
 pub(super) const CLUSTER_ROLE_BINDING: KindSpec = KindSpec {
     group: GROUP,
     kind: "ClusterRoleBinding",
+    put_creates: true,
     list_kind: "ClusterRoleBindingList",
     plural: "clusterrolebindings",
     singular: "clusterrolebinding",

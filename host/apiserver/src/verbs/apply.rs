@@ -17,7 +17,7 @@ use crate::{
     query::FieldValidation,
     reading::{self, Notes},
     verbs::{
-        create::create_decoded,
+        create::{authorize, create_decoded},
         managers::{self, Tracking},
         update::{Part, Through, answer, update_as},
     },
@@ -126,6 +126,7 @@ async fn create(
     config: &Config,
     mut value: Value,
 ) -> Result<Response, Failure> {
+    authorize(api, call)?;
     let mut warnings = config.warnings(call)?;
     call.check_type(&mut value)?;
     warnings.extend(call.report(call.resource.decode(&mut value)?)?);

@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::{
     admission::{self, Admitted, Attributes, Operation},
     api::{Api, namespace_key, storage_failure},
+    auth,
     call::{self, Call},
     crd::{
         self,
@@ -54,6 +55,25 @@ pub(crate) async fn create(
         ));
     }
     create_decoded(api, &call, value, managers, warnings).await
+}
+
+/// Whether the user may also create: for writes to an object that turns out not to be there.
+pub(crate) fn authorize(api: &Api, call: &Call) -> Result<(), Failure> {
+    let resource = &call.resource;
+    let asked = auth::Attributes {
+        verb: "create".into(),
+        group: resource.group.as_str().into(),
+        version: resource.version.as_str().into(),
+        resource: resource.plural.as_str().into(),
+        namespace: call.namespace.as_str().into(),
+        name: call.name.as_str().into(),
+        ..auth::Attributes::default()
+    };
+    let decision = api.authorizer.authorize(&call.user, &asked);
+    match decision.is_allowed() {
+        true => Ok(()),
+        false => Err(asked.forbidden(&call.user, &decision.reason.to_string())),
+    }
 }
 
 /// Create an object that was decoded and is in its place. `warnings` are for the client.

@@ -26,7 +26,7 @@ use crate::{
     schema::Judgement,
     verbs::{
         apply,
-        create::{clean, write_failure},
+        create::{authorize, clean, create_decoded, write_failure},
         managers::Tracking,
         patch::Patch,
     },
@@ -34,6 +34,8 @@ use crate::{
 
 /// Tries against other writers of the same object, before the client is told of the conflict.
 const ATTEMPTS: usize = 16;
+/// Tries of a `PUT` against others who create or delete the same object.
+const CREATIONS: usize = 4;
 /// The store's name of what nodes and leaders renew.
 const LEASES: &str = "leases.coordination.k8s.io";
 /// Metadata that only the server sets.
@@ -90,8 +92,38 @@ pub(crate) async fn put(
     call.check_type(&mut sent)?;
     call.check_place(&mut sent)?;
     let change = |_: &Value| Ok(sent.clone());
-    let (written, warnings) = update(api, &call, part, &change).await?;
-    answer(&call, &written, &warnings)
+    let creates = matches!(part, Part::Main) && call.resource.put_creates();
+    for _ in 0..CREATIONS {
+        if creates && api.store.get(&call.key()).is_none() {
+            match make(api, &call, sent.clone()).await {
+                // Somebody else was quicker.
+                Err(failure) if failure.is_exists() => {}
+                done => return done,
+            }
+        }
+        match update(api, &call, part, &change).await {
+            // It went meanwhile.
+            Err(failure) if creates && failure.is_not_found() => {}
+            written => {
+                let (written, warnings) = written?;
+                return answer(&call, &written, &warnings);
+            }
+        }
+    }
+    Err(call.resource.modified(&call.name))
+}
+
+/// Make an object that is not there. A uid means one that was; a revision is nothing to go by.
+async fn make(api: &Arc<Api>, call: &Call, mut sent: Value) -> Result<Response, Failure> {
+    authorize(api, call)?;
+    let uid = object::uid(&sent);
+    if !uid.is_empty() {
+        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: ");
+        return Err(call.resource.conflict(&call.name, &why));
+    }
+    let managers = Tracking::of(&sent);
+    let warnings = call.report(call.resource.decode(&mut sent)?)?;
+    create_decoded(api, call, sent, managers, warnings).await
 }
 
 pub(crate) async fn patch(

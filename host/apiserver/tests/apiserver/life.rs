@@ -485,3 +485,96 @@ async fn discovery_names_every_served_kind_in_both_forms() {
         assert!(groups.contains(group), "{group} in {groups}");
     }
 }
+
+#[tokio::test]
+async fn put_makes_what_is_not_there_where_kubernetes_does() {
+    let server = server().await;
+    let namespaced = |group: &str, plural: &str| match group {
+        "v1" => format!("/api/v1/namespaces/default/{plural}"),
+        group => format!("/apis/{group}/namespaces/default/{plural}"),
+    };
+    let role =
+        json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"});
+    let about = json!({"kind": "Pod", "name": "p", "namespace": "default"});
+    let rbac = "rbac.authorization.k8s.io/v1";
+    let cluster = |plural: &str| format!("/apis/{rbac}/{plural}");
+    for (version, kind, path, rest) in [
+        (
+            "coordination.k8s.io/v1",
+            "Lease",
+            namespaced("coordination.k8s.io/v1", "leases"),
+            json!({}),
+        ),
+        ("v1", "Endpoints", namespaced("v1", "endpoints"), json!({})),
+        (
+            "v1",
+            "LimitRange",
+            namespaced("v1", "limitranges"),
+            json!({}),
+        ),
+        (
+            "v1",
+            "Event",
+            namespaced("v1", "events"),
+            json!({"involvedObject": about}),
+        ),
+        (
+            "v1",
+            "Service",
+            namespaced("v1", "services"),
+            json!({"spec": {"ports": [{"port": 80}]}}),
+        ),
+        (rbac, "Role", namespaced(rbac, "roles"), json!({})),
+        (
+            rbac,
+            "RoleBinding",
+            namespaced(rbac, "rolebindings"),
+            json!({"roleRef": role}),
+        ),
+        (rbac, "ClusterRole", cluster("clusterroles"), json!({})),
+        (
+            rbac,
+            "ClusterRoleBinding",
+            cluster("clusterrolebindings"),
+            json!({"roleRef": role}),
+        ),
+        (
+            "node.k8s.io/v1",
+            "RuntimeClass",
+            "/apis/node.k8s.io/v1/runtimeclasses".to_owned(),
+            json!({"handler": "h"}),
+        ),
+    ] {
+        let mut body = json!({
+            "apiVersion": version, "kind": kind, "metadata": {"name": "made"},
+        });
+        body.as_object_mut()
+            .unwrap()
+            .extend(rest.as_object().unwrap().clone());
+        let path = format!("{path}/made");
+        let (code, made) = send(&server, "PUT", &format!("{path}?dryRun=All"), body.clone()).await;
+        assert_eq!(code, 201, "{made}");
+        assert_eq!(get(&server, &path).await.0, 404);
+        // What revision it once had does not matter; which object it was does.
+        body["metadata"]["resourceVersion"] = "7".into();
+        let (code, made) = send(&server, "PUT", &path, body.clone()).await;
+        assert_eq!(code, 201, "{made}");
+        assert!(made["metadata"]["uid"].is_string());
+        let (code, _) = send(&server, "PUT", &path, made.clone()).await;
+        assert_eq!(code, 200);
+        ok(&server, "DELETE", &path, Value::Null).await;
+        let (code, answer) = send(&server, "PUT", &path, made).await;
+        assert_eq!(
+            (code, &answer["reason"]),
+            (409, &json!("Conflict")),
+            "{kind}"
+        );
+    }
+    let map = crate::config_map("made");
+    let path = "/api/v1/namespaces/default/configmaps/made";
+    assert_eq!(send(&server, "PUT", path, map).await.0, 404);
+    let lease =
+        json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "x"}});
+    let path = "/apis/coordination.k8s.io/v1/namespaces/none/leases/x";
+    assert_eq!(send(&server, "PUT", path, lease).await.0, 404);
+}

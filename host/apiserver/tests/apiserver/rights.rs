@@ -2,6 +2,7 @@
 
 use eyot_apiserver::{ApiServer, User};
 use serde_json::{Value, json};
+use tower::ServiceExt;
 
 use crate::{admin, ok, send_as, send_with, server};
 
@@ -380,4 +381,48 @@ async fn impersonation_is_a_right_of_its_own() {
     }
     let (code, _) = who(&server, &admin(), &[("impersonate-group", "dev")]).await;
     assert_eq!(code, 500, "a group without a user");
+}
+
+#[tokio::test]
+async fn who_may_change_an_object_may_not_make_it() {
+    let server = server().await;
+    let role = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+        "metadata": {"name": "change"},
+        "rules": [{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"],
+                   "verbs": ["update", "patch"]}],
+    });
+    ok(
+        &server,
+        "POST",
+        "/apis/rbac.authorization.k8s.io/v1/clusterroles",
+        role,
+    )
+    .await;
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+        "metadata": {"name": "change"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "change"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "ann"}],
+    });
+    let bindings = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
+    ok(&server, "POST", bindings, binding).await;
+    let ann = user("ann");
+    let lease = json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "l"},
+    });
+    let path = "/apis/coordination.k8s.io/v1/namespaces/default/leases/l";
+    let refused = "leases.coordination.k8s.io \"l\" is forbidden: User \"ann\" cannot create resource \
+                   \"leases\" in API group \"coordination.k8s.io\" in the namespace \"default\"";
+    let (code, answer) = send_as(&server, &ann, "PUT", path, lease.clone()).await;
+    assert_eq!((code, &answer["message"]), (403, &json!(refused)));
+    let request = http::Request::patch(format!("{path}?fieldManager=ann"))
+        .header("content-type", "application/apply-patch+yaml")
+        .body(eyot_http::full(lease.to_string()))
+        .unwrap();
+    let response = server.as_user(ann.clone()).oneshot(request).await.unwrap();
+    assert_eq!(response.status(), 403);
+    ok(&server, "PUT", path, lease.clone()).await;
+    let (code, answer) = send_as(&server, &ann, "PUT", path, lease).await;
+    assert_eq!(code, 200, "{answer}");
 }

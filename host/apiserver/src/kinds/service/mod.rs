@@ -17,6 +17,7 @@ const AFFINITY_SECONDS: i64 = 10_800;
 
 pub(super) const SPEC: KindSpec = KindSpec {
     kind: "Service",
+    put_creates: true,
     list_kind: "ServiceList",
     plural: "services",
     singular: "service",
