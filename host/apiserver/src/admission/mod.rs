@@ -11,6 +11,7 @@
 mod attributes;
 mod conditions;
 mod default_class;
+mod device_access;
 mod hooks;
 mod index;
 mod limit_ranger;
@@ -147,6 +148,7 @@ pub(crate) async fn validate(
     service_account::validate(api, attributes, object).await?;
     priority::validate(api, attributes, object)?;
     volume_resize::validate(api, attributes, object)?;
+    device_access::validate(api, attributes, object)?;
     runtime_class::validate(api, attributes, object)?;
     policy::validate(api, attributes, object, &mut admitted)?;
     hooks::validate(api, attributes, object, &mut admitted).await?;

@@ -72,12 +72,52 @@ async fn aggregated(link: &Link, group: &str, version: &str) -> Option<Value> {
     let found = versions
         .iter()
         .find(|one| text(one, &["version"]) == version)?;
-    Some(found.get("resources").cloned().unwrap_or_else(|| json!([])))
+    let resources = found.get("resources").cloned().unwrap_or_else(|| json!([]));
+    is_well_formed(&resources).then_some(resources)
+}
+
+/// Whether clients can read it: what one server says must not spoil the document for all others.
+fn is_well_formed(resources: &Value) -> bool {
+    let is_text = |one: &Value, key: &str| one.get(key).is_none_or(Value::is_string);
+    let are_words = |one: &Value, key: &str| match one.get(key) {
+        None => true,
+        Some(list) => list
+            .as_array()
+            .is_some_and(|list| list.iter().all(Value::is_string)),
+    };
+    let is_kind = |one: &Value| match one.get("responseKind") {
+        None | Some(Value::Null) => true,
+        Some(kind) => {
+            let words = ["group", "version", "kind"];
+            kind.is_object() && words.iter().all(|key| is_text(kind, key))
+        }
+    };
+    let is_entry = |one: &Value| {
+        let texts = ["resource", "subresource", "scope", "singularResource"];
+        let words = ["verbs", "shortNames", "categories"];
+        one.is_object()
+            && texts.iter().all(|key| is_text(one, key))
+            && words.iter().all(|key| are_words(one, key))
+            && is_kind(one)
+    };
+    let Some(all) = resources.as_array() else {
+        return false;
+    };
+    all.iter().all(|one| {
+        let below = match one.get("subresources") {
+            None => true,
+            Some(list) => list
+                .as_array()
+                .is_some_and(|list| list.iter().all(is_entry)),
+        };
+        is_entry(one) && below
+    })
 }
 
 async fn legacy(link: &Link, group: &str, version: &str) -> Option<Value> {
     let list = ask_json(link, &format!("/apis/{group}/{version}"), JSON).await?;
-    (text(&list, &["kind"]) == "APIResourceList").then(|| converted(&list))
+    let resources = (text(&list, &["kind"]) == "APIResourceList").then(|| converted(&list));
+    resources.filter(is_well_formed)
 }
 
 /// The resources of an `APIResourceList` as the aggregated document has them.
@@ -165,6 +205,29 @@ async fn v2(link: &Link, group: &str, version: &str) -> Option<(Value, String)> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_clients_could_not_read_is_not_passed_on() {
+        let good = json!([{"resource": "a", "scope": "Cluster", "verbs": ["get"],
+                           "responseKind": {"group": "", "version": "", "kind": "A"},
+                           "subresources": [{"subresource": "status", "verbs": []}]}]);
+        assert!(is_well_formed(&good));
+        for (pointer, bad) in [
+            ("", json!({})),
+            ("/0", json!("a")),
+            ("/0/resource", json!(1)),
+            ("/0/verbs", json!("get")),
+            ("/0/verbs/0", json!(1)),
+            ("/0/responseKind", json!("A")),
+            ("/0/responseKind/kind", json!({})),
+            ("/0/subresources", json!({})),
+            ("/0/subresources/0/verbs", Value::Null),
+        ] {
+            let mut wrong = good.clone();
+            *wrong.pointer_mut(pointer).unwrap() = bad;
+            assert!(!is_well_formed(&wrong), "{pointer}");
+        }
+    }
 
     #[test]
     fn an_old_list_says_the_same_as_the_aggregated_document() {

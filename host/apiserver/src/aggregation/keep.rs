@@ -24,6 +24,7 @@ use super::{
     fetch::fetch,
     local,
     remote::{Known, Link, Said},
+    trust,
 };
 use crate::{api::Api, crd::status::set_condition, verbs::managers::track_own_status};
 
@@ -37,12 +38,16 @@ const BURST: Duration = Duration::from_millis(100);
 const AT_ONCE: usize = 16;
 /// Servers behind this one. What is beyond is refused as unavailable.
 const SERVERS: usize = 256;
+/// A resource, and the one namespace that matters, if there is one.
+type Watched = (&'static str, Option<&'static str>);
+/// What this task keeps.
+const OWN: [Watched; 2] = [(STORAGE, None), ("configmaps", Some(trust::NAMESPACE))];
 /// What a Service leads to depends on these.
-const BEHIND: [&str; 4] = [
-    "services",
-    "endpointslices.discovery.k8s.io",
-    "endpoints",
-    "pods",
+const BEHIND: [Watched; 4] = [
+    ("services", None),
+    ("endpointslices.discovery.k8s.io", None),
+    ("endpoints", None),
+    ("pods", None),
 ];
 
 /// A server, from one look to the next.
@@ -75,6 +80,9 @@ pub(crate) async fn keep(api: Weak<Api>) {
         if let Err(error) = local::reconcile(&api, false).await {
             tracing::warn!(%error, "the list of APIServices was not brought up to date");
         }
+        if let Err(error) = trust::publish(&api).await {
+            tracing::warn!(%error, "what servers behind this one must know was not published");
+        }
         if let Some(true) = stop.run_until_cancelled(round(&api, &mut states)).await {
             let _one_at_a_time = api.definitions.lock().await;
             api.reload();
@@ -88,11 +96,11 @@ pub(crate) async fn keep(api: Weak<Api>) {
                 None => std::future::pending().await,
             }
         };
-        let behind: &[&str] = if states.is_empty() { &[] } else { &BEHIND };
+        let behind: &[_] = if states.is_empty() { &[] } else { &BEHIND };
         tokio::select! {
             () = stop.cancelled() => return,
             () = changed.notified() => {}
-            () = written(&store, &[STORAGE], seen) => {}
+            () = written(&store, &OWN, seen) => {}
             () = waits => {}
             () = settled(&store, behind, seen) => {
                 for state in states.values_mut() {
@@ -236,20 +244,20 @@ async fn note(api: &Api, name: &str, verdict: &Verdict) -> Result<(), WriteError
 }
 
 /// The same for what is written often: until a moment later, so that a burst counts once.
-async fn settled(store: &Store, resources: &[&str], after: u64) {
+async fn settled(store: &Store, resources: &[Watched], after: u64) {
     written(store, resources, after).await;
     tokio::time::sleep(BURST).await;
 }
 
 /// Wait until somebody writes an object of one of these resources after this revision.
-async fn written(store: &Store, resources: &[&str], after: u64) {
+async fn written(store: &Store, resources: &[Watched], after: u64) {
     if resources.is_empty() {
         return std::future::pending().await;
     }
-    let waits = resources.iter().map(|resource| {
+    let waits = resources.iter().map(|(resource, namespace)| {
         Box::pin(async move {
             // What can no longer be followed from there has surely been written.
-            if let Ok(mut watch) = store.watch(resource, None, after) {
+            if let Ok(mut watch) = store.watch(resource, *namespace, after) {
                 let _ = watch.next().await;
             }
         })

@@ -207,6 +207,36 @@ async fn claims_and_templates_are_checked() {
     }
 }
 
+#[tokio::test]
+async fn administrators_access_is_for_namespaces_that_are_labelled_for_it() {
+    let server = server().await;
+    let wish = json!({"requests": [
+        {"name": "a", "exactly": {"deviceClassName": "c"}},
+        {"name": "b", "exactly": {"deviceClassName": "c", "adminAccess": true}},
+    ]});
+    let (code, answer) = send(&server, "POST", CLAIMS, claim("c", wish.clone())).await;
+    assert_eq!(code, 422);
+    assert_eq!(
+        answer["message"],
+        "ResourceClaim.resource.k8s.io \"c\" is invalid: spec.devices.requests[1].adminAccess: \
+         Forbidden: admin access to devices requires the `resource.kubernetes.io/admin-access: \
+         true` label on the containing namespace"
+    );
+    let template = json!({
+        "apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaimTemplate",
+        "metadata": {"name": "t"}, "spec": {"spec": {"devices": wish}},
+    });
+    let templates = format!("{GROUP}/namespaces/default/resourceclaimtemplates");
+    assert_eq!(
+        send(&server, "POST", &templates, template.clone()).await.0,
+        422
+    );
+    let label = json!({"metadata": {"labels": {"resource.kubernetes.io/admin-access": "true"}}});
+    ok(&server, "PATCH", "/api/v1/namespaces/default", label).await;
+    ok(&server, "POST", CLAIMS, claim("c", wish)).await;
+    ok(&server, "POST", &templates, template).await;
+}
+
 fn slice(spec: Value) -> Value {
     json!({
         "apiVersion": "resource.k8s.io/v1", "kind": "ResourceSlice", "metadata": {"name": "s"},
