@@ -6,6 +6,8 @@ use http::{StatusCode, header::CONTENT_TYPE};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 
+use crate::limits::DISCARD;
+
 /// Any error, boxed.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// The one body type of requests and responses.
@@ -40,10 +42,6 @@ where
 {
     StreamBody::new(stream.map(|chunk| chunk.map(Frame::data).map_err(Into::into))).boxed_unsync()
 }
-
-/// How much of a body that is too large is still read and thrown away: a client that is writing
-/// would otherwise see a broken connection instead of the answer that says why.
-const DISCARD: usize = 32 << 20;
 
 /// Read the whole body, at most `limit` bytes.
 pub async fn collect<B>(body: B, limit: usize) -> Result<Bytes, BodyError>

@@ -5,6 +5,8 @@
 //! looks like is the caller's business.
 
 mod body;
+mod limits;
+mod patience;
 mod serve;
 pub mod upgrade;
 pub mod websocket;

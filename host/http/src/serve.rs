@@ -8,7 +8,8 @@ use std::{
     time::Duration,
 };
 
-use futures::future::BoxFuture;
+use futures::{TryFutureExt, future::BoxFuture};
+use http::StatusCode;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::{
@@ -20,30 +21,21 @@ use hyper_util::{
 };
 use rustls::pki_types::CertificateDer;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 
-use crate::{Request, Response};
+use crate::{
+    Request, Response,
+    limits::{CONNECTIONS, DRAIN, HEADERS, HELLO, PROBE, PROBE_ANSWER, RESETS, STREAMS, UNSENT},
+    patience::{Patient, TakenOver},
+};
 
 type BoxService = BoxCloneSyncService<Request, Response, Infallible>;
-
-/// Connections open at once on one listener; more wait in the kernel's queue.
-const CONNECTIONS: usize = 10_000;
-/// A client that does not finish its TLS hello or its headers by then is dropped.
-const HELLO: Duration = Duration::from_secs(10);
-/// Bytes of the headers of one request on HTTP/2; HTTP/1 has about as much by its own limits.
-const HEADERS: u32 = 64 * 1024;
-/// Streams of an HTTP/2 connection that the client opened and took back before they were looked at
-/// (rapid reset), or that broke its rules: beyond this the connection is closed.
-const RESETS: usize = 50;
-/// How long running requests may take to end once `stop` is cancelled. Watches never end by
-/// themselves, so this is also how long an orderly stop may last at most.
-const DRAIN: Duration = Duration::from_secs(2);
 
 /// Who is at the other end; found in the extensions of each request.
 #[derive(Debug, Clone)]
@@ -105,8 +97,13 @@ pub async fn serve<S>(
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let graceful = GracefulShutdown::new();
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else {
-            break;
+        // A full house must not keep the host from stopping.
+        let place = tokio::select! {
+            place = places.clone().acquire_owned() => match place {
+                Ok(place) => place,
+                Err(_) => break,
+            },
+            () = stop.cancelled() => break,
         };
         let (stream, address) = tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -138,6 +135,8 @@ async fn connection(
     watcher: Watcher,
 ) {
     let _ = stream.set_nodelay(true);
+    let probe = socket2::TcpKeepalive::new().with_time(PROBE);
+    let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&probe);
     let Some(acceptor) = acceptor else {
         return converse(
             stream,
@@ -152,8 +151,9 @@ async fn connection(
         )
         .await;
     };
-    match tokio::time::timeout(HELLO, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => {
+    match tokio::time::timeout(HELLO, secure(stream, &acceptor)).await {
+        Ok(Ok(None)) => tracing::debug!(%address, "a client spoke plain HTTP"),
+        Ok(Ok(Some(stream))) => {
             let certificates = stream.get_ref().1.peer_certificates();
             let certificate = certificates
                 .and_then(|chain| chain.first())
@@ -176,13 +176,41 @@ async fn connection(
     }
 }
 
+/// The TLS handshake; `None` if the client speaks plain HTTP, which it was told.
+async fn secure(
+    mut stream: TcpStream,
+    acceptor: &TlsAcceptor,
+) -> std::io::Result<Option<TlsStream<TcpStream>>> {
+    let mut first = [0];
+    stream.peek(&mut first).await?;
+    // No record of TLS begins with a letter, and every method of HTTP does.
+    if !first[0].is_ascii_uppercase() {
+        return acceptor.accept(stream).await.map(Some);
+    }
+    // Closing with something unread would take the answer away from the client.
+    let _ = stream.try_read(&mut [0; 16 * 1024]);
+    stream.write_all(PLAIN_HTTP).await?;
+    stream.shutdown().await?;
+    Ok(None)
+}
+
+/// Go's words, which its clients and their users know.
+const PLAIN_HTTP: &[u8] = b"HTTP/1.0 400 Bad Request\r\n\r\n\
+    Client sent an HTTP request to an HTTPS server.\n";
+
 /// `half_close`: go on answering a client that has ended its sending half, as `nc` does with its last
 /// byte. Over TLS such an end means that the client is gone, and a watch must notice it.
 async fn converse<I>(io: I, peer: Peer, half_close: bool, service: BoxService, watcher: Watcher)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let answer = Answer { service, peer };
+    let taken_over = TakenOver::default();
+    let io = Patient::new(io, taken_over.clone());
+    let answer = Answer {
+        service,
+        peer,
+        taken_over,
+    };
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -195,7 +223,10 @@ where
         .max_header_list_size(HEADERS)
         .max_pending_accept_reset_streams(RESETS)
         .max_local_error_reset_streams(RESETS)
-        .max_concurrent_streams(1000);
+        .max_concurrent_streams(STREAMS)
+        .max_send_buf_size(UNSENT)
+        .keep_alive_interval(PROBE)
+        .keep_alive_timeout(PROBE_ANSWER);
     let connection = builder
         .serve_connection_with_upgrades(TokioIo::new(io), answer)
         .into_owned();
@@ -208,6 +239,7 @@ where
 struct Answer {
     service: BoxService,
     peer: Peer,
+    taken_over: TakenOver,
 }
 
 impl hyper::service::Service<http::Request<Incoming>> for Answer {
@@ -219,6 +251,16 @@ impl hyper::service::Service<http::Request<Incoming>> for Answer {
     fn call(&self, request: http::Request<Incoming>) -> Self::Future {
         let mut request = request.map(|body| body.map_err(Into::into).boxed_unsync());
         request.extensions_mut().insert(self.peer.clone());
-        Box::pin(self.service.clone().oneshot(request))
+        let taken_over = self.taken_over.clone();
+        let answer = self.service.clone().oneshot(request);
+        // A combinator: the compiler cannot prove an async block over `dyn Error` to be `Send`.
+        Box::pin(answer.inspect_ok(move |response| {
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                taken_over.set();
+            }
+        }))
     }
 }
+
+#[cfg(test)]
+mod tests;

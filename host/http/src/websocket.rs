@@ -9,7 +9,11 @@ use tokio_tungstenite::{
     },
 };
 
-use crate::{Connection, Response, Upgrade, text, upgrade};
+use crate::{
+    Connection, Response, Upgrade,
+    limits::{MESSAGE, UNSENT_MESSAGES},
+    text, upgrade,
+};
 
 pub use tokio_tungstenite::tungstenite::Message;
 
@@ -23,12 +27,6 @@ pub fn goodbye() -> Message {
         reason: "".into(),
     }))
 }
-
-/// The longest message that is taken: clients send what they read from a terminal, a file or a
-/// socket, in pieces of tens of kilobytes.
-const MESSAGE: usize = 1 << 20;
-/// What may wait to be sent before the peer is taken for stuck.
-const UNSENT: usize = 4 << 20;
 
 /// A handshake that was agreed on.
 pub struct Accepted {
@@ -46,7 +44,7 @@ impl Accepted {
         let mut config = WebSocketConfig::default();
         config.max_message_size = Some(MESSAGE);
         config.max_frame_size = Some(MESSAGE);
-        config.max_write_buffer_size = UNSENT;
+        config.max_write_buffer_size = UNSENT_MESSAGES;
         Some(WebSocketStream::from_raw_socket(connection, Role::Server, Some(config)).await)
     }
 

@@ -1,0 +1,154 @@
+//! A connection whose peer must begin in time and must go on taking what is ready for it.
+//!
+//! hyper limits how long a request's head may take once it knows the protocol. What it does not
+//! limit is told here: how long it takes to know the protocol, and how long a write may stand still.
+
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Instant, Sleep},
+};
+
+use crate::limits::{HELLO, STALLED};
+
+/// How an HTTP/2 connection begins; anything else is HTTP/1.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Set once a connection was taken over: from then on its peer may be as slow as it likes.
+#[derive(Clone, Default)]
+pub(crate) struct TakenOver(Arc<AtomicBool>);
+
+impl TakenOver {
+    pub(crate) fn set(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// See the module.
+pub(crate) struct Patient<I> {
+    io: I,
+    /// Runs until the protocol is known.
+    beginning: Option<Pin<Box<Sleep>>>,
+    /// Bytes of the preface that were seen.
+    seen: usize,
+    /// Runs while a write stands still.
+    stalled: Option<Pin<Box<Sleep>>>,
+    taken_over: TakenOver,
+}
+
+impl<I> Patient<I> {
+    pub(crate) fn new(io: I, taken_over: TakenOver) -> Self {
+        Self {
+            io,
+            beginning: Some(Box::pin(tokio::time::sleep(HELLO))),
+            seen: 0,
+            stalled: None,
+            taken_over,
+        }
+    }
+
+    /// Look at what was read for the first time.
+    fn see(&mut self, new: &[u8]) {
+        let rest = PREFACE.get(self.seen..).unwrap_or_default();
+        let looked_at = new.len().min(rest.len());
+        self.seen += looked_at;
+        let is_known = new.is_empty() || self.seen == PREFACE.len();
+        if is_known || new.get(..looked_at) != rest.get(..looked_at) {
+            self.beginning = None;
+        }
+    }
+
+    /// Pass on the outcome of a write, or that it stood still for too long.
+    fn judge<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        outcome: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if outcome.is_ready() || self.taken_over.is_set() {
+            self.stalled = None;
+            return outcome;
+        }
+        let stalled = self
+            .stalled
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + STALLED)));
+        match stalled.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Err(too_late("the peer takes nothing any more"))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+fn too_late(why: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, why)
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Patient<I> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let before = buffer.filled().len();
+        let outcome = Pin::new(&mut this.io).poll_read(context, buffer);
+        let Some(beginning) = &mut this.beginning else {
+            return outcome;
+        };
+        if outcome.is_ready() {
+            this.see(buffer.filled().get(before..).unwrap_or_default());
+            return outcome;
+        }
+        match beginning.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Err(too_late("the peer did not begin"))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Patient<I> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.io).poll_write(context, bytes);
+        self.judge(context, outcome)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.io).poll_write_vectored(context, pieces);
+        self.judge(context, outcome)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = Pin::new(&mut self.io).poll_flush(context);
+        self.judge(context, outcome)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = Pin::new(&mut self.io).poll_shutdown(context);
+        self.judge(context, outcome)
+    }
+}

@@ -1,0 +1,125 @@
+//! Peers that never begin, never end or never read, with a clock that is turned by hand.
+
+use std::future::Future;
+
+use bytes::Bytes;
+use futures::stream;
+use tokio::io::{AsyncReadExt, DuplexStream, duplex};
+
+use super::*;
+use crate::{BoxError, Upgrade, limits::STALLED, upgrade};
+
+/// A client's end of a connection on which `answer` is given to every request.
+fn connect<F, A>(answer: F) -> DuplexStream
+where
+    F: Fn(Request) -> A + Clone + Send + Sync + 'static,
+    A: Future<Output = Response> + Send + 'static,
+{
+    let (client, server) = duplex(1024);
+    let service = tower::service_fn(move |request| {
+        let answer = answer(request);
+        async move { Ok(answer.await) }
+    });
+    let peer = Peer {
+        address: ([127, 0, 0, 1], 1).into(),
+        certificate: None,
+        memo: Memo::default(),
+    };
+    let service = BoxCloneSyncService::new(service);
+    tokio::spawn(async move {
+        let graceful = GracefulShutdown::new();
+        converse(server, peer, true, service, graceful.watcher()).await;
+    });
+    client
+}
+
+/// How long until the server hangs up on a client that sent this, and what it said.
+async fn hang_up(client: &mut DuplexStream, sent: &[u8]) -> (Duration, String) {
+    client.write_all(sent).await.unwrap();
+    let begin = tokio::time::Instant::now();
+    let mut said = Vec::new();
+    // What was not answered may also end in an error.
+    let _ = client.read_to_end(&mut said).await;
+    (begin.elapsed(), String::from_utf8_lossy(&said).into_owned())
+}
+
+async fn pong(_: Request) -> Response {
+    crate::text(StatusCode::OK, "pong")
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_begin_in_time_is_dropped() {
+    for sent in ["", "P", "PRI * HTTP/2.0\r\n", "G", "GET / HTTP/1.1\r\nA: "] {
+        let (time, _) = hang_up(&mut connect(pong), sent.as_bytes()).await;
+        assert!(time >= HELLO && time < 2 * HELLO, "{sent:?}: {time:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_short_request_may_wait_long_for_its_answer() {
+    let mut client = connect(|_| async {
+        tokio::time::sleep(10 * HELLO).await;
+        crate::text(StatusCode::OK, "at last")
+    });
+    let (time, said) = hang_up(&mut client, b"GET / HTTP/1.0\r\n\r\n").await;
+    assert!(said.ends_with("at last"), "{said}");
+    assert!(time >= 10 * HELLO, "{time:?}");
+}
+
+/// An answer without end.
+async fn endless(_: Request) -> Response {
+    let piece = stream::repeat_with(|| Ok::<_, BoxError>(Bytes::from_static(&[b'x'; 4096])));
+    http::Response::new(crate::from_stream(piece))
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_reads_nothing_is_dropped() {
+    let mut client = connect(endless);
+    client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    tokio::time::sleep(STALLED + HELLO).await;
+    let mut said = Vec::new();
+    let _ = client.read_to_end(&mut said).await;
+    // What lay in between, and not one byte more.
+    assert!(said.len() <= 1024, "{}", said.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_reads_slowly_is_served() {
+    let mut client = connect(endless);
+    client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    let mut piece = [0; 512];
+    for _ in 0..20 {
+        tokio::time::sleep(STALLED / 2).await;
+        client.read_exact(&mut piece).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_was_taken_over_may_pause() {
+    let mut client = connect(|mut request: Request| async move {
+        let upgrade = Upgrade::take(request.extensions_mut()).unwrap();
+        tokio::spawn(async move {
+            let mut connection = upgrade.connection().await.unwrap();
+            connection.write_all(&[b'x'; 8192]).await.unwrap();
+        });
+        upgrade::switching("test")
+    });
+    let request = b"GET / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: test\r\n\r\n";
+    client.write_all(request).await.unwrap();
+    tokio::time::sleep(3 * STALLED).await;
+    let mut said = Vec::new();
+    client.read_to_end(&mut said).await.unwrap();
+    assert_eq!(said.iter().filter(|byte| **byte == b'x').count(), 8192);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_http2_peer_that_is_gone_is_noticed() {
+    let mut client = connect(pong);
+    let mut sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    // SETTINGS with nothing set, and its acknowledgement; then silence.
+    sent.extend([0, 0, 0, 4, 0, 0, 0, 0, 0]);
+    sent.extend([0, 0, 0, 4, 1, 0, 0, 0, 0]);
+    let (time, _) = hang_up(&mut client, &sent).await;
+    let limit = PROBE + PROBE_ANSWER;
+    assert!(time >= PROBE && time <= limit + HELLO, "{time:?}");
+}
