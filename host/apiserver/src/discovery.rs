@@ -403,6 +403,7 @@ fn is_answered(group: &str, version: &str, plural: &str, namespaced: bool) -> bo
             namespace: namespaced.then(|| "default".into()),
             name: None,
             subresource: None,
+            goes_on: false,
         })
 }
 

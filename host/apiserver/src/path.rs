@@ -51,6 +51,8 @@ pub(crate) struct ResourcePath<'a> {
     pub(crate) namespace: Option<Cow<'a, str>>,
     pub(crate) name: Option<Cow<'a, str>>,
     pub(crate) subresource: Option<Cow<'a, str>>,
+    /// Something follows the subresource, which only servers behind this one have a use for.
+    pub(crate) goes_on: bool,
 }
 
 impl<'a> Route<'a> {
@@ -127,17 +129,16 @@ fn below<'a>(group: Cow<'a, str>, version: Cow<'a, str>, parts: Vec<Cow<'a, str>
         namespace = Some(name.clone());
         rest = &parts[2..];
     }
-    let (resource, name, subresource) = match rest {
+    let (resource, name, subresource, after) = match rest {
         [] => return Route::GroupVersion { group, version },
-        [resource] => (resource, None, None),
-        [resource, name] => (resource, Some(name), None),
-        [resource, name, subresource] => (resource, Some(name), Some(subresource)),
-        // What follows is an address of what is proxied to.
-        [resource, name, subresource, ..] if subresource == "proxy" => {
-            (resource, Some(name), Some(subresource))
+        [resource] => (resource, None, None, &[][..]),
+        [resource, name] => (resource, Some(name), None, &[][..]),
+        [resource, name, subresource, after @ ..] => {
+            (resource, Some(name), Some(subresource), after)
         }
-        _ => return Route::Nowhere,
     };
+    // What follows `proxy` is an address of what is proxied to.
+    let is_proxy = subresource.is_some_and(|one| one == "proxy");
     Route::Resource(ResourcePath {
         group,
         version,
@@ -145,6 +146,7 @@ fn below<'a>(group: Cow<'a, str>, version: Cow<'a, str>, parts: Vec<Cow<'a, str>
         namespace,
         name: name.cloned(),
         subresource: subresource.cloned(),
+        goes_on: !after.is_empty() && !is_proxy,
     })
 }
 

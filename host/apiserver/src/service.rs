@@ -177,6 +177,9 @@ async fn answer(
     let Route::Resource(path) = route else {
         return document(&api.catalog(), &route, request.method(), request.headers());
     };
+    if path.goes_on {
+        return Ok(nothing());
+    }
     let (mut parts, body) = request.into_parts();
     let upgrade = Upgrade::take(&mut parts.extensions);
     if review::is_review(&path) {
@@ -244,11 +247,13 @@ fn document(
             Err(Failure::method_not_allowed())
         }
         Some(document) => Ok(document),
-        None => Ok(eyot_http::text(
-            StatusCode::NOT_FOUND,
-            "404 page not found\n",
-        )),
+        None => Ok(nothing()),
     }
+}
+
+/// What a path leads to that leads nowhere.
+fn nothing() -> Response {
+    eyot_http::text(StatusCode::NOT_FOUND, "404 page not found\n")
 }
 
 /// What a request about a resource is to do.

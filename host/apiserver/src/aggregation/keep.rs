@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use eyot_store::{Key, Store, WriteError};
+use eyot_store::{Object, Store, WriteError};
 use futures::{StreamExt, future::select_all, stream};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -26,7 +26,7 @@ use super::{
     remote::{Known, Link, Said},
     trust,
 };
-use crate::{api::Api, crd::status::set_condition, verbs::managers::track_own_status};
+use crate::{api::Api, crd::status::set_condition, object::at, verbs::managers::track_own_status};
 
 /// Between two checks of a server that answers.
 const PERIOD: Duration = Duration::from_secs(30);
@@ -36,7 +36,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 const BURST: Duration = Duration::from_millis(100);
 /// Servers asked at the same time.
 const AT_ONCE: usize = 16;
-/// Servers behind this one. What is beyond is refused as unavailable.
+/// Servers behind this one. Those beyond are not found.
 const SERVERS: usize = 256;
 /// A resource, and the one namespace that matters, if there is one.
 type Watched = (&'static str, Option<&'static str>);
@@ -198,23 +198,33 @@ fn read(api: &Api, states: &mut States) {
 
 /// Write what was found into the statuses that say something else.
 async fn tell(api: &Api, states: &States) {
-    for (name, state) in states {
-        let Some(verdict) = &state.verdict else {
+    let local = Verdict::local();
+    for stored in api.store.list(STORAGE, None).objects {
+        let Ok(current) = serde_json::from_slice::<Value>(&stored.json) else {
             continue;
         };
-        if let Err(error) = note(api, name, verdict).await {
-            tracing::warn!(%error, name, "the status of an APIService was not written");
+        let verdict = match at(&current, &["spec", "service"]) {
+            None => Some(&local),
+            Some(_) => states
+                .get(&*stored.key.name)
+                .and_then(|state| state.verdict.as_ref()),
+        };
+        let Some(verdict) = verdict else {
+            continue;
+        };
+        if let Err(error) = note(api, &stored, current, verdict).await {
+            let name = &stored.key.name;
+            tracing::warn!(%error, %name, "the status of an APIService was not written");
         }
     }
 }
 
-async fn note(api: &Api, name: &str, verdict: &Verdict) -> Result<(), WriteError> {
-    let Some(stored) = api.store.get(&Key::new(STORAGE, "", name)) else {
-        return Ok(());
-    };
-    let Ok(current) = serde_json::from_slice::<Value>(&stored.json) else {
-        return Ok(());
-    };
+async fn note(
+    api: &Api,
+    stored: &Object,
+    current: Value,
+    verdict: &Verdict,
+) -> Result<(), WriteError> {
     let mut next = current.clone();
     let status = if verdict.is_available {
         "True"

@@ -1,6 +1,6 @@
 //! Passing requests on to the server behind, with the user that this server knows them to be of.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use eyot_http::{Request, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
@@ -38,6 +38,10 @@ const IN_NAMES: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'|')
     .remove(b'~');
 
+/// For an answer to begin, so that a server that hangs holds no seats for ever: Kubernetes' limit
+/// for a request.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Pass a request on, and its answer back.
 pub(crate) async fn pass(
     remote: &Arc<Remote>,
@@ -61,11 +65,19 @@ pub(crate) async fn pass(
         .map_or("/", |path| path.as_str());
     let target = format!("{}{path}", remote.link.origin);
     let upgrade = passed.upgrade.clone();
+    let takes_its_time = headers.contains_key(header::UPGRADE) || is_watch(passed.uri.query());
     let mut request = outgoing(headers, passed, &target)?;
     identify(request.headers_mut(), user)?;
     // The server behind has a name of its own.
     request.headers_mut().remove(header::HOST);
-    match http.request(request).await {
+    let answer = http.request(request);
+    let answer = match takes_its_time {
+        true => answer.await,
+        false => tokio::time::timeout(PATIENCE, answer)
+            .await
+            .map_err(|_| Failure::timeout())?,
+    };
+    match answer {
         Ok(response) => Ok(relay(response, upgrade)),
         Err(error) => {
             let why = webhook::root(&error);
@@ -73,6 +85,11 @@ pub(crate) async fn pass(
             Ok(plain(StatusCode::SERVICE_UNAVAILABLE, text))
         }
     }
+}
+
+fn is_watch(query: Option<&str>) -> bool {
+    let mut pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+    pairs.any(|(key, value)| key == "watch" && !matches!(&*value, "0" | "false"))
 }
 
 /// The OpenAPI v3 document of a server behind this one, as it answers it to this one: documents are

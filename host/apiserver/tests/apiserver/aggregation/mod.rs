@@ -369,6 +369,16 @@ async fn requests_are_passed_on_with_the_user_and_without_what_the_client_claims
     .await;
     let path = format!("{ROOT}/namespaces/default/flunders?fieldManager=x%20y");
     let ann = User::new("ann", &["carpenters", "system:authenticated"]);
+    // What is asked for counts, however long the path.
+    let deep = format!("{ROOT}/namespaces/default/flunders/a/b/c");
+    let (_, answer) = send_as(&server, &ann, "GET", &deep, Value::Null).await;
+    assert_eq!(
+        answer["message"],
+        "flunders.wardle.example.com \"a\" is forbidden: User \"ann\" cannot get resource \
+         \"flunders/b\" in API group \"wardle.example.com\" in the namespace \"default\""
+    );
+    let local = get(&server, "/api/v1/namespaces/default/pods/a/log/b").await;
+    assert_eq!(local, (404, json!("404 page not found\n")));
     // Who may not is not let through.
     let (code, answer) = send_as(&server, &ann, "POST", &path, json!({"a": 1})).await;
     assert_eq!((code, &answer["reason"]), (403, &json!("Forbidden")));
@@ -551,4 +561,9 @@ async fn a_server_is_believed_by_its_bundle_or_where_it_is_said_without() {
     let all = json!({"spec": {"caBundle": null, "insecureSkipTLSVerify": true}});
     ok(&server, "PATCH", &format!("{SERVICES}/{OWN}"), all).await;
     until(&server, &path, |code, _| code == 201).await;
+    // Without a Service it is this server's own business, which serves no such group.
+    let own = json!({"spec": {"service": null, "insecureSkipTLSVerify": null}});
+    ok(&server, "PATCH", &format!("{SERVICES}/{OWN}"), own).await;
+    told(&server, "Local").await;
+    until(&server, &path, |code, _| code == 404).await;
 }
