@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use eyot_store::{Key, WriteError};
+use futures::future::try_join_all;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -42,13 +43,15 @@ pub(crate) async fn reconcile(api: &Api, is_start: bool) -> Result<(), WriteErro
             }
         }
     }
-    for (name, (group, version, is_custom)) in wanted {
-        let label = if is_custom { ALWAYS } else { ON_START };
-        if is_custom || is_start {
-            ensure(api, &name, &group, &version, label).await?;
-        }
-    }
-    Ok(())
+    let wanted = wanted
+        .iter()
+        .filter(|(_, (_, _, is_custom))| *is_custom || is_start);
+    // All at once, which the store writes together.
+    let made = wanted.map(|(name, (group, version, is_custom))| {
+        let label = if *is_custom { ALWAYS } else { ON_START };
+        ensure(api, name, group, version, label)
+    });
+    try_join_all(made).await.map(|_| ())
 }
 
 async fn ensure(
