@@ -1,9 +1,9 @@
 //! Whether the server behind an APIService can be reached: Kubernetes' checks in their order, in its
 //! words.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
-use eyot_store::{Key, Store};
+use eyot_store::{Key, Object, Store};
 use futures::future::select_ok;
 use serde_json::Value;
 
@@ -36,14 +36,30 @@ impl Verdict {
     }
 }
 
-pub(crate) async fn check(store: &Store, link: &Link, group: &str, version: &str) -> Verdict {
+/// What stands behind the Service: its revision, and the addresses or what is wrong with it. While
+/// this stays the same, a check has no reason to find something else.
+pub(crate) type Ground = (u64, Result<Vec<SocketAddr>, (&'static str, String)>);
+
+pub(crate) fn ground(store: &Store, link: &Link) -> Ground {
+    let service = link.service();
+    let key = Key::new(
+        "services",
+        service.namespace.as_str(),
+        service.name.as_str(),
+    );
+    let stored = store.get(&key);
+    let revision = stored.as_ref().map_or(0, |stored| stored.revision);
+    (revision, backing(store, link, stored.as_deref()))
+}
+
+pub(crate) async fn check(ground: &Ground, link: &Link, group: &str, version: &str) -> Verdict {
     let failed = |(reason, message): (&'static str, String)| Verdict {
         is_available: false,
         reason,
         message,
     };
-    if let Err(why) = backing(store, link) {
-        return failed(why);
+    if let Err(why) = &ground.1 {
+        return failed(why.clone());
     }
     match answers(link, group, version).await {
         Ok(()) => Verdict {
@@ -56,21 +72,23 @@ pub(crate) async fn check(store: &Store, link: &Link, group: &str, version: &str
 }
 
 /// Whether there is a Service of that port with something behind it.
-fn backing(store: &Store, link: &Link) -> Result<(), (&'static str, String)> {
+fn backing(
+    store: &Store,
+    link: &Link,
+    stored: Option<&Object>,
+) -> Result<Vec<SocketAddr>, (&'static str, String)> {
     let webhook::Service {
         namespace,
         name,
         port,
     } = link.service();
     let place = format!("service/{name} in {namespace:?}");
-    let key = Key::new("services", namespace.as_str(), name.as_str());
-    let stored = store.get(&key);
     let service = stored.and_then(|one| serde_json::from_slice::<Value>(&one.json).ok());
     let Some(service) = service else {
         return Err(("ServiceNotFound", format!("{place} is not present")));
     };
     if text(&service, &["spec", "type"]) != "ClusterIP" {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let ports = at(&service, &["spec", "ports"]).and_then(Value::as_array);
     let mut ports = ports.into_iter().flatten();
@@ -80,7 +98,7 @@ fn backing(store: &Store, link: &Link) -> Result<(), (&'static str, String)> {
         return Err(("ServicePortError", why));
     };
     match webhook::backing(store, link.service(), &service, found) {
-        Backing::Ready => Ok(()),
+        Backing::Ready(addresses) => Ok(addresses),
         Backing::Unready => {
             let port = text(found, &["name"]);
             let why =

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::{
     Remote, STORAGE,
-    check::{Verdict, check},
+    check::{Ground, Verdict, check, ground},
     fetch::fetch,
     local,
     remote::{Known, Link, Said},
@@ -56,6 +56,8 @@ struct State {
     link: Arc<Link>,
     verdict: Option<Verdict>,
     known: Arc<Known>,
+    /// What the verdict stands on.
+    ground: Option<Ground>,
     looked: Option<Instant>,
     next: Instant,
     pause: Duration,
@@ -72,6 +74,9 @@ pub(crate) async fn keep(api: Weak<Api>) {
     let changed = strong.aggregation.changed.clone();
     drop(strong);
     let mut states = States::new();
+    // Up to where it was looked what changed behind Services: a wake for another reason must not
+    // skip any of it.
+    let mut followed = store.revision();
     while !stop.is_cancelled() {
         let Some(api) = api.upgrade() else {
             return;
@@ -102,10 +107,13 @@ pub(crate) async fn keep(api: Weak<Api>) {
             () = changed.notified() => {}
             () = written(&store, &OWN, seen) => {}
             () = waits => {}
-            () = settled(&store, behind, seen) => {
+            () = settled(&store, behind, followed) => {
+                followed = store.revision();
                 for state in states.values_mut() {
-                    let soonest = state.looked.map_or_else(Instant::now, |at| at + PAUSE);
-                    state.next = state.next.min(soonest);
+                    if state.ground.as_ref() != Some(&ground(&store, &state.link)) {
+                        let soonest = state.looked.map_or_else(Instant::now, |at| at + PAUSE);
+                        state.next = state.next.min(soonest);
+                    }
                 }
             }
         }
@@ -119,19 +127,20 @@ async fn round(api: &Api, states: &mut States) -> bool {
     let due = states.iter().filter(|(_, state)| state.next <= now);
     let looks = due.map(|(name, state)| async move {
         let (group, version) = (&state.said.group, &state.said.version);
-        let verdict = check(&api.store, &state.link, group, version).await;
+        let ground = ground(&api.store, &state.link);
+        let verdict = check(&ground, &state.link, group, version).await;
         let known = match verdict.is_available {
             true => fetch(&state.link, group, version, &state.known).await,
             false => state.known.gone_stale(),
         };
-        (name.clone(), verdict, known)
+        (name.clone(), ground, verdict, known)
     });
     let looks: Vec<_> = looks.collect();
     let found: Vec<_> = stream::iter(looks)
         .buffer_unordered(AT_ONCE)
         .collect()
         .await;
-    for (name, verdict, known) in found {
+    for (name, ground, verdict, known) in found {
         let Some(state) = states.get_mut(&name) else {
             continue;
         };
@@ -151,6 +160,7 @@ async fn round(api: &Api, states: &mut States) -> bool {
                 state.pause
             };
         state.verdict = Some(verdict);
+        state.ground = Some(ground);
         if *state.known != known {
             state.known = Arc::new(known);
         }
@@ -187,6 +197,7 @@ fn read(api: &Api, states: &mut States) {
                 link,
                 verdict: None,
                 known: Arc::default(),
+                ground: None,
                 looked: None,
                 next: Instant::now(),
                 pause: PAUSE / 2,

@@ -154,10 +154,10 @@ fn behind(store: &Store, service: &Service, spec: &Value, port: &Value) -> Vec<S
 }
 
 /// What stands behind a Service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Backing {
-    /// Something that answers.
-    Ready,
+    /// Something that answers, at these addresses in their order.
+    Ready(Vec<SocketAddr>),
     /// Something, but nothing that answers.
     Unready,
     Nothing,
@@ -166,8 +166,10 @@ pub(crate) enum Backing {
 /// What stands behind a port of a Service, which is given as it is stored.
 pub(crate) fn backing(store: &Store, service: &Service, stored: &Value, port: &Value) -> Backing {
     let spec = stored.get("spec").unwrap_or(&Value::Null);
-    if !behind(store, service, spec, port).is_empty() {
-        return Backing::Ready;
+    let mut addresses = behind(store, service, spec, port);
+    if !addresses.is_empty() {
+        addresses.sort_unstable();
+        return Backing::Ready(addresses);
     }
     let (namespace, name) = (service.namespace.as_str(), service.name.as_str());
     let slices = store.list(SLICES, Some(namespace));
