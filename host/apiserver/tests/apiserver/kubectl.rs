@@ -112,7 +112,7 @@ impl Kubectl {
 }
 
 /// With a certificate that nobody trusts: kubectl shows credentials over TLS only.
-fn tls() -> Arc<rustls::ServerConfig> {
+pub fn tls() -> Arc<rustls::ServerConfig> {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
