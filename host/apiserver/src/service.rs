@@ -48,6 +48,7 @@ use crate::{
         delete::delete,
         delete_collection::delete_collection,
         list::{get, list},
+        socket::{self, Content},
         update::{Part, patch, put},
         watch::watch,
     },
@@ -360,12 +361,13 @@ async fn dispatch(
                 _ => Err(Failure::method_not_allowed()),
             };
         }
-        return below(api, &method, call, &subresource, &query, body).await;
+        let rest = (body, upgrade);
+        return below(api, &method, call, &subresource, &query, rest).await;
     }
     match (method.as_str(), named) {
-        ("GET" | "HEAD", true) if call.query.watch => watch(api, only(call)),
+        ("GET" | "HEAD", true) if call.query.watch => events(api, only(call), upgrade),
         ("GET" | "HEAD", true) => get(api, &call).await,
-        ("GET" | "HEAD", false) if call.query.watch => watch(api, call),
+        ("GET" | "HEAD", false) if call.query.watch => events(api, call, upgrade),
         ("GET" | "HEAD", false) => list(api, &call).await,
         ("POST", false) if placed => create(api, call, body).await,
         ("PUT", true) => put(api, call, Part::Main, body).await,
@@ -375,6 +377,14 @@ async fn dispatch(
             delete_collection(api, call, body).await
         }
         _ => Err(Failure::method_not_allowed()),
+    }
+}
+
+/// A watch, over a WebSocket if the client asks for one.
+fn events(api: &Arc<Api>, call: Call, upgrade: Option<Upgrade>) -> Result<Response, Failure> {
+    match socket::asked(&call.headers, upgrade) {
+        Err(refusal) => Ok(refusal),
+        Ok(socket) => watch(api, call).map(|answer| socket::carry(socket, answer, Content::Events)),
     }
 }
 
@@ -396,7 +406,7 @@ async fn below(
     call: Call,
     subresource: &str,
     query: &str,
-    body: Body,
+    (body, upgrade): (Body, Option<Upgrade>),
 ) -> Result<Response, Failure> {
     let resource: Arc<Resource> = call.resource.clone();
     let is_pod = resource.is("", "pods");
@@ -425,7 +435,13 @@ async fn below(
         }
         ("binding", "POST") if is_pod => binding::bind(api, call, body).await,
         ("eviction", "POST") if is_pod => eviction::evict(api, call, body).await,
-        ("log", "GET") if is_pod => log::log(api, call, query).await,
+        ("log", "GET") if is_pod => match socket::asked(&call.headers, upgrade) {
+            Err(refusal) => Ok(refusal),
+            Ok(socket) => {
+                let answer = log::log(api, call, query).await;
+                answer.map(|answer| socket::carry(socket, answer, Content::Log))
+            }
+        },
         ("token", "POST") if is_account => token::request(api, call, body).await,
         ("token", _) if is_account => Err(Failure::method_not_allowed()),
         ("status", _) if resource.status => Err(Failure::method_not_allowed()),

@@ -7,5 +7,6 @@ pub(crate) mod delete_collection;
 pub(crate) mod list;
 pub(crate) mod managers;
 pub(crate) mod patch;
+pub(crate) mod socket;
 pub(crate) mod update;
 pub(crate) mod watch;

@@ -23,6 +23,7 @@ mod pods;
 mod policies;
 mod quota;
 mod rights;
+mod sockets;
 mod tokens;
 mod watches;
 mod webhooks;
