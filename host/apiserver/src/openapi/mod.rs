@@ -14,6 +14,7 @@ mod schemas;
 #[cfg(test)]
 mod tests;
 mod v2;
+mod v3;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -138,7 +139,9 @@ pub(crate) async fn answer(
             Ok(response)
         }
         Page::V3(path) => {
-            if let Some(remote) = catalog.remote_at(path) {
+            if let Some(remote) = catalog.remote_at(path)
+                && remote.known.v3.is_some()
+            {
                 return aggregation::document(remote, path, headers, query).await;
             }
             let Some(hash) = index.get(path) else {
@@ -329,7 +332,9 @@ fn index(catalog: &Catalog) -> Index {
     }
     for remote in catalog.remotes.iter() {
         groups.insert(format!("apis/{}", remote.group));
-        if let Some(hash) = &remote.known.v3 {
+        let (v3, v2) = (&remote.known.v3, &remote.known.v2);
+        // Who knows only the older form is translated.
+        if let Some(hash) = v3.as_ref().or(v2.as_ref().map(|(_, hash)| hash)) {
             index.insert(paths::root(&remote.group, &remote.version), hash.clone());
         }
     }
@@ -365,6 +370,11 @@ fn make_v3(api: &Api, catalog: &Catalog, path: &str) -> Value {
     let parts: Vec<&str> = path.split('/').collect();
     let (paths, schemas) = match *parts.as_slice() {
         ["api", version] => version_parts(api, catalog, "", version, Form::V3),
+        ["apis", group, version] if let Some(remote) = catalog.remote(group, version) => {
+            let v2 = remote.known.v2.as_ref();
+            v2.map(|(document, _)| v3::parts(document))
+                .unwrap_or_default()
+        }
         ["apis", group, version] => version_parts(api, catalog, group, version, Form::V3),
         _ => single_parts(&parts),
     };

@@ -501,6 +501,14 @@ async fn servers_that_know_only_old_discovery_are_discovered_too() {
     let group = aggregated(&server).await;
     assert_eq!(group["versions"][0]["freshness"], "Current");
     assert_eq!(group["versions"][0]["resources"][0]["resource"], "flunders");
+    // The same goes for OpenAPI.
+    let (_, index) = get(&server, "/openapi/v3").await;
+    let url = &index["paths"]["apis/wardle.example.com/v1alpha1"]["serverRelativeURL"];
+    let (code, document) = get(&server, url.as_str().unwrap()).await;
+    assert_eq!((code, &document["openapi"]), (200, &json!("3.0.0")));
+    assert!(document["paths"]["/apis/wardle.example.com/v1alpha1/flunders"].is_object());
+    let schemas = &document["components"]["schemas"];
+    assert_eq!(schemas["com.example.Flunder"]["type"], "object");
 }
 
 #[tokio::test]

@@ -47,7 +47,7 @@ pub struct State {
     pub seen: Mutex<Vec<(String, String, http::HeaderMap, String)>>,
     /// Nothing but errors is answered.
     pub is_broken: AtomicBool,
-    /// Only the old discovery documents are served.
+    /// Only the old documents are served.
     pub is_old: AtomicBool,
 }
 
@@ -161,6 +161,9 @@ impl State {
         let document = match path.as_str() {
             "/apis" if aggregated && !self.is_old.load(Ordering::SeqCst) => Some(discovery()),
             "/apis" => Some(json!({"kind": "APIGroupList", "groups": []})),
+            "/openapi/v3" if self.is_old.load(Ordering::SeqCst) => {
+                return eyot_http::text(StatusCode::NOT_FOUND, "");
+            }
             "/openapi/v3" => Some(json!({"paths": {"apis/wardle.example.com/v1alpha1": {
                 "serverRelativeURL": "/openapi/v3/apis/wardle.example.com/v1alpha1?hash=ABC"}}})),
             "/openapi/v3/apis/wardle.example.com/v1alpha1" => {
