@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help build demo test bench check fmt lint doc deny clean
+.PHONY: help build demo test fuzz bench check fmt lint doc deny clean
 
 help: ## Show this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -19,6 +19,9 @@ demo: ## Build and run the main job: a PLC's readings reach MQTT through Wasm gu
 
 test: ## Run all tests
 	@scripts/test.sh
+
+fuzz: ## Try the parsers with many made inputs (EYOT_FUZZ_ROUNDS each; a million takes about ten minutes)
+	EYOT_FUZZ_ROUNDS=$${EYOT_FUZZ_ROUNDS:-1000000} cargo test --locked -p eyot-apiserver --lib fuzz -- --nocapture
 
 bench: ## Measure and print ratios against the peers
 	@scripts/bench.sh

@@ -25,6 +25,8 @@ mod door;
 mod failure;
 mod fairness;
 pub mod field_error;
+#[cfg(test)]
+mod fuzz;
 mod health;
 mod issuer;
 pub mod jsonpath;
