@@ -2,7 +2,8 @@
 //! must have the properties named here.
 //!
 //! A test tries each with inputs made from seeds by a deterministic generator ([`generator`]), a few
-//! on every run and as many as `EYOT_FUZZ_ROUNDS` says (`make fuzz`).
+//! on every run and as many as `EYOT_FUZZ_ROUNDS` says (`make fuzz`), of one target if `EYOT_FUZZ_TARGET`
+//! names it.
 
 mod generator;
 mod seeds;
@@ -125,7 +126,30 @@ fn json_body(input: &[u8]) {
         let again = Bytes::from(value.to_string());
         let (second, notes) = reading::json(&again, whole).expect("JSON of ours");
         assert!(notes.is_empty());
-        assert_eq!(value, second);
+        assert!(same(&value, &second), "{value} {second}");
+    }
+}
+
+/// The same but for the last place of numbers with more digits than a double has: serde_json reads
+/// those a little off unless it is built to take its time.
+fn same(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Number(a), Value::Number(b)) if a.is_f64() || b.is_f64() => {
+            let (a, b) = (
+                a.as_f64().unwrap_or_default(),
+                b.as_f64().unwrap_or_default(),
+            );
+            (a - b).abs() <= a.abs() * 4.0 * f64::EPSILON
+        }
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
+        }
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len()
+                && a.iter()
+                    .all(|(key, a)| b.get(key).is_some_and(|b| same(a, b)))
+        }
+        _ => one == other,
     }
 }
 
@@ -301,7 +325,9 @@ fn no_parser_panics_and_each_keeps_its_word() {
     let rounds = rounds
         .and_then(|rounds| rounds.parse().ok())
         .unwrap_or(1500);
-    for target in &TARGETS {
+    let only = std::env::var("EYOT_FUZZ_TARGET").ok();
+    let chosen = |name: &str| only.as_deref().is_none_or(|only| only == name);
+    for target in TARGETS.iter().filter(|target| chosen(target.name)) {
         eprintln!("fuzz {}: {rounds} inputs", target.name);
         generator::run(target, rounds);
     }
