@@ -13,6 +13,7 @@ mod discovery;
 mod flow;
 mod forms;
 mod golden;
+mod history;
 mod kubectl;
 mod kubectl_rights;
 mod life;
