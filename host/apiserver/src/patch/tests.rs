@@ -1,3 +1,5 @@
+mod rfc;
+
 use serde_json::{Value, json};
 
 use super::{json, merge, strategic};
