@@ -1,11 +1,11 @@
 //! Aggregation: groups and versions for which another server answers, behind this one.
 //!
 //! An APIService says who answers for a group and version. Where it names a Service, requests go
-//! there ([`pass`]) with the client's identity in headers, which that server believes because of the
+//! there ([`pass()`]) with the client's identity in headers, which that server believes because of the
 //! certificate that they come with ([`trust`]). All others are answered here, and have APIServices,
 //! too, so that clients find all of them in one list ([`local`]).
 //!
-//! One task ([`keep`]) looks whether the servers behind can be reached ([`check`]) and what they
+//! One task ([`keep()`]) looks whether the servers behind can be reached ([`check`]) and what they
 //! say of themselves ([`fetch`]). Both become part of the catalog, so a request sees one consistent
 //! set of groups from start to end, and discovery and OpenAPI need no requests of their own.
 
