@@ -18,6 +18,7 @@ use tower::util::BoxCloneSyncService;
 use crate::{
     admission::{Admission, quota},
     aggregation::{self, Aggregation, FrontProxy},
+    audit::Audit,
     auth::{
         Authorizer,
         rbac::bootstrap,
@@ -61,6 +62,8 @@ pub struct Options {
     pub services: ServiceRanges,
     /// Where pods and other hosts reach this API.
     pub advertised: Option<SocketAddr>,
+    /// Records requests; `None` records none.
+    pub audit: Option<Audit>,
 }
 
 impl Default for Options {
@@ -75,6 +78,7 @@ impl Default for Options {
             dialer: Arc::new(TcpDialer),
             services: ServiceRanges::default(),
             advertised: None,
+            audit: None,
         }
     }
 }

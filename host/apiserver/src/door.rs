@@ -1,7 +1,7 @@
 //! The door: what stands between a request and what it asks for.
 //!
 //! Authentication says who asks, impersonation lets some act as another, priority and fairness give
-//! the request a seat, authorization decides. The host's own parts, who come without a socket and
+//! the request a seat, authorization decides. The audit log hears of each of them. The host's own parts, who come without a socket and
 //! are members of `system:masters`, pass at once.
 
 use eyot_http::{Request, Response};
@@ -9,10 +9,10 @@ use http::Method;
 
 use crate::{
     api::Api,
-    auth::{self, Attributes},
+    audit::{self, Trail},
+    auth::{self, Attributes, Decision, Verdict},
     failure::Failure,
     fairness::Seat,
-    path::Route,
     user::User,
 };
 
@@ -28,22 +28,39 @@ impl Visit {
         &mut self,
         api: &Api,
         request: &mut Request,
-        route: &Route<'_>,
+        asked: &Attributes<'_>,
+        trail: &mut Trail,
     ) -> Result<User, Failure> {
         let is_inside = request.extensions().get::<User>().is_some();
-        let mut user = auth::authenticate(&api.tokens, request)?;
+        let attempted = trail.is_on().then(|| audit::attempted(request));
+        let mut user = match auth::authenticate(&api.tokens, request) {
+            Ok(user) => user,
+            Err(failure) => {
+                let why = attempted.unwrap_or_default();
+                trail.refused(asked, request, failure.code(), &why);
+                return Err(failure);
+            }
+        };
+        trail.known(&user, asked, request);
         if auth::is_impersonation(request.headers()) {
             let path = request.uri().path().to_owned();
             user = auth::impersonate(&api.authorizer, &user, request.headers_mut(), &path)?;
+            trail.impersonates(&user);
         }
         if is_inside && user.is_master() {
+            trail.decided(Verdict::Allow, &"");
             return Ok(user);
         }
-        let (uri, method) = (request.uri().clone(), request.method().clone());
-        let asked = Attributes::of_request(route, &method, uri.path(), uri.query());
-        self.seat = Some(api.fairness.seat(&user, &asked, is_long(&asked)).await?);
-        authorize(api, &user, &method, asked)?;
-        Ok(user)
+        // A watch takes its seat for as long as it needs to begin, like Kubernetes'.
+        let seat = api.fairness.seat(&user, asked, asked.is_stream());
+        self.seat = Some(seat.await?);
+        let decided = authorize(api, &user, request.method(), asked);
+        let (Ok(decision) | Err((decision, _))) = &decided;
+        trail.decided(decision.verdict, &decision.reason);
+        match decided {
+            Ok(_) => Ok(user),
+            Err((_, refusal)) => Err(refusal),
+        }
     }
 
     /// Tell the client what was found out about its request on the way in.
@@ -54,33 +71,31 @@ impl Visit {
     }
 }
 
-/// Whether a request goes on after its answer has begun. A watch takes its seat for as long as it
-/// needs to begin, like Kubernetes'.
-fn is_long(asked: &Attributes<'_>) -> bool {
-    const LONG: [&str; 5] = ["attach", "exec", "log", "portforward", "proxy"];
-    asked.path.is_none() && LONG.contains(&&*asked.subresource)
-}
-
+/// What the authorizers say, with the refusal if they refuse.
 fn authorize(
     api: &Api,
     user: &User,
     method: &Method,
-    mut asked: Attributes<'_>,
-) -> Result<(), Failure> {
-    check(api, user, &asked)?;
+    asked: &Attributes<'_>,
+) -> Result<Decision, (Decision, Failure)> {
+    let check = |asked: &Attributes<'_>| {
+        let decision = api.authorizer.authorize(user, asked);
+        match decision.is_allowed() {
+            true => Ok(decision),
+            false => {
+                let refusal = asked.forbidden(user, &decision.reason.to_string());
+                Err((decision, refusal))
+            }
+        }
+    };
+    let decision = check(asked)?;
     // A WebSocket must begin with GET; what it does in a pod is what a POST would do.
     let is_stream = matches!(&*asked.subresource, "exec" | "attach" | "portforward");
     if is_stream && method == Method::GET && &*asked.resource == "pods" {
-        asked.verb = "create".into();
-        check(api, user, &asked)?;
+        return check(&Attributes {
+            verb: "create".into(),
+            ..asked.clone()
+        });
     }
-    Ok(())
-}
-
-fn check(api: &Api, user: &User, asked: &Attributes<'_>) -> Result<(), Failure> {
-    let decision = api.authorizer.authorize(user, asked);
-    match decision.is_allowed() {
-        true => Ok(()),
-        false => Err(asked.forbidden(user, &decision.reason.to_string())),
-    }
+    Ok(decision)
 }

@@ -12,6 +12,7 @@
 mod admission;
 mod aggregation;
 mod api;
+pub mod audit;
 pub mod auth;
 mod call;
 mod catalog;
@@ -19,6 +20,7 @@ mod cel;
 mod cleanup;
 mod components;
 mod compress;
+pub mod config_file;
 mod crd;
 mod discovery;
 mod door;

@@ -332,6 +332,9 @@ fn write(api: &Api, page: &mut String) -> std::fmt::Result {
         )?;
     }
     aggregation(api, page)?;
+    if let Some(audit) = &api.options.audit {
+        audit.write_metrics(page)?;
+    }
     let version = discovery::version();
     head(
         page,
@@ -382,7 +385,7 @@ fn aggregation(api: &Api, page: &mut String) -> std::fmt::Result {
     Ok(())
 }
 
-fn head(page: &mut String, name: &str, kind: &str, help: &str) -> std::fmt::Result {
+pub(crate) fn head(page: &mut String, name: &str, kind: &str, help: &str) -> std::fmt::Result {
     writeln!(page, "# HELP {name} {help}\n# TYPE {name} {kind}")
 }
 

@@ -1,6 +1,7 @@
 //! The server as a `tower::Service`: from an HTTP request to the verb that answers it.
 
 use std::{
+    any::Any,
     convert::Infallible,
     future::Future,
     panic::AssertUnwindSafe,
@@ -20,6 +21,8 @@ use tower::Service;
 use crate::{
     aggregation,
     api::{Api, Options},
+    audit::{self, Trail},
+    auth::Attributes,
     call::Call,
     catalog::Catalog,
     components, discovery,
@@ -98,13 +101,20 @@ impl Service<Request> for ApiServer {
         Box::pin(async move {
             let wish = Wish::of(&request);
             let mut running = api.metrics.begin(request.method());
+            let id = audit::id_of(request.headers());
+            let mut trail = Trail::begin(api.options.audit.as_ref(), &id);
             // A bug in one request must not become the client's broken connection.
-            let serve = serve(api.clone(), request, &mut running);
+            let serve = serve(api.clone(), request, &mut running, &mut trail);
             let answer = AssertUnwindSafe(serve).catch_unwind().await;
-            let response = answer.unwrap_or_else(|_| {
-                Failure::internal("this request hit a bug in the server").response()
-            });
+            let mut response = match answer {
+                Ok(response) => trail.answered(response).await,
+                Err(panic) => {
+                    trail.panicked(words_of(&*panic));
+                    Failure::internal("this request hit a bug in the server").response()
+                }
+            };
             running.answered(response.status());
+            response.headers_mut().insert(audit::ID_HEADER, id);
             Ok(translate(response, wish).await)
         })
     }
@@ -137,15 +147,28 @@ where
     }
 }
 
-async fn serve(api: Arc<Api>, mut request: Request, running: &mut Running<'_>) -> Response {
-    let uri = request.uri().clone();
+/// What a panic said.
+fn words_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or_default()
+}
+
+async fn serve(
+    api: Arc<Api>,
+    mut request: Request,
+    running: &mut Running<'_>,
+    trail: &mut Trail,
+) -> Response {
+    let (uri, method) = (request.uri().clone(), request.method().clone());
     let route = Route::parse(uri.path());
+    let asked = Attributes::of_request(&route, &method, uri.path(), uri.query());
     if let Route::Resource(path) = &route {
         running.is_about(&api.catalog(), path, request.method(), uri.query());
     }
     let mut visit = Visit::default();
-    let answer = match visit.enter(&api, &mut request, &route).await {
-        Ok(user) => answer(api, user, request, &uri, route).await,
+    let answer = match visit.enter(&api, &mut request, &asked, trail).await {
+        Ok(user) => answer(api, user, request, &uri, &route).await,
         Err(failure) => Err(failure),
     };
     let mut response = answer.unwrap_or_else(|failure| failure.response());
@@ -158,9 +181,9 @@ async fn answer(
     user: User,
     request: Request,
     uri: &Uri,
-    route: Route<'_>,
+    route: &Route<'_>,
 ) -> Result<Response, Failure> {
-    match &route {
+    match route {
         Route::Health(probe) => return Ok(health::answer(&api, probe, uri.query())),
         Route::Version => return Ok(eyot_http::json(StatusCode::OK, &discovery::version())),
         Route::Metrics => return Ok(metrics::answer(&api)),
@@ -172,32 +195,32 @@ async fn answer(
         let (parts, passed) = Passed::split(request, uri);
         return aggregation::pass(remote, &user, parts.headers, passed).await;
     }
-    if let Route::OpenApi(page) = &route {
+    if let Route::OpenApi(page) = route {
         return openapi::answer(&api, page, request.method(), request.headers(), uri.query()).await;
     }
     let Route::Resource(path) = route else {
-        return document(&api.catalog(), &route, request.method(), request.headers());
+        return document(&api.catalog(), route, request.method(), request.headers());
     };
     if path.goes_on {
         return Ok(nothing());
     }
     let (mut parts, body) = request.into_parts();
     let upgrade = Upgrade::take(&mut parts.extensions);
-    if review::is_review(&path) {
+    if review::is_review(path) {
         let offer = Offer {
             protobuf: true,
             table: false,
             stream: false,
         };
         media::negotiate(&parts.headers, offer)?;
-        return review::answer(&api, &user, &path, parts, body).await;
+        return review::answer(&api, &user, path, parts, body).await;
     }
     if matches!(parts.method, Method::GET | Method::HEAD) {
         // What another server acknowledged must be seen here, too.
         let caught_up = api.store.catch_up().await;
         caught_up.map_err(|error| Failure::unavailable(error.to_string()))?;
     }
-    let target = locate(&api.catalog(), user, &path, uri.query(), parts)?;
+    let target = locate(&api.catalog(), user, path, uri.query(), parts)?;
     if target.subresource.as_deref() == Some("proxy") && proxy::has_one(&target.call) {
         let passed = Passed {
             method: target.method,
@@ -277,7 +300,7 @@ fn locate(
     user: User,
     path: &ResourcePath<'_>,
     query: Option<&str>,
-    parts: Parts,
+    mut parts: Parts,
 ) -> Result<Target, Failure> {
     let bindings = path.group.is_empty() && path.resource == "bindings";
     let plural = if bindings { "pods" } else { &path.resource };
@@ -308,7 +331,7 @@ fn locate(
         format,
         headers: parts.headers,
         notes: Default::default(),
-        audit: Default::default(),
+        audit: parts.extensions.remove().unwrap_or_default(),
     };
     Ok(Target {
         method: parts.method,

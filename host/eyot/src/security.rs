@@ -4,10 +4,16 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
-use eyot_apiserver::auth::token::{TokenKeys, TokenOptions, TokenTable};
+use eyot_apiserver::{
+    audit::{Audit, AuditLog, Policy},
+    auth::token::{TokenKeys, TokenOptions, TokenTable},
+};
 use tokio_util::sync::CancellationToken;
 
-use crate::{pki::Pki, settings::Resolved};
+use crate::{
+    pki::Pki,
+    settings::{AuditSettings, Resolved},
+};
 
 /// How often it is looked whether the signing key is due.
 const KEY_CHECK: Duration = Duration::from_secs(3600);
@@ -31,11 +37,21 @@ pub fn options(settings: &Resolved, pki: &Pki) -> anyhow::Result<eyot_apiserver:
             .with_context(|| format!("token file {} is not right", path.display()))?;
     }
     Ok(eyot_apiserver::Options {
+        audit: settings.audit.as_ref().map(audit).transpose()?,
         tokens,
         root_ca: Some(pki.ca.as_str().into()),
         front_proxy: Some(pki.front_proxy.clone()),
         ..eyot_apiserver::Options::default()
     })
+}
+
+fn audit(settings: &AuditSettings) -> anyhow::Result<Audit> {
+    let path = settings.policy.display();
+    let text = std::fs::read_to_string(&settings.policy)
+        .with_context(|| format!("audit policy {path} cannot be read"))?;
+    let policy =
+        Policy::parse(&text).with_context(|| format!("audit policy {path} is not right"))?;
+    Ok(Audit::new(policy, AuditLog::open(settings.log.clone())?))
 }
 
 /// Make a new signing key whenever the newest is too old, for hosts that run for months.

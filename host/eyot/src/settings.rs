@@ -7,10 +7,11 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
-use eyot_apiserver::ServiceRanges;
+use eyot_apiserver::{ServiceRanges, audit::LogOptions};
 use eyot_network::Cidr;
 use serde::Deserialize;
 
@@ -64,6 +65,23 @@ pub struct Settings {
     /// `https://kubernetes.default.svc.cluster.local`]
     #[arg(long, env = "EYOT_SERVICE_ACCOUNT_ISSUER", value_name = "URL")]
     pub service_account_issuer: Option<String>,
+    /// Policy (`audit.k8s.io/v1`) that says which requests to the API are recorded [default: none
+    /// are]
+    #[arg(long, env = "EYOT_AUDIT_POLICY", value_name = "FILE")]
+    pub audit_policy: Option<PathBuf>,
+    /// File that requests are recorded in, one event a line; `-` is standard output [default:
+    /// audit.log in the data directory]
+    #[arg(long, env = "EYOT_AUDIT_LOG", value_name = "FILE")]
+    pub audit_log: Option<PathBuf>,
+    /// Megabytes at which the audit log is turned over; 0 never [default: 100]
+    #[arg(long, env = "EYOT_AUDIT_LOG_MAX_SIZE", value_name = "MB")]
+    pub audit_log_max_size: Option<u32>,
+    /// Days to keep old audit logs; 0 for ever [default: 0]
+    #[arg(long, env = "EYOT_AUDIT_LOG_MAX_AGE", value_name = "DAYS")]
+    pub audit_log_max_age: Option<u32>,
+    /// How many old audit logs to keep; 0 all [default: 10]
+    #[arg(long, env = "EYOT_AUDIT_LOG_MAX_BACKUPS", value_name = "N")]
+    pub audit_log_max_backups: Option<u32>,
     /// What to log, for example `info` or `info,eyot_node=debug` [default: info]
     #[arg(long, env = "EYOT_LOG", value_name = "FILTER")]
     pub log: Option<String>,
@@ -96,6 +114,14 @@ pub struct Resolved {
     pub bridge: String,
     pub token_file: Option<PathBuf>,
     pub service_account_issuer: Option<String>,
+    pub audit: Option<AuditSettings>,
+}
+
+/// Which requests are recorded, and where.
+#[derive(Debug, Clone)]
+pub struct AuditSettings {
+    pub policy: PathBuf,
+    pub log: LogOptions,
 }
 
 impl Settings {
@@ -124,6 +150,11 @@ impl Settings {
             bridge: self.bridge.or(other.bridge),
             token_file: self.token_file.or(other.token_file),
             service_account_issuer: self.service_account_issuer.or(other.service_account_issuer),
+            audit_policy: self.audit_policy.or(other.audit_policy),
+            audit_log: self.audit_log.or(other.audit_log),
+            audit_log_max_size: self.audit_log_max_size.or(other.audit_log_max_size),
+            audit_log_max_age: self.audit_log_max_age.or(other.audit_log_max_age),
+            audit_log_max_backups: self.audit_log_max_backups.or(other.audit_log_max_backups),
             log: self.log.or(other.log),
             log_format: self.log_format.or(other.log_format),
         }
@@ -132,16 +163,19 @@ impl Settings {
     /// Fill in the defaults and check what can be checked without touching anything.
     pub fn resolve(self) -> anyhow::Result<Resolved> {
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let data_dir = match &self.data_dir {
+            Some(dir) => dir.clone(),
+            None => default_data_dir()?,
+        };
+        let audit = self.audit(&data_dir)?;
         let node_name = match self.node_name {
             Some(name) => name,
             None => host_name()?,
         };
         check_node_name(&node_name)?;
         Ok(Resolved {
-            data_dir: match self.data_dir {
-                Some(dir) => dir,
-                None => default_data_dir()?,
-            },
+            audit,
+            data_dir,
             store: self.store,
             api_address: self.api_address.unwrap_or(local(6443)),
             registry_address: self.registry_address.unwrap_or(local(5000)),
@@ -165,6 +199,27 @@ impl Settings {
             token_file: self.token_file,
             service_account_issuer: self.service_account_issuer,
         })
+    }
+
+    fn audit(&self, data_dir: &Path) -> anyhow::Result<Option<AuditSettings>> {
+        let Some(policy) = self.audit_policy.clone() else {
+            if self.audit_log.is_some() {
+                bail!("audit-log without audit-policy: nothing would be recorded");
+            }
+            return Ok(None);
+        };
+        let unless_zero = |number: u32| (number > 0).then_some(number);
+        let days = unless_zero(self.audit_log_max_age.unwrap_or(0));
+        let log = LogOptions {
+            path: match &self.audit_log {
+                Some(path) => path.clone(),
+                None => data_dir.join("audit.log"),
+            },
+            max_size: u64::from(self.audit_log_max_size.unwrap_or(100)) * 1024 * 1024,
+            max_age: days.map(|days| Duration::from_secs(u64::from(days) * 24 * 3600)),
+            max_backups: unless_zero(self.audit_log_max_backups.unwrap_or(10)).map(|n| n as usize),
+        };
+        Ok(Some(AuditSettings { policy, log }))
     }
 }
 
@@ -266,6 +321,19 @@ mod tests {
     }
 
     #[test]
+    fn an_audit_policy_brings_a_log_that_is_bounded() {
+        let settings: Settings = toml::from_str(
+            "data-dir = '/data'\naudit-policy = '/etc/policy.yaml'\naudit-log-max-age = 7",
+        )
+        .unwrap();
+        let audit = settings.resolve().unwrap().audit.unwrap();
+        assert_eq!(audit.log.path, Path::new("/data/audit.log"));
+        assert_eq!(audit.log.max_size, 100 << 20);
+        assert_eq!(audit.log.max_age, Some(Duration::from_secs(7 * 86_400)));
+        assert_eq!(audit.log.max_backups, Some(10));
+    }
+
+    #[test]
     fn an_unknown_key_is_refused_by_name() {
         let error = toml::from_str::<Settings>("api-adress = '127.0.0.1:7001'").unwrap_err();
         assert!(error.to_string().contains("api-adress"), "{error}");
@@ -281,6 +349,7 @@ mod tests {
         assert!(with(|s| s.pod_cidr = Some("10.0.0.0".into())).contains("pod-cidr"));
         assert!(with(|s| s.service_cidr = Some("10.0.0.0".into())).contains("service-cidr"));
         assert!(with(|s| s.bridge = Some("a bridge".into())).contains("bridge"));
+        assert!(with(|s| s.audit_log = Some("-".into())).contains("audit-policy"));
         assert!(with(|s| s.node_name = Some("Büro".into())).contains("node-name"));
     }
 }

@@ -71,6 +71,7 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
     let nodes = Arc::new(LocalNode::default());
     let security = security::options(&settings, &pki)?;
     let token_keys = security.tokens.keys.clone();
+    let audit = security.audit.clone();
     let api = ApiServer::new(
         store.clone(),
         eyot_apiserver::Options {
@@ -172,6 +173,10 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
     let all = async { while parts.join_next().await.is_some() {} };
     if tokio::time::timeout(STOPPING, all).await.is_err() {
         tracing::warn!("some parts did not end in {STOPPING:?}; leaving them");
+    }
+    if let Some(audit) = audit {
+        // Waits for the disk.
+        tokio::task::spawn_blocking(move || audit.close()).await?;
     }
     store.close().await;
     tracing::info!("stopped");

@@ -98,6 +98,17 @@ impl<'a> Attributes<'a> {
         attributes
     }
 
+    /// Whether it passes bytes on for as long as both sides wish.
+    pub(crate) fn is_stream(&self) -> bool {
+        const STREAMS: [&str; 5] = ["attach", "exec", "log", "portforward", "proxy"];
+        self.path.is_none() && STREAMS.contains(&&*self.subresource)
+    }
+
+    /// Whether it goes on after its answer has begun.
+    pub(crate) fn is_long_running(&self) -> bool {
+        self.is_stream() || self.path.is_none() && self.verb == "watch"
+    }
+
     /// `pods/log`
     pub(crate) fn combined(&self) -> Cow<'_, str> {
         if self.subresource.is_empty() {

@@ -4,6 +4,7 @@
 mod admission;
 mod aggregation;
 mod apply;
+mod audit;
 mod bad_input;
 mod conversion;
 mod custom_resources;
