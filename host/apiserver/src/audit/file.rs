@@ -115,11 +115,10 @@ impl Lines {
     fn turn_over(&mut self) -> io::Result<()> {
         let now = Timestamp::now();
         let path = &self.options.path;
-        let mut at = now;
-        // Two turns in one millisecond must not write over each other.
-        while old_name(path, at).exists() {
-            at += jiff::SignedDuration::from_millis(1);
-        }
+        // Names tell milliseconds: of two turns in one, the second is named after the next.
+        let newest = old_files(path)?.into_iter().map(|(at, _)| at).max();
+        let next = newest.and_then(|at| at.checked_add(jiff::SignedDuration::from_millis(1)).ok());
+        let at = next.map_or(now, |next| now.max(next));
         fs::rename(path, old_name(path, at))?;
         self.open = Some(append(path)?);
         self.size = 0;

@@ -394,7 +394,9 @@ rules:
         let orders = check(anyone, "GET", log, Some(Level::RequestResponse)).unwrap();
         assert_eq!(orders.omit_stages, [Stage::Panic, Stage::RequestReceived]);
         assert!(orders.omit_managed_fields);
-        check(anyone, "GET", "/api/v1/namespaces/x/pods/p", None);
+        // As in Kubernetes, `pods/*` means pods themselves, too.
+        let pod = "/api/v1/namespaces/x/pods/p";
+        check(anyone, "GET", pod, Some(Level::RequestResponse));
         check(
             anyone,
             "PUT",
