@@ -1,8 +1,8 @@
 //! The door: what stands between a request and what it asks for.
 //!
 //! Authentication says who asks, impersonation lets some act as another, priority and fairness give
-//! the request a seat, authorization decides. The audit log hears of each of them. The host's own parts, who come without a socket and
-//! are members of `system:masters`, pass at once.
+//! the request a seat, authorization decides. The audit log hears of each of them. The host's own
+//! parts, who come without a socket and are members of `system:masters`, pass at once.
 
 use eyot_http::{Request, Response};
 use http::Method;
@@ -78,24 +78,15 @@ fn authorize(
     method: &Method,
     asked: &Attributes<'_>,
 ) -> Result<Decision, (Decision, Failure)> {
-    let check = |asked: &Attributes<'_>| {
-        let decision = api.authorizer.authorize(user, asked);
-        match decision.is_allowed() {
-            true => Ok(decision),
-            false => {
-                let refusal = asked.forbidden(user, &decision.reason.to_string());
-                Err((decision, refusal))
-            }
-        }
-    };
-    let decision = check(asked)?;
+    let decision = api.authorizer.require(user, asked)?;
     // A WebSocket must begin with GET; what it does in a pod is what a POST would do.
     let is_stream = matches!(&*asked.subresource, "exec" | "attach" | "portforward");
     if is_stream && method == Method::GET && &*asked.resource == "pods" {
-        return check(&Attributes {
+        let create = Attributes {
             verb: "create".into(),
             ..asked.clone()
-        });
+        };
+        return api.authorizer.require(user, &create);
     }
     Ok(decision)
 }

@@ -208,35 +208,31 @@ impl<K: Resource + Clone + Debug + Send + Sync + 'static> Cache<K> {
     where
         S: Stream<Item = watcher::Result<Event<K>>> + Send,
     {
-        let mut events = std::pin::pin!(events.default_backoff());
         let mut listed: BTreeSet<Key> = BTreeSet::new();
-        while let Some(Some(event)) = stop.run_until_cancelled(events.next()).await {
-            match event {
-                Ok(Event::Init) => listed.clear(),
-                Ok(Event::InitApply(mut object)) => {
-                    self.trim(&mut object);
-                    let key = Key::of(object.meta());
-                    listed.insert(key.clone());
-                    self.refresh(&key, object);
-                }
-                Ok(Event::InitDone) => {
-                    let known: Vec<Key> = self.objects().keys().cloned().collect();
-                    for gone in known.iter().filter(|key| !listed.contains(key)) {
-                        self.set(gone, None);
-                    }
-                    listed.clear();
-                    self.shared.synced.send_replace(true);
-                }
-                Ok(Event::Apply(mut object)) => {
-                    self.trim(&mut object);
-                    let key = Key::of(object.meta());
-                    self.set(&key, Some(Arc::new(object)));
-                }
-                Ok(Event::Delete(object)) => self.set(&Key::of(object.meta()), None),
-                // The stream goes on by itself, after a delay that grows.
-                Err(error) => tracing::warn!(%error, "a watch broke off and is begun again"),
+        let take = |event| match event {
+            Event::Init => listed.clear(),
+            Event::InitApply(mut object) => {
+                self.trim(&mut object);
+                let key = Key::of(object.meta());
+                listed.insert(key.clone());
+                self.refresh(&key, object);
             }
-        }
+            Event::InitDone => {
+                let known: Vec<Key> = self.objects().keys().cloned().collect();
+                for gone in known.iter().filter(|key| !listed.contains(key)) {
+                    self.set(gone, None);
+                }
+                listed.clear();
+                self.shared.synced.send_replace(true);
+            }
+            Event::Apply(mut object) => {
+                self.trim(&mut object);
+                let key = Key::of(object.meta());
+                self.set(&key, Some(Arc::new(object)));
+            }
+            Event::Delete(object) => self.set(&Key::of(object.meta()), None),
+        };
+        follow(events, stop, take).await;
     }
 
     fn trim(&self, object: &mut K) {
@@ -249,6 +245,21 @@ impl<K: Resource + Clone + Debug + Send + Sync + 'static> Cache<K> {
         let known = self.get(key).and_then(|known| known.resource_version());
         if known.is_none() || known != object.resource_version() {
             self.set(key, Some(Arc::new(object)));
+        }
+    }
+}
+
+/// Give each event of a watch to `take`, until `stop` is cancelled. A watch that breaks off is begun
+/// again by itself, after a delay that grows.
+pub async fn follow<K, S>(events: S, stop: CancellationToken, mut take: impl FnMut(Event<K>))
+where
+    S: Stream<Item = watcher::Result<Event<K>>> + Send,
+{
+    let mut events = std::pin::pin!(events.default_backoff());
+    while let Some(Some(event)) = stop.run_until_cancelled(events.next()).await {
+        match event {
+            Ok(event) => take(event),
+            Err(error) => tracing::warn!(%error, "a watch broke off and is begun again"),
         }
     }
 }

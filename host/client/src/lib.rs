@@ -6,7 +6,7 @@ pub mod controller;
 mod queue;
 mod recorder;
 
-pub use cache::{Cache, Change, Key};
+pub use cache::{Cache, Change, Key, follow};
 pub use controller::{Controller, Reconciler, Requeue};
 pub use queue::Queue;
 pub use recorder::{EventType, Recorder};

@@ -4,29 +4,22 @@
 //! containers are started and probed, and what their volumes hold. Ten thousand pods are kept
 //! without. A controller that needs more of one pod asks the API for it.
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, Pod};
 
 /// Leave of a pod its metadata, its status, and what scheduling and controllers look at.
 pub(crate) fn pod(pod: &mut Pod) {
     let Some(spec) = &mut pod.spec else {
         return;
     };
-    let PodSpec {
-        containers,
-        init_containers,
-        volumes,
-        ..
-    } = &mut *spec;
-    if let Some(volumes) = volumes {
+    if let Some(volumes) = &mut spec.volumes {
         // Claims decide where a pod can run, and who may delete them.
         volumes.retain(|volume| {
             volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some()
         });
         volumes.shrink_to_fit();
     }
-    containers.iter_mut().for_each(container);
-    containers.shrink_to_fit();
-    if let Some(containers) = init_containers {
+    let lists = [Some(&mut spec.containers), spec.init_containers.as_mut()];
+    for containers in lists.into_iter().flatten() {
         containers.iter_mut().for_each(container);
         containers.shrink_to_fit();
     }

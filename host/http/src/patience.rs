@@ -16,7 +16,7 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Instant, Sleep},
+    time::Sleep,
 };
 
 use crate::limits::{HELLO, STALLED};
@@ -84,7 +84,7 @@ impl<I> Patient<I> {
         }
         let stalled = self
             .stalled
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + STALLED)));
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(STALLED)));
         match stalled.as_mut().poll(context) {
             Poll::Ready(()) => Poll::Ready(Err(too_late("the peer takes nothing any more"))),
             Poll::Pending => Poll::Pending,

@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use super::{pass::own, remote::Link};
 use crate::{
-    object::{at, text},
+    kinds::api_service::LOCAL,
+    object::text,
     webhook::{self, Backing},
 };
 
@@ -30,8 +31,8 @@ impl Verdict {
     pub(crate) fn local() -> Verdict {
         Verdict {
             is_available: true,
-            reason: "Local",
-            message: "Local APIServices are always available".to_owned(),
+            reason: LOCAL.0,
+            message: LOCAL.1.to_owned(),
         }
     }
 }
@@ -87,17 +88,15 @@ fn backing(
     let Some(service) = service else {
         return Err(("ServiceNotFound", format!("{place} is not present")));
     };
-    if text(&service, &["spec", "type"]) != "ClusterIP" {
+    let spec = service.get("spec").unwrap_or(&Value::Null);
+    if text(spec, &["type"]) != "ClusterIP" {
         return Ok(Vec::new());
     }
-    let ports = at(&service, &["spec", "ports"]).and_then(Value::as_array);
-    let mut ports = ports.into_iter().flatten();
-    let found = ports.find(|one| one.get("port").and_then(Value::as_u64) == Some((*port).into()));
-    let Some(found) = found else {
+    let Some(found) = webhook::port_of(spec, *port) else {
         let why = format!("{place} is not listening on port {port}");
         return Err(("ServicePortError", why));
     };
-    match webhook::backing(store, link.service(), &service, found) {
+    match webhook::backing(store, link.service(), spec, found) {
         Backing::Ready(addresses) => Ok(addresses),
         Backing::Unready => {
             let port = text(found, &["name"]);

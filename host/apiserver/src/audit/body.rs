@@ -26,17 +26,32 @@ impl Ear {
     /// A body like this one, of which up to `limit` bytes are kept.
     pub(super) fn listen(&self, body: Body, limit: usize) -> Body {
         let heard = self.clone();
-        Heard { body, heard, limit }.boxed_unsync()
+        watched(body, move |data| {
+            let mut heard = heard.0.lock().unwrap_or_else(PoisonError::into_inner);
+            heard.add(data, limit);
+        })
     }
 }
 
-struct Heard {
-    body: Body,
-    heard: Ear,
-    limit: usize,
+/// A body that keeps something until it is sent or given up.
+pub(super) fn keeping<T: Send + 'static>(body: Body, kept: T) -> Body {
+    watched(body, move |_| {
+        let _ = &kept;
+    })
 }
 
-impl http_body::Body for Heard {
+/// A body like this one, each piece of which is shown as it goes by.
+fn watched(body: Body, show: impl FnMut(&Bytes) + Send + 'static) -> Body {
+    let show = Box::new(show);
+    Watched { body, show }.boxed_unsync()
+}
+
+struct Watched {
+    body: Body,
+    show: Box<dyn FnMut(&Bytes) + Send>,
+}
+
+impl http_body::Body for Watched {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -48,40 +63,9 @@ impl http_body::Body for Heard {
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
         {
-            let mut heard = self.heard.0.lock().unwrap_or_else(PoisonError::into_inner);
-            heard.add(data, self.limit);
+            (self.show)(data);
         }
         Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// A body that keeps something until it is sent or given up.
-pub(super) fn keeping<T: Send + Unpin + 'static>(body: Body, kept: T) -> Body {
-    Keeping { body, _kept: kept }.boxed_unsync()
-}
-
-struct Keeping<T> {
-    body: Body,
-    _kept: T,
-}
-
-impl<T: Unpin> http_body::Body for Keeping<T> {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        Pin::new(&mut self.body).poll_frame(context)
     }
 
     fn is_end_stream(&self) -> bool {

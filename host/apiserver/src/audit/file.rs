@@ -116,18 +116,20 @@ impl Lines {
         let now = Timestamp::now();
         let path = &self.options.path;
         // Names tell milliseconds: of two turns in one, the second is named after the next.
-        let newest = old_files(path)?.into_iter().map(|(at, _)| at).max();
+        let mut old = old_files(path)?;
+        let newest = old.iter().map(|(at, _)| *at).max();
         let next = newest.and_then(|at| at.checked_add(jiff::SignedDuration::from_millis(1)).ok());
         let at = next.map_or(now, |next| now.max(next));
-        fs::rename(path, old_name(path, at))?;
+        let name = old_name(path, at);
+        fs::rename(path, &name)?;
+        old.push((at, name));
         self.open = Some(append(path)?);
         self.size = 0;
-        self.sweep(now)
+        self.sweep(old, now)
     }
 
-    /// Delete old files that are too many or too old.
-    fn sweep(&self, now: Timestamp) -> io::Result<()> {
-        let mut old = old_files(&self.options.path)?;
+    /// Delete those of the old files that are too many or too old.
+    fn sweep(&self, mut old: Vec<(Timestamp, PathBuf)>, now: Timestamp) -> io::Result<()> {
         old.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
         for (index, (at, path)) in old.iter().enumerate() {
             let too_many = self.options.max_backups.is_some_and(|most| index >= most);

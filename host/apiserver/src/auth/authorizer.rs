@@ -9,7 +9,7 @@ use super::{
     node::{self, Graph},
     rbac::{Grant, Rbac, Rule},
 };
-use crate::user::User;
+use crate::{failure::Failure, user::User};
 
 /// What was decided, and why.
 #[derive(Debug, Clone)]
@@ -88,6 +88,21 @@ impl Authorizer {
             (Reason::None, Verdict::NoOpinion) => by_node,
             _ => by_role,
         }
+    }
+
+    /// The same for who goes no further without it: what was decided, with the refusal in
+    /// Kubernetes' words if it was not to allow it.
+    pub(crate) fn require(
+        &self,
+        user: &User,
+        attributes: &Attributes<'_>,
+    ) -> Result<Decision, (Decision, Failure)> {
+        let decision = self.authorize(user, attributes);
+        if decision.is_allowed() {
+            return Ok(decision);
+        }
+        let refusal = attributes.forbidden(user, &decision.reason.to_string());
+        Err((decision, refusal))
     }
 
     fn by_role(&self, user: &User, attributes: &Attributes<'_>) -> Decision {

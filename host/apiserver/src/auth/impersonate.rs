@@ -46,10 +46,8 @@ pub(crate) fn impersonate(
         )));
     }
     for attributes in wanted.rights() {
-        let decision = authorizer.authorize(actor, &attributes);
-        if !decision.is_allowed() {
-            return Err(attributes.forbidden(actor, &decision.reason.to_string()));
-        }
+        let decided = authorizer.require(actor, &attributes);
+        decided.map_err(|(_, refusal)| refusal)?;
     }
     wanted.complete();
     Ok(wanted.0.into())

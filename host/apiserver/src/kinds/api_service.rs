@@ -10,8 +10,8 @@ use super::{
     names, validate_metadata,
 };
 use crate::{
+    crd::status::set_condition,
     field_error::FieldError,
-    object,
     table::{self, Column},
 };
 
@@ -37,7 +37,15 @@ pub(super) const SPEC: KindSpec = KindSpec {
     prepare: |object, old| {
         super::status_only(object, old);
         if old.is_none() && !has(object, "/spec/service") {
-            object["status"] = json!({"conditions": [local_condition()]});
+            object["status"] = json!({});
+            set_condition(
+                object,
+                "Available",
+                "True",
+                LOCAL.0,
+                LOCAL.1,
+                Timestamp::now(),
+            );
         }
     },
     validate,
@@ -90,14 +98,8 @@ pub(super) const SPEC: KindSpec = KindSpec {
 
 const STATES: [&str; 3] = ["True", "False", "Unknown"];
 
-/// What this server answers for itself is always there.
-fn local_condition() -> Value {
-    json!({
-        "type": "Available", "status": "True",
-        "lastTransitionTime": object::timestamp(Timestamp::now()),
-        "reason": "Local", "message": "Local APIServices are always available",
-    })
-}
+/// Why what this server answers for itself is always there: reason and message.
+pub(crate) const LOCAL: (&str, &str) = ("Local", "Local APIServices are always available");
 
 fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let (group, version) = (text(object, "/spec/group"), text(object, "/spec/version"));

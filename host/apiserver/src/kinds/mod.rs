@@ -6,7 +6,7 @@
 mod admission_expression;
 mod admission_policy;
 mod admission_rule;
-mod api_service;
+pub(crate) mod api_service;
 mod autoscaler;
 mod component_status;
 mod conditions;

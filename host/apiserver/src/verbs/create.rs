@@ -69,11 +69,8 @@ pub(crate) fn authorize(api: &Api, call: &Call) -> Result<(), Failure> {
         name: call.name.as_str().into(),
         ..auth::Attributes::default()
     };
-    let decision = api.authorizer.authorize(&call.user, &asked);
-    match decision.is_allowed() {
-        true => Ok(()),
-        false => Err(asked.forbidden(&call.user, &decision.reason.to_string())),
-    }
+    let decided = api.authorizer.require(&call.user, &asked);
+    decided.map(|_| ()).map_err(|(_, refusal)| refusal)
 }
 
 /// Create an object that was decoded and is in its place. `warnings` are for the client.

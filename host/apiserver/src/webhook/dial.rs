@@ -115,11 +115,7 @@ pub(super) fn resolve(store: &Store, service: &Service) -> Result<Where, String>
         let host = text(&spec, &["externalName"]).to_owned();
         return Ok(Where::Host(host, *port));
     }
-    let ports = spec.get("ports").and_then(Value::as_array);
-    let found = ports
-        .into_iter()
-        .flatten()
-        .find(|p| p.get("port").and_then(Value::as_u64) == Some(u64::from(*port)))
+    let found = port_of(&spec, *port)
         .ok_or_else(|| format!("no service port {port} found for service {name:?}"))?;
     let mut addresses = behind(store, service, &spec, found);
     if addresses.is_empty()
@@ -137,6 +133,12 @@ pub(super) fn resolve(store: &Store, service: &Service) -> Result<Where, String>
         name: name.clone(),
         addresses,
     })
+}
+
+/// The port of this number in the spec of a Service.
+pub(crate) fn port_of(spec: &Value, number: u16) -> Option<&Value> {
+    let mut ports = spec.get("ports")?.as_array()?.iter();
+    ports.find(|one| one.get("port").and_then(Value::as_u64) == Some(number.into()))
 }
 
 /// The addresses that answer for a port of a Service.
@@ -163,9 +165,8 @@ pub(crate) enum Backing {
     Nothing,
 }
 
-/// What stands behind a port of a Service, which is given as it is stored.
-pub(crate) fn backing(store: &Store, service: &Service, stored: &Value, port: &Value) -> Backing {
-    let spec = stored.get("spec").unwrap_or(&Value::Null);
+/// What stands behind a port of a Service of this spec.
+pub(crate) fn backing(store: &Store, service: &Service, spec: &Value, port: &Value) -> Backing {
     let mut addresses = behind(store, service, spec, port);
     if !addresses.is_empty() {
         addresses.sort_unstable();

@@ -11,7 +11,7 @@ mod tls;
 
 pub(crate) use self::{
     client::{Client, Http, connections, root},
-    dial::{Backing, backing},
+    dial::{Backing, backing, port_of},
     target::{Service, Target},
     tls::{Trust, config as tls_config},
 };

@@ -8,15 +8,11 @@ use std::{
 };
 
 use eyot_client::Queue;
-use futures::StreamExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
     Api, Client,
     api::{DynamicObject, PartialObjectMeta},
-    runtime::{
-        WatchStreamExt,
-        watcher::{self, Event},
-    },
+    runtime::watcher::{self, Event},
 };
 use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -114,41 +110,32 @@ async fn watch(
     stop: CancellationToken,
 ) {
     let api: Api<Meta> = Api::all_with(client, &served.resource);
-    let events = watcher::watcher(api, watcher::Config::default()).default_backoff();
-    let mut events = std::pin::pin!(events);
+    let events = watcher::watcher(api, watcher::Config::default());
     let mut listed = HashSet::new();
-    while let Some(Some(event)) = stop.run_until_cancelled(events.next()).await {
+    let take = |event: Event<Meta>| {
         let looks = match event {
-            Ok(Event::Init) => {
-                listed.clear();
-                continue;
-            }
-            Ok(Event::InitApply(object)) => {
+            Event::Init => return listed.clear(),
+            Event::InitApply(object) => {
                 let item = item(&served, object.metadata);
                 listed.insert(item.uid().to_owned());
                 world.graph().put(item)
             }
-            Ok(Event::InitDone) => {
-                let looks = world.graph().retain(&served, &listed);
-                listed = HashSet::new();
-                looks
+            Event::InitDone => {
+                let listed = std::mem::take(&mut listed);
+                world.graph().retain(&served, &listed)
             }
-            Ok(Event::Apply(object)) => world.graph().put(item(&served, object.metadata)),
-            Ok(Event::Delete(object)) => {
+            Event::Apply(object) => world.graph().put(item(&served, object.metadata)),
+            Event::Delete(object) => {
                 let uid = object.metadata.uid.unwrap_or_default();
                 world.graph().remove(&uid)
-            }
-            // The stream goes on by itself, after a delay that grows.
-            Err(error) => {
-                tracing::warn!(%error, "a watch broke off and is begun again");
-                continue;
             }
         };
         look(&queue, looks);
         if let Some(changed) = &changed {
             changed.notify_one();
         }
-    }
+    };
+    eyot_client::follow(events, stop, take).await;
     // The kind is no longer served, so none of its objects are.
     let looks = world.graph().retain(&served, &HashSet::new());
     look(&queue, looks);

@@ -262,17 +262,16 @@ async fn told(server: &ApiServer, reason: &str) -> Value {
 /// An API server with a server behind it that answers.
 async fn joined() -> (ApiServer, Extension) {
     let (server, extension) = pair().await;
-    service(&server).await;
-    slice(&server, &extension).await;
-    ok(
-        &server,
-        "POST",
-        SERVICES,
-        api_service(&extension, json!({})),
-    )
-    .await;
-    told(&server, "Passed").await;
+    join(&server, &extension).await;
     (server, extension)
+}
+
+/// Put the one behind the other, and wait until it is found to answer.
+async fn join(server: &ApiServer, extension: &Extension) {
+    service(server).await;
+    slice(server, extension).await;
+    ok(server, "POST", SERVICES, api_service(extension, json!({}))).await;
+    told(server, "Passed").await;
 }
 
 async fn aggregated(server: &ApiServer) -> Value {
@@ -488,16 +487,7 @@ async fn discovery_and_openapi_tell_of_the_server_behind() {
 async fn servers_that_know_only_old_discovery_are_discovered_too() {
     let (server, extension) = pair().await;
     extension.state.is_old.store(true, Ordering::SeqCst);
-    service(&server).await;
-    slice(&server, &extension).await;
-    ok(
-        &server,
-        "POST",
-        SERVICES,
-        api_service(&extension, json!({})),
-    )
-    .await;
-    told(&server, "Passed").await;
+    join(&server, &extension).await;
     let group = aggregated(&server).await;
     assert_eq!(group["versions"][0]["freshness"], "Current");
     assert_eq!(group["versions"][0]["resources"][0]["resource"], "flunders");
