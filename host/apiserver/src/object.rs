@@ -79,6 +79,20 @@ pub(crate) fn keep_metadata(object: &mut Value, old: &Value, keys: &[&str]) {
     }
 }
 
+/// Bring metadata along that was left out.
+pub(crate) fn fill_metadata(object: &mut Value, old: &Value, keys: &[&str]) {
+    let metadata = metadata(object);
+    for key in keys {
+        let given = metadata.get(*key).is_some_and(|given| !given.is_null());
+        match at(old, &["metadata", key]) {
+            Some(value) if !given => {
+                metadata.insert((*key).to_owned(), value.clone());
+            }
+            _ => {}
+        }
+    }
+}
+
 /// The time as metadata carries it: RFC 3339 in UTC, whole seconds.
 pub(crate) fn timestamp(at: jiff::Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()

@@ -198,6 +198,14 @@ impl Resource {
         matches!(&self.definition, Definition::Builtin(spec) if spec.put_creates)
     }
 
+    /// Whether an update must say which revision it means.
+    pub(crate) fn needs_revision(&self) -> bool {
+        match &self.definition {
+            Definition::Builtin(spec) => spec.needs_revision,
+            Definition::Custom(_) => true,
+        }
+    }
+
     /// Check types, drop what the kind does not have, and answer the paths of what was dropped.
     pub(crate) fn decode(&self, value: &mut Value) -> Result<Vec<String>, Failure> {
         self.try_decode(value).map_err(|why| self.undecodable(&why))
@@ -277,7 +285,7 @@ impl Resource {
             }
             Definition::Custom(custom) => {
                 let rule = kinds::subdomain_name;
-                let mut errors = kinds::validate_metadata(value, old, self.namespaced, rule);
+                let mut errors = kinds::validate_metadata_of_any(value, old, self.namespaced, rule);
                 let judged = custom.schema().validate(value, old);
                 errors.extend(judged.errors);
                 errors.extend(self.validate_scale(value));
@@ -542,6 +550,14 @@ impl Resource {
 
     pub(crate) fn conflict(&self, name: &str, why: &str) -> Failure {
         Failure::conflict(&self.group, &self.plural, name, why)
+    }
+
+    /// An update that does not say which revision it means. Kubernetes names the resource in the
+    /// place of the kind here.
+    pub(crate) fn needs_revision_given(&self, name: &str) -> Failure {
+        let detail = "must be specified for an update";
+        let error = FieldError::invalid("metadata.resourceVersion", &0.into(), detail);
+        Failure::invalid(&self.group, &self.plural, name, &[error])
     }
 
     pub(crate) fn invalid(&self, name: &str, errors: &[FieldError]) -> Failure {

@@ -9,6 +9,7 @@
 //! configured for costs a few comparisons.
 
 mod attributes;
+mod certificates;
 mod conditions;
 mod default_class;
 mod device_access;
@@ -150,6 +151,7 @@ pub(crate) async fn validate(
     volume_resize::validate(api, attributes, object)?;
     device_access::validate(api, attributes, object)?;
     runtime_class::validate(api, attributes, object)?;
+    certificates::validate(api, attributes, object)?;
     policy::validate(api, attributes, object, &mut admitted)?;
     hooks::validate(api, attributes, object, &mut admitted).await?;
     // Last: what it reserves must not wait for others.

@@ -13,7 +13,7 @@ use super::{
     check, conditions,
     findings::Findings,
     json::{at, child, fill, has, items, list, text},
-    names, status_only, validate_metadata,
+    names, status_only, validate_metadata_of_any,
     workload::validate_selector,
 };
 use crate::{
@@ -33,6 +33,7 @@ const MAX_ANNOTATION_LENGTH: usize = 5 * 1024;
 pub(super) const VALIDATING: KindSpec = KindSpec {
     group: GROUP,
     kind: "ValidatingAdmissionPolicy",
+    needs_revision: true,
     list_kind: "ValidatingAdmissionPolicyList",
     plural: "validatingadmissionpolicies",
     singular: "validatingadmissionpolicy",
@@ -61,6 +62,7 @@ pub(super) const VALIDATING: KindSpec = KindSpec {
 pub(super) const MUTATING: KindSpec = KindSpec {
     group: GROUP,
     kind: "MutatingAdmissionPolicy",
+    needs_revision: true,
     list_kind: "MutatingAdmissionPolicyList",
     plural: "mutatingadmissionpolicies",
     singular: "mutatingadmissionpolicy",
@@ -82,6 +84,7 @@ pub(super) const MUTATING: KindSpec = KindSpec {
 pub(super) const VALIDATING_BINDING: KindSpec = KindSpec {
     group: GROUP,
     kind: "ValidatingAdmissionPolicyBinding",
+    needs_revision: true,
     list_kind: "ValidatingAdmissionPolicyBindingList",
     plural: "validatingadmissionpolicybindings",
     singular: "validatingadmissionpolicybinding",
@@ -102,6 +105,7 @@ pub(super) const VALIDATING_BINDING: KindSpec = KindSpec {
 pub(super) const MUTATING_BINDING: KindSpec = KindSpec {
     group: GROUP,
     kind: "MutatingAdmissionPolicyBinding",
+    needs_revision: true,
     list_kind: "MutatingAdmissionPolicyBindingList",
     plural: "mutatingadmissionpolicybindings",
     singular: "mutatingadmissionpolicybinding",
@@ -173,7 +177,12 @@ fn policy(
     own: fn(&Value, &str, Scope, &mut Findings),
 ) -> Vec<FieldError> {
     let mut errors = Findings::default();
-    errors.extend(validate_metadata(object, old, false, names::subdomain));
+    errors.extend(validate_metadata_of_any(
+        object,
+        old,
+        false,
+        names::subdomain,
+    ));
     let spec = at(object, "/spec");
     let failure = text(spec, "/failurePolicy");
     errors.required_one_of("spec.failurePolicy", failure, &FAILURE_POLICIES);
@@ -388,7 +397,12 @@ fn mutation(one: &Value, field: &str, scope: Scope, errors: &mut Findings) {
 
 fn validate_status(object: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = Findings::default();
-    errors.extend(super::metadata::validate_update(object, old));
+    errors.extend(super::metadata::validate_generic(
+        object,
+        Some(old),
+        false,
+        |_| Vec::new(),
+    ));
     let status = at(object, "/status");
     for (index, one) in list(status, "/typeChecking/expressionWarnings")
         .iter()
@@ -408,7 +422,12 @@ fn validate_status(object: &Value, old: &Value) -> Vec<FieldError> {
 
 fn binding(object: &Value, old: Option<&Value>) -> Findings {
     let mut errors = Findings::default();
-    errors.extend(validate_metadata(object, old, false, names::subdomain));
+    errors.extend(validate_metadata_of_any(
+        object,
+        old,
+        false,
+        names::subdomain,
+    ));
     let spec = at(object, "/spec");
     let policy = text(spec, "/policyName");
     errors.required_name("spec.policyName", policy, names::subdomain);

@@ -7,7 +7,7 @@ use super::{
     KindSpec, check,
     findings::Findings,
     json::{at, fill, has, int, list, text},
-    names, validate_metadata,
+    names, validate_metadata_of_any,
 };
 use crate::{
     crd::status::set_condition,
@@ -23,6 +23,7 @@ const HIGHEST_VERSION_PRIORITY: i64 = 1000;
 pub(super) const SPEC: KindSpec = KindSpec {
     group: "apiregistration.k8s.io",
     kind: "APIService",
+    needs_revision: true,
     list_kind: "APIServiceList",
     plural: "apiservices",
     singular: "apiservice",
@@ -52,7 +53,12 @@ pub(super) const SPEC: KindSpec = KindSpec {
     status_keeps_metadata: true,
     validate_status: |object, old| {
         let mut errors = Findings::default();
-        errors.extend(super::metadata::validate_update(object, old));
+        errors.extend(super::metadata::validate_generic(
+            object,
+            Some(old),
+            false,
+            |_| Vec::new(),
+        ));
         for (index, one) in list(object, "/status/conditions").iter().enumerate() {
             let status = text(one, "/status");
             if !STATES.contains(&status) {
@@ -110,7 +116,12 @@ fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
         let detail = format!("must be `spec.version+\".\"+spec.group`: {wanted:?}");
         errors.invalid("metadata.name", name, &detail);
     }
-    errors.extend(validate_metadata(object, old, false, names::path_segment));
+    errors.extend(validate_metadata_of_any(
+        object,
+        old,
+        false,
+        names::path_segment,
+    ));
     if group.is_empty() && version != "v1" {
         let detail = "only v1 may have an empty group and it better be legacy kube";
         errors.required("spec.group", detail);

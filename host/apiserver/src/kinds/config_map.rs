@@ -1,13 +1,12 @@
 //! ConfigMap: settings that pods read.
 
-use std::collections::BTreeSet;
-
 use serde_json::{Value, json};
 
 use super::{
     KindSpec, check,
     json::{at, entries, text},
-    metadata_fields, names, validate_metadata,
+    metadata::{self, invalid},
+    metadata_fields, names,
 };
 use crate::{
     field_error::FieldError,
@@ -53,42 +52,49 @@ pub(super) const SPEC: KindSpec = KindSpec {
 };
 
 fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
-    let mut errors = validate_metadata(object, old, true, names::subdomain);
-    let plain: BTreeSet<&String> = entries(object, "/data").map(|(key, _)| key).collect();
-    let mut size = 0;
-    for (map, pointer) in [("data", "/data"), ("binaryData", "/binaryData")] {
-        for (key, value) in entries(object, pointer) {
-            let field = format!("{map}[{key}]");
-            for detail in names::config_key(key) {
-                errors.push(FieldError::invalid(
-                    &field,
-                    &Value::from(key.as_str()),
-                    &detail,
-                ));
-            }
-            if map == "binaryData" && plain.contains(key) {
-                let value = Value::from(key.as_str());
-                errors.push(FieldError::invalid(
-                    &field,
-                    &value,
-                    "duplicate of key present in data",
-                ));
-            }
-            size += key.len() + value.as_str().map_or(0, str::len);
-        }
+    let mut errors = Vec::new();
+    if let Some(old) = old {
+        errors.extend(metadata::validate_update(object, old));
+        errors.extend(immutable(object, old, &["data", "binaryData"]));
     }
+    errors.extend(metadata::whole(object, true, names::subdomain));
+    let mut key_rule = |key: &str, field: &str| {
+        let details = names::config_key(key).into_iter();
+        errors.extend(details.map(|detail| invalid(field, key, &detail)));
+    };
+    let (mut size, mut twice) = (0, Vec::new());
+    for (key, value) in entries(object, "/data") {
+        let field = format!("data[{key}]");
+        key_rule(key, &field);
+        if at(object, "/binaryData").get(key).is_some() {
+            let detail = "duplicate of key present in binaryData";
+            twice.push(invalid(field, key, detail));
+        }
+        size += value.as_str().map_or(0, str::len);
+    }
+    for (key, value) in entries(object, "/binaryData") {
+        key_rule(key, &format!("binaryData[{key}]"));
+        size += decoded_size(value);
+    }
+    errors.extend(twice);
     if size > MAX_SIZE {
         errors.push(FieldError::too_long("", MAX_SIZE));
     }
-    errors.extend(immutable(object, old, &["data", "binaryData"]));
     errors
 }
 
+/// How many bytes a base64 text stands for.
+pub(super) fn decoded_size(value: &Value) -> usize {
+    let text = value.as_str().unwrap_or_default();
+    // Three bytes for every four letters, but for the padding.
+    text.trim_end_matches('=').len() * 3 / 4
+}
+
 /// Once `immutable` is set it stays, and so do the listed fields.
-pub(super) fn immutable(object: &Value, old: Option<&Value>, fields: &[&str]) -> Vec<FieldError> {
-    let Some(old) = old.filter(|old| at(old, "/immutable") == &Value::Bool(true)) else {
+pub(super) fn immutable(object: &Value, old: &Value, fields: &[&str]) -> Vec<FieldError> {
+    if at(old, "/immutable") != &Value::Bool(true) {
         return Vec::new();
-    };
+    }
     let detail = "field is immutable when `immutable` is set";
     let mut errors = Vec::new();
     if at(object, "/immutable") != &Value::Bool(true) {

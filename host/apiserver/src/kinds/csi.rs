@@ -29,6 +29,7 @@ const TOKEN_LIFE: (i64, i64) = (10 * 60, 1 << 32);
 pub(super) const DRIVER: KindSpec = KindSpec {
     group: "storage.k8s.io",
     kind: "CSIDriver",
+    needs_revision: true,
     list_kind: "CSIDriverList",
     plural: "csidrivers",
     singular: "csidriver",
@@ -97,6 +98,7 @@ const fn flag(name: &'static str, description: &'static str) -> Column {
 pub(super) const NODE: KindSpec = KindSpec {
     group: "storage.k8s.io",
     kind: "CSINode",
+    needs_revision: true,
     list_kind: "CSINodeList",
     plural: "csinodes",
     singular: "csinode",
@@ -129,6 +131,7 @@ pub(super) const NODE: KindSpec = KindSpec {
 pub(super) const CAPACITY: KindSpec = KindSpec {
     group: "storage.k8s.io",
     kind: "CSIStorageCapacity",
+    needs_revision: true,
     list_kind: "CSIStorageCapacityList",
     plural: "csistoragecapacities",
     singular: "csistoragecapacity",

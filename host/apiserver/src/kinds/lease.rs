@@ -6,7 +6,7 @@ use super::{
     KindSpec, check,
     findings::Findings,
     json::{at, child, has, remove, text},
-    metadata_fields, names, validate_metadata,
+    metadata_fields, names, validate_metadata_of_any,
 };
 use crate::table::{self, Column};
 
@@ -14,6 +14,7 @@ pub(super) const SPEC: KindSpec = KindSpec {
     group: "coordination.k8s.io",
     version: "v1",
     kind: "Lease",
+    needs_revision: true,
     list_kind: "LeaseList",
     plural: "leases",
     singular: "lease",
@@ -39,7 +40,12 @@ pub(super) const SPEC: KindSpec = KindSpec {
     },
     validate: |object, old| {
         let mut errors = Findings::default();
-        errors.extend(validate_metadata(object, old, true, names::subdomain));
+        errors.extend(validate_metadata_of_any(
+            object,
+            old,
+            true,
+            names::subdomain,
+        ));
         if let Some(seconds) = at(object, "/spec/leaseDurationSeconds").as_i64()
             && seconds <= 0
         {

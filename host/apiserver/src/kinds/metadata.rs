@@ -1,8 +1,11 @@
 //! Rules for `metadata`, the same for every object, custom resources included.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::{
+    findings::{IMMUTABLE as IMMUTABLE_FIELD, structure, text_or_empty},
     json::{at, child, entries, fill, has, list, text},
     names,
 };
@@ -12,20 +15,85 @@ use crate::field_error::FieldError;
 const MAX_ANNOTATIONS: usize = 256 * 1024;
 
 /// Fields of `metadata` that never change after creation.
-const IMMUTABLE: [&str; 4] = ["name", "namespace", "uid", "creationTimestamp"];
+const IMMUTABLE: [&str; 6] = [
+    "name",
+    "namespace",
+    "uid",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+];
 
-/// Object metadata, as every object (custom ones too) must have it: names, labels, annotations,
-/// owners, finalizers; with the stored object for an update (what may not change).
-pub fn validate_metadata(
+/// Finalizers that have no domain.
+const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", ORPHAN, FOREGROUND];
+const ORPHAN: &str = "orphan";
+const FOREGROUND: &str = "foregroundDeletion";
+
+/// Object metadata of a built-in kind: names, labels, annotations, owners, finalizers; with the
+/// stored object for an update (what may not change).
+///
+/// Some kinds of Kubernetes look at all of it again on an update, with their own rule for names:
+/// those add [`whole`].
+pub(super) fn validate_metadata(
     object: &Value,
     old: Option<&Value>,
+    namespaced: bool,
+    name_rule: fn(&str) -> Vec<String>,
+) -> Vec<FieldError> {
+    match old {
+        None => whole(object, namespaced, name_rule),
+        Some(old) => {
+            let mut errors = generic_update(object, old, namespaced);
+            errors.extend(named_finalizers(object));
+            errors
+        }
+    }
+}
+
+/// The same for custom resources and the few built-in kinds that let anybody's finalizer go without
+/// a domain.
+pub(crate) fn validate_generic(
+    object: &Value,
+    old: Option<&Value>,
+    namespaced: bool,
+    name_rule: fn(&str) -> Vec<String>,
+) -> Vec<FieldError> {
+    match old {
+        None => generic(object, namespaced, name_rule),
+        Some(old) => generic_update(object, old, namespaced),
+    }
+}
+
+/// All metadata of a built-in kind, whatever was stored before.
+pub(super) fn whole(
+    object: &Value,
+    namespaced: bool,
+    name_rule: fn(&str) -> Vec<String>,
+) -> Vec<FieldError> {
+    let mut errors = generic(object, namespaced, name_rule);
+    errors.extend(named_finalizers(object));
+    errors
+}
+
+/// What holds for every update. Kubernetes looks once for all kinds and then once for the kind, so
+/// that one fault is more than one cause.
+fn generic_update(object: &Value, old: &Value, namespaced: bool) -> Vec<FieldError> {
+    let mut errors = generic(object, namespaced, names::path_segment);
+    let changes = changes(object, old);
+    errors.extend(changes.iter().cloned());
+    errors.extend(changes);
+    errors
+}
+
+fn generic(
+    object: &Value,
     namespaced: bool,
     name_rule: fn(&str) -> Vec<String>,
 ) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let name = text(object, "/metadata/name");
     let prefix = text(object, "/metadata/generateName");
-    if old.is_none() && !prefix.is_empty() {
+    if !prefix.is_empty() {
         // A generated name ends in letters and digits, so the prefix may end in a hyphen.
         for detail in name_rule(&format!("{prefix}x")) {
             errors.push(invalid("metadata.generateName", prefix, &detail));
@@ -50,22 +118,52 @@ pub fn validate_metadata(
             "not allowed on this type",
         ));
     }
-    errors.extend(labels(at(object, "/metadata/labels"), "metadata.labels"));
+    errors.extend(marks(object));
+    errors.extend(finalizers(object));
+    errors
+}
+
+/// Labels, annotations and owners.
+fn marks(object: &Value) -> Vec<FieldError> {
+    let mut errors = labels(at(object, "/metadata/labels"), "metadata.labels");
     errors.extend(annotations(object, "metadata.annotations"));
     errors.extend(owners(object));
-    for finalizer in list(object, "/metadata/finalizers") {
+    errors
+}
+
+fn finalizers(object: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let (all, field) = (list(object, "/metadata/finalizers"), "metadata.finalizers");
+    for finalizer in all {
         for detail in names::qualified(finalizer.as_str().unwrap_or_default()) {
-            errors.push(FieldError::invalid(
-                "metadata.finalizers",
-                finalizer,
-                &detail,
-            ));
+            errors.push(FieldError::invalid(field, finalizer, &detail));
         }
     }
-    if let Some(old) = old {
-        errors.extend(changes(object, old));
+    if all.iter().any(|one| one == ORPHAN) && all.iter().any(|one| one == FOREGROUND) {
+        let detail = format!("finalizer {ORPHAN} and {FOREGROUND} cannot be both set");
+        let all = at(object, "/metadata/finalizers");
+        errors.push(FieldError::invalid(field, all, &detail));
     }
     errors
+}
+
+/// Finalizers of built-in kinds have a domain, or a name that Kubernetes gave them.
+fn named_finalizers(object: &Value) -> Vec<FieldError> {
+    let all = list(object, "/metadata/finalizers").iter().enumerate();
+    all.filter_map(|(index, one)| {
+        standard_finalizer(
+            one.as_str().unwrap_or_default(),
+            format!("metadata.finalizers[{index}]"),
+        )
+    })
+    .collect()
+}
+
+/// What is wrong with a finalizer without domain that is none of the known ones.
+pub(super) fn standard_finalizer(name: &str, field: impl Into<String>) -> Option<FieldError> {
+    let detail = "name is neither a standard finalizer name nor is it fully qualified";
+    let known = name.contains('/') || STANDARD_FINALIZERS.contains(&name);
+    (!known).then(|| invalid(field, name, detail))
 }
 
 /// Holds an object back from deletion until a controller agrees.
@@ -122,57 +220,81 @@ pub(super) fn annotations(object: &Value, field: &str) -> Vec<FieldError> {
 }
 
 fn owners(object: &Value) -> Vec<FieldError> {
+    let field = "metadata.ownerReferences";
     let mut errors = Vec::new();
-    let mut controllers = 0;
-    for (index, owner) in list(object, "/metadata/ownerReferences").iter().enumerate() {
-        let field = format!("metadata.ownerReferences[{index}]");
-        for name in ["apiVersion", "kind", "name", "uid"] {
-            if text(owner, &format!("/{name}")).is_empty() {
-                let empty = Value::from("");
-                let detail = match name {
-                    "apiVersion" => "version must not be empty",
-                    _ => "must not be empty",
-                };
-                errors.push(FieldError::invalid(
-                    format!("{field}.{name}"),
-                    &empty,
-                    detail,
-                ));
+    let mut controller: Option<String> = None;
+    for owner in list(object, "/metadata/ownerReferences") {
+        let part = |name: &str| text(owner, &format!("/{name}"));
+        let (group, version) = match part("apiVersion").split_once('/') {
+            None => ("", part("apiVersion")),
+            Some((_, rest)) if rest.contains('/') => ("", ""),
+            Some(both) => both,
+        };
+        if version.is_empty() {
+            let detail = "version must not be empty";
+            errors.push(invalid(
+                format!("{field}.apiVersion"),
+                part("apiVersion"),
+                detail,
+            ));
+        }
+        for name in ["kind", "name", "uid"] {
+            if part(name).is_empty() {
+                errors.push(invalid(format!("{field}.{name}"), "", "must not be empty"));
             }
         }
-        if at(owner, "/controller") == &Value::Bool(true) {
-            controllers += 1;
+        if (group, version, part("kind")) == ("", "v1", "Event") {
+            let detail = "/v1, Kind=Event is disallowed from being an owner";
+            errors.push(FieldError::invalid_shown(field, &owner_text(owner), detail));
         }
-    }
-    if controllers > 1 {
-        let all = at(object, "/metadata/ownerReferences");
-        let detail = "Only one reference can have Controller set to true";
-        errors.push(FieldError::invalid("metadata.ownerReferences", all, detail));
+        if at(owner, "/controller") == &Value::Bool(true) {
+            let this = format!("{}/{}", part("kind"), part("name"));
+            match &controller {
+                None => controller = Some(this),
+                Some(first) => {
+                    let detail = format!(
+                        "Only one reference can have Controller set to true. Found \"true\" in \
+                         references for {first} and {this}"
+                    );
+                    let all = list(object, "/metadata/ownerReferences").iter();
+                    let shown: Vec<String> = all.map(owner_text).collect();
+                    let shown = format!("[{}]", shown.join(","));
+                    errors.push(FieldError::invalid_shown(field, &shown, &detail));
+                }
+            }
+        }
     }
     errors
 }
 
-fn changes(object: &Value, old: &Value) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    for name in IMMUTABLE {
-        let pointer = format!("/metadata/{name}");
-        let (new, stored) = (at(object, &pointer), at(old, &pointer));
-        if !stored.is_null() && !new.is_null() && new != stored {
-            errors.push(FieldError::invalid(
-                format!("metadata.{name}"),
-                new,
-                "field is immutable",
-            ));
+/// A reference in the order of Kubernetes' own fields.
+fn owner_text(owner: &Value) -> String {
+    let names = ["apiVersion", "kind", "name", "uid"];
+    let mut fields: Vec<(&str, Value)> = names
+        .iter()
+        .map(|name| (*name, text_or_empty(owner, &format!("/{name}"))))
+        .collect();
+    for name in ["controller", "blockOwnerDeletion"] {
+        let given = at(owner, &format!("/{name}"));
+        if !given.is_null() {
+            fields.push((name, given.clone()));
         }
     }
+    let fields: Vec<(&str, &Value)> = fields.iter().map(|(name, value)| (*name, value)).collect();
+    structure(&fields)
+}
+
+fn changes(object: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
     if has(old, "/metadata/deletionTimestamp") {
         let before = list(old, "/metadata/finalizers");
-        let added: Vec<String> = list(object, "/metadata/finalizers")
+        let added: BTreeSet<String> = list(object, "/metadata/finalizers")
             .iter()
             .filter(|one| !before.contains(one))
             .map(|one| one.to_string())
             .collect();
         if !added.is_empty() {
+            let added: Vec<String> = added.into_iter().collect();
             let detail = format!(
                 "no new finalizers can be added if the object is being deleted, found new \
                  finalizers []string{{{}}}",
@@ -181,6 +303,20 @@ fn changes(object: &Value, old: &Value) -> Vec<FieldError> {
             errors.push(FieldError::forbidden("metadata.finalizers", &detail));
         }
     }
+    for name in IMMUTABLE {
+        let pointer = format!("/metadata/{name}");
+        let (new, stored) = (at(object, &pointer), at(old, &pointer));
+        // What was never stored may only be left out, but for identities that are given later.
+        let given = name.starts_with("deletion") || !stored.is_null();
+        if given && !new.is_null() && new != stored {
+            errors.push(FieldError::invalid(
+                format!("metadata.{name}"),
+                new,
+                IMMUTABLE_FIELD,
+            ));
+        }
+    }
+    errors.extend(marks(object));
     errors
 }
 

@@ -55,7 +55,7 @@ mod secret;
 pub(crate) mod service;
 mod service_account;
 mod service_range;
-mod signing_request;
+pub(crate) mod signing_request;
 mod stateful_set;
 mod storage_class;
 #[cfg(test)]
@@ -75,7 +75,10 @@ use crate::{
     user::User,
 };
 
-pub use self::metadata::validate_metadata;
+use self::metadata::validate_metadata;
+pub(crate) use self::{
+    metadata::validate_generic as validate_metadata_of_any, namespace::validate_finalize,
+};
 
 /// Names and values of what field selectors may ask for, in the store's form.
 pub type Fields = Vec<(Box<str>, Box<str>)>;
@@ -103,6 +106,8 @@ pub struct KindSpec {
     pub generation: bool,
     /// `PUT` makes the object if there is none.
     pub put_creates: bool,
+    /// `PUT` must say which revision it means.
+    pub needs_revision: bool,
     /// Typed check: names unknown fields by path and drops them, refuses values of the wrong type,
     /// and brings the rest into stored form (no nulls, canonical quantities and times).
     pub decode: fn(&mut Value) -> Result<Vec<UnknownField>, TypeError>,
@@ -210,6 +215,7 @@ impl KindSpec {
         scale: false,
         generation: false,
         put_creates: false,
+        needs_revision: false,
         decode: |_| Ok(Vec::new()),
         default: |_| {},
         prepare: |_, _| {},

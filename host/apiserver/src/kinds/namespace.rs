@@ -4,10 +4,14 @@ use serde_json::{Value, json};
 
 use super::{
     KindSpec, check,
-    json::{carry, child, fill, list, text},
+    json::{carry, child, fill, has, list, text},
+    metadata::{self, invalid, standard_finalizer},
     metadata_fields, names, status_only, validate_metadata,
 };
-use crate::table::{self, Column};
+use crate::{
+    field_error::FieldError,
+    table::{self, Column},
+};
 
 pub(super) const SPEC: KindSpec = KindSpec {
     group: "",
@@ -33,7 +37,14 @@ pub(super) const SPEC: KindSpec = KindSpec {
         fill(status, "phase", "Active");
     },
     prepare,
-    validate: |object, old| validate_metadata(object, old, false, names::label),
+    validate: |object, old| {
+        let mut errors = validate_metadata(object, old, false, names::label);
+        if old.is_none() {
+            errors.extend(finalizers(object, |_| "spec.finalizers".to_owned()));
+        }
+        errors
+    },
+    validate_status,
     fields: |object| {
         let mut fields = metadata_fields(object, false);
         fields.push(("name".into(), text(object, "/metadata/name").into()));
@@ -76,4 +87,42 @@ fn prepare(object: &mut Value, old: Option<&Value>) {
             }
         }
     }
+}
+
+/// A write of the `finalize` subresource.
+pub(crate) fn validate_finalize(object: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = metadata::validate_update(object, old);
+    errors.extend(finalizers(object, |index| {
+        format!("spec.finalizers[{index}]")
+    }));
+    errors
+}
+
+fn finalizers(object: &Value, field: impl Fn(usize) -> String) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    for (index, name) in list(object, "/spec/finalizers").iter().enumerate() {
+        let (name, field) = (name.as_str().unwrap_or_default(), field(index));
+        for detail in names::qualified(name) {
+            errors.push(invalid(&field, name, &detail));
+        }
+        errors.extend(standard_finalizer(name, field));
+    }
+    errors
+}
+
+/// The phase says what the deletion timestamp says.
+fn validate_status(object: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = metadata::validate_update(object, old);
+    let phase = text(object, "/status/phase");
+    let (expected, detail) = if has(object, "/metadata/deletionTimestamp") {
+        let detail = "may only be 'Terminating' if `deletionTimestamp` is not empty";
+        ("Terminating", detail)
+    } else {
+        let detail = "may only be 'Active' if `deletionTimestamp` is empty";
+        ("Active", detail)
+    };
+    if phase != expected {
+        errors.push(invalid("status.Phase", phase, detail));
+    }
+    errors
 }

@@ -4,9 +4,10 @@ use serde_json::{Value, json};
 
 use super::{
     KindSpec, check,
-    json::{at, carry, child, entries, fill, list, text},
-    metadata::invalid,
-    metadata_fields, names, validate_metadata,
+    findings::{Findings, structure, text_or_empty},
+    ip,
+    json::{at, carry, child, entries, fill, list, remove, text},
+    metadata, metadata_fields, names, resource_name, validate_metadata,
 };
 use crate::{
     field_error::FieldError,
@@ -33,12 +34,22 @@ pub(super) const SPEC: KindSpec = KindSpec {
         if let Some(old) = old {
             carry(object, old, "status");
         }
+        // Configuration through the API is no more.
+        remove(child(object, "spec"), "configSource");
+        remove(child(object, "status"), "config");
     },
-    validate: |object, old| {
-        let mut errors = validate_metadata(object, old, false, names::subdomain);
-        errors.extend(taints(object));
-        errors
+    validate: |object, old| match old {
+        None => {
+            let mut errors = Findings::default();
+            errors.extend(validate_metadata(object, None, false, names::subdomain));
+            taints(object, &mut errors);
+            amounts(object, &mut errors);
+            pod_ranges(object, &mut errors);
+            errors.done()
+        }
+        Some(old) => changes(object, old),
     },
+    validate_status: changes,
     fields: |object| {
         let mut fields = metadata_fields(object, false);
         let closed = at(object, "/spec/unschedulable") == &Value::Bool(true);
@@ -83,7 +94,7 @@ pub(super) const SPEC: KindSpec = KindSpec {
 };
 
 fn default(object: &mut Value) {
-    child(object, "spec");
+    one_range(child(object, "spec"));
     let status = child(object, "status");
     fill(
         child(child(status, "daemonEndpoints"), "kubeletEndpoint"),
@@ -111,38 +122,119 @@ fn default(object: &mut Value) {
     }
 }
 
-fn taints(object: &Value) -> Vec<FieldError> {
-    let mut errors = Vec::new();
+/// `podCIDR` is the first of `podCIDRs`, whichever of the two was given.
+fn one_range(spec: &mut Value) {
+    let single = text(spec, "/podCIDR").to_owned();
+    let first = list(spec, "/podCIDRs").first().and_then(Value::as_str);
+    match first {
+        Some(first) if single.is_empty() => {
+            let first = first.to_owned();
+            fill(spec, "podCIDR", first);
+        }
+        Some(first) if first == single => {}
+        _ if single.is_empty() => {}
+        _ => spec["podCIDRs"] = json!([single]),
+    }
+}
+
+/// What an update of the node or of its status may change.
+fn changes(object: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = Findings::default();
+    errors.extend(metadata::validate_update(object, old));
+    amounts(object, &mut errors);
+    let addresses = list(object, "/status/addresses");
+    for (index, one) in addresses.iter().enumerate() {
+        let same = |other: &Value| {
+            text(other, "/type") == text(one, "/type")
+                && text(other, "/address") == text(one, "/address")
+        };
+        if addresses.iter().take(index).any(same) {
+            let (kind, address) = (text_or_empty(one, "/type"), text_or_empty(one, "/address"));
+            let shown = structure(&[("Type", &kind), ("Address", &address)]);
+            errors.duplicate_shown(format!("status.addresses[{index}]"), &shown);
+        }
+    }
+    let (before, now) = (list(old, "/spec/podCIDRs"), list(object, "/spec/podCIDRs"));
+    let detail = "node updates may not change podCIDR except from \"\" to valid";
+    if !before.is_empty() && before.len() != now.len() {
+        errors.forbidden("spec.podCIDRs", detail);
+    } else {
+        for _ in before.iter().zip(now).filter(|(old, new)| old != new) {
+            errors.forbidden("spec.podCIDRs", detail);
+        }
+    }
+    let provider = text(old, "/spec/providerID");
+    if !provider.is_empty() && provider != text(object, "/spec/providerID") {
+        let detail = "node updates may not change providerID except from \"\" to valid";
+        errors.forbidden("spec.providerID", detail);
+    }
+    taints(object, &mut errors);
+    if text(object, "/spec/externalID") != text(old, "/spec/externalID") {
+        errors.forbidden("spec.externalID", "may not be updated");
+    }
+    errors.done()
+}
+
+fn amounts(object: &Value, errors: &mut Findings) {
+    for part in ["capacity", "allocatable"] {
+        for (name, amount) in entries(object, &format!("/status/{part}")) {
+            resource_name::amount(name, amount, &format!("status.{part}.{name}"), errors);
+        }
+    }
+}
+
+fn pod_ranges(object: &Value, errors: &mut Findings) {
+    let (all, field) = (list(object, "/spec/podCIDRs"), "spec.podCIDRs");
+    let range = |one: &Value| ip::parse_range(one.as_str().unwrap_or_default());
+    for (index, one) in all.iter().enumerate() {
+        let text = one.as_str().unwrap_or_default();
+        errors.extend(ip::legacy_range(text, &format!("{field}[{index}]")));
+    }
+    if all.len() < 2 {
+        return;
+    }
+    let known: Vec<bool> = all
+        .iter()
+        .filter_map(range)
+        .map(|(_, range)| range.is_ipv4())
+        .collect();
+    let both = known.contains(&true) && known.contains(&false);
+    if known.len() == all.len() && (!both || all.len() > 2) {
+        let detail = "may specify no more than one CIDR for each IP family";
+        errors.invalid(field, json!(all), detail);
+    }
+    for (index, one) in all.iter().enumerate() {
+        if all.iter().take(index).any(|other| other == one) {
+            errors.duplicate(format!("{field}[{index}]"), one.clone());
+        }
+    }
+}
+
+fn taints(object: &Value, errors: &mut Findings) {
     let mut seen = std::collections::HashSet::new();
     for (index, taint) in list(object, "/spec/taints").iter().enumerate() {
         let field = format!("metadata.taints[{index}]");
-        let key = text(taint, "/key");
-        errors.extend(
-            names::qualified(key)
-                .iter()
-                .map(|one| invalid(format!("{field}.key"), key, one)),
-        );
-        let value = text(taint, "/value");
+        let (key, value) = (text(taint, "/key"), text(taint, "/value"));
+        errors.named(&format!("{field}.key"), key, names::qualified);
         let found = names::label_value(value);
-        errors.extend(
-            found
-                .iter()
-                .map(|one| invalid(format!("{field}.value"), value, one)),
-        );
-        let effects = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
-        if !effects.contains(&text(taint, "/effect")) {
-            let effect = at(taint, "/effect");
-            errors.push(FieldError::not_supported(
-                format!("{field}.effect"),
-                effect,
-                &effects,
-            ));
+        if !found.is_empty() {
+            errors.invalid(format!("{field}.value"), value, &found.join(";"));
         }
-        if !seen.insert((key, text(taint, "/effect"))) {
-            errors.push(FieldError::duplicate(field, taint));
+        let effects = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
+        let effect = text(taint, "/effect");
+        errors.required_one_of(format!("{field}.effect"), effect, &effects);
+        if !seen.insert((key, effect)) {
+            let part = |pointer| text_or_empty(taint, pointer);
+            let shown = structure(&[
+                ("Key", &part("/key")),
+                ("Value", &part("/value")),
+                ("Effect", &part("/effect")),
+                ("TimeAdded", at(taint, "/timeAdded")),
+            ]);
+            let detail = "taints must be unique by key and effect pair";
+            errors.extend([FieldError::duplicate_shown(field, &shown).detailed(detail)]);
         }
     }
-    errors
 }
 
 fn status(object: &Value) -> String {

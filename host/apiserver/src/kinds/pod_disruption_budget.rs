@@ -23,6 +23,7 @@ const COUNTS: [&str; 4] = [
 pub(super) const SPEC: KindSpec = KindSpec {
     group: "policy",
     kind: "PodDisruptionBudget",
+    needs_revision: true,
     list_kind: "PodDisruptionBudgetList",
     plural: "poddisruptionbudgets",
     singular: "poddisruptionbudget",

@@ -89,13 +89,13 @@ fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     f.extend(validate_metadata(object, old, true, names::subdomain));
     let spec = at(object, "/spec");
     f.within("spec", |f| {
-        f.not_negative(spec, "replicas");
         f.not_negative(spec, "minReadySeconds");
         let selector = at(spec, "/selector");
         let empty = entries(selector, "").next().is_none();
         if empty {
             f.required("selector", "");
         }
+        f.not_negative(spec, "replicas");
         if !has(spec, "/template") {
             return f.required("template", "");
         }

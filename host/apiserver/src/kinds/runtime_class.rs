@@ -18,6 +18,7 @@ use crate::{
 pub(super) const SPEC: KindSpec = KindSpec {
     group: "node.k8s.io",
     kind: "RuntimeClass",
+    needs_revision: true,
     put_creates: true,
     list_kind: "RuntimeClassList",
     plural: "runtimeclasses",

@@ -5,22 +5,16 @@ use serde_json::{Value, json};
 
 use super::{
     KindSpec, check,
-    config_map::{MAX_SIZE, immutable},
-    json::{at, child, entries, fill, has, remove, text},
-    metadata_fields, names, validate_metadata,
+    config_map::{MAX_SIZE, decoded_size, immutable},
+    findings::IMMUTABLE,
+    json::{at, child, entries, fill, remove, text},
+    metadata::{self, invalid},
+    metadata_fields, names,
 };
 use crate::{
     field_error::FieldError,
     table::{self, Column},
 };
-
-/// What a secret of each type must hold.
-const NEEDED: [(&str, &[&str]); 4] = [
-    ("kubernetes.io/dockercfg", &[".dockercfg"]),
-    ("kubernetes.io/dockerconfigjson", &[".dockerconfigjson"]),
-    ("kubernetes.io/ssh-auth", &["ssh-privatekey"]),
-    ("kubernetes.io/tls", &["tls.crt", "tls.key"]),
-];
 
 pub(super) const SPEC: KindSpec = KindSpec {
     group: "",
@@ -88,50 +82,107 @@ fn plain_text(object: &mut Value) {
 }
 
 fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
-    let mut errors = validate_metadata(object, old, true, names::subdomain);
+    let mut errors = Vec::new();
+    if let Some(old) = old {
+        errors.extend(metadata::validate_update(object, old));
+        let kind = at(object, "/type");
+        if kind != at(old, "/type") {
+            errors.push(FieldError::invalid("type", kind, IMMUTABLE));
+        }
+        errors.extend(immutable(object, old, &["data"]));
+    }
+    errors.extend(metadata::whole(object, true, names::subdomain));
     let mut size = 0;
     for (key, value) in entries(object, "/data") {
         for detail in names::config_key(key) {
-            let value = Value::from(key.as_str());
-            errors.push(FieldError::invalid(format!("data[{key}]"), &value, &detail));
+            errors.push(invalid(format!("data[{key}]"), key, &detail));
         }
-        // Three bytes for every four letters.
-        size += value.as_str().map_or(0, |text| text.len() / 4 * 3);
+        size += decoded_size(value);
     }
     if size > MAX_SIZE {
         errors.push(FieldError::too_long("data", MAX_SIZE));
     }
-    let kind = text(object, "/type");
-    if kind == "kubernetes.io/service-account-token" {
-        let annotation = "kubernetes.io/service-account.name";
-        let annotations = at(object, "/metadata/annotations");
-        let given = annotations.get(annotation).and_then(Value::as_str);
-        if given.is_none_or(str::is_empty) {
-            let field = format!("metadata.annotations[{annotation}]");
-            errors.push(FieldError::required(field, ""));
-        }
-    }
-    for (_, keys) in NEEDED.iter().filter(|(one, _)| *one == kind) {
-        for key in *keys {
-            if !has(at(object, "/data"), &format!("/{key}")) {
-                errors.push(FieldError::required(format!("data[{key}]"), ""));
-            }
-        }
-    }
-    if kind == "kubernetes.io/basic-auth" {
-        let data = at(object, "/data");
-        if !has(data, "/username") && !has(data, "/password") {
-            errors.push(FieldError::required("data[username]", ""));
-            errors.push(FieldError::required("data[password]", ""));
-        }
-    }
-    if old.is_some_and(|old| text(old, "/type") != kind) {
-        errors.push(FieldError::invalid(
-            "type",
-            at(object, "/type"),
-            "field is immutable",
-        ));
-    }
-    errors.extend(immutable(object, old, &["data"]));
+    errors.extend(needed(object));
     errors
+}
+
+/// What a secret of a known type must hold.
+fn needed(object: &Value) -> Vec<FieldError> {
+    let data = at(object, "/data");
+    let missing = |key: &str| data.get(key).is_none();
+    let required = |key: &str| FieldError::required(format!("data[{key}]"), "");
+    match text(object, "/type") {
+        "kubernetes.io/service-account-token" => {
+            let annotation = "kubernetes.io/service-account.name";
+            let given = at(object, "/metadata/annotations").get(annotation);
+            let empty = given.and_then(Value::as_str).is_none_or(str::is_empty);
+            let field = format!("metadata.annotations[{annotation}]");
+            Vec::from_iter(empty.then(|| FieldError::required(field, "")))
+        }
+        "kubernetes.io/dockercfg" => docker(data, ".dockercfg"),
+        "kubernetes.io/dockerconfigjson" => docker(data, ".dockerconfigjson"),
+        "kubernetes.io/basic-auth" if missing("username") && missing("password") => {
+            vec![required("username"), required("password")]
+        }
+        "kubernetes.io/ssh-auth" => {
+            let key = data.get("ssh-privatekey").and_then(Value::as_str);
+            let empty = key.is_none_or(str::is_empty);
+            Vec::from_iter(empty.then(|| required("ssh-privatekey")))
+        }
+        "kubernetes.io/tls" => {
+            let keys = ["tls.crt", "tls.key"].into_iter();
+            keys.filter(|key| missing(key)).map(required).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Credentials for registries are a JSON object. What is in it is not shown.
+fn docker(data: &Value, key: &str) -> Vec<FieldError> {
+    let field = format!("data[{key}]");
+    let Some(content) = data.get(key) else {
+        return vec![FieldError::required(field, "")];
+    };
+    let bytes = base64::engine::general_purpose::STANDARD
+        .decode(content.as_str().unwrap_or_default())
+        .unwrap_or_default();
+    let detail = match serde_json::from_slice::<Value>(&bytes) {
+        Ok(Value::Object(_) | Value::Null) => return Vec::new(),
+        Ok(other) => format!(
+            "json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
+            match other {
+                Value::Array(_) => "array",
+                Value::String(_) => "string",
+                Value::Bool(_) => "bool",
+                _ => "number",
+            }
+        ),
+        Err(error) => unreadable(&bytes, &error),
+    };
+    vec![invalid(field, "<secret contents redacted>", &detail)]
+}
+
+/// What Kubernetes says of a text that is no JSON.
+fn unreadable(bytes: &[u8], error: &serde_json::Error) -> String {
+    let line_start = bytes
+        .split_inclusive(|byte| *byte == b'\n')
+        .take(error.line().saturating_sub(1))
+        .map(<[u8]>::len)
+        .sum::<usize>();
+    let at = line_start + error.column().saturating_sub(1);
+    let said = error.to_string();
+    let place = match () {
+        () if said.starts_with("trailing characters") => "after top-level value",
+        () if said.starts_with("key must be a string") => {
+            "looking for beginning of object key string"
+        }
+        () if said.starts_with("expected `:`") => "after object key",
+        () if said.starts_with("expected `,` or `}`") => "after object key:value pair",
+        () if said.starts_with("expected `,` or `]`") => "after array element",
+        () => "looking for beginning of value",
+    };
+    match bytes.get(at).filter(|_| !error.is_eof()) {
+        Some(byte) => format!("invalid character '{}' {place}", byte.escape_ascii()),
+        None => "unexpected end of JSON input".to_owned(),
+    }
 }

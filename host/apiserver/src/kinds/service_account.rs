@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{KindSpec, check, json::text, metadata_fields, names, validate_metadata};
+use super::{KindSpec, check, json::text, metadata, metadata_fields, names};
 use crate::table::{self, Column};
 
 pub(super) const SPEC: KindSpec = KindSpec {
@@ -21,7 +21,12 @@ pub(super) const SPEC: KindSpec = KindSpec {
     decode: |value| check("v1", "ServiceAccount", value),
     default: |_| {},
     prepare: |_, _| {},
-    validate: |object, old| validate_metadata(object, old, true, names::subdomain),
+    validate: |object, old| {
+        let before = old.map(|old| metadata::validate_update(object, old));
+        let mut errors = before.unwrap_or_default();
+        errors.extend(metadata::whole(object, true, names::subdomain));
+        errors
+    },
     fields: |object| metadata_fields(object, true),
     field_names: &["metadata.name", "metadata.namespace"],
     columns: &[Column::name(), Column::age()],

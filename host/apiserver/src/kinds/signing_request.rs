@@ -22,6 +22,8 @@ use crate::{
 };
 
 const SHORTEST_LIFE: i64 = 600;
+/// Signs certificates of clients of the API.
+pub(crate) const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
 const LEGACY_SIGNER: &str = "kubernetes.io/legacy-unknown";
 const DECISIONS: [&str; 2] = ["Approved", "Denied"];
 /// Conditions that are true or absent, and stay once they are there.
@@ -394,6 +396,29 @@ fn blocks(encoded: &str) -> Result<Vec<Pem>, String> {
 
 /// A signed PKCS#10 request, whose signature must be good.
 fn check_request(encoded: &str) -> Result<(), String> {
+    with_request(encoded, |request| {
+        request
+            .verify_signature()
+            .map_err(|error| format!("x509: cannot verify signature: {error}"))
+    })
+}
+
+/// The organisations that a request names: the groups of the user to be.
+pub(crate) fn organisations(encoded: &str) -> Result<Vec<String>, String> {
+    with_request(encoded, |request| {
+        let subject = &request.certification_request_info.subject;
+        let names = subject.iter_organization();
+        Ok(names
+            .filter_map(|name| name.as_str().ok())
+            .map(str::to_owned)
+            .collect())
+    })
+}
+
+fn with_request<T>(
+    encoded: &str,
+    look: impl FnOnce(&X509CertificationRequest<'_>) -> Result<T, String>,
+) -> Result<T, String> {
     let wrong = || "PEM block type must be CERTIFICATE REQUEST".to_owned();
     let blocks = blocks(encoded).map_err(|_error| wrong())?;
     let block = blocks
@@ -402,9 +427,7 @@ fn check_request(encoded: &str) -> Result<(), String> {
         .ok_or_else(wrong)?;
     let (_, request) = X509CertificationRequest::from_der(&block.contents)
         .map_err(|error| format!("x509: malformed certificate request: {error}"))?;
-    request
-        .verify_signature()
-        .map_err(|error| format!("x509: cannot verify signature: {error}"))
+    look(&request)
 }
 
 fn check_certificates(encoded: &str) -> Result<(), String> {

@@ -4,6 +4,7 @@
 mod admission;
 mod flow;
 mod jobs;
+mod metadata;
 mod network;
 mod pod_changes;
 mod pods;

@@ -23,6 +23,7 @@ const MESSAGE_LENGTH: usize = 1024;
 pub(super) const SPEC: KindSpec = KindSpec {
     group: "storage.k8s.io",
     kind: "VolumeAttachment",
+    needs_revision: true,
     list_kind: "VolumeAttachmentList",
     plural: "volumeattachments",
     singular: "volumeattachment",

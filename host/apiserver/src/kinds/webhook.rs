@@ -15,7 +15,7 @@ use super::{
     check,
     findings::Findings,
     json::{at, child, fill, has, int, items, list, text},
-    names, validate_metadata,
+    names, validate_metadata_of_any,
     workload::validate_selector,
 };
 use crate::{
@@ -31,6 +31,7 @@ const LONGEST_TIMEOUT: i64 = 30;
 pub(super) const VALIDATING: KindSpec = KindSpec {
     group: "admissionregistration.k8s.io",
     kind: "ValidatingWebhookConfiguration",
+    needs_revision: true,
     list_kind: "ValidatingWebhookConfigurationList",
     plural: "validatingwebhookconfigurations",
     singular: "validatingwebhookconfiguration",
@@ -54,6 +55,7 @@ pub(super) const VALIDATING: KindSpec = KindSpec {
 pub(super) const MUTATING: KindSpec = KindSpec {
     group: "admissionregistration.k8s.io",
     kind: "MutatingWebhookConfiguration",
+    needs_revision: true,
     list_kind: "MutatingWebhookConfigurationList",
     plural: "mutatingwebhookconfigurations",
     singular: "mutatingwebhookconfiguration",
@@ -104,7 +106,12 @@ fn default(hook: &mut Value) {
 
 fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut errors = Findings::default();
-    errors.extend(validate_metadata(object, old, false, names::subdomain));
+    errors.extend(validate_metadata_of_any(
+        object,
+        old,
+        false,
+        names::subdomain,
+    ));
     let hooks = list(object, "/webhooks");
     let before = old.map_or(&[][..], |old| list(old, "/webhooks"));
     // Conditions that did not change are not looked at again.

@@ -76,7 +76,8 @@ fn resource(value: &Value, path: &str, errors: &mut Vec<FieldError>) {
         named["metadata"]["name"] = "fakename".into();
     }
     let namespaced = !crate::object::namespace(&named).is_empty();
-    for mut error in kinds::validate_metadata(&named, None, namespaced, names::path_segment) {
+    for mut error in kinds::validate_metadata_of_any(&named, None, namespaced, names::path_segment)
+    {
         let within = error.field.strip_prefix("metadata").unwrap_or(&error.field);
         error.field = format!("{path}{within}");
         errors.push(error);

@@ -20,7 +20,7 @@ use crate::{
         convert::{self, to_storage},
     },
     failure::Failure,
-    kinds::PartSpec,
+    kinds::{self, PartSpec},
     managed, media, object, reply,
     resource::{Definition, Resource, carry},
     schema::Judgement,
@@ -38,14 +38,11 @@ const ATTEMPTS: usize = 16;
 const CREATIONS: usize = 4;
 /// The store's name of what nodes and leaders renew.
 const LEASES: &str = "leases.coordination.k8s.io";
-/// Metadata that only the server sets.
-const SYSTEM_OWNED: [&str; 5] = [
-    "uid",
-    "creationTimestamp",
-    "deletionTimestamp",
-    "deletionGracePeriodSeconds",
-    "generation",
-];
+/// Metadata that only the server sets, whatever was sent.
+const SYSTEM_OWNED: [&str; 3] = ["uid", "creationTimestamp", "generation"];
+/// The signs of a deletion: never taken away by an update, and refused by the rules where they are
+/// added.
+const DELETION: [&str; 2] = ["deletionTimestamp", "deletionGracePeriodSeconds"];
 
 /// Which part of the object a write is about.
 #[derive(Clone, Copy)]
@@ -400,6 +397,7 @@ fn shape(call: &Call, part: Part, current: &Value, mut sent: Value) -> Value {
         }
     };
     object::keep_metadata(&mut next, current, &SYSTEM_OWNED);
+    object::fill_metadata(&mut next, current, &DELETION);
     let version = object::resource_version(current).to_owned();
     object::metadata(&mut next).insert("resourceVersion".into(), version.into());
     resource.default(&mut next);
@@ -443,7 +441,10 @@ fn finish(
     let judged = match part {
         Part::Main => resource.validate(next, Some(current)),
         Part::Status => resource.validate_status(next, current),
-        Part::Finalize => Judgement::default(),
+        Part::Finalize => Judgement {
+            errors: kinds::validate_finalize(next, current),
+            ..Judgement::default()
+        },
         Part::Other(part) => Judgement {
             errors: (part.validate)(next, current),
             ..Judgement::default()
@@ -478,6 +479,9 @@ fn check_identity(call: &Call, current: &Value, sent: &Value) -> Result<(), Fail
         return Err(call.resource.conflict(&call.name, &why));
     }
     let wanted = object::resource_version(sent);
+    if wanted.is_empty() && call.resource.needs_revision() {
+        return Err(call.resource.needs_revision_given(&call.name));
+    }
     if !wanted.is_empty() && wanted != object::resource_version(current) {
         return Err(call.resource.modified(&call.name));
     }

@@ -50,6 +50,55 @@ async fn a_write_from_a_stale_revision_is_a_conflict_and_one_without_revision_is
 }
 
 #[tokio::test]
+async fn some_kinds_are_written_at_a_known_revision_only() {
+    let server = server().await;
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
+    let mut lease = json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": {"name": "a"}, "spec": {},
+    });
+    let made = ok(&server, "PUT", &format!("{leases}/a"), lease.clone()).await;
+    let (code, status) = send(&server, "PUT", &format!("{leases}/a"), lease.clone()).await;
+    assert_eq!(code, 422);
+    assert_eq!(
+        status["message"],
+        "leases.coordination.k8s.io \"a\" is invalid: metadata.resourceVersion: Invalid value: 0: \
+         must be specified for an update"
+    );
+    lease["metadata"]["resourceVersion"] = made["metadata"]["resourceVersion"].clone();
+    lease["spec"]["holderIdentity"] = "b".into();
+    ok(&server, "PUT", &format!("{leases}/a"), lease).await;
+    // A patch that says nothing of it is a patch of what is there.
+    let patch = json!({"spec": {"holderIdentity": "c"}});
+    ok(&server, "PATCH", &format!("{leases}/a"), patch).await;
+}
+
+#[tokio::test]
+async fn finalizers_of_namespaces_are_checked_and_the_phase_follows_the_deletion() {
+    let server = server().await;
+    let path = "/api/v1/namespaces";
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n"}});
+    let mut made = ok(&server, "POST", path, namespace).await;
+    made["spec"]["finalizers"] = json!(["kubernetes", "mine"]);
+    let (code, status) = send(&server, "PUT", &format!("{path}/n/finalize"), made.clone()).await;
+    assert_eq!(code, 422);
+    assert_eq!(
+        status["message"],
+        "Namespace \"n\" is invalid: spec.finalizers[1]: Invalid value: \"mine\": name is neither \
+         a standard finalizer name nor is it fully qualified"
+    );
+    made["spec"]["finalizers"] = json!(["kubernetes"]);
+    made["status"]["phase"] = "Terminating".into();
+    let (code, status) = send(&server, "PUT", &format!("{path}/n/status"), made).await;
+    assert_eq!(code, 422);
+    assert_eq!(
+        status["message"],
+        "Namespace \"n\" is invalid: status.Phase: Invalid value: \"Terminating\": may only be \
+         'Active' if `deletionTimestamp` is empty"
+    );
+}
+
+#[tokio::test]
 async fn a_write_that_changes_nothing_keeps_the_revision() {
     let server = server().await;
     let first = ok(&server, "POST", MAPS, config_map("a")).await;

@@ -6,6 +6,7 @@ mod aggregation;
 mod apply;
 mod audit;
 mod bad_input;
+mod certificates;
 mod conversion;
 mod custom_resources;
 mod definitions;

@@ -9,7 +9,7 @@ use crate::{admin, ok, send_as, send_with, server};
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 const PODS: &str = "/api/v1/namespaces/default/pods";
 
-fn user(name: &str) -> User {
+pub fn user(name: &str) -> User {
     User::new(name, &["system:authenticated"])
 }
 
@@ -422,7 +422,7 @@ async fn who_may_change_an_object_may_not_make_it() {
         .unwrap();
     let response = server.as_user(ann.clone()).oneshot(request).await.unwrap();
     assert_eq!(response.status(), 403);
-    ok(&server, "PUT", path, lease.clone()).await;
-    let (code, answer) = send_as(&server, &ann, "PUT", path, lease).await;
+    let made = ok(&server, "PUT", path, lease).await;
+    let (code, answer) = send_as(&server, &ann, "PUT", path, made).await;
     assert_eq!(code, 200, "{answer}");
 }

@@ -17,6 +17,7 @@ pub(super) const SPEC: KindSpec = KindSpec {
     group: "apiextensions.k8s.io",
     version: "v1",
     kind: "CustomResourceDefinition",
+    needs_revision: true,
     list_kind: "CustomResourceDefinitionList",
     plural: "customresourcedefinitions",
     singular: "customresourcedefinition",

@@ -6,7 +6,7 @@ use super::{
     super::{
         json::{at, list, text},
         metadata::invalid,
-        names, validate_metadata,
+        names, validate_metadata_of_any,
     },
     conversion, versions,
 };
@@ -22,7 +22,7 @@ const APPROVAL: &str = "metadata.annotations[api-approved.kubernetes.io]";
 
 pub(super) fn definition(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let spec = at(object, "/spec");
-    let mut errors = validate_metadata(object, old, false, names::subdomain);
+    let mut errors = validate_metadata_of_any(object, old, false, names::subdomain);
     let name = text(object, "/metadata/name");
     let (group, plural) = (text(spec, "/group"), text(spec, "/names/plural"));
     if old.is_none() && !name.is_empty() && name != format!("{plural}.{group}") {

@@ -250,8 +250,8 @@ fn a_replication_controller_selects_by_plain_labels() {
     rejects(
         body(json!({"replicas": -1})),
         &[
-            "spec.replicas: Invalid value: -1: must be greater than or equal to 0",
             "spec.selector: Required value",
+            "spec.replicas: Invalid value: -1: must be greater than or equal to 0",
             "spec.template: Required value",
         ],
     );
