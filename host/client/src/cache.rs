@@ -11,7 +11,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::{self, Debug},
     ops::Bound,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{
+        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use futures::{Stream, StreamExt};
@@ -88,6 +91,8 @@ struct Shared<K> {
     objects: RwLock<BTreeMap<Key, Arc<K>>>,
     listeners: RwLock<Vec<Listener<K>>>,
     synced: watch::Sender<bool>,
+    /// The highest version that is applied, with all before it.
+    version: AtomicU64,
     trim: fn(&mut K),
 }
 
@@ -112,6 +117,7 @@ impl<K> Cache<K> {
             objects: RwLock::new(BTreeMap::new()),
             listeners: RwLock::new(Vec::new()),
             synced: watch::Sender::new(false),
+            version: AtomicU64::new(0),
             trim,
         };
         Self {
@@ -121,6 +127,12 @@ impl<K> Cache<K> {
 
     pub fn get(&self, key: &Key) -> Option<Arc<K>> {
         self.objects().get(key).cloned()
+    }
+
+    /// How far the watch has come: every write to this kind of object up to this resource version
+    /// is seen. A writer whose write was given a higher one looks at a copy from before it.
+    pub fn version(&self) -> u64 {
+        self.shared.version.load(Ordering::Acquire)
     }
 
     /// All objects, ordered by key.
@@ -171,11 +183,18 @@ impl<K> Cache<K> {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set(&self, key: &Key, after: Option<Arc<K>>) {
+    fn reach(&self, version: u64) {
+        self.shared.version.fetch_max(version, Ordering::AcqRel);
+    }
+
+    /// Apply one change, with which the cache has come to `version`; zero if that cannot be said.
+    fn set(&self, key: &Key, after: Option<Arc<K>>, version: u64) {
         let before = match &after {
             Some(object) => self.objects_mut().insert(key.clone(), object.clone()),
             None => self.objects_mut().remove(key),
         };
+        // After the object is there to be read, and before a listener wakes who waits for it.
+        self.reach(version);
         if before.is_none() && after.is_none() {
             return;
         }
@@ -209,10 +228,16 @@ impl<K: Resource + Clone + Debug + Send + Sync + 'static> Cache<K> {
         S: Stream<Item = watcher::Result<Event<K>>> + Send,
     {
         let mut listed: BTreeSet<Key> = BTreeSet::new();
+        // A list is not in the order of its versions: only its end says how far it has come.
+        let mut newest = 0;
         let take = |event| match event {
-            Event::Init => listed.clear(),
+            Event::Init => {
+                listed.clear();
+                newest = 0;
+            }
             Event::InitApply(mut object) => {
                 self.trim(&mut object);
+                newest = newest.max(version(&object));
                 let key = Key::of(object.meta());
                 listed.insert(key.clone());
                 self.refresh(&key, object);
@@ -220,17 +245,18 @@ impl<K: Resource + Clone + Debug + Send + Sync + 'static> Cache<K> {
             Event::InitDone => {
                 let known: Vec<Key> = self.objects().keys().cloned().collect();
                 for gone in known.iter().filter(|key| !listed.contains(key)) {
-                    self.set(gone, None);
+                    self.set(gone, None, 0);
                 }
                 listed.clear();
+                self.reach(newest);
                 self.shared.synced.send_replace(true);
             }
             Event::Apply(mut object) => {
                 self.trim(&mut object);
-                let key = Key::of(object.meta());
-                self.set(&key, Some(Arc::new(object)));
+                let (key, version) = (Key::of(object.meta()), version(&object));
+                self.set(&key, Some(Arc::new(object)), version);
             }
-            Event::Delete(object) => self.set(&Key::of(object.meta()), None),
+            Event::Delete(object) => self.set(&Key::of(object.meta()), None, version(&object)),
         };
         follow(events, stop, take).await;
     }
@@ -244,9 +270,17 @@ impl<K: Resource + Clone + Debug + Send + Sync + 'static> Cache<K> {
     fn refresh(&self, key: &Key, object: K) {
         let known = self.get(key).and_then(|known| known.resource_version());
         if known.is_none() || known != object.resource_version() {
-            self.set(key, Some(Arc::new(object)));
+            self.set(key, Some(Arc::new(object)), 0);
         }
     }
+}
+
+/// The resource version as a number; zero if there is none.
+fn version<K: Resource>(object: &K) -> u64 {
+    let version = object.meta().resource_version.as_deref();
+    version
+        .and_then(|version| version.parse().ok())
+        .unwrap_or(0)
 }
 
 /// Give each event of a watch to `take`, until `stop` is cancelled. A watch that breaks off is begun
@@ -314,6 +348,7 @@ mod tests {
             "d/a - 1", "d/b - 2", "d/c - 3", "d/a 1 4", "d/c 3 5", "d/b 2 -", "d/a 4 -",
         ];
         assert_eq!(*told, expected);
+        assert_eq!(cache.version(), 6);
         assert_eq!(cache.list_in("d").len(), 1);
         assert!(cache.list_in("e").is_empty());
     }

@@ -5,7 +5,7 @@
 //! | part | reads | writes |
 //! |---|---|---|
 //! | `deployment` | Deployments, ReplicaSets, Pods | ReplicaSets, Deployment status |
-//! | `replica_set` | ReplicaSets, Pods | Pods, ReplicaSet status |
+//! | `replica_set` | ReplicaSets, ReplicationControllers, Pods | Pods, their status |
 //! | `scheduler` | Pods, Nodes | bindings, the condition `PodScheduled` |
 //! | `namespace` | Namespaces, everything in ending ones | deletions |
 //! | `service_account` | Namespaces, ServiceAccounts named `default` | the missing ones |
@@ -15,11 +15,12 @@
 //! | `cluster_roles` | ClusterRoles | the rules of those that gather |
 //! | `gc` | the metadata of everything | deletions, owner references |
 //!
-//! A part is a pure `plan` (or `choose`, or `decide`) and a thin shell that performs it; retry,
+//! Pods are made, taken away and adopted through `pod_control`. A part is a pure `plan` (or `choose`, or `decide`) and a thin shell that performs it; retry,
 //! de-duplication and status are [`eyot_client::controller`]'s.
 
 mod announce;
 mod claim_protection;
+mod clock;
 mod cluster_roles;
 mod deployment;
 mod error;
@@ -29,6 +30,7 @@ mod namespace;
 mod node_taint;
 mod owner;
 mod pod;
+mod pod_control;
 mod replica_set;
 mod resources;
 mod root_ca;
@@ -42,7 +44,8 @@ use eyot_client::{Cache, Controller, Key, Queue};
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
     core::v1::{
-        ConfigMap, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ServiceAccount,
+        ConfigMap, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
+        ReplicationController, ServiceAccount,
     },
     rbac::v1::ClusterRole,
 };
@@ -52,9 +55,16 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    announce::Announcer, cluster_roles::ClusterRoles, deployment::Deployments,
-    namespace::Namespaces, node_taint::NodeTaints, replica_set::ReplicaSets, root_ca::RootCas,
-    scheduler::Scheduler, service_account::ServiceAccounts,
+    announce::Announcer,
+    cluster_roles::ClusterRoles,
+    deployment::Deployments,
+    namespace::Namespaces,
+    node_taint::NodeTaints,
+    pod_control::PodControl,
+    replica_set::{Replicas, Replicated},
+    root_ca::RootCas,
+    scheduler::Scheduler,
+    service_account::ServiceAccounts,
 };
 pub use error::ControlError;
 
@@ -63,6 +73,7 @@ pub use error::ControlError;
 struct Caches {
     deployments: Cache<Deployment>,
     sets: Cache<ReplicaSet>,
+    replication_controllers: Cache<ReplicationController>,
     pods: Cache<Pod>,
     nodes: Cache<Node>,
     namespaces: Cache<Namespace>,
@@ -90,7 +101,16 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) {
     };
     let mut tasks = JoinSet::new();
     tasks.spawn(schedule(&client, &caches, &stop).run(stop.clone()));
-    tasks.spawn(replicate(&client, &caches, &stop).run(stop.clone()));
+    let sets = replicate(
+        &client,
+        &caches,
+        &caches.sets,
+        "replicaset-controller",
+        &stop,
+    );
+    tasks.spawn(sets.run(stop.clone()));
+    let (controllers, name) = (&caches.replication_controllers, "replication-controller");
+    tasks.spawn(replicate(&client, &caches, controllers, name, &stop).run(stop.clone()));
     tasks.spawn(deploy(&client, &caches, &stop).run(stop.clone()));
     tasks.spawn(end_namespaces(&client, &caches).run(stop.clone()));
     tasks.spawn(account_namespaces(&client, &caches).run(stop.clone()));
@@ -107,6 +127,7 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) {
     // Last, so that no listener misses anything.
     follow(&mut tasks, &client, caches.deployments, &stop);
     follow(&mut tasks, &client, caches.sets, &stop);
+    follow(&mut tasks, &client, caches.replication_controllers, &stop);
     follow(&mut tasks, &client, caches.pods, &stop);
     follow(&mut tasks, &client, caches.nodes, &stop);
     follow(&mut tasks, &client, caches.namespaces, &stop);
@@ -164,22 +185,35 @@ fn schedule(client: &Client, caches: &Caches, stop: &CancellationToken) -> Contr
         })
 }
 
-fn replicate(
+fn replicate<K: Replicated>(
     client: &Client,
     caches: &Caches,
+    sets: &Cache<K>,
+    component: &'static str,
     stop: &CancellationToken,
-) -> Controller<ReplicaSets> {
-    let sets = caches.sets.clone();
-    Controller::new(ReplicaSets {
+) -> Controller<Replicas<K>> {
+    let of_pods = sets.clone();
+    Controller::new(Replicas {
         client: client.clone(),
-        sets: caches.sets.clone(),
+        sets: sets.clone(),
         pods: caches.pods.clone(),
-        announcer: Announcer::start(client.clone(), "replicaset-controller", stop.clone()),
+        control: pod_control(client, caches, component, stop),
     })
-    .on(&caches.sets, |change| Some(change.key.clone()))
+    .on(sets, |change| Some(change.key.clone()))
     .on(&caches.pods, move |change| {
-        replica_set::of_pod(&sets, &change)
+        replica_set::of_pod(&of_pods, &change)
     })
+}
+
+/// The hands of a controller that keeps pods; its events come from `component`.
+fn pod_control(
+    client: &Client,
+    caches: &Caches,
+    component: &'static str,
+    stop: &CancellationToken,
+) -> PodControl {
+    let announcer = Announcer::start(client.clone(), component, stop.clone());
+    PodControl::new(client.clone(), caches.pods.clone(), announcer)
 }
 
 fn deploy(client: &Client, caches: &Caches, stop: &CancellationToken) -> Controller<Deployments> {

@@ -1,5 +1,6 @@
 //! Who controls what: the controller among an object's owners, and taking and letting go.
 
+use eyot_client::{Cache, Change, Key};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use kube::{
     Resource,
@@ -88,4 +89,35 @@ impl Selects {
             .as_ref()
             .is_some_and(|selector| selector.matches(labels))
     }
+}
+
+/// The owners that a change of a possible dependent concerns: its controller, before and after; or
+/// if it has none, all of its namespace that would have it.
+pub(crate) fn of_dependent<O, D>(
+    owners: &Cache<O>,
+    change: &Change<'_, D>,
+    selects: impl Fn(&O) -> Selects,
+) -> Vec<Key>
+where
+    O: Resource<DynamicType = ()>,
+    D: Resource,
+{
+    let mut keys = Vec::new();
+    for object in [change.before, change.after].into_iter().flatten() {
+        let found = controller(object.meta());
+        if let Some(found) = found.filter(|found| found.kind == O::kind(&())) {
+            keys.push(Key::new(&change.key.namespace, &found.name));
+        }
+    }
+    if let Some(object) = change.after
+        && controller(object.meta()).is_none()
+    {
+        for owner in owners.list_in(&change.key.namespace) {
+            if selects(&owner).matches(object.meta()) {
+                keys.push(Key::of(owner.meta()));
+            }
+        }
+    }
+    keys.dedup();
+    keys
 }

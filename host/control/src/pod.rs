@@ -1,7 +1,12 @@
 //! What controllers ask about a pod.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use k8s_openapi::{
+    api::core::v1::{Pod, PodCondition, PodTemplateSpec},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 
 pub(crate) fn phase(pod: &Pod) -> &str {
     pod.status
@@ -34,6 +39,35 @@ pub(crate) fn ready_since(pod: &Pod) -> Option<Timestamp> {
         .filter(|ready| ready.status == "True")
         .and_then(|ready| ready.last_transition_time.as_ref())
         .map(|time| time.0)
+}
+
+/// How much longer a pod must stay ready to count as available: nothing if it does already, `None`
+/// if it is not ready. `settle` is its owner's `minReadySeconds`.
+pub(crate) fn until_available(pod: &Pod, settle: i32, now: Timestamp) -> Option<Duration> {
+    if !is_ready(pod) {
+        return None;
+    }
+    let settle = Duration::from_secs(u64::try_from(settle).unwrap_or(0));
+    let since = ready_since(pod).unwrap_or(now);
+    let lasted = Duration::try_from(now.duration_since(since)).unwrap_or_default();
+    Some(settle.saturating_sub(lasted))
+}
+
+/// A pod from an owner's template, not yet named.
+pub(crate) fn from_template(template: &PodTemplateSpec, namespace: Option<&str>) -> Pod {
+    let from = template.metadata.clone().unwrap_or_default();
+    let metadata = ObjectMeta {
+        namespace: namespace.map(Into::into),
+        labels: from.labels,
+        annotations: from.annotations,
+        finalizers: from.finalizers,
+        ..ObjectMeta::default()
+    };
+    Pod {
+        metadata,
+        spec: template.spec.clone(),
+        status: None,
+    }
 }
 
 pub(crate) fn restarts(pod: &Pod) -> i32 {

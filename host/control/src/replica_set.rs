@@ -1,162 +1,110 @@
-//! Keeps as many pods as a ReplicaSet asks for.
+//! Keeps as many pods as a ReplicaSet or a ReplicationController asks for.
 //!
-//! Reads the ReplicaSet and the pods of its namespace; creates, deletes, adopts and releases pods;
-//! writes the ReplicaSet's status. Where a pod runs is the scheduler's business, whether it is ready
-//! the node's, and removing the pods of a deleted ReplicaSet the garbage collector's.
+//! Reads the sets and the pods of their namespaces; creates, deletes, adopts and releases pods;
+//! writes the sets' status. Where a pod runs is the scheduler's business, whether it is ready the
+//! node's, and removing the pods of a deleted set the garbage collector's.
+//!
+//! A ReplicationController is a ReplicaSet in older words: [`Replicated`] says the one in terms of
+//! the other, and everything else is the same code.
 
 mod plan;
+mod replicated;
 mod status;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use eyot_client::{Cache, Change, Key, Reconciler, Requeue};
-use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture};
-use jiff::Timestamp;
-use k8s_openapi::api::{apps::v1::ReplicaSet, core::v1::Pod};
+use k8s_openapi::api::core::v1::Pod;
 use kube::{
-    Api, Client, Resource,
-    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    Api, Client,
+    api::{Patch, PatchParams},
 };
 
-use self::plan::{Plan, Write};
+pub(crate) use self::replicated::Replicated;
+use self::{plan::Plan, status::Outcome};
 use crate::{
-    announce::Announcer,
-    error::{Act, ControlError, is},
+    clock,
+    error::{Act, ControlError, said},
     owner,
+    pod_control::PodControl,
 };
 
-/// Requests under way for one ReplicaSet: enough for the store to group their writes.
-const AT_ONCE: usize = 16;
-
-pub(crate) struct ReplicaSets {
+pub(crate) struct Replicas<K> {
     pub(crate) client: Client,
-    pub(crate) sets: Cache<ReplicaSet>,
+    pub(crate) sets: Cache<K>,
     pub(crate) pods: Cache<Pod>,
-    pub(crate) announcer: Announcer,
+    pub(crate) control: PodControl,
 }
 
-impl Reconciler for ReplicaSets {
+impl<K: Replicated> Reconciler for Replicas<K> {
     type Error = ControlError;
 
     fn name(&self) -> &'static str {
-        "replicaset"
+        K::CONTROLLER
     }
 
     async fn reconcile(&self, key: &Key) -> Result<Requeue, ControlError> {
-        let Some(set) = self.sets.get(key) else {
+        let Some(object) = self.sets.get(key) else {
+            self.control.forget(key);
             return Ok(Requeue::OnChange);
         };
+        let set = object.as_set();
+        let awaits = self.control.awaits(key);
         let pods = self.pods.list_in(&key.namespace);
-        let plan = plan::plan(&set, &pods, Timestamp::now());
-        let failed = self.apply(key, &set, &plan).await;
-        let refusal = failed.as_ref().err().map(|error| error.source.to_string());
-        if let Some(status) = status::changed(&set, plan.status, refusal, Timestamp::now()) {
-            let api: Api<ReplicaSet> = Api::namespaced(self.client.clone(), &key.namespace);
-            let patch = Patch::Merge(&status);
+        let related = self.related(&object, key);
+        let reference = owner::reference(&*object);
+        let now = clock::now();
+        let plan = plan::plan(&set, &reference, &related, &pods, now);
+        self.control.claim(&*object, &plan.claim).await?;
+        let (outcome, failed) = match awaits {
+            Some(_) => (Outcome::Untried, Ok(())),
+            None => self.apply(&object, &plan).await,
+        };
+        if let Some(status) = status::changed(&set, plan.status, &outcome, now) {
+            let api: Api<K> = Api::namespaced(self.client.clone(), &key.namespace);
+            let patch = Patch::Merge(K::status_patch(status));
             api.patch_status(&key.name, &PatchParams::default(), &patch)
                 .await
-                .act_if_there(|| format!("writing the status of replicaset {key}"))?;
+                .act_if_there(|| format!("writing the status of {} {key}", K::CONTROLLER))?;
         }
         failed?;
-        Ok(plan.again.map_or(Requeue::OnChange, Requeue::After))
+        let again = awaits.into_iter().fold(plan.again, sooner);
+        Ok(again.map_or(Requeue::OnChange, Requeue::After))
     }
 }
 
-impl ReplicaSets {
-    async fn apply(&self, key: &Key, set: &ReplicaSet, plan: &Plan) -> Result<(), ControlError> {
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
-        // Boxed, because the compiler cannot prove the anonymous future `Send` for every lifetime.
-        let writes: Vec<BoxFuture<'_, _>> = plan
-            .writes
-            .iter()
-            .map(|write| self.write(&pods, set, write).boxed())
-            .collect();
-        futures::stream::iter(writes)
-            .buffer_unordered(AT_ONCE)
-            .try_collect()
-            .await
+impl<K: Replicated> Replicas<K> {
+    async fn apply(&self, set: &K, plan: &Plan) -> (Outcome, Result<(), ControlError>) {
+        if let Err(error) = self.control.create(set, &plan.create).await {
+            return (Outcome::CreateRefused(said(&error.source)), Err(error));
+        }
+        if let Err(error) = self.control.delete(set, &plan.delete).await {
+            return (Outcome::DeleteRefused(said(&error.source)), Err(error));
+        }
+        (Outcome::Done, Ok(()))
     }
 
-    async fn write(
-        &self,
-        pods: &Api<Pod>,
-        set: &ReplicaSet,
-        w: &Write,
-    ) -> Result<(), ControlError> {
-        match w {
-            Write::Create(pod) => {
-                let name = pod.metadata.name.as_deref().unwrap_or_default();
-                match pods.create(&PostParams::default(), pod).await {
-                    Ok(_) => {
-                        let said = format!("Created pod: {name}");
-                        self.announcer.normal(set, "SuccessfulCreate", said);
-                        Ok(())
-                    }
-                    // An earlier pass did it, and the cache has not seen it yet.
-                    Err(error) if is(&error, 409) => Ok(()),
-                    Err(error) => {
-                        let said = format!("Error creating: {error}");
-                        self.announcer.warning(set, "FailedCreate", said);
-                        Err(error).act(|| format!("creating pod {name}"))
-                    }
-                }
-            }
-            Write::Delete(pod) => {
-                let name = pod.metadata.name.as_deref().unwrap_or_default();
-                let uid = pod.metadata.uid.clone();
-                let exactly = Preconditions {
-                    uid,
-                    resource_version: None,
-                };
-                let params = DeleteParams {
-                    preconditions: Some(exactly),
-                    ..DeleteParams::default()
-                };
-                match pods.delete(name, &params).await {
-                    Ok(_) => {
-                        let said = format!("Deleted pod: {name}");
-                        self.announcer.normal(set, "SuccessfulDelete", said);
-                        Ok(())
-                    }
-                    // It is gone, or gone and replaced.
-                    Err(error) if is(&error, 404) || is(&error, 409) => Ok(()),
-                    Err(error) => Err(error).act(|| format!("deleting pod {name}")),
-                }
-            }
-            Write::Owners(pod, patch) => {
-                let name = pod.metadata.name.as_deref().unwrap_or_default();
-                pods.patch(name, &PatchParams::default(), &Patch::Merge(patch))
-                    .await
-                    .act_if_there(|| format!("changing the owner of pod {name}"))
-            }
-        }
+    /// The uids of the sets that have the same owner as this one, itself among them.
+    fn related(&self, set: &K, key: &Key) -> HashSet<String> {
+        let own = set.meta().uid.clone();
+        let Some(owner) = owner::controller(set.meta()) else {
+            return own.into_iter().collect();
+        };
+        let all = self.sets.list_in(&key.namespace).into_iter();
+        let related = all.filter(|other| {
+            owner::controller(other.meta()).is_some_and(|found| found.uid == owner.uid)
+        });
+        let uids = related.filter_map(|set| set.meta().uid.clone());
+        uids.chain(own).collect()
     }
 }
 
-/// The ReplicaSets that a change of a pod concerns: its controller, before and after; or if it has
-/// none, all of its namespace that would have it.
-pub(crate) fn of_pod(sets: &Cache<ReplicaSet>, change: &Change<'_, Pod>) -> Vec<Key> {
-    let mut keys = Vec::new();
-    for pod in [change.before, change.after].into_iter().flatten() {
-        let owner = owner::controller(&pod.metadata);
-        if let Some(owner) = owner.filter(|owner| owner.kind == "ReplicaSet") {
-            keys.push(Key::new(&change.key.namespace, &owner.name));
-        }
-    }
-    if let Some(pod) = change
-        .after
-        .filter(|pod| owner::controller(&pod.metadata).is_none())
-    {
-        for set in sets.list_in(&change.key.namespace) {
-            if plan::selects(&set).matches(&pod.metadata) {
-                keys.push(Key::of(set.meta()));
-            }
-        }
-    }
-    keys.dedup();
-    keys
+/// The sets that a change of a pod concerns: its controller, before and after; or if it has none,
+/// all of its namespace that would have it.
+pub(crate) fn of_pod<K: Replicated>(sets: &Cache<K>, change: &Change<'_, Pod>) -> Vec<Key> {
+    owner::of_dependent(sets, change, |set| plan::selects(&set.as_set()))
 }
 
 /// At most how long until the next look, if anything waits for time to pass.

@@ -8,7 +8,7 @@ use eyot_apiserver::{ApiServer, Options, User};
 use eyot_store::Store;
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
-    core::v1::{ConfigMap, Event, Namespace, Node, Pod},
+    core::v1::{ConfigMap, Event, Namespace, Node, Pod, ReplicationController},
 };
 use kube::{
     Api, Client, ResourceExt,
@@ -260,6 +260,45 @@ async fn a_deleted_pod_is_replaced_and_an_orphan_adopted() {
         (pods.len() == 2 && pods.iter().all(|pod| pod.owner_references().len() == 1)).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replication_controller_keeps_its_pods_and_is_then_idle() {
+    let world = start().await;
+    world.node("8").await;
+    world.kubelet("never");
+    let controllers: Api<ReplicationController> = world.api();
+    let controller = typed(json!({
+        "metadata": { "name": "web" },
+        "spec": { "replicas": 5, "template": {
+            "metadata": { "labels": { "app": "web" } },
+            "spec": { "containers": [{ "name": "c", "image": "i:1" }] },
+        } },
+    }));
+    let params = PostParams::default();
+    controllers.create(&params, &controller).await.unwrap();
+    for size in [5, 2] {
+        let patch = Patch::Merge(json!({ "spec": { "replicas": size } }));
+        let params = PatchParams::default();
+        controllers.patch("web", &params, &patch).await.unwrap();
+        until(&format!("{size} pods are available"), || async {
+            let found = controllers.get("web").await.unwrap();
+            let status = found.status.unwrap_or_default();
+            (status.observed_generation == found.metadata.generation
+                && status.replicas == size
+                && status.available_replicas == Some(size))
+            .then_some(())
+        })
+        .await;
+    }
+    until("the surplus is gone", || async {
+        (world.pods().await.len() == 2).then_some(())
+    })
+    .await;
+    let before = controllers.get("web").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let after = controllers.get("web").await.unwrap();
+    assert_eq!(before.resource_version(), after.resource_version());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

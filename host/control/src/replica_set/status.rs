@@ -1,4 +1,4 @@
-//! The ReplicaSet's status as a patch, if it is to change.
+//! The status of a ReplicaSet or ReplicationController as a patch, if it is to change.
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -9,17 +9,27 @@ use serde_json::{Value, json};
 
 use super::plan::Counts;
 
-/// A merge patch of the status, or nothing if it says so already. `refusal` is why pods could not
-/// be created or deleted.
+/// What became of creating and deleting pods.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// It was not time for it: nothing is known.
+    Untried,
+    Done,
+    /// The API refused, in these words.
+    CreateRefused(String),
+    DeleteRefused(String),
+}
+
+/// A merge patch of the status, or nothing if it says so already.
 pub(super) fn changed(
     set: &ReplicaSet,
     counts: Counts,
-    refusal: Option<String>,
+    outcome: &Outcome,
     now: Timestamp,
 ) -> Option<Value> {
     let none = ReplicaSetStatus::default();
     let old = set.status.as_ref().unwrap_or(&none);
-    let conditions = conditions(old, refusal, now);
+    let conditions = conditions(old, outcome, now);
     let positive = |count: i32| (count > 0).then_some(count);
     let same = old.replicas == counts.replicas
         && old.fully_labeled_replicas.unwrap_or(0) == counts.labeled
@@ -42,29 +52,32 @@ pub(super) fn changed(
     }}))
 }
 
-/// The conditions with `ReplicaFailure` present exactly while pods are refused.
+/// The conditions with `ReplicaFailure` present exactly while pods are refused. What it says is what
+/// was said first: the words of a refusal by quota differ each time.
 fn conditions(
     old: &ReplicaSetStatus,
-    refusal: Option<String>,
+    outcome: &Outcome,
     now: Timestamp,
 ) -> Vec<ReplicaSetCondition> {
     let mut conditions = old.conditions.clone().unwrap_or_default();
-    let known = conditions
-        .iter()
-        .position(|condition| condition.type_ == "ReplicaFailure");
-    match (known, refusal) {
-        (None, None) => {}
-        (Some(at), None) => {
-            conditions.remove(at);
+    let is_failure = |condition: &ReplicaSetCondition| condition.type_ == "ReplicaFailure";
+    let (reason, message) = match outcome {
+        Outcome::Untried => return conditions,
+        Outcome::Done => {
+            conditions.retain(|condition| !is_failure(condition));
+            return conditions;
         }
-        (Some(at), Some(message)) => conditions[at].message = Some(message),
-        (None, Some(message)) => conditions.push(ReplicaSetCondition {
+        Outcome::CreateRefused(message) => ("FailedCreate", message),
+        Outcome::DeleteRefused(message) => ("FailedDelete", message),
+    };
+    if !conditions.iter().any(is_failure) {
+        conditions.push(ReplicaSetCondition {
             type_: "ReplicaFailure".into(),
             status: "True".into(),
-            reason: Some("FailedCreate".into()),
-            message: Some(message),
+            reason: Some(reason.into()),
+            message: Some(message.clone()),
             last_transition_time: Some(Time(now)),
-        }),
+        });
     }
     conditions
 }

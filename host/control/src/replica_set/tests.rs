@@ -1,15 +1,25 @@
 //! Plans of ReplicaSets: a set and its pods in, requests and a status out.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::{apps::v1::ReplicaSet, core::v1::Pod};
+use k8s_openapi::api::{
+    apps::v1::ReplicaSet,
+    core::v1::{Pod, ReplicationController},
+};
 use serde_json::json;
 
 use super::{
-    plan::{Plan, Write, plan},
-    status::changed,
+    Pods, Replicated,
+    plan::{self, Plan},
+    status::{Outcome, changed},
 };
+use crate::owner;
+
+fn plan(set: &ReplicaSet, pods: &Pods, now: Timestamp) -> Plan {
+    let related = HashSet::from(["rs-uid".to_owned(), "sibling".to_owned()]);
+    plan::plan(set, &owner::reference(set), &related, pods, now)
+}
 
 fn set(replicas: i32) -> ReplicaSet {
     serde_json::from_value(json!({
@@ -61,29 +71,24 @@ fn now() -> Timestamp {
     "2026-01-01T01:00:00Z".parse().unwrap()
 }
 
+fn names<'a>(pods: impl IntoIterator<Item = &'a Pod>) -> Vec<String> {
+    let names = pods.into_iter().map(|pod| pod.metadata.name.clone());
+    names.flatten().collect()
+}
+
 fn made(plan: &Plan) -> Vec<String> {
-    let created = plan.writes.iter().filter_map(|write| match write {
-        Write::Create(pod) => pod.metadata.name.clone(),
-        _ => None,
-    });
-    created.collect()
+    names(&plan.create)
 }
 
 fn surrendered(plan: &Plan) -> Vec<String> {
-    let deleted = plan.writes.iter().filter_map(|write| match write {
-        Write::Delete(pod) => pod.metadata.name.clone(),
-        _ => None,
-    });
-    deleted.collect()
+    names(plan.delete.iter().map(|pod| &**pod))
 }
 
 #[test]
 fn missing_pods_are_made_from_the_template_and_owned() {
     let plan = plan(&set(2), &[], now());
-    assert_eq!(plan.writes.len(), 2);
-    let Write::Create(first) = &plan.writes[0] else {
-        unreachable!()
-    };
+    assert_eq!(plan.create.len(), 2);
+    let first = &plan.create[0];
     assert!(first.metadata.name.as_ref().unwrap().starts_with("web-"));
     assert_eq!(first.metadata.generate_name.as_deref(), Some("web-"));
     assert_eq!(first.metadata.labels.as_ref().unwrap()["app"], "web");
@@ -197,13 +202,9 @@ fn orphans_that_match_are_adopted_and_children_that_do_not_are_released() {
     );
     let plan = plan(&set(1), &[orphan, stray], now());
     assert_eq!((made(&plan).len(), surrendered(&plan).len()), (0, 0));
-    let [Write::Owners(first, adopt), Write::Owners(second, release)] = &plan.writes[..] else {
-        unreachable!("{:?}", plan.writes)
-    };
-    assert_eq!(first.metadata.name.as_deref(), Some("orphan"));
-    assert_eq!(adopt["metadata"]["ownerReferences"][0]["uid"], "rs-uid");
-    assert_eq!(second.metadata.name.as_deref(), Some("stray"));
-    assert_eq!(release["metadata"]["ownerReferences"], json!(null));
+    let claimed = |pods: &[Arc<Pod>]| names(pods.iter().map(|pod| &**pod));
+    assert_eq!(claimed(&plan.claim.adopt), ["orphan"]);
+    assert_eq!(claimed(&plan.claim.release), ["stray"]);
 }
 
 #[test]
@@ -212,7 +213,8 @@ fn pods_of_another_controller_are_left_alone_even_if_they_match() {
         "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "x", "uid": "x", "controller": true,
     }] } });
     let plan = plan(&set(0), &[pod("theirs", owner)], now());
-    assert_eq!((plan.writes.len(), plan.status.replicas), (0, 0));
+    assert_eq!((plan.delete.len(), plan.status.replicas), (0, 0));
+    assert!(plan.claim.mine.is_empty() && plan.claim.release.is_empty());
 }
 
 #[test]
@@ -220,7 +222,10 @@ fn a_deleted_set_makes_and_removes_nothing() {
     let mut gone = set(5);
     gone.metadata.deletion_timestamp =
         Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now()));
-    assert_eq!(plan(&gone, &[pod("a", json!({}))], now()).writes, []);
+    let orphan = pod("b", json!({ "metadata": { "ownerReferences": null } }));
+    let plan = plan(&gone, &[pod("a", json!({})), orphan], now());
+    assert!(plan.create.is_empty() && plan.delete.is_empty());
+    assert!(plan.claim.adopt.is_empty());
 }
 
 #[test]
@@ -240,14 +245,87 @@ fn a_pod_counts_as_available_once_it_was_ready_for_long_enough() {
 fn the_status_is_written_only_when_it_differs() {
     let mut set = set(1);
     let counts = plan(&set, &[pod("a", json!({}))], now()).status;
-    let patch = changed(&set, counts, None, now()).unwrap();
+    let done = Outcome::Done;
+    let patch = changed(&set, counts, &done, now()).unwrap();
     assert_eq!(patch["status"]["readyReplicas"], 1);
     assert_eq!(patch["status"]["observedGeneration"], 2);
     set.status = Some(serde_json::from_value(patch["status"].clone()).unwrap());
-    assert_eq!(changed(&set, counts, None, now()), None);
-    let refused = changed(&set, counts, Some("quota".into()), now()).unwrap();
-    assert_eq!(refused["status"]["conditions"][0]["type"], "ReplicaFailure");
-    set.status = Some(serde_json::from_value(refused["status"].clone()).unwrap());
-    let healed = changed(&set, counts, None, now()).unwrap();
+    assert_eq!(changed(&set, counts, &done, now()), None);
+    let refused = Outcome::CreateRefused("quota".into());
+    let patch = changed(&set, counts, &refused, now()).unwrap();
+    let condition = &patch["status"]["conditions"][0];
+    assert_eq!(
+        (&condition["type"], &condition["reason"]),
+        (&json!("ReplicaFailure"), &json!("FailedCreate"))
+    );
+    set.status = Some(serde_json::from_value(patch["status"].clone()).unwrap());
+    // What was said first stays, and not having tried says nothing.
+    let again = Outcome::DeleteRefused("other words".into());
+    assert_eq!(changed(&set, counts, &again, now()), None);
+    assert_eq!(changed(&set, counts, &Outcome::Untried, now()), None);
+    let healed = changed(&set, counts, &done, now()).unwrap();
     assert_eq!(healed["status"]["conditions"], json!(null));
+}
+
+#[test]
+fn of_equal_pods_those_that_share_a_node_with_most_of_their_kin_go_first() {
+    let on = |node: &str| json!({ "spec": { "nodeName": node } });
+    let sibling = json!({
+        "metadata": { "labels": { "app": "other" }, "ownerReferences": [{
+            "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "old", "uid": "sibling",
+            "controller": true,
+        }] },
+        "spec": { "nodeName": "b" },
+    });
+    let pods = [
+        pod("alone", on("a")),
+        pod("together", on("b")),
+        pod("kin", sibling),
+    ];
+    assert_eq!(surrendered(&plan(&set(1), &pods, now())), ["together"]);
+}
+
+#[test]
+fn ages_of_the_same_magnitude_are_equal() {
+    let since = |time: &str, restarts: i32| {
+        json!({ "status": {
+            "conditions": [{ "type": "Ready", "status": "True", "lastTransitionTime": time }],
+            "containerStatuses": [{ "name": "c", "image": "i", "imageID": "", "ready": true,
+                                    "restartCount": restarts }],
+        } })
+    };
+    let pods = [
+        pod("younger", since("2026-01-01T00:10:01Z", 0)),
+        pod("older", since("2026-01-01T00:10:00Z", 3)),
+    ];
+    assert_eq!(surrendered(&plan(&set(1), &pods, now())), ["older"]);
+}
+
+#[test]
+fn a_replication_controller_is_a_set_in_other_words() {
+    let controller: ReplicationController = serde_json::from_value(json!({
+        "metadata": { "name": "web", "namespace": "d", "uid": "rs-uid", "generation": 2 },
+        "spec": {
+            "replicas": 2, "selector": { "app": "web" },
+            "template": set(1).spec.unwrap().template,
+        },
+        "status": { "replicas": 1, "conditions": [
+            { "type": "ReplicaFailure", "status": "True", "reason": "FailedCreate" }] },
+    }))
+    .unwrap();
+    let as_set = controller.as_set();
+    let none = HashSet::new();
+    let reference = owner::reference(&controller);
+    let owned = json!({ "metadata": { "ownerReferences": [reference] } });
+    let plan = plan::plan(&as_set, &reference, &none, &[pod("a", owned)], now());
+    assert_eq!((plan.create.len(), plan.claim.adopt.len()), (1, 0));
+    let owners = plan.create[0].metadata.owner_references.as_ref().unwrap();
+    assert_eq!(
+        (owners[0].api_version.as_str(), owners[0].kind.as_str()),
+        ("v1", "ReplicationController")
+    );
+    let patch = changed(&as_set, plan.status, &Outcome::Done, now()).unwrap();
+    let patch = ReplicationController::status_patch(patch);
+    assert_eq!(patch["status"]["conditions"], json!(null));
+    assert!(patch["status"].get("terminatingReplicas").is_none());
 }
