@@ -438,6 +438,66 @@ async fn a_deleted_namespace_goes_with_everything_in_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_pods_of_a_namespace_go_before_what_they_live_on() {
+    let world = start().await;
+    let namespaces: Api<Namespace> = Api::all(world.client.clone());
+    let create = PostParams::default();
+    let namespace = typed(json!({ "metadata": { "name": "y" } }));
+    namespaces.create(&create, &namespace).await.unwrap();
+    let maps: Api<ConfigMap> = Api::namespaced(world.client.clone(), "y");
+    let map = typed(json!({ "metadata": { "name": "settings" } }));
+    maps.create(&create, &map).await.unwrap();
+    let pods: Api<Pod> = Api::namespaced(world.client.clone(), "y");
+    let pod = typed(json!({
+        "metadata": { "name": "held", "finalizers": ["test/held"] },
+        "spec": { "containers": [{ "name": "c", "image": "demo/x:v1" }] },
+    }));
+    until("a pod can be made", || async {
+        pods.create(&create, &pod).await.ok()
+    })
+    .await;
+    let delete = DeleteParams::default();
+    namespaces.delete("y", &delete).await.unwrap();
+    let told = until("the namespace tells what it waits for", || async {
+        let status = namespaces.get("y").await.unwrap().status.unwrap();
+        let conditions = status.conditions?;
+        (status.phase.as_deref() == Some("Terminating")).then_some(conditions)
+    })
+    .await;
+    let told = |kind: &str| {
+        let found = told.iter().find(|condition| condition.type_ == kind);
+        let found = found.unwrap_or_else(|| panic!("{kind} is told of"));
+        (found.status.clone(), found.message.clone().unwrap())
+    };
+    let (status, _) = told("NamespaceDeletionContentFailure");
+    assert_eq!(status, "False");
+    let (status, words) = told("NamespaceContentRemaining");
+    let remaining = "Some resources are remaining: pods. has 1 resource instances";
+    assert_eq!((status.as_str(), words.as_str()), ("True", remaining));
+    let (status, words) = told("NamespaceFinalizersRemaining");
+    assert!(status == "True" && words.ends_with("test/held in 1 resource instances"));
+    let pod = pods.get("held").await.unwrap();
+    assert!(
+        pod.metadata.deletion_timestamp.is_some(),
+        "the pod is asked to go"
+    );
+    let map = maps.get("settings").await.unwrap();
+    assert!(
+        map.metadata.deletion_timestamp.is_none(),
+        "its settings stay"
+    );
+    let free = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
+    pods.patch("held", &PatchParams::default(), &free)
+        .await
+        .unwrap();
+    until("the namespace is gone", || async {
+        let found = namespaces.get_opt("y").await.unwrap();
+        found.is_none().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn controllers_that_are_killed_and_started_again_converge() {
     let store = Store::in_memory(eyot_apiserver::extract);
     let server = ApiServer::new(store, Options::default()).await.unwrap();
