@@ -156,9 +156,9 @@ impl Collector {
         }
         let mut blocked = false;
         for dependent in &dependents {
-            let mut references = dependent.owners().iter();
-            blocked |=
-                references.any(|r| r.uid == item.uid() && r.block_owner_deletion == Some(true));
+            // Of those who wait for each other in a circle, somebody has to go first.
+            blocked |= dependent.blocks(item.uid())
+                && !self.world.graph().waits_for(dependent, item.uid());
             if !dependent.is_deleting() {
                 // As an object of its own: it may have other owners, which then keep it.
                 let states = self.states_without(dependent, item.uid()).await?;

@@ -397,6 +397,35 @@ async fn dependents_go_with_their_owner_first_or_not_at_all_as_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn objects_that_own_each_other_in_a_circle_go_together() {
+    let world = start().await;
+    let maps: Api<ConfigMap> = world.api();
+    let mut uids = Vec::new();
+    for name in ["a", "b", "c"] {
+        let map = typed(json!({ "metadata": { "name": name } }));
+        let made = maps.create(&PostParams::default(), &map).await.unwrap();
+        uids.push((name, made.uid().unwrap()));
+    }
+    for (index, (name, _)) in uids.iter().enumerate() {
+        let (owner, uid) = &uids[(index + 1) % uids.len()];
+        let owner = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "name": owner, "uid": uid,
+            "controller": true, "blockOwnerDeletion": true,
+        });
+        let patch = Patch::Merge(json!({ "metadata": { "ownerReferences": [owner] } }));
+        let patched = maps.patch(name, &PatchParams::default(), &patch).await;
+        patched.unwrap();
+    }
+    maps.delete("a", &DeleteParams::foreground()).await.unwrap();
+    until("the circle is gone", || async {
+        let left = maps.list(&ListParams::default()).await.unwrap().items;
+        let left = left.iter().filter(|map| map.name_any().len() == 1).count();
+        (left == 0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deleted_namespace_goes_with_everything_in_it() {
     let world = start().await;
     let namespaces: Api<Namespace> = Api::all(world.client.clone());

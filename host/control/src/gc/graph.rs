@@ -57,6 +57,12 @@ impl Item {
             .any(|found| found == name)
     }
 
+    /// It keeps this owner from going before it.
+    pub(super) fn blocks(&self, owner: &str) -> bool {
+        let mut references = self.owners().iter();
+        references.any(|r| r.uid == owner && r.block_owner_deletion == Some(true))
+    }
+
     /// It is an owner that is being deleted in one of the slow ways.
     fn waits(&self) -> bool {
         self.is_deleting()
@@ -80,6 +86,26 @@ impl Graph {
         let uids = self.dependents.get(uid).into_iter().flatten();
         uids.filter_map(|uid| self.items.get(uid).cloned())
             .collect()
+    }
+
+    /// Whether an object that is being deleted after its dependents waits, through any number of
+    /// others that do the same, for that one.
+    pub(super) fn waits_for(&self, item: &Item, uid: &str) -> bool {
+        let mut seen = HashSet::new();
+        let mut open = vec![item];
+        while let Some(item) = open.pop() {
+            if !item.is_deleting() || !item.has_finalizer(decide::FOREGROUND) {
+                continue;
+            }
+            if item.uid() == uid {
+                return true;
+            }
+            let dependents = self.dependents.get(item.uid()).into_iter().flatten();
+            let dependents = dependents.filter_map(|uid| self.items.get(uid));
+            let blocking = dependents.filter(|dependent| dependent.blocks(item.uid()));
+            open.extend(blocking.filter(|dependent| seen.insert(dependent.uid())));
+        }
+        false
     }
 
     /// An object as it is now; answers the uids that are to be looked at.

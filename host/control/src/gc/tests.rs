@@ -146,3 +146,30 @@ fn a_repeated_list_removes_what_it_does_not_name_of_its_own_kind() {
     assert!(graph.get("gone").is_none() && graph.get("kept").is_some());
     assert!(graph.get("d").is_some(), "a kind that was not listed");
 }
+
+#[test]
+fn who_waits_for_himself_through_others_is_in_a_circle() {
+    let waiting = |uid: &str, by: &str, block: bool| {
+        let owner = json!({
+            "uid": by, "apiVersion": "v1", "kind": "Pod", "name": by, "blockOwnerDeletion": block,
+        });
+        item(
+            uid,
+            json!({
+                "ownerReferences": [owner], "finalizers": ["foregroundDeletion"],
+                "deletionTimestamp": "2026-01-01T00:00:00Z",
+            }),
+        )
+    };
+    let mut graph = Graph::default();
+    let a = waiting("a", "c", true);
+    graph.put(a.clone());
+    graph.put(waiting("b", "a", true));
+    graph.put(owned("c", "b"));
+    assert!(!graph.waits_for(&a, "c"), "c is not being deleted");
+    graph.put(waiting("c", "b", true));
+    assert!(graph.waits_for(&a, "c") && graph.waits_for(&a, "b"));
+    assert!(graph.waits_for(&a, "a"));
+    graph.put(waiting("c", "b", false));
+    assert!(!graph.waits_for(&a, "c"), "b does not wait for c");
+}
