@@ -12,6 +12,7 @@ mod crash;
 mod device;
 #[expect(dead_code, reason = "the benchmark uses more of it")]
 mod host;
+mod kube_rs;
 mod kubectl;
 mod ledger;
 mod lifecycle;
@@ -31,6 +32,7 @@ fn main() {
     for (group, cases) in [
         ("lifecycle", lifecycle::CASES),
         ("kubectl", kubectl::CASES),
+        ("kube_rs", kube_rs::CASES),
         ("wasm", wasm::CASES),
         ("container", container::CASES),
         ("reach", reach::CASES),
