@@ -13,6 +13,8 @@
 //! | `claim_protection` | claims, volumes, Pods | finalizers of the deleted ones |
 //! | `node_taint` | Nodes | their `NoSchedule` taints |
 //! | `cluster_roles` | ClusterRoles | the rules of those that gather |
+//! | `endpoint_slice` | Services, Pods, Nodes, hand-written Endpoints | EndpointSlices |
+//! | `endpoints` | Services, Pods | Endpoints |
 //! | `gc` | the metadata of everything | deletions, owner references |
 //!
 //! Pods are made, taken away and adopted through `pod_control`. A part is a pure `plan` (or `choose`, or `decide`) and a thin shell that performs it; retry,
@@ -23,6 +25,8 @@ mod claim_protection;
 mod clock;
 mod cluster_roles;
 mod deployment;
+mod endpoint_slice;
+mod endpoints;
 mod error;
 mod gc;
 mod names;
@@ -35,8 +39,10 @@ mod replica_set;
 mod resources;
 mod root_ca;
 mod scheduler;
+mod service;
 mod service_account;
 mod trim;
+mod wiring;
 
 use std::fmt::Debug;
 
@@ -124,6 +130,14 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) {
         follow_some(&mut tasks, &client, caches.root_cas.clone(), &named, &stop);
     }
     tasks.spawn(gc::run(client.clone(), stop.clone()));
+    let wiring = wiring::Wiring {
+        client: &client,
+        stop: &stop,
+        pods: &caches.pods,
+        nodes: &caches.nodes,
+        tasks: &mut tasks,
+    };
+    wiring.start();
     // Last, so that no listener misses anything.
     follow(&mut tasks, &client, caches.deployments, &stop);
     follow(&mut tasks, &client, caches.sets, &stop);

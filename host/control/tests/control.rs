@@ -2,6 +2,9 @@
 //! become ready because the test says so.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+#[path = "control/endpoints.rs"]
+mod endpoints;
+
 use std::{future::Future, sync::Arc, time::Duration};
 
 use eyot_apiserver::{ApiServer, Options, User};

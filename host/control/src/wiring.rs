@@ -1,0 +1,96 @@
+//! What the controllers of Services and of jobs listen to.
+
+use eyot_client::{Cache, Change, Controller, Key};
+use k8s_openapi::api::{
+    core::v1::{Endpoints, Node, Pod, Service},
+    discovery::v1::EndpointSlice,
+};
+use kube::Client;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    announce::Announcer,
+    endpoint_slice::{self, EndpointSlices, mirror},
+    endpoints::{self, AllEndpoints},
+    follow, service,
+};
+
+/// Starts controllers, and then the watches that feed them.
+pub(crate) struct Wiring<'a> {
+    pub(crate) client: &'a Client,
+    pub(crate) stop: &'a CancellationToken,
+    pub(crate) pods: &'a Cache<Pod>,
+    pub(crate) nodes: &'a Cache<Node>,
+    pub(crate) tasks: &'a mut JoinSet<()>,
+}
+
+impl Wiring<'_> {
+    pub(crate) fn start(mut self) {
+        self.endpoints();
+    }
+
+    fn announcer(&self, component: &'static str) -> Announcer {
+        Announcer::start(self.client.clone(), component, self.stop.clone())
+    }
+
+    fn run<R: eyot_client::Reconciler>(&mut self, controller: Controller<R>) {
+        self.tasks.spawn(controller.run(self.stop.clone()));
+    }
+
+    fn endpoints(&mut self) {
+        let services: Cache<Service> = Cache::default();
+        let all: Cache<Endpoints> = Cache::default();
+        let slices: Cache<EndpointSlice> = Cache::default();
+        let of_service = |change: Change<'_, Service>| Some(change.key.clone());
+        let (here, there, everywhere) = (services.clone(), services.clone(), services.clone());
+        let slicing = Controller::new(EndpointSlices {
+            client: self.client.clone(),
+            services: services.clone(),
+            pods: self.pods.clone(),
+            nodes: self.nodes.clone(),
+            slices: slices.clone(),
+            announcer: self.announcer("endpoint-slice-controller"),
+        })
+        .on(&services, of_service)
+        .on(self.pods, move |change| service::of_pod(&here, &change))
+        .on(self.nodes, move |change| {
+            let touched = endpoint_slice::moves(&change);
+            let services = touched.then(|| everywhere.list()).into_iter().flatten();
+            services.map(|s| Key::of(&s.metadata)).collect::<Vec<_>>()
+        })
+        .on(&slices, |change| {
+            change
+                .object()
+                .and_then(|slice| endpoint_slice::of_slice(slice))
+        });
+        let mirroring = Controller::new(mirror::Mirror {
+            client: self.client.clone(),
+            services: services.clone(),
+            endpoints: all.clone(),
+            slices: slices.clone(),
+            announcer: self.announcer("endpoint-slice-mirroring-controller"),
+        })
+        .on(&services, of_service)
+        .on(&all, |change| Some(change.key.clone()))
+        .on(&slices, |change| {
+            change.object().and_then(|slice| mirror::of_slice(slice))
+        });
+        let listing = Controller::new(AllEndpoints {
+            client: self.client.clone(),
+            services: services.clone(),
+            pods: self.pods.clone(),
+            endpoints: all.clone(),
+            announcer: self.announcer("endpoint-controller"),
+        })
+        .on(&services, of_service)
+        .on(self.pods, move |change| service::of_pod(&there, &change))
+        .on(&all, |change| endpoints::of_endpoints(&change));
+        self.run(slicing);
+        self.run(mirroring);
+        self.run(listing);
+        follow(self.tasks, self.client, services, self.stop);
+        follow(self.tasks, self.client, all, self.stop);
+        follow(self.tasks, self.client, slices, self.stop);
+    }
+}
