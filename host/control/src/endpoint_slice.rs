@@ -25,7 +25,7 @@ use kube::{
 use self::pack::Write;
 use crate::{
     announce::Announcer,
-    error::{Act, ControlError, is},
+    error::{Act, ControlError, is, is_namespace_ending, said},
     owner, service,
 };
 
@@ -81,7 +81,7 @@ impl Reconciler for EndpointSlices {
         if let Err(error) = apply(&self.client, &key.namespace, writes).await {
             let message = format!(
                 "Error updating Endpoint Slices for Service {key}: {}",
-                error.source
+                said(&error.source)
             );
             self.announcer
                 .warning(&*service, "FailedToUpdateEndpointSlices", message);
@@ -157,6 +157,7 @@ async fn apply(client: &Client, namespace: &str, writes: Vec<Write>) -> Result<(
                 match api.create(&PostParams::default(), &slice).await {
                     // An earlier pass did it, and the cache has not seen it yet.
                     Err(error) if is(&error, 409) => {}
+                    Err(error) if is_namespace_ending(&error) => return Ok(()),
                     done => done.act_if_there(|| format!("creating endpoint slice {name}"))?,
                 }
             }

@@ -19,7 +19,7 @@ use kube::{
 
 use crate::{
     announce::Announcer,
-    error::{Act, ControlError, is},
+    error::{Act, ControlError, is, is_namespace_ending, said},
     service,
 };
 
@@ -73,9 +73,9 @@ impl Reconciler for AllEndpoints {
         };
         match written {
             // Somebody else wrote it: that is a change, which comes here too.
-            Err(error) if is(&error, 409) => {}
+            Err(error) if is(&error, 409) || is_namespace_ending(&error) => {}
             Err(error) => {
-                let message = format!("Failed to {verb} endpoint {key}: {error}");
+                let message = format!("Failed to {verb} endpoint {key}: {}", said(&error));
                 self.announcer.warning(&*service, reason, message);
                 Err::<(), _>(error).act_if_there(|| format!("writing endpoints {key}"))?;
             }

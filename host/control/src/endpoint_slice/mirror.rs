@@ -18,7 +18,11 @@ use super::{
     pack::{self, Group},
     slices_of,
 };
-use crate::{announce::Announcer, error::ControlError, owner, service};
+use crate::{
+    announce::Announcer,
+    error::{ControlError, said},
+    owner, service,
+};
 
 const MANAGER: &str = "endpointslicemirroring-controller.k8s.io";
 const SKIP: &str = "endpointslice.kubernetes.io/skip-mirror";
@@ -80,7 +84,7 @@ impl Reconciler for Mirror {
         if let Err(error) = apply(&self.client, &key.namespace, writes).await {
             let message = format!(
                 "Error updating Endpoint Slices for Endpoints {key}: {}",
-                error.source
+                said(&error.source)
             );
             self.announcer
                 .warning(&*endpoints, "FailedToUpdateEndpointSlices", message);
