@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tower::util::BoxCloneSyncService;
 
 use crate::{
-    admission::{Admission, quota},
+    admission::{Admission, policy, quota},
     aggregation::{self, Aggregation, FrontProxy},
     audit::Audit,
     auth::{
@@ -162,6 +162,7 @@ impl Api {
         aggregation::reconcile(&api, true).await?;
         crate::cleanup::resume(&api);
         tokio::spawn(quota::keep(Arc::downgrade(&api)));
+        tokio::spawn(policy::keep(Arc::downgrade(&api)));
         tokio::spawn(aggregation::keep(Arc::downgrade(&api)));
         Ok(api)
     }

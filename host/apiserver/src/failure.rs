@@ -323,7 +323,7 @@ impl From<PatchError> for Failure {
     fn from(error: PatchError) -> Failure {
         match error {
             PatchError::Malformed(message) => Failure::bad_request(message),
-            PatchError::Unprocessable(_) => {
+            PatchError::Unprocessable(_) | PatchError::TestFailed => {
                 let message = error.to_string();
                 Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message).with_details()
             }

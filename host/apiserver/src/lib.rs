@@ -5,9 +5,9 @@
 //! answers it. Objects are JSON from the body to the store and back: what is specific to a kind
 //! stands in `kinds/`, or in a CRD's schema, and nowhere else.
 //!
-//! Nothing in here acts by itself on what is stored, with three exceptions: the objects of a deleted
-//! CustomResourceDefinition ([`cleanup`]), what ResourceQuotas say is in use, and APIServices
-//! ([`aggregation`]). Everything else that reconciles is a client of this API.
+//! Nothing in here acts by itself on what is stored, with four exceptions: the objects of a deleted
+//! CustomResourceDefinition ([`cleanup`]), what ResourceQuotas say is in use, what admission
+//! policies say of their types, and APIServices ([`aggregation`]). Everything else that reconciles is a client of this API.
 
 mod admission;
 mod aggregation;

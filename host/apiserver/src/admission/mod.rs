@@ -20,7 +20,7 @@ mod namespace_lifecycle;
 mod node_taint;
 mod notes;
 mod object_in_use;
-mod policy;
+pub(crate) mod policy;
 mod priority;
 pub(crate) mod quota;
 mod resources;
@@ -74,6 +74,14 @@ impl Admission {
             mutations: Index::new(store, policy::MUTATING, policy::compile),
             validations: Index::new(store, policy::VALIDATING, policy::compile),
         }
+    }
+}
+
+/// Wait until somebody writes an object of a resource after this revision.
+async fn written(store: &Store, resource: &str, after: u64) {
+    // What can no longer be followed from there has surely been written.
+    if let Ok(mut watch) = store.watch(resource, None, after) {
+        let _ = watch.next().await;
     }
 }
 

@@ -11,7 +11,7 @@ use super::{Attributes, Kind};
 use crate::{
     api::{Api, namespace_key},
     auth::{self, Authorizer},
-    cel::{self, Bindings, Env, EvalError, Host, Type, types},
+    cel::{self, Bindings, EvalError, Host, types},
     resource::Resource,
     user::User,
 };
@@ -57,18 +57,6 @@ fn kind_in<'a>(attributes: &'a Attributes<'_>, shown: &'a Resource) -> Kind<'a> 
     })
 }
 
-/// What an expression may name about a request.
-pub(super) fn env() -> Env {
-    let env = ["object", "oldObject", "request", "namespaceObject"]
-        .iter()
-        .fold(Env::new(), |env, name| env.variable(name, Type::Dyn));
-    env.variable("authorizer", Type::Opaque(types::AUTHORIZER))
-        .variable(
-            "authorizer.requestResource",
-            Type::Opaque(types::RESOURCE_CHECK),
-        )
-}
-
 /// A request, for expressions.
 pub(super) struct Scene {
     request: Value,
@@ -102,7 +90,7 @@ impl Scene {
         }
     }
 
-    /// The values of the variables of [`fn@env`]; the objects are null where there are none.
+    /// The values of what an expression may [name](crate::cel::request::Names); the objects are null where there are none.
     pub(super) fn bindings<'a>(&'a self, object: &'a Value, old: &'a Value) -> Bindings<'a> {
         Bindings::new()
             .set("object", cel::free(object))

@@ -157,6 +157,7 @@ impl Checker<'_> {
             Type::Map(map) => map.value.clone(),
             Type::Object(object) => match object.fields.get(name) {
                 Some(field) => field.type_.clone(),
+                None if object.open => Type::Dyn,
                 None => {
                     self.fault(at, &format!("undefined field '{name}'"));
                     Type::Error
@@ -190,7 +191,7 @@ impl Checker<'_> {
         // `optional.of(x)` is a function with a dot in its name.
         if let Some(prefix) = qualified(target) {
             let name = format!("{prefix}.{}", call.func_name);
-            if lib::find(&name).is_some() {
+            if lib::find(&name).is_some() && self.env.offers(&name) {
                 self.checked.names.insert(at, Name::Function(name.clone()));
                 return self.resolve(at, &name, None, args);
             }

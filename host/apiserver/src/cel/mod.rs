@@ -11,11 +11,6 @@
 //! from the syntax tree on all is here: macros ([`macros`]), types ([`check`]), a compact program
 //! ([`plan`]), a walk over it ([`eval`]), and the function libraries ([`lib`]).
 
-#![expect(
-    unused_imports,
-    reason = "rules of custom resources, which come with the next changes, are the users"
-)]
-
 mod budget;
 mod check;
 mod compare;
@@ -27,6 +22,7 @@ mod lib;
 mod macros;
 pub(crate) mod names;
 mod plan;
+pub(crate) mod request;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -37,10 +33,10 @@ mod value;
 use std::{collections::BTreeMap, sync::Arc};
 
 pub(crate) use self::{
-    budget::{Budget, PER_CALL, PER_OBJECT},
+    budget::{Budget, PER_OBJECT},
     compare::json_equal,
     estimate::Sizes,
-    host::{Dynamic, Host, Variables},
+    host::{Host, Variables},
     json::{free, owned, typed},
     source::CompileError,
     types::Type,
@@ -54,6 +50,7 @@ use self::{plan::Node, source::Source};
 pub(crate) struct Env {
     variables: BTreeMap<String, Type>,
     objects: BTreeMap<String, Type>,
+    families: Vec<String>,
 }
 
 impl Env {
@@ -67,10 +64,16 @@ impl Env {
         self
     }
 
-    /// Declare a type of objects that an expression may make: `JSONPatch{op: "add"}`. A type whose
-    /// name ends in `*` stands for all names that start so, and takes any field (`Object*`).
+    /// Declare a type of objects that an expression may make: `JSONPatch{op: "add"}`.
     pub(crate) fn object(mut self, name: &str, type_: Type) -> Env {
         self.objects.insert(name.to_owned(), type_);
+        self
+    }
+
+    /// Declare a type of objects, and one for each path below it, which take any field: `Object`,
+    /// `Object.spec`.
+    pub(crate) fn family(mut self, name: &str) -> Env {
+        self.families.push(name.to_owned());
         self
     }
 
@@ -80,13 +83,18 @@ impl Env {
 
     fn object_type(&self, name: &str) -> Option<Type> {
         self.objects.get(name).cloned().or_else(|| {
-            let wild = |known: &&String| {
-                known
-                    .strip_suffix('*')
-                    .is_some_and(|start| name == start || name.starts_with(&format!("{start}.")))
+            let of = |family: &String| {
+                let below = name.strip_prefix(family.as_str());
+                below.is_some_and(|path| path.is_empty() || path.starts_with('.'))
             };
-            self.objects.keys().find(wild).map(|_| Type::Dyn)
+            let known = self.families.iter().any(of);
+            known.then(|| Type::open(name))
         })
+    }
+
+    /// Whether a function may be called: those of patches only where patches are made.
+    fn offers(&self, function: &str) -> bool {
+        !function.starts_with("jsonpatch.") || self.objects.contains_key(request::PATCH)
     }
 }
 

@@ -369,9 +369,7 @@ fn objects_can_be_made_where_their_type_is_declared() {
         "JSONPatch",
         vec![("op", Type::String), ("value", Type::Dyn)],
     );
-    let env = Env::new()
-        .object("JSONPatch", patch)
-        .object("Object*", Type::Dyn);
+    let env = Env::new().object("JSONPatch", patch).family("Object");
     let run = |text: &str| match Program::compile(text, &env) {
         Ok(program) => {
             let value = program.eval(&Bindings::new(), &mut Budget::new(PER_OBJECT));

@@ -64,6 +64,8 @@ pub(crate) struct ObjectType {
     pub(crate) name: String,
     /// By the name that expressions use, which is the JSON name escaped.
     pub(crate) fields: BTreeMap<String, Field>,
+    /// It has any other field, too, of any type.
+    pub(crate) open: bool,
 }
 
 #[derive(Debug)]
@@ -97,7 +99,20 @@ impl Type {
             })
             .collect();
         let name = name.to_owned();
-        Type::Object(Arc::new(ObjectType { name, fields }))
+        Type::Object(Arc::new(ObjectType {
+            name,
+            fields,
+            open: false,
+        }))
+    }
+
+    /// An object of which only the name is known.
+    pub(crate) fn open(name: &str) -> Type {
+        Type::Object(Arc::new(ObjectType {
+            name: name.to_owned(),
+            open: true,
+            ..ObjectType::default()
+        }))
     }
 
     pub(crate) fn is_dyn_or_error(&self) -> bool {

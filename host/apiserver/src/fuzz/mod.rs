@@ -256,7 +256,7 @@ fn expression(input: &[u8]) {
         .set("self", cel::typed(&data["self"], &dynamic))
         .set("n", cel::typed(&data["n"], &int))
         .set("s", cel::typed(&data["s"], &string));
-    let _ = program.eval(&bindings, &mut cel::Budget::new(cel::PER_CALL));
+    let _ = program.eval(&bindings, &mut cel::Budget::new(cel::PER_OBJECT));
 }
 
 fn json_path(input: &[u8]) {

@@ -1,86 +1,89 @@
 //! The compile check of expressions in webhooks and admission policies.
 //!
 //! Only what an expression names and what it answers is checked here; running it is the work of
-//! admission. Everything that a request carries is of any type, since which kinds a policy is about
-//! is not settled before it is bound.
+//! admission. Objects and parameters are of any type, since which kinds a policy is about is not
+//! settled before it is bound; so what is taken from them must be made into the type that is asked
+//! for (`string(object.metadata.name)`).
 
-use crate::cel::{Env, Program, Type};
-
-/// What an expression may name beside the request and its objects.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Scope {
-    pub(super) params: bool,
-    pub(super) variables: bool,
-}
+use crate::cel::{
+    Program, Type,
+    request::{Names, PATCH},
+};
 
 /// What is wrong with a condition on a request, which answers yes or no.
-pub(super) fn request_condition(expression: &str, scope: Scope) -> Option<String> {
-    answers(expression, scope, true, &[(Type::Bool, "bool")])
+pub(super) fn request_condition(expression: &str, names: &Names) -> Option<String> {
+    answers(expression, names, &[Type::Bool]).err()
 }
 
-/// What is wrong with an expression that makes a message.
-pub(super) fn message(expression: &str, scope: Scope) -> Option<String> {
-    answers(expression, scope, false, &[(Type::String, "string")])
+/// What is wrong with an expression that makes a message. It may not ask who may do what.
+pub(super) fn message(expression: &str, names: &Names) -> Option<String> {
+    let names = Names {
+        authorizer: false,
+        ..names.clone()
+    };
+    answers(expression, &names, &[Type::String]).err()
 }
 
 /// What is wrong with an expression that makes an annotation of the audit log, or none.
-pub(super) fn annotation(expression: &str, scope: Scope) -> Option<String> {
-    let either = [(Type::String, "string"), (Type::Null, "null_type")];
-    answers(expression, scope, true, &either)
+pub(super) fn annotation(expression: &str, names: &Names) -> Option<String> {
+    answers(expression, names, &[Type::String, Type::Null]).err()
 }
 
-/// What is wrong with an expression whose answer may be of any type.
-pub(super) fn any(expression: &str, scope: Scope) -> Option<String> {
-    answers(expression, scope, true, &[])
+/// The type of what a variable's expression answers, which may be any.
+pub(super) fn variable(expression: &str, names: &Names) -> Result<Type, String> {
+    answers(expression, names, &[])
 }
 
-/// What is wrong with an expression that makes a patch or a part of the object.
-pub(super) fn patch(expression: &str, scope: Scope) -> Option<String> {
-    let env = Env::new()
-        .object("JSONPatch", Type::Dyn)
-        .object("Object*", Type::Dyn);
-    compiled(expression, env, scope, true).err()
-}
-
-fn answers(
-    expression: &str,
-    scope: Scope,
-    authorizer: bool,
-    types: &[(Type, &str)],
-) -> Option<String> {
-    let program = match compiled(expression, Env::new(), scope, authorizer) {
-        Ok(program) => program,
-        Err(why) => return Some(why),
-    };
-    // What is read from an object of any type may turn out to be the right one.
-    let found = program.result();
-    if types.is_empty() || *found == Type::Dyn || types.iter().any(|(one, _)| one == found) {
-        return None;
+/// What is wrong with an expression that makes a JSON patch.
+pub(super) fn patch(expression: &str, names: &Names) -> Option<String> {
+    let names = making(names);
+    let found = compiled(expression, &names).map(|program| program.result().clone());
+    match found {
+        Err(why) => Some(why),
+        Ok(Type::List(list)) if list.item.to_string() == PATCH => None,
+        Ok(found) => Some(format!("must evaluate to list({PATCH}) but got {found}")),
     }
-    let named: Vec<&str> = types.iter().map(|(_, name)| *name).collect();
-    Some(match named.as_slice() {
-        [one] => format!("must evaluate to {one}"),
-        more => format!("must evaluate to one of [{}]", more.join(" ")),
+}
+
+/// What is wrong with an expression that makes parts of the object.
+pub(super) fn apply(expression: &str, names: &Names) -> Option<String> {
+    let names = making(names);
+    let found = compiled(expression, &names).map(|program| program.result().clone());
+    match found {
+        Err(why) => Some(why),
+        Ok(found) if found.to_string() == "Object" => None,
+        Ok(found) => Some(format!("must evaluate to Object but got {found}")),
+    }
+}
+
+fn making(names: &Names) -> Names {
+    Names {
+        makes: true,
+        ..names.clone()
+    }
+}
+
+fn answers(expression: &str, names: &Names, types: &[Type]) -> Result<Type, String> {
+    let found = compiled(expression, names)?.result().clone();
+    if types.is_empty() || types.contains(&found) {
+        return Ok(found);
+    }
+    let named = |type_: &Type| match type_ {
+        Type::Null => "null_type".to_owned(),
+        other => other.to_string(),
+    };
+    let wanted: Vec<String> = types.iter().map(named).collect();
+    let found = named(&found);
+    Err(match wanted.as_slice() {
+        [one] => format!("must evaluate to {one} but got {found}"),
+        more => format!(
+            "must evaluate to one of [{}] but got {found}",
+            more.join(" ")
+        ),
     })
 }
 
-fn compiled(
-    expression: &str,
-    mut env: Env,
-    scope: Scope,
-    authorizer: bool,
-) -> Result<Program, String> {
-    for name in ["object", "oldObject", "request", "namespaceObject"] {
-        env = env.variable(name, Type::Dyn);
-    }
-    for (name, given) in [
-        ("params", scope.params),
-        ("variables", scope.variables),
-        ("authorizer", authorizer),
-    ] {
-        if given {
-            env = env.variable(name, Type::Dyn);
-        }
-    }
-    Program::compile(expression, &env).map_err(|error| format!("compilation failed: {error}"))
+fn compiled(expression: &str, names: &Names) -> Result<Program, String> {
+    Program::compile(expression, &names.env())
+        .map_err(|error| format!("compilation failed: {error}"))
 }

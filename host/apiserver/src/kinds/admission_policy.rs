@@ -5,8 +5,7 @@ use std::collections::HashSet;
 use serde_json::{Value, json};
 
 use super::{
-    KindSpec,
-    admission_expression::{self as expression, Scope},
+    KindSpec, admission_expression as expression,
     admission_rule::{
         FAILURE_POLICIES, REINVOCATION_POLICIES, default_match, match_conditions, match_resources,
     },
@@ -17,7 +16,7 @@ use super::{
     workload::validate_selector,
 };
 use crate::{
-    cel::names::RESERVED,
+    cel::{Type, names::RESERVED, request::Names},
     field_error::FieldError,
     table::{self, Column},
 };
@@ -174,7 +173,7 @@ fn default_policy(object: &mut Value) {
 fn policy(
     object: &Value,
     old: Option<&Value>,
-    own: fn(&Value, &str, Scope, &mut Findings),
+    own: fn(&Value, &str, &Names, &mut Findings),
 ) -> Vec<FieldError> {
     let mut errors = Findings::default();
     errors.extend(validate_metadata_of_any(
@@ -199,6 +198,10 @@ fn policy(
             errors.required("spec.matchConstraints.resourceRules", "");
         }
     }
+    let mut names = Names {
+        params: params.then_some(Type::Dyn),
+        ..Names::default()
+    };
     let same = old.is_some_and(|old| {
         ["/spec/paramKind", "/spec/matchConditions"]
             .iter()
@@ -206,21 +209,20 @@ fn policy(
     });
     if !same {
         let given = list(spec, "/matchConditions");
-        let scope = Scope {
-            params,
-            variables: false,
-        };
-        let check = |text: &str| expression::request_condition(text, scope);
+        let check = |text: &str| expression::request_condition(text, &names);
         match_conditions(given, "spec.matchConditions", &check, &mut errors);
     }
-    let scope = Scope {
-        params,
-        variables: true,
-    };
+    names.variables = Some(Vec::new());
     for (index, one) in list(spec, "/variables").iter().enumerate() {
-        variable(one, &format!("spec.variables[{index}]"), scope, &mut errors);
+        let found = variable(
+            one,
+            &format!("spec.variables[{index}]"),
+            &names,
+            &mut errors,
+        );
+        names.declare(text(one, "/name"), found.unwrap_or(Type::Dyn));
     }
-    own(spec, text(object, "/metadata/name"), scope, &mut errors);
+    own(spec, text(object, "/metadata/name"), &names, &mut errors);
     errors.done()
 }
 
@@ -259,7 +261,8 @@ fn param_kind(kind: &Value, errors: &mut Findings) {
     }
 }
 
-fn variable(one: &Value, field: &str, scope: Scope, errors: &mut Findings) {
+/// The type of a variable, if its expression has one.
+fn variable(one: &Value, field: &str, names: &Names, errors: &mut Findings) -> Option<Type> {
     let (name, at_name) = (text(one, "/name"), format!("{field}.name"));
     let letter = |c: char| c.is_ascii_alphabetic() || c == '_';
     let good = name.starts_with(letter)
@@ -273,12 +276,14 @@ fn variable(one: &Value, field: &str, scope: Scope, errors: &mut Findings) {
     let (text, field) = (text(one, "/expression"), format!("{field}.expression"));
     if text.trim().is_empty() {
         errors.required(field, "expression is not specified");
-    } else if let Some(why) = expression::any(text, scope) {
-        errors.invalid(field, text, &why);
+        return None;
     }
+    expression::variable(text, names)
+        .map_err(|why| errors.invalid(field, text, &why))
+        .ok()
 }
 
-fn validations(spec: &Value, name: &str, scope: Scope, errors: &mut Findings) {
+fn validations(spec: &Value, name: &str, names: &Names, errors: &mut Findings) {
     let (rules, notes) = (list(spec, "/validations"), list(spec, "/auditAnnotations"));
     if rules.is_empty() && notes.is_empty() {
         let detail = "validations or auditAnnotations must contain at least one item";
@@ -286,7 +291,7 @@ fn validations(spec: &Value, name: &str, scope: Scope, errors: &mut Findings) {
         errors.required("spec.auditAnnotations", detail);
     }
     for (index, rule) in rules.iter().enumerate() {
-        validation(rule, &format!("spec.validations[{index}]"), scope, errors);
+        validation(rule, &format!("spec.validations[{index}]"), names, errors);
     }
     if notes.len() > MAX_ANNOTATIONS {
         let detail = format!("must not have more than {MAX_ANNOTATIONS} auditAnnotations");
@@ -312,7 +317,7 @@ fn validations(spec: &Value, name: &str, scope: Scope, errors: &mut Findings) {
         } else if trimmed.len() > MAX_ANNOTATION_LENGTH {
             let detail = format!("must not exceed {MAX_ANNOTATION_LENGTH} bytes in length");
             errors.required(field, &detail);
-        } else if let Some(why) = expression::annotation(trimmed, scope) {
+        } else if let Some(why) = expression::annotation(trimmed, names) {
             errors.invalid(field, given, &why);
         }
         if !seen.insert(key) {
@@ -321,11 +326,11 @@ fn validations(spec: &Value, name: &str, scope: Scope, errors: &mut Findings) {
     }
 }
 
-fn validation(rule: &Value, field: &str, scope: Scope, errors: &mut Findings) {
+fn validation(rule: &Value, field: &str, names: &Names, errors: &mut Findings) {
     let (given, at_given) = (text(rule, "/expression"), format!("{field}.expression"));
     if given.trim().is_empty() {
         errors.required(at_given, "expression is not specified");
-    } else if let Some(why) = expression::request_condition(given, scope) {
+    } else if let Some(why) = expression::request_condition(given, names) {
         errors.invalid(at_given, given, &why);
     }
     let (maker, at_maker) = (
@@ -335,7 +340,7 @@ fn validation(rule: &Value, field: &str, scope: Scope, errors: &mut Findings) {
     if !maker.is_empty() && maker.trim().is_empty() {
         errors.invalid(at_maker, maker, "must be non-empty if specified");
     } else if !maker.is_empty()
-        && let Some(why) = expression::message(maker, scope)
+        && let Some(why) = expression::message(maker, names)
     {
         errors.invalid(at_maker, maker, &why);
     }
@@ -351,20 +356,20 @@ fn validation(rule: &Value, field: &str, scope: Scope, errors: &mut Findings) {
     }
 }
 
-fn mutations(spec: &Value, _name: &str, scope: Scope, errors: &mut Findings) {
+fn mutations(spec: &Value, _name: &str, names: &Names, errors: &mut Findings) {
     let all = list(spec, "/mutations");
     if all.is_empty() {
         let detail = "mutations must contain at least one item";
         errors.required("spec.mutations", detail);
     }
     for (index, one) in all.iter().enumerate() {
-        mutation(one, &format!("spec.mutations[{index}]"), scope, errors);
+        mutation(one, &format!("spec.mutations[{index}]"), names, errors);
     }
     let policy = text(spec, "/reinvocationPolicy");
     errors.required_one_of("spec.reinvocationPolicy", policy, &REINVOCATION_POLICIES);
 }
 
-fn mutation(one: &Value, field: &str, scope: Scope, errors: &mut Findings) {
+fn mutation(one: &Value, field: &str, names: &Names, errors: &mut Findings) {
     let kind = text(one, "/patchType");
     errors.required_one_of(format!("{field}.patchType"), kind, &PATCHES);
     for (patch, name) in [
@@ -387,9 +392,13 @@ fn mutation(one: &Value, field: &str, scope: Scope, errors: &mut Findings) {
         let (text, field) = (text(given, "/expression"), format!("{field}.expression"));
         if text.trim().is_empty() {
             errors.required(field, "expression is not specified");
-        } else if patch == "JSONPatch"
-            && let Some(why) = expression::patch(text, scope)
-        {
+            continue;
+        }
+        let check = match patch {
+            "JSONPatch" => expression::patch,
+            _ => expression::apply,
+        };
+        if let Some(why) = check(text, names) {
             errors.invalid(field, text, &why);
         }
     }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     KindSpec,
-    admission_expression::{Scope, request_condition},
+    admission_expression::request_condition,
     admission_rule::{
         FAILURE_POLICIES, MATCH_POLICIES, REINVOCATION_POLICIES, default_rules, match_conditions,
         rule,
@@ -19,6 +19,7 @@ use super::{
     workload::validate_selector,
 };
 use crate::{
+    cel::request::Names,
     field_error::FieldError,
     table::{self, Column},
 };
@@ -127,7 +128,7 @@ fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
         webhook(hook, &field, &mut errors);
         if !same {
             let conditions = list(hook, "/matchConditions");
-            let check = |text: &str| request_condition(text, Scope::default());
+            let check = |text: &str| request_condition(text, &Names::default());
             let field = format!("{field}.matchConditions");
             match_conditions(conditions, &field, &check, &mut errors);
         }

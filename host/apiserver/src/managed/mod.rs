@@ -23,6 +23,7 @@ mod element;
 mod entry;
 mod fields;
 mod last_applied;
+mod lay;
 mod lent;
 mod merge;
 mod reconcile;
@@ -46,6 +47,7 @@ use crate::resource::Resource;
 pub(crate) use self::{
     apply::{Applied, apply},
     check::go_plain,
+    lay::lay,
     lent::lend,
     scale::Scale,
     update::update,

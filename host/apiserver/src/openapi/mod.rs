@@ -7,6 +7,7 @@
 //! document, and a changed definition changes the hashes of its own group only.
 
 mod custom;
+mod declare;
 mod gnostic;
 mod paths;
 mod roots;
@@ -29,6 +30,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha512};
 
+pub(crate) use self::declare::type_of;
 use self::{
     custom::{Form, Published},
     schemas::Wanted,
@@ -448,22 +450,8 @@ fn version_parts(
     let paths = paths::of_version(group, version, resources(), &unstored);
     let mut schemas = schemas::builtin(&wanted, (group, version));
     for resource in custom {
-        let definition = definition(api, resource);
-        let schema = definition.as_ref().and_then(|definition| {
-            let versions = definition.pointer("/spec/versions")?.as_array()?;
-            let version = versions
-                .iter()
-                .find(|one| one["name"] == resource.version.as_str())?;
-            version.pointer("/schema/openAPIV3Schema")
-        });
-        let published = Published {
-            group,
-            version,
-            kind: &resource.kind,
-            list_kind: &resource.list_kind,
-            plural: &resource.plural,
-            schema,
-        };
+        let definition = definition_of(api, resource);
+        let published = published(resource, definition.as_ref());
         schemas.extend(custom::schemas(&published, form));
     }
     keep_reachable(&paths, &mut schemas);
@@ -506,10 +494,29 @@ fn references(value: &Value, into: &mut Vec<String>) {
 
 /// The definition of a custom resource. It is read when it is needed: the catalog keeps only what
 /// every request needs.
-fn definition(api: &Api, resource: &Resource) -> Option<Value> {
+fn definition_of(api: &Api, resource: &Resource) -> Option<Value> {
     let name = format!("{}.{}", resource.plural, resource.group);
     let stored = api.store.get(&Key::new(crd::STORAGE, "", name.as_str()))?;
     serde_json::from_slice(&stored.json).ok()
+}
+
+/// A custom resource with the schema that its definition gives this version.
+fn published<'a>(resource: &'a Resource, definition: Option<&'a Value>) -> Published<'a> {
+    let schema = definition.and_then(|definition| {
+        let versions = definition.pointer("/spec/versions")?.as_array()?;
+        let version = versions
+            .iter()
+            .find(|one| one["name"] == resource.version.as_str())?;
+        version.pointer("/schema/openAPIV3Schema")
+    });
+    Published {
+        group: &resource.group,
+        version: &resource.version,
+        kind: &resource.kind,
+        list_kind: &resource.list_kind,
+        plural: &resource.plural,
+        schema,
+    }
 }
 
 /// Documents of one path: the lists of groups and versions, the server's version, its issuer of

@@ -115,7 +115,7 @@ fn apply(
             match find(root, &path()?) {
                 Some(found) if same(found, wanted) => Ok(()),
                 None if wanted.is_null() => Ok(()),
-                _ => Err(failed("a test failed")),
+                _ => Err(PatchError::TestFailed),
             }
         }
         _ => Err(failed("unknown operation")),

@@ -22,6 +22,9 @@ pub enum PatchError {
     /// cause: 422 Invalid.
     #[error("the server rejected our request due to an error in our request")]
     Unprocessable(String),
+    /// The patch asks whether something is so, and it is not: answered as what does not fit.
+    #[error("the server rejected our request due to an error in our request")]
+    TestFailed,
     /// 413 RequestEntityTooLarge.
     #[error("{0}")]
     TooLarge(String),
@@ -35,7 +38,7 @@ impl PatchError {
     pub fn status(&self) -> (u16, &'static str) {
         match self {
             PatchError::Malformed(_) => (400, "BadRequest"),
-            PatchError::Unprocessable(_) => (422, "Invalid"),
+            PatchError::Unprocessable(_) | PatchError::TestFailed => (422, "Invalid"),
             PatchError::TooLarge(_) => (413, "RequestEntityTooLarge"),
             PatchError::Unexplained(_) => (500, ""),
         }

@@ -18,14 +18,10 @@ pub(super) use self::{
     mutating::{Rounds, mutate},
     validating::validate,
 };
-use super::{
-    Attributes,
-    conditions::Conditions,
-    scene::{self, Scene},
-    selection::Selection,
-};
+use super::{Attributes, conditions::Conditions, scene::Scene, selection::Selection};
 use crate::{
     api::Api,
+    cel::request::Names,
     failure::Failure,
     object::{self, text},
     resource::Resource,
@@ -93,7 +89,11 @@ impl Hook {
             timeout: Duration::from_secs(seconds.unwrap_or(TIMEOUT).clamp(1, LONGEST)),
             ignore,
             selection: Selection::of_hook(hook),
-            conditions: Conditions::parse(hook.get("matchConditions"), &scene::env(), !ignore),
+            conditions: Conditions::parse(
+                hook.get("matchConditions"),
+                &Names::default().env(),
+                !ignore,
+            ),
             review: versions
                 .filter_map(|version| match version {
                     "v1" => Some("admission.k8s.io/v1"),

@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use super::super::{conditions::Conditions, scene, selection::Selection};
+use super::super::{conditions::Conditions, selection::Selection};
 use crate::{
-    cel::{Env, Program, Type},
+    cel::{Env, Program, Type, request::Names},
     object::{self, at, text},
     selector::LabelSelector,
 };
@@ -92,7 +92,8 @@ pub(in crate::admission) fn compile(stored: &[Value]) -> Vec<Policy> {
     policies
 }
 
-fn list<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
+/// The items of a list, if there is one.
+pub(super) fn list<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
     value
         .get(key)
         .and_then(Value::as_array)
@@ -108,15 +109,24 @@ impl Policy {
     fn parse(policy: &Value) -> Policy {
         let spec = policy.get("spec").unwrap_or(&Value::Null);
         let kind = spec.get("paramKind").filter(|kind| !kind.is_null());
-        let conditions_env = match kind {
-            Some(_) => scene::env().variable("params", Type::Dyn),
-            None => scene::env(),
+        let mut names = Names {
+            params: kind.map(|_| Type::Dyn),
+            ..Names::default()
         };
-        let env = conditions_env.clone().variable("variables", Type::Dyn);
-        let patch_env = env
-            .clone()
-            .object("JSONPatch", Type::Dyn)
-            .object("Object*", Type::Dyn);
+        let conditions_env = names.env();
+        names.variables = Some(Vec::new());
+        let variables: Vec<_> = list(spec, "variables")
+            .map(|one| {
+                let name = text(one, &["name"]).to_owned();
+                let program = compiled(text(one, &["expression"]), &names.env());
+                let type_ = program.as_ref().map_or(Type::Dyn, |p| p.result().clone());
+                names.declare(&name, type_);
+                (name, program)
+            })
+            .collect();
+        let env = names.env();
+        names.makes = true;
+        let patch_env = names.env();
         let ignore = text(spec, &["failurePolicy"]) == "Ignore";
         let own = |value: &Value, key: &str| text(value, &[key]).to_owned();
         let resources = spec.get("matchConstraints").unwrap_or(&Value::Null);
@@ -126,9 +136,7 @@ impl Policy {
             param_kind: kind.map(|kind| (own(kind, "apiVersion"), own(kind, "kind"))),
             selection: Selection::of_policy(resources),
             conditions: Conditions::parse(spec.get("matchConditions"), &conditions_env, !ignore),
-            variables: list(spec, "variables")
-                .map(|one| (own(one, "name"), compiled(text(one, &["expression"]), &env)))
-                .collect(),
+            variables,
             rules: list(spec, "validations")
                 .map(|rule| {
                     let maker = own(rule, "messageExpression");

@@ -6,10 +6,13 @@
 //! let through as its failure policy says.
 
 mod compile;
+mod keep;
 mod mutating;
 mod params;
+mod typing;
 mod validating;
 
+pub(crate) use self::keep::keep;
 pub(super) use self::{
     compile::{MUTATING, Policy, VALIDATING, compile},
     mutating::mutate,

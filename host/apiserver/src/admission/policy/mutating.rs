@@ -1,7 +1,8 @@
 //! MutatingAdmissionPolicy: what is to be changed about a write.
 //!
 //! A mutation answers either a JSON patch, or the parts of the object that it wants to be so, which
-//! are merged as an apply would: lists by their keys where the kind has them.
+//! are merged as an apply would: lists by their keys where the kind has them. What merges only as
+//! a whole is refused, and nobody comes to manage a field by it.
 
 use serde_json::Value;
 
@@ -16,7 +17,14 @@ use super::{
     compile::{Mutation, Policy},
     params, refusal,
 };
-use crate::{api::Api, cel, failure::Failure, patch, resource::Resource};
+use crate::{
+    api::Api,
+    cel,
+    failure::Failure,
+    managed,
+    patch::{self, PatchError},
+    resource::Resource,
+};
 
 const KIND: &str = "MutatingAdmissionPolicy";
 
@@ -112,9 +120,12 @@ fn change(
             evaluation.answer(&mutation.expression, &mutation.program)?
         };
         next = apply(mutation, shown, &next, &answer)?;
-        shown
-            .decode(&mut next)
-            .map_err(|failure| failure.status()["message"].to_string())?;
+        let unknown = shown.try_decode(&mut next)?;
+        if let [first, ..] = unknown.as_slice()
+            && !shown.is_custom()
+        {
+            return Err(format!("strict decoding error: unknown field {first:?}"));
+        }
         shown.default(&mut next);
     }
     Ok(Some(next))
@@ -127,12 +138,15 @@ fn apply(
     answer: &cel::Value<'_>,
 ) -> Result<Value, String> {
     let wanted = answer.to_json().map_err(|error| error.to_string())?;
-    let applied = if mutation.patch {
-        patch::json(object, &wanted)
-    } else if shown.is_custom() {
-        patch::merge(object, &wanted)
-    } else {
-        patch::strategic(&shown.group, &shown.kind, object, &wanted)
-    };
-    applied.map_err(|error| error.to_string())
+    if !mutation.patch {
+        return managed::lay(shown, object, &wanted)
+            .map_err(|why| format!("error applying patch: {why}"));
+    }
+    match patch::json(object, &wanted) {
+        Ok(next) => Ok(next),
+        // A test that fails says that there is nothing to do.
+        Err(PatchError::TestFailed) => Ok(object.clone()),
+        Err(PatchError::Unprocessable(why)) => Err(format!("JSONPath: {why}")),
+        Err(error) => Err(format!("JSONPath: {error}")),
+    }
 }

@@ -6,9 +6,7 @@
 
 use std::{sync::Weak, time::Duration};
 
-use eyot_store::Store;
-
-use super::note;
+use super::{super::written, note};
 use crate::api::Api;
 
 /// How soon a change shows in the status.
@@ -47,16 +45,8 @@ pub(crate) async fn keep(api: Weak<Api>) {
         drop((quotas, api));
         tokio::select! {
             () = stop.cancelled() => return,
-            () = written(&store, seen) => {}
+            () = written(&store, "resourcequotas", seen) => {}
             () = tokio::time::sleep(PAUSE), if !idle => since += PAUSE,
         }
-    }
-}
-
-/// Wait until somebody writes a quota after this revision.
-async fn written(store: &Store, after: u64) {
-    // What can no longer be followed from there has surely been written.
-    if let Ok(mut watch) = store.watch("resourcequotas", None, after) {
-        let _ = watch.next().await;
     }
 }

@@ -11,6 +11,7 @@ pub(super) mod format;
 pub(super) mod ip;
 pub(super) mod lists;
 pub(super) mod optional;
+pub(super) mod patch;
 pub(super) mod quantity;
 pub(super) mod regex;
 pub(super) mod semver;
@@ -55,7 +56,7 @@ pub(super) struct Overload {
     pub(super) result: Type,
 }
 
-const LIBRARIES: [&[Function]; 13] = [
+const LIBRARIES: [&[Function]; 14] = [
     standard::FUNCTIONS,
     time::FUNCTIONS,
     strings::FUNCTIONS,
@@ -69,6 +70,7 @@ const LIBRARIES: [&[Function]; 13] = [
     sets::FUNCTIONS,
     optional::FUNCTIONS,
     authz::FUNCTIONS,
+    patch::FUNCTIONS,
 ];
 
 /// The function of that name. Looked up while compiling only.

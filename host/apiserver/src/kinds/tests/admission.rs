@@ -143,9 +143,10 @@ fn a_validating_policy_has_rules_that_compile() {
             "spec.validations[0].reason: Unsupported value: \"Gone\": supported values: \
              \"Forbidden\", \"Invalid\", \"RequestEntityTooLarge\"",
             "spec.validations[1].expression: Required value: expression is not specified",
-            "spec.validations[1].messageExpression: Invalid value: \"1\": must evaluate to string",
+            "spec.validations[1].messageExpression: Invalid value: \"1\": must evaluate to string but \
+             got int",
             "spec.auditAnnotations[0].valueExpression: Invalid value: \"1\": must evaluate to one \
-             of [string null_type]",
+             of [string null_type] but got int",
             "spec.auditAnnotations[1].key: Duplicate value: \"a\"",
         ],
     );
@@ -184,6 +185,8 @@ fn a_mutating_policy_says_how_it_changes() {
              JSONPatch",
             "spec.mutations[1].applyConfiguration: Forbidden: must not be specified when patchType \
              is JSONPatch",
+            "spec.mutations[1].jsonPatch.expression: Invalid value: \"[]\": must evaluate to \
+             list(JSONPatch) but got list(dyn)",
             "spec.reinvocationPolicy: Required value",
         ],
     );
