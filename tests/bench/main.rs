@@ -8,6 +8,7 @@
 #[expect(dead_code, reason = "the suite uses more of it")]
 mod host;
 mod load;
+mod memory;
 mod readings;
 #[path = "../system/tools.rs"]
 #[expect(dead_code, reason = "the suite uses more of it")]
@@ -34,13 +35,13 @@ fn main() -> anyhow::Result<()> {
     let _ = tokio_rustls_provider();
     println!("| what | figure | against |\n|---|---|---|");
     starting()?;
-    let host = Host::start()?;
-    println!("| resident memory, idle | {} | |", mib(host.resident()?));
-    host.push("bench/web:v1", &tools::guest("hello_web")?)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()?;
+    runtime.block_on(memory::memory())?;
+    let host = Host::start()?;
+    host.push("bench/web:v1", &tools::guest("hello_web")?)?;
     runtime.block_on(async {
         let client = client(&host).await?;
         pods(&host, &client, isolated).await?;

@@ -277,6 +277,15 @@ impl Host {
         Ok(Duration::from_millis(ticks * 10))
     }
 
+    /// Bytes that the program had written to disk.
+    pub fn written(&self) -> anyhow::Result<u64> {
+        let io = std::fs::read_to_string(format!("/proc/{}/io", self.child.id()))?;
+        let line = io
+            .lines()
+            .find_map(|line| line.strip_prefix("write_bytes: "));
+        Ok(line.context("no write_bytes")?.parse()?)
+    }
+
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }

@@ -15,13 +15,16 @@ use serde_json::{Value, json};
 use crate::{
     cel,
     jsonpath::JsonPath,
+    kinds, managed,
     pages::Token,
     patch,
     path::Route,
     protobuf,
     quantity::Quantity,
     query::Query,
-    reading, schema,
+    reading,
+    resource::Resource,
+    schema,
     selector::{FieldSelector, LabelSelector},
 };
 
@@ -32,7 +35,7 @@ struct Target {
     seeds: &'static [&'static str],
 }
 
-const TARGETS: [Target; 14] = [
+const TARGETS: [Target; 15] = [
     Target {
         name: "json",
         run: json_body,
@@ -97,6 +100,11 @@ const TARGETS: [Target; 14] = [
         name: "schema",
         run: definition,
         seeds: seeds::SCHEMAS,
+    },
+    Target {
+        name: "managed fields",
+        run: managed_fields,
+        seeds: seeds::MANAGED,
     },
     Target {
         name: "path and query",
@@ -305,6 +313,37 @@ fn definition(input: &[u8]) {
             assert!(parsed.prune(&mut object).is_empty(), "pruning twice");
         }
     }
+}
+
+/// What clients send as `managedFields` is read or refused; what is kept of it carries updates and
+/// applies, and applying once more changes nothing.
+fn managed_fields(input: &[u8]) {
+    let Some(sent) = value(input) else { return };
+    let spec = kinds::all().iter().find(|spec| spec.kind == "Pod");
+    let resource = Resource::builtin(spec.expect("pods"));
+    let none = |_: &str| None;
+    let now = jiff::Timestamp::UNIX_EPOCH;
+    let write =
+        managed::Write::new(&resource, "", "fuzz", &none, now).expect("a type of the table");
+    let mut object = pod();
+    object["metadata"]["managedFields"] = match &sent {
+        Value::Object(_) => json!([{
+            "manager": "other", "operation": "Apply", "apiVersion": "v1",
+            "time": "2026-01-01T00:00:00Z", "fieldsType": "FieldsV1", "fieldsV1": sent,
+        }]),
+        _ => sent,
+    };
+    managed::update(&write, None, &mut object, false);
+    let mut changed = object.clone();
+    changed["spec"]["containers"][0]["image"] = json!("y");
+    managed::update(&write, Some(&object), &mut changed, false);
+    let mut config = pod();
+    config["apiVersion"] = json!("v1");
+    let Ok(once) = managed::apply(&write, Some(&changed), &config, true) else {
+        return;
+    };
+    let twice = managed::apply(&write, Some(&once), &config, false);
+    assert_eq!(twice.ok().as_ref(), Some(&once));
 }
 
 fn query(input: &[u8]) {

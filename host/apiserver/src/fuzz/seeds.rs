@@ -82,6 +82,13 @@ pub(super) const SCHEMAS: &[&str] = &[
     r#"{"properties":{"metadata":{"type":"object","properties":{"name":{"maxLength":3}}},"e":{"x-kubernetes-embedded-resource":true,"type":"object","nullable":true},"n":{"type":"integer","format":"int32","multipleOf":3,"minimum":1,"exclusiveMinimum":true,"enum":[1,3]}},"type":"object"}"#,
 ];
 
+pub(super) const MANAGED: &[&str] = &[
+    r#"{"f:metadata":{"f:labels":{".":{},"f:a":{}},"f:finalizers":{"v:\"x/y\"":{}}},"f:spec":{"f:containers":{"k:{\"name\":\"c\"}":{".":{},"f:image":{},"f:ports":{"k:{\"containerPort\":80,\"protocol\":\"TCP\"}":{".":{},"f:containerPort":{}}}}},"f:nodeName":{}}}"#,
+    r#"{"f:spec":{"f:tolerations":{"i:0":{}},"f:containers":{"i:-1":{},"k:{}":{},"k:{\"name\":1.5}":{},"v:null":{},"v:[1]":{}}}}"#,
+    r#"[{"manager":"a","operation":"Update","apiVersion":"v1","time":"2026-01-01T00:00:00Z","fieldsType":"FieldsV1","fieldsV1":{"f:spec":{"f:nodeName":{}}}},{"manager":"a","operation":"Apply","apiVersion":"v2","subresource":"status","fieldsType":"FieldsV1","fieldsV1":{"f:spec":{}}}]"#,
+    "null",
+];
+
 pub(super) const QUERIES: &[&str] = &[
     "/api/v1/namespaces/default/pods/a/log?follow=true&limit=5&continue=x&resourceVersion=12&resourceVersionMatch=Exact",
     "/apis/apps/v1/watch/deployments?watch=1&timeoutSeconds=5&allowWatchBookmarks=true&sendInitialEvents=true&fieldValidation=Strict",

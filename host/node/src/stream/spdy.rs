@@ -6,6 +6,8 @@
 
 mod frame;
 mod headers;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 

@@ -32,7 +32,7 @@ const TEXT: &str = "100101201202205206300302303304305306307402405406407408409410
     application/xml,application/xhtml+xml,text/plain,text/javascript,publicprivatemax-age=gzip,\
     deflate,sdchcharset=utf-8charset=iso-8859-1,utf-,*,enq=0.";
 
-fn dictionary() -> Vec<u8> {
+pub(super) fn dictionary() -> Vec<u8> {
     let mut bytes = Vec::new();
     for word in WORDS.split(' ') {
         let word = word.replace('~', " ");
