@@ -12,6 +12,7 @@
 //! | `root_ca` | Namespaces, ConfigMaps named `kube-root-ca.crt` | the missing and the wrong ones |
 //! | `claim_protection` | claims, volumes, Pods | finalizers of the deleted ones |
 //! | `node_taint` | Nodes | their `NoSchedule` taints |
+//! | `certificates` | CertificateSigningRequests | their approval, certificate and end |
 //! | `cluster_roles` | ClusterRoles | the rules of those that gather |
 //! | `endpoint_slice` | Services, Pods, Nodes, hand-written Endpoints | EndpointSlices |
 //! | `endpoints` | Services, Pods | Endpoints |
@@ -21,6 +22,7 @@
 //! de-duplication and status are [`eyot_client::controller`]'s.
 
 mod announce;
+mod certificates;
 mod claim_protection;
 mod clock;
 mod cluster_roles;
@@ -44,11 +46,12 @@ mod service_account;
 mod trim;
 mod wiring;
 
-use std::fmt::Debug;
+use std::{fmt::Debug, sync::Arc};
 
 use eyot_client::{Cache, Controller, Key, Queue};
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
+    certificates::v1::CertificateSigningRequest,
     core::v1::{
         ConfigMap, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
         ReplicationController, ServiceAccount,
@@ -62,6 +65,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     announce::Announcer,
+    certificates::Certificates,
     cluster_roles::ClusterRoles,
     deployment::Deployments,
     namespace::Namespaces,
@@ -71,6 +75,10 @@ use self::{
     root_ca::RootCas,
     scheduler::Scheduler,
     service_account::ServiceAccounts,
+};
+pub use certificates::{
+    authority::{Authority, AuthorityError},
+    wish::WishError,
 };
 pub use error::ControlError;
 
@@ -90,6 +98,7 @@ struct Caches {
     /// Those named `kube-root-ca.crt`.
     root_cas: Cache<ConfigMap>,
     cluster_roles: Cache<ClusterRole>,
+    requests: Cache<CertificateSigningRequest>,
 }
 
 /// What the controllers need to know beside what the API tells them.
@@ -97,6 +106,8 @@ struct Caches {
 pub struct Options {
     /// The authority that signed the API's certificate, in PEM, to be published in each namespace.
     pub root_ca: Option<String>,
+    /// Signs the certificates that are asked for and approved; without one, nobody does.
+    pub authority: Option<Arc<Authority>>,
 }
 
 /// Run all controllers until `stop` is cancelled, then let them finish what they began.
@@ -124,6 +135,7 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) {
     tasks.spawn(release_claims(&client, &caches).run(stop.clone()));
     tasks.spawn(release_volumes(&client, &caches).run(stop.clone()));
     tasks.spawn(gather_roles(&client, &caches).run(stop.clone()));
+    tasks.spawn(certify(&client, &caches, options.authority).run(stop.clone()));
     if let Some(bundle) = options.root_ca {
         tasks.spawn(publish(&client, &caches, bundle).run(stop.clone()));
         let named = format!("metadata.name={}", root_ca::NAME);
@@ -148,6 +160,7 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) {
     follow(&mut tasks, &client, caches.claims, &stop);
     follow(&mut tasks, &client, caches.volumes, &stop);
     follow(&mut tasks, &client, caches.cluster_roles, &stop);
+    follow(&mut tasks, &client, caches.requests, &stop);
     let named = format!("metadata.name={}", service_account::NAME);
     follow_some(&mut tasks, &client, caches.accounts, &named, &stop);
     while let Some(ended) = tasks.join_next().await {
@@ -272,6 +285,19 @@ fn publish(client: &Client, caches: &Caches, bundle: String) -> Controller<RootC
     .on(&caches.root_cas, |change| {
         Some(Key::new("", &change.key.namespace))
     })
+}
+
+fn certify(
+    client: &Client,
+    caches: &Caches,
+    authority: Option<Arc<Authority>>,
+) -> Controller<Certificates> {
+    Controller::new(Certificates {
+        client: client.clone(),
+        requests: caches.requests.clone(),
+        authority,
+    })
+    .on(&caches.requests, |change| Some(change.key.clone()))
 }
 
 fn gather_roles(client: &Client, caches: &Caches) -> Controller<ClusterRoles> {

@@ -11,6 +11,7 @@ use eyot_apiserver::{ApiServer, Options, User};
 use eyot_store::Store;
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
+    certificates::v1::CertificateSigningRequest,
     core::v1::{ConfigMap, Event, Namespace, Node, Pod, ReplicationController},
 };
 use kube::{
@@ -28,16 +29,16 @@ struct World {
 }
 
 async fn start() -> World {
+    start_with(eyot_control::Options::default()).await
+}
+
+async fn start_with(options: eyot_control::Options) -> World {
     let store = Store::in_memory(eyot_apiserver::extract);
     let server = ApiServer::new(store, Options::default()).await.unwrap();
     let service = server.as_user(User::new("test", &["system:masters"]));
     let client = Client::new(service, "default");
     let stop = CancellationToken::new();
-    tokio::spawn(eyot_control::run(
-        client.clone(),
-        eyot_control::Options::default(),
-        stop.clone(),
-    ));
+    tokio::spawn(eyot_control::run(client.clone(), options, stop.clone()));
     World {
         client,
         _stop: stop.drop_guard(),
@@ -628,4 +629,78 @@ async fn a_role_that_gathers_holds_what_others_offer_it() {
         })
         .await;
     }
+}
+
+/// A request of a node for a certificate as a client, in PEM and that in base64.
+fn node_request() -> Value {
+    use base64::Engine;
+    let mut params = rcgen::CertificateParams::default();
+    let name = &mut params.distinguished_name;
+    name.push(rcgen::DnType::CommonName, "system:node:n");
+    name.push(rcgen::DnType::OrganizationName, "system:nodes");
+    let key = rcgen::KeyPair::generate().unwrap();
+    let pem = params.serialize_request(&key).unwrap().pem().unwrap();
+    base64::engine::general_purpose::STANDARD.encode(pem).into()
+}
+
+#[tokio::test]
+async fn a_certificate_is_approved_by_right_signed_and_refused_with_a_reason() {
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let ca = params.self_signed(&key).unwrap().pem();
+    let authority = eyot_control::Authority::new(&ca, &key.serialize_pem()).unwrap();
+    let world = start_with(eyot_control::Options {
+        authority: Some(Arc::new(authority)),
+        ..eyot_control::Options::default()
+    })
+    .await;
+    let requests: Api<CertificateSigningRequest> = Api::all(world.client.clone());
+    let request = |name: &str, signer: &str, usages: Value| -> CertificateSigningRequest {
+        typed(json!({"metadata": {"name": name}, "spec": {
+            "request": node_request(), "signerName": signer, "usages": usages,
+        }}))
+    };
+    let status = async |name: &str| requests.get(name).await.unwrap().status.unwrap_or_default();
+
+    // The test is a master, and may have any.
+    let signer = "kubernetes.io/kube-apiserver-client-kubelet";
+    let asked = request("node", signer, json!(["digital signature", "client auth"]));
+    let params = PostParams::default();
+    requests.create(&params, &asked).await.unwrap();
+    let signed = until("the certificate of a node", async || {
+        let status = status("node").await;
+        status.certificate.is_some().then_some(status)
+    })
+    .await;
+    assert!(
+        signed
+            .certificate
+            .unwrap()
+            .0
+            .starts_with(b"-----BEGIN CERTIFICATE-----\n")
+    );
+    let why = &signed.conditions.unwrap()[0];
+    assert_eq!(
+        (&*why.type_, why.reason.as_deref()),
+        ("Approved", Some("AutoApproved"))
+    );
+
+    let signer = "kubernetes.io/kubelet-serving";
+    let asked = request("door", signer, json!(["digital signature", "server auth"]));
+    requests.create(&params, &asked).await.unwrap();
+    let approve = Patch::Merge(json!({"status": {"conditions": [
+        {"type": "Approved", "status": "True", "reason": "Test"},
+    ]}}));
+    let plain = PatchParams::default();
+    let patched = requests.patch_approval("door", &plain, &approve).await;
+    patched.unwrap();
+    let failed = until("the refusal", async || {
+        let conditions = status("door").await.conditions.unwrap_or_default();
+        conditions.into_iter().find(|one| one.type_ == "Failed")
+    })
+    .await;
+    assert_eq!(failed.reason.as_deref(), Some("SignerValidationFailure"));
+    let why = "DNS or IP subjectAltName is required";
+    assert_eq!(failed.message.as_deref(), Some(why));
 }

@@ -17,6 +17,7 @@ use std::{
 use anyhow::{Context, bail};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use eyot_apiserver::{FRONT_PROXY, FrontProxy};
+use eyot_control::Authority;
 use jiff::{Timestamp, ToSpan, tz::TimeZone};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -40,6 +41,8 @@ pub struct Pki {
     pub server: Arc<ServerConfig>,
     /// The authority's certificate, in PEM.
     pub ca: String,
+    /// Signs the certificates that are asked for through the API.
+    pub authority: Arc<Authority>,
     /// What the servers behind this one know it by.
     pub front_proxy: FrontProxy,
 }
@@ -81,6 +84,9 @@ pub fn prepare(dir: &Path, api: SocketAddr) -> anyhow::Result<Pki> {
     )?;
     Ok(Pki {
         server: Arc::new(server_config(&ca, &serving)?),
+        authority: Arc::new(Authority::new(&ca.certificate, &ca.key).context(
+            "the certificate authority in pki/ca.crt and pki/ca.key: restore it from a backup",
+        )?),
         ca: ca.certificate,
         front_proxy: FrontProxy {
             authority: proxy_ca.certificate,

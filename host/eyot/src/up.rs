@@ -106,6 +106,7 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
         client("system:eyot-control"),
         eyot_control::Options {
             root_ca: Some(pki.ca),
+            authority: Some(pki.authority),
         },
         stop.clone(),
     ));

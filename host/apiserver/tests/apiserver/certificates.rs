@@ -5,7 +5,7 @@ use eyot_apiserver::ApiServer;
 use rcgen::{CertificateParams, DnType, KeyPair};
 use serde_json::{Value, json};
 
-use crate::{ok, rights::user, send, send_as, server};
+use crate::{kubectl::Kubectl, ok, rights::user, send, send_as, server};
 
 const REQUESTS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
 
@@ -113,4 +113,31 @@ async fn nobody_asks_to_be_a_master() {
     ok(&server, "POST", REQUESTS, request("a", signer, "others")).await;
     let other = request("b", "x.test/y", "system:masters");
     ok(&server, "POST", REQUESTS, other).await;
+}
+
+#[tokio::test]
+async fn kubectl_approves_and_denies() {
+    let Some(kubectl) = Kubectl::start("kubectl_approves_and_denies").await else {
+        return;
+    };
+    for name in ["a", "b"] {
+        let body = request(name, "x.test/y", "g");
+        ok(&kubectl.server, "POST", REQUESTS, body).await;
+    }
+    let said = kubectl.run(&["certificate", "approve", "a"], "").await;
+    assert_eq!(
+        said.trim(),
+        "certificatesigningrequest.certificates.k8s.io/a approved"
+    );
+    let said = kubectl.run(&["certificate", "deny", "b"], "").await;
+    assert_eq!(
+        said.trim(),
+        "certificatesigningrequest.certificates.k8s.io/b denied"
+    );
+    let said = kubectl.run(&["get", "csr", "--no-headers"], "").await;
+    let ends: Vec<&str> = said
+        .lines()
+        .filter_map(|line| line.split_whitespace().last())
+        .collect();
+    assert_eq!(ends, ["Approved", "Denied"]);
 }
