@@ -200,6 +200,12 @@ impl Failure {
         Failure::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message).with_details()
     }
 
+    /// The same for a write that was read, but did not get through admission and storage in time.
+    pub(crate) fn write_timeout() -> Failure {
+        let message = "Timeout: request did not complete within requested timeout - context deadline exceeded";
+        Failure::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message).with_details()
+    }
+
     pub(crate) fn unavailable(message: impl Into<String>) -> Failure {
         Failure::new(
             StatusCode::SERVICE_UNAVAILABLE,

@@ -23,9 +23,9 @@ use crate::{
     api::{Api, Options},
     audit::{self, Trail},
     auth::Attributes,
-    call::Call,
+    call::{self, Call},
     catalog::Catalog,
-    components, discovery,
+    components, deadline, discovery,
     door::Visit,
     failure::Failure,
     health, issuer,
@@ -167,9 +167,15 @@ async fn serve(
         running.is_about(&api.catalog(), path, request.method(), uri.query());
     }
     let mut visit = Visit::default();
-    let answer = match visit.enter(&api, &mut request, &asked, trail).await {
-        Ok(user) => answer(api, user, request, &uri, &route).await,
+    let answer = match deadline::of(&asked, uri.query()) {
         Err(failure) => Err(failure),
+        Ok(limit) => {
+            let work = async {
+                let user = visit.enter(&api, &mut request, &asked, trail).await?;
+                answer(api.clone(), user, request, &uri, &route).await
+            };
+            deadline::within(limit, work).await
+        }
     };
     let mut response = answer.unwrap_or_else(|failure| failure.response());
     visit.leave(&mut response);
@@ -232,7 +238,12 @@ async fn answer(
     }
     let deprecated = target.call.resource.deprecated().to_owned();
     let encoding = target.encoding;
-    let mut answer = dispatch(api, target, upgrade, body).await;
+    let mut answer = if is_write(&target) {
+        let body = eyot_http::full(call::read(body).await?);
+        deadline::write(dispatch(api, target, upgrade, body)).await
+    } else {
+        dispatch(api, target, upgrade, body).await
+    };
     if let Ok(response) = &mut answer {
         response.extensions_mut().insert(encoding);
     }
@@ -242,6 +253,12 @@ async fn answer(
         reply::warn(response, &[deprecated.to_owned()]);
     }
     answer
+}
+
+/// Whether a request writes, and ends.
+fn is_write(target: &Target) -> bool {
+    let streams = target.subresource.as_deref().and_then(Door::of).is_some();
+    !matches!(target.method, Method::GET | Method::HEAD) && !streams
 }
 
 /// The documents that say what is served.

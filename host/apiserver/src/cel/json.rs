@@ -166,7 +166,7 @@ fn timestamp(text: &str) -> Option<Timestamp> {
 }
 
 /// Go's durations: `1h30m`, `-1.5s`, `100ms`.
-pub(super) fn duration(text: &str) -> Option<SignedDuration> {
+pub(crate) fn duration(text: &str) -> Option<SignedDuration> {
     let (negative, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text.strip_prefix('+').unwrap_or(text)),

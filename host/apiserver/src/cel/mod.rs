@@ -37,7 +37,7 @@ pub(crate) use self::{
     compare::json_equal,
     estimate::Sizes,
     host::{Host, Variables},
-    json::{free, owned, typed},
+    json::{duration as go_duration, free, owned, typed},
     source::CompileError,
     types::Type,
     value::{Key, List, Map, Text, Value},

@@ -9,6 +9,7 @@ mod bad_input;
 mod certificates;
 mod conversion;
 mod custom_resources;
+mod deadlines;
 mod definitions;
 mod devices;
 mod discovery;
