@@ -59,6 +59,7 @@ pub(crate) async fn connect(
     query: &str,
     upgrade: Option<Upgrade>,
 ) -> Result<Response, Failure> {
+    admit(api, &call, door.subresource(), options(door, query)).await?;
     let stored = api
         .store
         .get(&call.key())
@@ -72,19 +73,6 @@ pub(crate) async fn connect(
             "pod {name} does not have a host assigned"
         )));
     }
-    let mut asked = options(door, query);
-    let attributes = Attributes {
-        subresource: door.subresource(),
-        sent: Some(Kind {
-            group: "",
-            version: "v1",
-            kind: door.options_kind(),
-        }),
-        old: Some(&pod),
-        ..Attributes::new(&call, Operation::Connect)
-    };
-    // An answer that hands over the connection has no place for warnings.
-    let _ = admission::admit(api, &attributes, &mut asked).await?;
     let kubelet = kubelet::of(api, &call, node)?;
     let mut request = http::Request::builder()
         .method(method.clone())
@@ -105,6 +93,29 @@ pub(crate) async fn connect(
         StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN => Failure::bad_request(text),
         _ => Failure::internal(text),
     })
+}
+
+/// Ask admission about a connection. What it judges are the options (`PodExecOptions` and so on), as
+/// an object that is stored nowhere; whom the connection is with has not been looked for yet.
+pub(super) async fn admit(
+    api: &Api,
+    call: &Call,
+    subresource: &str,
+    mut options: Value,
+) -> Result<(), Failure> {
+    let kind = object::text(&options, &["kind"]).to_owned();
+    let attributes = Attributes {
+        subresource,
+        sent: Some(Kind {
+            group: "",
+            version: "v1",
+            kind: &kind,
+        }),
+        ..Attributes::new(call, Operation::Connect)
+    };
+    // An answer that hands over the connection has no place for warnings.
+    let _ = admission::admit(api, &attributes, &mut options).await?;
+    Ok(())
 }
 
 /// The query as the object that admission judges.

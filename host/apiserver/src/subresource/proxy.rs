@@ -11,9 +11,9 @@ use eyot_http::{Body, Request, Response, Upgrade};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, request::Parts};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::kubelet;
+use super::{connect, kubelet};
 use crate::{
     api::Api,
     call::Call,
@@ -68,6 +68,7 @@ pub(crate) async fn proxy(
     passed: Passed,
 ) -> Result<Response, Failure> {
     let rest = rest(&passed.uri);
+    connect::admit(api, &call, "proxy", options(&call, &rest)).await?;
     let is_read = [Method::GET, Method::HEAD].contains(&passed.method);
     if rest.is_empty() && is_read && !call.headers.contains_key(header::UPGRADE) {
         return redirect(&passed.uri);
@@ -100,6 +101,16 @@ pub(crate) async fn proxy(
     let stream = api.options.dialer.dial(to).await;
     let stream = stream.map_err(|error| unreachable(&error))?;
     pass(stream, call.headers, passed, &target).await
+}
+
+/// The request as the object that admission judges.
+fn options(call: &Call, rest: &str) -> Value {
+    let kind = format!("{}ProxyOptions", call.resource.kind);
+    let mut options = json!({"kind": kind, "apiVersion": "v1"});
+    if !rest.is_empty() {
+        options["path"] = json!(rest);
+    }
+    options
 }
 
 /// What follows `/proxy`, as it was sent.

@@ -1,5 +1,6 @@
 //! Admission webhooks: a real HTTPS server that changes and refuses what clients write.
 
+mod connections;
 pub mod server;
 
 use std::{sync::atomic::Ordering, time::Duration};
