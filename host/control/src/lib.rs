@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | `deployment` | Deployments, ReplicaSets, Pods | ReplicaSets, Deployment status |
 //! | `replica_set` | ReplicaSets, ReplicationControllers, Pods | Pods, their status |
+//! | `daemon_set` | DaemonSets, Nodes, Pods, ControllerRevisions | Pods, ControllerRevisions, DaemonSet status |
 //! | `scheduler` | Pods, Nodes | bindings, the condition `PodScheduled` |
 //! | `namespace` | Namespaces, everything in ending ones | deletions |
 //! | `service_account` | Namespaces, ServiceAccounts named `default` | the missing ones |
@@ -26,11 +27,13 @@ mod certificates;
 mod claim_protection;
 mod clock;
 mod cluster_roles;
+mod daemon_set;
 mod deployment;
 mod endpoint_slice;
 mod endpoints;
 mod error;
 mod gc;
+mod history;
 mod names;
 mod namespace;
 mod node_taint;
@@ -40,6 +43,7 @@ mod pod_control;
 mod replica_set;
 mod resources;
 mod root_ca;
+mod rounding;
 mod scheduler;
 mod service;
 mod service_account;
@@ -50,7 +54,7 @@ use std::{fmt::Debug, sync::Arc};
 
 use eyot_client::{Cache, Controller, Key, Queue};
 use k8s_openapi::api::{
-    apps::v1::{Deployment, ReplicaSet},
+    apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet},
     certificates::v1::CertificateSigningRequest,
     core::v1::{
         ConfigMap, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
@@ -67,6 +71,7 @@ use self::{
     announce::Announcer,
     certificates::Certificates,
     cluster_roles::ClusterRoles,
+    daemon_set::DaemonSets,
     deployment::Deployments,
     namespace::Namespaces,
     node_taint::NodeTaints,
@@ -87,6 +92,8 @@ pub use error::ControlError;
 struct Caches {
     deployments: Cache<Deployment>,
     sets: Cache<ReplicaSet>,
+    daemon_sets: Cache<DaemonSet>,
+    revisions: Cache<ControllerRevision>,
     replication_controllers: Cache<ReplicationController>,
     pods: Cache<Pod>,
     nodes: Cache<Node>,
@@ -128,6 +135,7 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) {
     tasks.spawn(sets.run(stop.clone()));
     let (controllers, name) = (&caches.replication_controllers, "replication-controller");
     tasks.spawn(replicate(&client, &caches, controllers, name, &stop).run(stop.clone()));
+    tasks.spawn(run_daemons(&client, &caches, &stop).run(stop.clone()));
     tasks.spawn(deploy(&client, &caches, &stop).run(stop.clone()));
     tasks.spawn(end_namespaces(&client, &caches).run(stop.clone()));
     tasks.spawn(account_namespaces(&client, &caches).run(stop.clone()));
@@ -153,6 +161,8 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) {
     // Last, so that no listener misses anything.
     follow(&mut tasks, &client, caches.deployments, &stop);
     follow(&mut tasks, &client, caches.sets, &stop);
+    follow(&mut tasks, &client, caches.daemon_sets, &stop);
+    follow(&mut tasks, &client, caches.revisions, &stop);
     follow(&mut tasks, &client, caches.replication_controllers, &stop);
     follow(&mut tasks, &client, caches.pods, &stop);
     follow(&mut tasks, &client, caches.nodes, &stop);
@@ -229,6 +239,32 @@ fn replicate<K: Replicated>(
     .on(sets, |change| Some(change.key.clone()))
     .on(&caches.pods, move |change| {
         replica_set::of_pod(&of_pods, &change)
+    })
+}
+
+fn run_daemons(
+    client: &Client,
+    caches: &Caches,
+    stop: &CancellationToken,
+) -> Controller<DaemonSets> {
+    let [of_pods, of_nodes, of_revisions] = [(); 3].map(|()| caches.daemon_sets.clone());
+    Controller::new(DaemonSets::new(
+        client.clone(),
+        caches.daemon_sets.clone(),
+        caches.pods.clone(),
+        caches.nodes.clone(),
+        caches.revisions.clone(),
+        pod_control(client, caches, "daemonset-controller", stop),
+    ))
+    .on(&caches.daemon_sets, |change| Some(change.key.clone()))
+    .on(&caches.pods, move |change| {
+        daemon_set::of_pod(&of_pods, &change)
+    })
+    .on(&caches.nodes, move |change| {
+        daemon_set::of_node(&of_nodes, &change)
+    })
+    .on(&caches.revisions, move |change| {
+        daemon_set::of_revision(&of_revisions, &change)
     })
 }
 

@@ -53,6 +53,15 @@ pub(crate) fn until_available(pod: &Pod, settle: i32, now: Timestamp) -> Option<
     Some(settle.saturating_sub(lasted))
 }
 
+pub(crate) fn is_available(pod: &Pod, settle: i32, now: Timestamp) -> bool {
+    until_available(pod, settle, now).is_some_and(|left| left.is_zero())
+}
+
+/// The value of a label.
+pub(crate) fn label<'a>(pod: &'a Pod, key: &str) -> Option<&'a str> {
+    pod.metadata.labels.as_ref()?.get(key).map(String::as_str)
+}
+
 /// A pod from an owner's template, not yet named.
 pub(crate) fn from_template(template: &PodTemplateSpec, namespace: Option<&str>) -> Pod {
     let from = template.metadata.clone().unwrap_or_default();

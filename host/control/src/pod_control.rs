@@ -77,6 +77,10 @@ impl PodControl {
         }
     }
 
+    pub(crate) fn announcer(&self) -> &Announcer {
+        &self.announcer
+    }
+
     /// Whether the cache has yet to show what was written for this owner, and when to look again.
     /// Until then nothing may be concluded from how many pods there are. To be asked before the
     /// cache is read.
@@ -96,30 +100,7 @@ impl PodControl {
         claim: &Claim<Pod>,
     ) -> Result<(), ControlError> {
         let key = Key::of(owner.meta());
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
-        if !claim.adopt.is_empty() {
-            still_there(&self.client, owner).await?;
-        }
-        let adopt = claim.adopt.iter().map(|pod| {
-            let reference = owner::reference(owner);
-            (pod, owner::adopt(&pod.metadata, reference))
-        });
-        let uid = owner.meta().uid.as_deref().unwrap_or_default();
-        let release = claim.release.iter();
-        let release = release.map(|pod| (pod, owner::release(&pod.metadata, &[uid])));
-        for (pod, patch) in adopt.chain(release) {
-            let name = name(&pod.metadata);
-            let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
-            match api.patch(name, &params, &patch).await {
-                Ok(pod) => self.wrote(&key, &pod.metadata),
-                // Gone: nobody's any more.
-                Err(error) if is(&error, 404) => {}
-                other => {
-                    other.act(|| format!("changing the owner of pod {name}"))?;
-                }
-            }
-        }
-        Ok(())
+        take(&self.client, owner, claim, |pod| self.wrote(&key, pod)).await
     }
 
     /// Make pods, in groups of one, two, four and so on; the first group in which one fails is the
@@ -240,9 +221,45 @@ impl PodControl {
     }
 }
 
+/// Take in and let go what [`claim`] decided of objects of any kind, and tell of what was written.
+pub(crate) async fn take<K: Owner, D: Owner>(
+    client: &Client,
+    owner: &K,
+    claim: &Claim<D>,
+    wrote: impl Fn(&ObjectMeta) + Send + Sync,
+) -> Result<(), ControlError> {
+    if !claim.adopt.is_empty() {
+        still_there(client, owner).await?;
+    }
+    let (kind, uid) = (D::kind(&()), owner.meta().uid.as_deref());
+    let namespace = owner.meta().namespace.as_deref().unwrap_or_default();
+    let api: Api<D> = Api::namespaced(client.clone(), namespace);
+    let adopt = claim.adopt.iter().map(|object| {
+        let patch = owner::adopt(object.meta(), owner::reference(owner));
+        (object, patch)
+    });
+    let release = claim.release.iter().map(|object| {
+        let patch = owner::release(object.meta(), uid.as_slice());
+        (object, patch)
+    });
+    for (object, patch) in adopt.chain(release) {
+        let name = name(object.meta());
+        let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
+        match api.patch(name, &params, &patch).await {
+            Ok(object) => wrote(object.meta()),
+            // Gone: nobody's any more.
+            Err(error) if is(&error, 404) => {}
+            other => {
+                other.act(|| format!("changing the owner of {kind} {name}"))?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Look at the owner itself, not at the cache, before something is adopted for it: what is adopted
 /// for an owner that is gone is collected, and was perhaps meant for its successor.
-pub(crate) async fn still_there<K: Owner>(client: &Client, owner: &K) -> Result<(), ControlError> {
+async fn still_there<K: Owner>(client: &Client, owner: &K) -> Result<(), ControlError> {
     let key = Key::of(owner.meta());
     let kind = K::kind(&());
     let api: Api<K> = Api::namespaced(client.clone(), &key.namespace);

@@ -31,6 +31,7 @@ use crate::{
     error::{Act, ControlError, is},
     pod,
 };
+pub(crate) use fit::{selected, tolerated};
 
 /// The scheduler that a pod means unless it names another.
 const NAME: &str = "default-scheduler";

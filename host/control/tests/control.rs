@@ -10,7 +10,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use eyot_apiserver::{ApiServer, Options, User};
 use eyot_store::Store;
 use k8s_openapi::api::{
-    apps::v1::{Deployment, ReplicaSet},
+    apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet},
     certificates::v1::CertificateSigningRequest,
     core::v1::{ConfigMap, Event, Namespace, Node, Pod, ReplicationController},
 };
@@ -302,6 +302,59 @@ async fn a_replication_controller_keeps_its_pods_and_is_then_idle() {
     let before = controllers.get("web").await.unwrap();
     tokio::time::sleep(Duration::from_millis(300)).await;
     let after = controllers.get("web").await.unwrap();
+    assert_eq!(before.resource_version(), after.resource_version());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_set_runs_on_its_node_rolls_out_and_remembers_its_templates() {
+    let world = start().await;
+    world.node("8").await;
+    world.kubelet("never");
+    let sets: Api<DaemonSet> = world.api();
+    let set = typed(json!({
+        "metadata": { "name": "agent" },
+        "spec": {
+            "selector": { "matchLabels": { "app": "agent" } },
+            "revisionHistoryLimit": 1,
+            "template": {
+                "metadata": { "labels": { "app": "agent" } },
+                "spec": { "containers": [{ "name": "c", "image": "i:1" }] },
+            },
+        },
+    }));
+    sets.create(&PostParams::default(), &set).await.unwrap();
+    for image in ["i:1", "i:2", "i:3", "i:2"] {
+        let container = json!([{ "name": "c", "image": image }]);
+        let patch = json!({ "spec": { "template": { "spec": { "containers": container } } } });
+        let params = PatchParams::default();
+        let patch = Patch::Strategic(patch);
+        sets.patch("agent", &params, &patch).await.unwrap();
+        until(&format!("{image} runs everywhere"), || async {
+            let found = sets.get("agent").await.unwrap();
+            let status = found.status.unwrap_or_default();
+            (status.observed_generation == found.metadata.generation
+                && status.desired_number_scheduled == 1
+                && status.updated_number_scheduled == Some(1)
+                && status.number_available == Some(1))
+            .then_some(())
+        })
+        .await;
+        let pods = world.pods().await;
+        let spec = pods[0].spec.clone().unwrap();
+        assert_eq!((pods.len(), spec.node_name.as_deref()), (1, Some("n")));
+        assert_eq!(spec.containers[0].image.as_deref(), Some(image));
+    }
+    let revisions: Api<ControllerRevision> = world.api();
+    until("one older template is kept", || async {
+        let all = revisions.list(&ListParams::default()).await.unwrap().items;
+        let mut numbers: Vec<_> = all.iter().map(|one| one.revision).collect();
+        numbers.sort_unstable();
+        (numbers == [3, 4]).then_some(())
+    })
+    .await;
+    let before = sets.get("agent").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let after = sets.get("agent").await.unwrap();
     assert_eq!(before.resource_version(), after.resource_version());
 }
 

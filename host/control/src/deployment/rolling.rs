@@ -10,6 +10,7 @@ use super::{
     plan::{Sets, Write, available, desired, recreates, replicas, scale},
     revision,
 };
+use crate::rounding::resolve;
 
 /// How many pods more and how many fewer than wanted there may be.
 pub(super) fn bounds(deployment: &Deployment) -> (i32, i32) {
@@ -36,20 +37,6 @@ pub(super) fn bounds(deployment: &Deployment) -> (i32, i32) {
         lack = 1;
     }
     (surge, lack.min(desired))
-}
-
-fn resolve(amount: &IntOrString, of: i32, up: bool) -> i32 {
-    let amount = match amount {
-        IntOrString::Int(count) => i64::from(*count),
-        IntOrString::String(text) => {
-            let percent = text
-                .strip_suffix('%')
-                .and_then(|number| number.parse::<i64>().ok());
-            let product = percent.unwrap_or(0).saturating_mul(i64::from(of));
-            product.saturating_add(if up { 99 } else { 0 }) / 100
-        }
-    };
-    i32::try_from(amount.max(0)).unwrap_or(i32::MAX)
 }
 
 /// The most pods that there may be.

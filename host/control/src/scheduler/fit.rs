@@ -149,7 +149,8 @@ fn room(demand: &Demand, node: &Node, used: &Used) -> i64 {
     free.iter().sum()
 }
 
-fn tolerated(taint: &Taint, tolerations: &[Toleration]) -> bool {
+/// Whether one of the tolerations bears the taint.
+pub(crate) fn tolerated(taint: &Taint, tolerations: &[Toleration]) -> bool {
     tolerations.iter().any(|toleration| {
         let effect = toleration
             .effect
@@ -166,7 +167,7 @@ fn tolerated(taint: &Taint, tolerations: &[Toleration]) -> bool {
 }
 
 /// Whether the pod's `nodeSelector` and required node affinity accept the node.
-fn selected(spec: &PodSpec, node: &Node) -> bool {
+pub(crate) fn selected(spec: &PodSpec, node: &Node) -> bool {
     let none = BTreeMap::new();
     let labels = node.metadata.labels.as_ref().unwrap_or(&none);
     let wanted = spec.node_selector.iter().flatten();
