@@ -284,6 +284,41 @@ async fn a_watch_tells_of_objects_in_its_own_version() {
 }
 
 #[tokio::test]
+async fn fields_select_in_the_version_of_the_request() {
+    let setting = setting(convert).await;
+    let server = &setting.server;
+    let (by_port, by_both) = ("fieldSelector=port%3D80", "fieldSelector=hostPort%3Done:80");
+    let open = async |path: &str, query: &str| {
+        let path = format!("{path}?watch=true&resourceVersion=0&{query}");
+        Lines::open(server, &path, "application/json").await
+    };
+    let mut watches = [open(V2, by_port).await, open(V1, by_both).await];
+    for (name, port) in [("a", "80"), ("b", "8080")] {
+        ok(server, "POST", V2, v2(name, "one", port)).await;
+    }
+    let (by_port, by_both) = (format!("{V2}?{by_port}"), format!("{V1}?{by_both}"));
+    for path in [
+        &by_port,
+        &by_both,
+        &format!("{V1}?fieldSelector=hostPort!%3Done:8080"),
+    ] {
+        let list = ok(server, "GET", path, Value::Null).await;
+        assert_eq!(names(&list), ["a"], "{path}");
+    }
+    let change = json!({"port": "80"});
+    ok(server, "PATCH", &format!("{V2}/b"), change).await;
+    let change = json!({"hostPort": "two:81"});
+    ok(server, "PATCH", &format!("{V1}/b"), change).await;
+    ok(server, "DELETE", &by_port, Value::Null).await;
+    for watch in &mut watches {
+        for event in ["ADDED a", "ADDED b", "DELETED b", "DELETED a"] {
+            assert_eq!(watch.event().await, event);
+        }
+    }
+    assert_eq!(names(&ok(server, "GET", V2, Value::Null).await), ["b"]);
+}
+
+#[tokio::test]
 async fn a_webhook_that_fails_fails_the_request_with_its_words() {
     #[track_caller]
     fn check((code, status): (u16, Value), message: &str) {

@@ -20,6 +20,7 @@ mod history;
 mod kubectl;
 mod kubectl_rights;
 mod life;
+mod lifecycles;
 mod lists;
 mod nodes;
 mod openapi;
