@@ -67,6 +67,21 @@ async fn a_new_quota_is_told_what_is_used_already() {
 }
 
 #[tokio::test]
+async fn what_somebody_else_says_in_the_status_is_put_right() {
+    let server = server().await;
+    quota(&server, "q", json!({"hard": {"configmaps": "5"}})).await;
+    until(&server, "q", json!({"configmaps": "0"})).await;
+    let path = format!("{QUOTAS}/q/status");
+    let lie = json!({"status": {"hard": {"configmaps": "7"}, "used": {"configmaps": "3"}}});
+    let told = ok(&server, "PATCH", &path, lie).await;
+    assert_eq!(told["status"]["hard"]["configmaps"], "7");
+    assert_eq!(told["spec"]["hard"]["configmaps"], "5");
+    until(&server, "q", json!({"configmaps": "0"})).await;
+    let quota = get(&server, &path).await.1;
+    assert_eq!(quota["status"]["hard"], quota["spec"]["hard"]);
+}
+
+#[tokio::test]
 async fn a_status_follows_the_life_of_objects() {
     let server = server().await;
     quota(
