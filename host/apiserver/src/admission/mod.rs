@@ -139,7 +139,7 @@ async fn run(
     default_class::mutate(api, attributes, object, done);
     object_in_use::mutate(attributes, object, done);
     runtime_class::mutate(api, attributes, object, done)?;
-    policy::mutate(api, attributes, object, done, rounds)?;
+    policy::mutate(api, attributes, object, done, rounds).await?;
     hooks::mutate(api, attributes, object, done, rounds).await?;
     // Last, on what would be stored.
     escalation::check(api, attributes, object)
@@ -160,7 +160,7 @@ pub(crate) async fn validate(
     device_access::validate(api, attributes, object)?;
     runtime_class::validate(api, attributes, object)?;
     certificates::validate(api, attributes, object)?;
-    policy::validate(api, attributes, object, &mut admitted)?;
+    policy::validate(api, attributes, object, &mut admitted).await?;
     hooks::validate(api, attributes, object, &mut admitted).await?;
     // Last: what it reserves must not wait for others.
     quota::validate(api, attributes, object, &mut admitted).await?;

@@ -182,6 +182,91 @@ pub(crate) async fn to_storage(
     Ok(resource.stored(value))
 }
 
+/// Objects of one version of a resource as another shows them.
+pub(crate) async fn to_version(
+    api: &Api,
+    from: &Resource,
+    to: &Resource,
+    values: Vec<Value>,
+) -> Result<Vec<Value>, Failure> {
+    let (Some(hook), Definition::Custom(custom)) = (hook_of(from), &to.definition) else {
+        return Ok(values.iter().map(|value| from.convert(to, value)).collect());
+    };
+    let desired = to.api_version();
+    if values.is_empty() || from.api_version() == desired {
+        return Ok(values);
+    }
+    let mut shown = ask(api, hook, &from.kind, &desired, values).await?;
+    for value in &mut shown {
+        custom.schema().prune(value);
+        custom.schema().default(value);
+    }
+    Ok(shown)
+}
+
+fn hook_of(resource: &Resource) -> Option<&Hook> {
+    match &resource.definition {
+        Definition::Custom(custom) => match &custom.conversion {
+            Conversion::Webhook(hook) => Some(hook),
+            Conversion::None => None,
+        },
+        Definition::Builtin(_) => None,
+    }
+}
+
+/// What is shown in another version to those who cannot wait for a webhook: they leave a note of
+/// what they miss, and begin anew once it is [known](Shown::fetch).
+#[derive(Default)]
+pub(crate) struct Shown {
+    /// By version and object.
+    known: Mutex<HashMap<(String, String), Value>>,
+    missing: Mutex<Vec<(String, Arc<Resource>, Value)>>,
+}
+
+impl Shown {
+    /// The object in that version, if it was fetched. `from` is the version that it is in.
+    pub(crate) fn get(&self, from: &str, to: &Arc<Resource>, value: &Value) -> Option<Value> {
+        let key = (to.api_version(), value.to_string());
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(value) = known.get(&key) {
+            return Some(value.clone());
+        }
+        drop(known);
+        let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        missing.push((from.to_owned(), to.clone(), value.clone()));
+        None
+    }
+
+    pub(crate) fn is_missing(&self) -> bool {
+        let missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        !missing.is_empty()
+    }
+
+    /// Have converted what was missed. Answers whether there was any.
+    pub(crate) async fn fetch(&self, api: &Api) -> Result<bool, Failure> {
+        let missing = {
+            let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *missing)
+        };
+        let any = !missing.is_empty();
+        for (from, to, value) in missing {
+            let Some(hook) = hook_of(&to) else { continue };
+            let key = (to.api_version(), value.to_string());
+            let mut asked = value;
+            asked["apiVersion"] = from.into();
+            let shown = ask(api, hook, &to.kind, &key.0, vec![asked]).await?;
+            if let (Some(mut shown), Definition::Custom(custom)) =
+                (shown.into_iter().next(), &to.definition)
+            {
+                custom.schema().prune(&mut shown);
+                let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+                known.insert(key, shown);
+            }
+        }
+        Ok(any)
+    }
+}
+
 /// Ask the webhook, and hold its answer against what it was asked.
 async fn ask(
     api: &Api,

@@ -166,54 +166,109 @@ fn conflicts(taken: Vec<(Entry, Node)>, allowed: Option<&Node>) -> Vec<Conflict>
 }
 
 /// Remove from the merged object what its manager applied last time, does not apply now, and nobody
-/// else owns.
+/// else owns. All of that is told in the version of the last time.
 fn prune(write: &Write<'_>, merged: &mut Value, last: &Entry, own: &Entry, entries: &[Entry]) {
-    let shape_at = |api_version: &str, visit: &mut dyn FnMut(Shape<'_>)| {
-        if api_version == write.api_version {
-            visit(write.shape);
-        } else if let Some(resource) = (write.versions)(api_version)
-            && let Some(shape) = Shape::of(&resource)
-        {
-            visit(shape);
-        }
+    if last.api_version == write.api_version {
+        return prune_in(write, write.shape, merged, last, own, entries);
+    }
+    let found = write.versions.find(&last.api_version);
+    let Some((resource, shape)) = found.as_ref().and_then(|at| Some((at, Shape::of(at)?))) else {
+        return;
     };
-    shape_at(&last.api_version, &mut |shape| {
-        let before = set::with_named_fields(last.fields.clone(), shape);
-        if own.api_version == last.api_version {
-            // Nothing was given up: the usual case.
-            let now = set::with_named_fields(own.fields.clone(), shape);
-            let mut given_up = before.clone();
-            set::subtract(&mut given_up, &now);
-            if set::is_empty(&given_up) {
-                return;
-            }
+    let shown = write.versions.show(&write.api_version, resource, merged);
+    let (Some(shown), Some(here)) = (shown, write.versions.find(&write.api_version)) else {
+        return;
+    };
+    let mut pruned = shown.clone();
+    prune_in(write, shape, &mut pruned, last, own, entries);
+    if pruned == shown {
+        return;
+    }
+    if let Some(back) = write.versions.show(&last.api_version, &here, &pruned) {
+        *merged = back;
+    }
+}
+
+/// The same for an object that is shown in that version, of this shape.
+fn prune_in(
+    write: &Write<'_>,
+    shape: Shape<'_>,
+    merged: &mut Value,
+    last: &Entry,
+    own: &Entry,
+    entries: &[Entry],
+) {
+    let before = set::with_named_fields(last.fields.clone(), shape);
+    if own.api_version == last.api_version {
+        // Nothing was given up: the usual case.
+        let now = set::with_named_fields(own.fields.clone(), shape);
+        let mut given_up = before.clone();
+        set::subtract(&mut given_up, &now);
+        if set::is_empty(&given_up) {
+            return;
         }
-        let mut pruned = merged.clone();
-        remove::remove(shape, &mut pruned, &before);
-        // What others own (or this manager under its new configuration) comes back.
-        let mut versions: Vec<&str> = entries.iter().map(|e| e.api_version.as_str()).collect();
-        versions.sort_unstable_by_key(|version| (*version != last.api_version, *version));
-        versions.dedup();
-        for version in versions {
-            shape_at(version, &mut |shape| {
-                let mut keep = set::with_named_fields(fields::of(shape, &pruned), shape);
-                for entry in entries.iter().filter(|entry| entry.api_version == version) {
-                    set::unite(
-                        &mut keep,
-                        set::with_named_fields(entry.fields.clone(), shape),
-                    );
-                }
-                let mut gone = set::with_named_fields(fields::of(shape, merged), shape);
-                set::subtract(&mut gone, &keep);
-                pruned = merged.clone();
-                remove::remove(shape, &mut pruned, &gone);
-            });
+    }
+    let mut pruned = merged.clone();
+    remove::remove(shape, &mut pruned, &before);
+    // What others own (or this manager under its new configuration) comes back.
+    let mut versions: Vec<&str> = entries.iter().map(|e| e.api_version.as_str()).collect();
+    versions.sort_unstable_by_key(|version| (*version != last.api_version, *version));
+    versions.dedup();
+    for version in versions {
+        if version == last.api_version {
+            pruned = restored(shape, merged, &pruned, entries, version);
+            continue;
         }
-        // So does what was never this manager's.
-        let kept = set::with_named_fields(fields::of(shape, &pruned), shape);
-        let mut gone = set::with_named_fields(fields::of(shape, merged), shape);
-        set::subtract(&mut gone, &kept);
-        let gone = set::intersection(&gone, &before);
-        remove::remove(shape, merged, &gone);
-    });
+        let found = match version == write.api_version {
+            true => None,
+            false => write.versions.find(version),
+        };
+        let of = match &found {
+            Some(resource) => Shape::of(resource),
+            None if version == write.api_version => Some(write.shape),
+            None => None,
+        };
+        let Some(of) = of else { continue };
+        let show = |value: &Value, from: &str, to: &str| {
+            let to = write.versions.find(to)?;
+            write.versions.show(from, &to, value)
+        };
+        let all = show(merged, &last.api_version, version);
+        let rest = show(&pruned, &last.api_version, version);
+        let (Some(all), Some(rest)) = (all, rest) else {
+            continue;
+        };
+        let kept = restored(of, &all, &rest, entries, version);
+        if let Some(back) = show(&kept, version, &last.api_version) {
+            pruned = back;
+        }
+    }
+    // So does what was never this manager's.
+    let kept = set::with_named_fields(fields::of(shape, &pruned), shape);
+    let mut gone = set::with_named_fields(fields::of(shape, merged), shape);
+    set::subtract(&mut gone, &kept);
+    let gone = set::intersection(&gone, &before);
+    remove::remove(shape, merged, &gone);
+}
+
+/// All that is left in the pruned object, and what somebody owns in this version.
+fn restored(
+    shape: Shape<'_>,
+    merged: &Value,
+    pruned: &Value,
+    entries: &[Entry],
+    version: &str,
+) -> Value {
+    let mut keep = set::with_named_fields(fields::of(shape, pruned), shape);
+    for entry in entries.iter().filter(|entry| entry.api_version == version) {
+        set::unite(
+            &mut keep,
+            set::with_named_fields(entry.fields.clone(), shape),
+        );
+    }
+    let mut gone = set::with_named_fields(fields::of(shape, merged), shape);
+    set::subtract(&mut gone, &keep);
+    let mut next = merged.clone();
+    remove::remove(shape, &mut next, &gone);
+    next
 }

@@ -56,8 +56,26 @@ pub(crate) use self::{
 /// Longest name of a manager.
 pub(crate) const LONGEST_NAME: usize = 128;
 
-/// Finds the resource at another version; `None` if that version is not served.
-pub(crate) type Versions<'a> = dyn Fn(&str) -> Option<Arc<Resource>> + Send + Sync + 'a;
+/// The versions of one resource.
+pub(crate) trait Versions: Send + Sync {
+    /// The resource at a version; `None` if that one is not served.
+    fn find(&self, api_version: &str) -> Option<Arc<Resource>>;
+
+    /// An object of one version as another shows it; `None` if that is not known yet.
+    fn show(&self, from: &str, to: &Resource, value: &Value) -> Option<Value> {
+        Some(match self.find(from) {
+            Some(resource) => resource.convert(to, value),
+            None => value.clone(),
+        })
+    }
+}
+
+/// Versions between which objects are converted without asking anybody.
+impl<F: Fn(&str) -> Option<Arc<Resource>> + Send + Sync> Versions for F {
+    fn find(&self, api_version: &str) -> Option<Arc<Resource>> {
+        self(api_version)
+    }
+}
 
 /// A write, as far as managed fields are concerned.
 pub(crate) struct Write<'a> {
@@ -70,7 +88,7 @@ pub(crate) struct Write<'a> {
     schema_may_change: bool,
     /// What the write does not reach.
     reset: Node,
-    versions: &'a Versions<'a>,
+    versions: &'a dyn Versions,
     now: String,
 }
 
@@ -80,7 +98,7 @@ impl<'a> Write<'a> {
         resource: &'a Resource,
         subresource: &'a str,
         manager: &'a str,
-        versions: &'a Versions<'a>,
+        versions: &'a dyn Versions,
         now: jiff::Timestamp,
     ) -> Option<Write<'a>> {
         Some(Write {
@@ -146,7 +164,7 @@ impl<'a> Write<'a> {
         for entry in entries {
             if entry.api_version == self.api_version {
                 reconcile::reconcile(self.shape, &mut entry.fields);
-            } else if let Some(resource) = (self.versions)(&entry.api_version)
+            } else if let Some(resource) = self.versions.find(&entry.api_version)
                 && let Some(shape) = Shape::of(&resource)
             {
                 reconcile::reconcile(shape, &mut entry.fields);
@@ -176,10 +194,13 @@ impl<'a> Changes<'a> {
     fn at(&mut self, write: &Write<'_>, api_version: &str) -> Option<&Diff> {
         let known = self.found.iter().position(|(one, _)| one == api_version);
         let at = known.unwrap_or_else(|| {
-            let resource = (write.versions)(api_version);
+            let resource = write.versions.find(api_version);
             let diff = resource.and_then(|resource| {
                 let shape = Shape::of(&resource)?;
-                Some(write.compare(shape, self.old, self.new))
+                let show = |value| write.versions.show(&write.api_version, &resource, value);
+                // Both, even where one is not known: it is found out about all of them at once.
+                let (old, new) = (show(self.old), show(self.new));
+                Some(write.compare(shape, &old?, &new?))
             });
             self.found.push((api_version.to_owned(), diff));
             self.found.len() - 1

@@ -22,7 +22,7 @@ const API_VERSION: &str = "autoscaling/v1";
 /// A write through the `scale` of an object.
 pub(crate) struct Scale<'a> {
     pub(crate) resource: &'a Resource,
-    pub(crate) versions: &'a Versions<'a>,
+    pub(crate) versions: &'a dyn Versions,
     pub(crate) manager: &'a str,
     pub(crate) now: jiff::Timestamp,
 }
@@ -94,7 +94,7 @@ impl Scale<'_> {
         if api_version == self.resource.api_version() {
             return Ok(path(self.resource));
         }
-        let resource = (self.versions)(api_version).ok_or(())?;
+        let resource = self.versions.find(api_version).ok_or(())?;
         Ok(path(&resource))
     }
 

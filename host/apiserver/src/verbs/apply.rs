@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use eyot_http::{Body, Response};
+use eyot_store::Object;
 use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::{
     api::Api,
     call::{self, Call},
+    crd::convert,
     failure::Failure,
     managed::{self, Write},
     object,
@@ -18,7 +20,7 @@ use crate::{
     reading::{self, Notes},
     verbs::{
         create::{authorize, create_decoded},
-        managers::{self, Tracking},
+        managers::{self, Served, Tracking},
         update::{Part, Through, answer, update_as},
     },
 };
@@ -84,23 +86,31 @@ pub(crate) async fn apply(
 ) -> Result<Response, Failure> {
     let config = Config::read(&call, body).await?;
     let force = call.query.force.unwrap_or(false);
+    let versions = Served::new(api, &call.resource);
     let make = |live: Option<&Value>| -> Result<Value, Failure> {
-        let catalog = api.catalog();
-        let versions = |version: &str| managers::version(&catalog, &call.resource, version);
         let (subresource, manager) = (part.subresource(), managers::name(&call));
         let now = Timestamp::now();
         Write::new(&call.resource, subresource, &manager, &versions, now)
             .ok_or_else(|| Failure::internal("the type of this kind is not known"))
             .and_then(|write| managed::apply(&write, live, &config.value, force))
             .and_then(|applied| config.warnings(&call).map(|_| applied))
+            .and_then(|applied| match versions.is_complete() {
+                true => Ok(applied),
+                false => Err(call.resource.modified(&call.name)),
+            })
     };
     let change = |live: &Value| make(Some(live));
     for _ in 0..ATTEMPTS {
+        if let Some(stored) = api.store.get(&call.key()) {
+            look(api, &call, &versions, &stored, &change).await?;
+        }
         if api.store.get(&call.key()).is_some() {
             let written = update_as(api, &call, part, &change, Through::Apply).await;
             return match written {
                 // It went meanwhile.
                 Err(failure) if failure.is_not_found() && matches!(part, Part::Main) => continue,
+                // It changed meanwhile, and must be seen in another version again.
+                Err(_) if !versions.is_complete() => continue,
                 Err(failure) => Err(failure),
                 Ok((written, mut warnings)) => {
                     warnings.extend(config.warnings(&call)?);
@@ -118,6 +128,29 @@ pub(crate) async fn apply(
         }
     }
     Err(call.resource.modified(&call.name))
+}
+
+/// Find out what the change will need to see in other versions, where only a webhook can show it.
+async fn look(
+    api: &Api,
+    call: &Call,
+    versions: &Served<'_>,
+    stored: &Arc<Object>,
+    change: &(dyn Fn(&Value) -> Result<Value, Failure> + Send + Sync),
+) -> Result<(), Failure> {
+    if call.resource.converted.is_none() {
+        return Ok(());
+    }
+    convert::prepare(api, &call.resource, [stored]).await?;
+    let live = call.resource.value(stored)?;
+    for _ in 0..managers::ROUNDS {
+        // What it answers is not known to be right before there is nothing more to find out.
+        let _ = change(&live);
+        if !versions.fetch(api).await? {
+            break;
+        }
+    }
+    Ok(())
 }
 
 async fn create(

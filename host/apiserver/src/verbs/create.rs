@@ -138,7 +138,7 @@ async fn prepare(
     // What is set on the object's behalf after this belongs to nobody.
     let managers = managers.granting(resource, value);
     resource.default(value);
-    managers.track(api, call, "", None, value);
+    managers.track(api, call, "", None, value).await?;
     resource.prepare(value, None);
     resource.default(value);
     let name = object::name(value).to_owned();

@@ -10,7 +10,9 @@ use crate::{
     api::Api,
     call::Call,
     catalog::Catalog,
-    managed::{self, Write},
+    crd::convert::Shown,
+    failure::Failure,
+    managed::{self, Versions, Write},
     object,
     resource::Resource,
 };
@@ -46,31 +48,89 @@ impl Tracking {
         self
     }
 
-    /// Set the managed fields of `new`, which replaces `live` or is created.
-    pub(crate) fn track(
+    /// Set the managed fields of `new`, which replaces `live` or is created. Fails if others manage
+    /// fields in a version that only a webhook can show, and it does not.
+    pub(crate) async fn track(
         self,
         api: &Api,
         call: &Call,
         subresource: &str,
         live: Option<&Value>,
         new: &mut Value,
-    ) {
+    ) -> Result<(), Failure> {
         let resource = &call.resource;
         if let Tracking::Compared { forget, granted } = self {
-            let catalog = api.catalog();
-            let versions = |api_version: &str| version(&catalog, resource, api_version);
             let (manager, now) = (name(call), Timestamp::now());
-            if let Some(write) = Write::new(resource, subresource, &manager, &versions, now) {
-                let lent = managed::lend(resource, live.is_none(), new);
-                managed::update(&write.without(granted), live, new, forget);
-                if let Some(name) = lent {
-                    object::metadata(new).remove(name);
+            let versions = Served::new(api, resource);
+            let sent = resource.converted.is_some().then(|| new.clone());
+            for _ in 0..ROUNDS {
+                let write = Write::new(resource, subresource, &manager, &versions, now);
+                if let Some(write) = write {
+                    let lent = managed::lend(resource, live.is_none(), new);
+                    managed::update(&write.without(granted.clone()), live, new, forget);
+                    if let Some(name) = lent {
+                        object::metadata(new).remove(name);
+                    }
+                }
+                let Some(sent) = &sent else { break };
+                match versions.fetch(api).await {
+                    Ok(true) => new.clone_from(sent),
+                    Ok(false) => break,
+                    // Where there was nothing before, there is nothing that a webhook could show.
+                    Err(_) if live.is_none() => break,
+                    Err(failure) => return Err(failure),
                 }
             }
         }
         if !resource.is_custom() {
             managed::settle(&resource.api_version(), &resource.kind, new);
         }
+        Ok(())
+    }
+}
+
+/// How often a write is looked at anew because a webhook had to show something in another version:
+/// each look may need what the one before it led to.
+pub(crate) const ROUNDS: usize = 8;
+
+/// The versions in which a resource is served, for one write.
+pub(crate) struct Served<'a> {
+    catalog: Arc<Catalog>,
+    resource: &'a Resource,
+    shown: Shown,
+}
+
+impl<'a> Served<'a> {
+    pub(crate) fn new(api: &Api, resource: &'a Resource) -> Served<'a> {
+        Served {
+            catalog: api.catalog(),
+            resource,
+            shown: Shown::default(),
+        }
+    }
+
+    /// Whether everything that was asked for could be shown.
+    pub(crate) fn is_complete(&self) -> bool {
+        !self.shown.is_missing()
+    }
+
+    /// Have shown what could not be. Answers whether there was any, so that the write must be
+    /// looked at anew.
+    pub(crate) async fn fetch(&self, api: &Api) -> Result<bool, Failure> {
+        self.shown.fetch(api).await
+    }
+}
+
+impl Versions for Served<'_> {
+    fn find(&self, api_version: &str) -> Option<Arc<Resource>> {
+        version(&self.catalog, self.resource, api_version)
+    }
+
+    fn show(&self, from: &str, to: &Resource, value: &Value) -> Option<Value> {
+        if self.resource.converted.is_some() && from != to.api_version() {
+            return self.shown.get(from, &self.find(&to.api_version())?, value);
+        }
+        Some(self.find(from)?.convert(to, value))
     }
 }
 

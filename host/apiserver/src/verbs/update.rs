@@ -307,7 +307,9 @@ async fn next(
     let brought = managed::take_out(&mut sent);
     let mut next = shape(call, part, current, sent);
     managed::put_back(&mut next, brought);
-    managers.track(api, call, part.subresource(), Some(current), &mut next);
+    managers
+        .track(api, call, part.subresource(), Some(current), &mut next)
+        .await?;
     let attributes = Attributes {
         subresource: part.subresource(),
         old: Some(current),

@@ -436,3 +436,61 @@ async fn lists_of_custom_resources_merge_as_their_schema_says() {
         json!({"keyed": [{"name": "b", "value": "1"}], "set": ["a", "b"]})
     );
 }
+
+#[tokio::test]
+async fn a_field_that_is_written_in_another_version_is_taken_there() {
+    let server = server().await;
+    let path = |version: &str| {
+        format!("/apis/autoscaling/{version}/namespaces/default/horizontalpodautoscalers/a")
+    };
+    let scaler = |version: &str, spec: Value| {
+        let mut spec = spec;
+        spec["scaleTargetRef"] =
+            json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"});
+        json!({"apiVersion": format!("autoscaling/{version}"), "kind": "HorizontalPodAutoscaler",
+               "metadata": {"name": "a"}, "spec": spec})
+    };
+    let old = scaler(
+        "v1",
+        json!({"maxReplicas": 3, "targetCPUUtilizationPercentage": 50}),
+    );
+    applied(&server, &path("v1"), "old", old).await;
+    let metric = |percent: u64| {
+        json!([{"type": "Resource", "resource": {
+            "name": "cpu", "target": {"type": "Utilization", "averageUtilization": percent}}}])
+    };
+    let new = scaler("v2", json!({"maxReplicas": 3, "metrics": metric(60)}));
+    let (code, refused) = apply(&server, &path("v2"), "new", new.clone()).await;
+    assert_eq!(code, 409, "{refused}");
+    assert_eq!(
+        refused["details"]["causes"],
+        json!([{"reason": "FieldManagerConflict", "field": ".spec.targetCPUUtilizationPercentage",
+                "message": "conflict with \"old\""}])
+    );
+    let taken = applied(&server, &path("v2"), "new&force=true", new).await;
+    let fields = |manager: &str| {
+        let entries = taken["metadata"]["managedFields"].as_array().unwrap();
+        let entry = entries.iter().find(|entry| entry["manager"] == manager);
+        let entry = entry.unwrap();
+        let version = entry["apiVersion"].as_str().unwrap().to_owned();
+        let names: Vec<String> = entry["fieldsV1"]["f:spec"]
+            .as_object()
+            .unwrap()
+            .keys()
+            .cloned()
+            .collect();
+        (version, names)
+    };
+    let names = |list: [&str; 2]| list.map(str::to_owned).to_vec();
+    let old = names(["f:maxReplicas", "f:scaleTargetRef"]);
+    assert_eq!(fields("old"), ("autoscaling/v1".to_owned(), old));
+    assert_eq!(fields("new").0, "autoscaling/v2");
+    // Who gives up a field in one version gives it up in the others.
+    let less = scaler("v1", json!({"minReplicas": 2, "maxReplicas": 3}));
+    let less = applied(&server, &path("v1"), "old", less).await;
+    assert_eq!(less["spec"]["minReplicas"], 2);
+    let moved = scaler("v2", json!({"maxReplicas": 3}));
+    let moved = applied(&server, &path("v2"), "old", moved).await;
+    assert_eq!(moved["spec"]["minReplicas"], 1, "the default again");
+    assert_eq!(moved["spec"]["metrics"], metric(60));
+}

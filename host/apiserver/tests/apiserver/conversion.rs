@@ -366,3 +366,123 @@ async fn a_webhook_that_fails_fails_the_request_with_its_words() {
     );
     check(get(&renaming.server, &path).await, &message);
 }
+
+/// What a manager owns, by its version.
+fn owned(object: &Value, manager: &str) -> Vec<(String, Value)> {
+    let entries = object["metadata"]["managedFields"].as_array().unwrap();
+    entries
+        .iter()
+        .filter(|entry| entry["manager"] == manager)
+        .map(|entry| {
+            let version = entry["apiVersion"].as_str().unwrap().to_owned();
+            (version, entry["fieldsV1"].clone())
+        })
+        .collect()
+}
+
+async fn apply(server: &ApiServer, path: &str, query: &str, body: Value) -> (u16, Value) {
+    let headers = [("content-type", "application/apply-patch+yaml")];
+    let path = format!("{path}?{query}");
+    let response = raw(server, "PATCH", &path, &headers, body.to_string()).await;
+    let code = response.status().as_u16();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (code, serde_json::from_slice(&body).unwrap())
+}
+
+#[tokio::test]
+async fn fields_are_managed_in_the_version_in_which_they_were_written() {
+    let setting = setting(convert).await;
+    let server = &setting.server;
+    let (path1, path2) = (format!("{V1}/a"), format!("{V2}/a"));
+    let manager = "fieldManager=first";
+    let (code, made) = apply(server, &path1, manager, v1("a", "h:1")).await;
+    assert_eq!(code, 201, "{made}");
+    // Another one writes in the other version: what the first had is changed by it.
+    let patch = [("content-type", "application/merge-patch+json")];
+    let path = format!("{path2}?fieldManager=second");
+    let response = raw(
+        server,
+        "PATCH",
+        &path,
+        &patch,
+        json!({"extra": "x"}).to_string(),
+    )
+    .await;
+    assert_eq!(response.status(), 200);
+    let (_, seen) = get(server, &path2).await;
+    assert_eq!(
+        owned(&seen, "first"),
+        [("x.test/v1".to_owned(), json!({"f:hostPort": {}}))]
+    );
+    // The third takes a part of it, and hears whose it is.
+    let third = json!({"apiVersion": "x.test/v2", "kind": "Service", "metadata": {"name": "a"},
+                       "port": "2"});
+    let (code, refused) = apply(server, &path2, "fieldManager=third", third.clone()).await;
+    assert_eq!(code, 409, "{refused}");
+    assert_eq!(
+        refused["details"]["causes"],
+        json!([{"reason": "FieldManagerConflict", "field": ".hostPort",
+                "message": "conflict with \"first\""}])
+    );
+    let (code, taken) = apply(server, &path2, "fieldManager=third&force=true", third).await;
+    assert_eq!(code, 200, "{taken}");
+    assert_eq!((&taken["host"], &taken["port"]), (&json!("h"), &json!("2")));
+    assert_eq!(owned(&taken, "first"), []);
+    assert_eq!(
+        owned(&taken, "third"),
+        [("x.test/v2".to_owned(), json!({"f:port": {}}))]
+    );
+}
+
+#[tokio::test]
+async fn a_policy_about_one_version_sees_the_others_converted() {
+    let setting = setting(convert).await;
+    let server = &setting.server;
+    let group = "/apis/admissionregistration.k8s.io/v1";
+    let rules = json!({"resourceRules": [{
+        "operations": ["*"], "apiGroups": ["x.test"], "apiVersions": ["v2"],
+        "resources": ["services"]}]});
+    let policy = json!({"metadata": {"name": "m"}, "spec": {
+        "matchConstraints": rules, "reinvocationPolicy": "Never", "failurePolicy": "Fail",
+        "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression":
+            "[JSONPatch{op: 'replace', path: '/port', value: object.port + '0'}]"}}]}});
+    ok(
+        server,
+        "POST",
+        &format!("{group}/mutatingadmissionpolicies"),
+        policy,
+    )
+    .await;
+    let policy = json!({"metadata": {"name": "v"}, "spec": {
+        "matchConstraints": rules,
+        "validations": [{"expression": "object.host != 'bad'", "message": "a bad host"}]}});
+    ok(
+        server,
+        "POST",
+        &format!("{group}/validatingadmissionpolicies"),
+        policy,
+    )
+    .await;
+    let binding = json!({"metadata": {"name": "m"}, "spec": {"policyName": "m"}});
+    ok(
+        server,
+        "POST",
+        &format!("{group}/mutatingadmissionpolicybindings"),
+        binding,
+    )
+    .await;
+    let binding = json!({"metadata": {"name": "v"}, "spec": {
+        "policyName": "v", "validationActions": ["Deny"]}});
+    ok(
+        server,
+        "POST",
+        &format!("{group}/validatingadmissionpolicybindings"),
+        binding,
+    )
+    .await;
+    let made = ok(server, "POST", V1, v1("a", "h:1")).await;
+    assert_eq!(made["hostPort"], "h:10");
+    let (code, refused) = send(server, "POST", V1, v1("b", "bad:1")).await;
+    let message = refused["message"].as_str().unwrap();
+    assert!(code == 422 && message.ends_with("a bad host"), "{message}");
+}

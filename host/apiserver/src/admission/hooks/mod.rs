@@ -22,6 +22,7 @@ use super::{Attributes, conditions::Conditions, scene::Scene, selection::Selecti
 use crate::{
     api::Api,
     cel::request::Names,
+    crd::convert,
     failure::Failure,
     object::{self, text},
     resource::Resource,
@@ -107,7 +108,7 @@ impl Hook {
     }
 
     /// In which version of its resource the object is to be shown, if the request is meant at all.
-    fn wants(
+    async fn wants(
         &self,
         api: &Api,
         attributes: &Attributes<'_>,
@@ -121,7 +122,7 @@ impl Hook {
             return Ok(Some(shown));
         }
         let scene = Scene::new(api, attributes, &shown);
-        let view = View::new(attributes, object, &shown);
+        let view = View::new(api, attributes, object, &shown).await?;
         match self
             .conditions
             .hold(&scene.bindings(view.object(object), view.old(attributes)))
@@ -142,20 +143,28 @@ pub(super) struct View {
 static NULL: Value = Value::Null;
 
 impl View {
-    pub(super) fn new(attributes: &Attributes<'_>, object: &Value, shown: &Resource) -> View {
+    pub(super) async fn new(
+        api: &Api,
+        attributes: &Attributes<'_>,
+        object: &Value,
+        shown: &Resource,
+    ) -> Result<View, Failure> {
         let own = &attributes.call.resource;
         // What is not the object itself has one version only.
         if attributes.sent.is_some() || super::selection::is_same(own, shown) {
-            return View {
+            return Ok(View {
                 object: None,
                 old: None,
-            };
+            });
         }
-        let convert = |value: &Value| (!value.is_null()).then(|| own.convert(shown, value));
-        View {
-            object: convert(object),
-            old: attributes.old.and_then(convert),
-        }
+        let old = attributes.old.filter(|old| !old.is_null());
+        let given = [Some(object).filter(|object| !object.is_null()), old];
+        let values = given.iter().flatten().map(|value| (*value).clone());
+        let mut values = convert::to_version(api, own, shown, values.collect())
+            .await?
+            .into_iter();
+        let [object, old] = given.map(|given| given.and_then(|_| values.next()));
+        Ok(View { object, old })
     }
 
     pub(super) fn object<'a>(&'a self, own: &'a Value) -> &'a Value {
@@ -167,10 +176,19 @@ impl View {
     }
 
     /// What was made of the shown object, in the version that the request is about.
-    pub(super) fn back(&self, shown: &Resource, own: &Resource, made: Value) -> Value {
-        match self.object {
-            Some(_) => shown.convert(own, &made),
-            None => made,
+    pub(super) async fn back(
+        &self,
+        api: &Api,
+        shown: &Resource,
+        own: &Resource,
+        made: Value,
+    ) -> Result<Value, Failure> {
+        if self.object.is_none() {
+            return Ok(made);
         }
+        let back = convert::to_version(api, shown, own, vec![made]).await?;
+        back.into_iter()
+            .next()
+            .ok_or_else(|| Failure::internal("nothing was converted"))
     }
 }

@@ -68,7 +68,7 @@ pub(in crate::admission) async fn mutate(
         rounds.changed();
     }
     for (index, hook) in hooks.iter().enumerate() {
-        let Some(shown) = hook.wants(api, attributes, object)? else {
+        let Some(shown) = hook.wants(api, attributes, object).await? else {
             continue;
         };
         // Who was not concerned at first is not asked for the first time now.
@@ -109,7 +109,9 @@ async fn ask(
     shown: &Resource,
     mutated: &mut Mutated,
 ) -> Result<bool, Trouble> {
-    let view = View::new(attributes, object, shown);
+    let view = View::new(api, attributes, object, shown)
+        .await
+        .map_err(Trouble::Refused)?;
     let objects = (view.object(object), view.old(attributes));
     let answer = hook.ask(api, attributes, shown, objects, true).await?;
     mutated.warnings.extend(answer.warnings);
@@ -137,7 +139,8 @@ async fn ask(
     if after == *before {
         return Ok(false);
     }
-    *object = view.back(shown, &attributes.call.resource, after);
+    let back = view.back(api, shown, &attributes.call.resource, after);
+    *object = back.await.map_err(Trouble::Refused)?;
     if attributes.sent.is_none() {
         attributes
             .call

@@ -22,8 +22,8 @@ pub(in crate::admission) async fn validate(
     }
     let mut concerned = Vec::new();
     for (index, hook) in hooks.iter().enumerate() {
-        if let Some(shown) = hook.wants(api, attributes, object)? {
-            let view = View::new(attributes, object, &shown);
+        if let Some(shown) = hook.wants(api, attributes, object).await? {
+            let view = View::new(api, attributes, object, &shown).await?;
             concerned.push((index, hook, shown, view));
         }
     }

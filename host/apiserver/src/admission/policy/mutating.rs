@@ -28,7 +28,7 @@ use crate::{
 
 const KIND: &str = "MutatingAdmissionPolicy";
 
-pub(in crate::admission) fn mutate(
+pub(in crate::admission) async fn mutate(
     api: &Api,
     attributes: &Attributes<'_>,
     object: &mut Value,
@@ -74,7 +74,7 @@ pub(in crate::admission) fn mutate(
             };
             let scene = Scene::new(api, attributes, &shown);
             for params in &params {
-                let view = View::new(attributes, object, &shown);
+                let view = View::new(api, attributes, object, &shown).await?;
                 let objects = (view.object(object), view.old(attributes));
                 let made = match change(policy, &scene, &shown, objects, params) {
                     Ok(Some(made)) => made,
@@ -86,7 +86,7 @@ pub(in crate::admission) fn mutate(
                     continue;
                 }
                 let own = &attributes.call.resource;
-                let back = view.back(&shown, own, made);
+                let back = view.back(api, &shown, own, made).await?;
                 *object = back;
                 if attributes.sent.is_none() {
                     attributes.call.check_type(object)?;

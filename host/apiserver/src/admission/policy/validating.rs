@@ -29,7 +29,7 @@ struct Said {
     notes: Vec<(String, Result<String, String>)>,
 }
 
-pub(in crate::admission) fn validate(
+pub(in crate::admission) async fn validate(
     api: &Api,
     attributes: &Attributes<'_>,
     object: &Value,
@@ -63,7 +63,7 @@ pub(in crate::admission) fn validate(
                 continue;
             }
         };
-        let view = View::new(attributes, object, &shown);
+        let view = View::new(api, attributes, object, &shown).await?;
         let scene = Scene::new(api, attributes, &shown);
         let mut notes: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for binding in &policy.bindings {
