@@ -1,4 +1,12 @@
-//! What people type: an unmodified kubectl against the API.
+//! What people type: an unmodified kubectl against the API. What is typed most is here; one file
+//! a topic has the rest.
+
+mod change;
+mod cluster;
+mod create;
+mod output;
+mod rollout;
+mod space;
 
 use std::{
     io::{BufRead, BufReader},
@@ -25,7 +33,48 @@ pub const CASES: &[Case] = &[
     case!(deleting_a_namespace_deletes_what_is_in_it, [Kubectl]),
     case!(custom_resources_are_served_at_once, [Kubectl]),
     case!(describe_shows_the_events_of_a_pod, [Kubectl, Guests]),
+    case!(every_generator_makes_what_it_says, [Kubectl]),
+    case!(set_changes_one_thing, [Kubectl]),
+    case!(
+        labels_and_annotations_are_kept_unless_overwritten,
+        [Kubectl]
+    ),
+    case!(what_an_editor_leaves_is_stored, [Kubectl]),
+    case!(diff_and_replace_compare_with_what_is_stored, [Kubectl]),
+    case!(kustomizations_are_applied_and_pruned, [Kubectl]),
+    case!(deletes_cascade_as_asked, [Kubectl]),
+    case!(nodes_are_cordoned_and_tainted, [Kubectl]),
+    case!(draining_evicts_what_may_go, [Kubectl]),
+    case!(certificates_are_approved_and_denied, [Kubectl]),
+    case!(rights_are_listed_and_reconciled, [Kubectl]),
+    case!(the_whole_state_is_dumped_and_served_by_proxy, [Kubectl]),
+    case!(what_has_no_metrics_server_says_so, [Kubectl]),
+    case!(pods_and_nodes_are_debugged, [Kubectl, Guests]),
+    case!(rollouts_are_told_paused_and_taken_back, [Kubectl, Guests]),
+    case!(objects_are_shown_in_every_form, [Kubectl]),
+    case!(waiting_ends_when_it_is_so, [Kubectl]),
+    case!(kinds_and_fields_are_explained, [Kubectl]),
+    case!(every_kind_is_listed_wide_and_described, [Kubectl]),
+    case!(watch_events_are_shown_in_other_forms, [Kubectl]),
 ];
+
+use change::{
+    deletes_cascade_as_asked, diff_and_replace_compare_with_what_is_stored,
+    kustomizations_are_applied_and_pruned, labels_and_annotations_are_kept_unless_overwritten,
+    set_changes_one_thing, what_an_editor_leaves_is_stored,
+};
+use cluster::{
+    certificates_are_approved_and_denied, draining_evicts_what_may_go,
+    nodes_are_cordoned_and_tainted, pods_and_nodes_are_debugged, rights_are_listed_and_reconciled,
+    the_whole_state_is_dumped_and_served_by_proxy, what_has_no_metrics_server_says_so,
+};
+use create::every_generator_makes_what_it_says;
+use output::{
+    every_kind_is_listed_wide_and_described, kinds_and_fields_are_explained,
+    objects_are_shown_in_every_form, waiting_ends_when_it_is_so,
+    watch_events_are_shown_in_other_forms,
+};
+use rollout::rollouts_are_told_paused_and_taken_back;
 
 fn kubectl_get_shows_the_columns_that_people_know() -> anyhow::Result<()> {
     let host = shared()?;

@@ -93,7 +93,7 @@ impl Resource {
             stamp: String::new(),
             terminating: false,
             converted: None,
-            printer: Printer::Builtin(spec),
+            printer: Printer::Builtin(spec, None),
             definition: Definition::Builtin(spec),
             face: None,
         }
@@ -105,6 +105,7 @@ impl Resource {
             group: face.group.to_owned(),
             version: face.version.to_owned(),
             face: Some(face),
+            printer: Printer::Builtin(spec, Some(face)),
             ..Resource::builtin(spec)
         });
         std::iter::once(Resource::builtin(spec)).chain(others)
@@ -583,7 +584,8 @@ fn to_stored(spec: &KindSpec, face: &Face, value: &mut Value) {
     value["apiVersion"] = spec.api_version().into();
 }
 
-fn stored_form(spec: &KindSpec, face: &Face, value: &Value) -> Value {
+/// An object of another version as it is stored.
+pub(crate) fn stored_form(spec: &KindSpec, face: &Face, value: &Value) -> Value {
     let mut value = value.clone();
     to_stored(spec, face, &mut value);
     value

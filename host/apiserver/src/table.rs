@@ -6,7 +6,11 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::{jsonpath::JsonPath, kinds::KindSpec};
+use crate::{
+    jsonpath::JsonPath,
+    kinds::{Face, KindSpec},
+    resource::stored_form,
+};
 
 /// One column of a built-in kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,7 +106,8 @@ pub enum IncludeObject {
 /// How one resource is printed.
 #[derive(Clone)]
 pub enum Printer {
-    Builtin(&'static KindSpec),
+    /// A built-in kind, and the version that is asked for where it is not the stored one.
+    Builtin(&'static KindSpec, Option<&'static Face>),
     /// A custom resource: name, then the version's `additionalPrinterColumns`, else age.
     Custom(CustomColumns),
     /// Name and creation time.
@@ -210,7 +215,7 @@ impl Printer {
     /// `columnDefinitions`.
     pub fn columns(&self) -> Value {
         match self {
-            Printer::Builtin(spec) => spec.columns.iter().map(Column::definition).collect(),
+            Printer::Builtin(spec, _) => spec.columns.iter().map(Column::definition).collect(),
             Printer::Generic => GENERIC.iter().map(Column::definition).collect(),
             Printer::Custom(custom) => std::iter::once(Column::name().definition())
                 .chain(
@@ -233,7 +238,11 @@ impl Printer {
     ) -> Value {
         let text = |pointer: &str| object.pointer(pointer).cloned().unwrap_or(Value::Null);
         let cells = match self {
-            Printer::Builtin(spec) => (spec.cells)(object, now),
+            Printer::Builtin(spec, None) => (spec.cells)(object, now),
+            // Cells are made of the stored form, as every version shows the same ones.
+            Printer::Builtin(spec, Some(face)) => {
+                (spec.cells)(&stored_form(spec, face, object), now)
+            }
             Printer::Generic => {
                 vec![text("/metadata/name"), text("/metadata/creationTimestamp")]
             }

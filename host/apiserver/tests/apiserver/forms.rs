@@ -339,3 +339,47 @@ async fn bodies_that_are_no_objects_are_refused_in_known_words() {
     let (code, ..) = send(&server, "POST", MAPS, &[JSON], &deep).await;
     assert_eq!(code, 400);
 }
+
+#[tokio::test]
+async fn every_version_of_a_kind_is_printed_alike() {
+    let server = server().await;
+    let event = json!({
+        "apiVersion": "v1", "kind": "Event", "metadata": {"name": "e"},
+        "involvedObject": {"kind": "Pod", "name": "p", "namespace": "default"},
+        "reason": "Why", "message": "what", "type": "Normal", "count": 4
+    });
+    ok(&server, "POST", "/api/v1/namespaces/default/events", event).await;
+    let scaler = json!({
+        "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"},
+        "spec": {
+            "maxReplicas": 3, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"},
+            "metrics": [{"type": "Resource", "resource": {
+                "name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}
+            }}]
+        }
+    });
+    let scalers = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers";
+    ok(&server, "POST", scalers, scaler).await;
+    let accept = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
+    let cells = async |path: &str| {
+        let (code, _, table) = send(&server, "GET", path, &accept, "").await;
+        assert_eq!(code, 200, "{table}");
+        table["rows"][0]["cells"].clone()
+    };
+    for (stored, other) in [
+        (
+            "/api/v1/namespaces/default/events",
+            "/apis/events.k8s.io/v1/namespaces/default/events",
+        ),
+        (
+            scalers,
+            "/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers",
+        ),
+    ] {
+        assert_eq!(cells(stored).await, cells(other).await);
+    }
+    let shown = cells("/apis/events.k8s.io/v1/namespaces/default/events").await;
+    assert_eq!(shown[3], "pod/p");
+    assert_eq!(shown[6], "what");
+    assert_eq!(shown[8], "4");
+}
