@@ -123,7 +123,6 @@ fn snapshot(template: &PodTemplateSpec) -> Value {
 }
 
 /// The template that a revision holds.
-#[cfg(test)]
 pub(crate) fn template(revision: &ControllerRevision) -> Option<PodTemplateSpec> {
     let mut template = revision.data.as_ref()?.0.pointer("/spec/template")?.clone();
     template.as_object_mut()?.remove("$patch");

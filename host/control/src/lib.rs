@@ -7,6 +7,7 @@
 //! | `deployment` | Deployments, ReplicaSets, Pods | ReplicaSets, Deployment status |
 //! | `replica_set` | ReplicaSets, ReplicationControllers, Pods | Pods, their status |
 //! | `daemon_set` | DaemonSets, Nodes, Pods, ControllerRevisions | Pods, ControllerRevisions, DaemonSet status |
+//! | `stateful_set` | StatefulSets, Pods, claims, ControllerRevisions | Pods, claims, ControllerRevisions, StatefulSet status |
 //! | `scheduler` | Pods, Nodes | bindings, the condition `PodScheduled` |
 //! | `namespace` | Namespaces, everything in ending ones | deletions |
 //! | `service_account` | Namespaces, ServiceAccounts named `default` | the missing ones |
@@ -47,14 +48,16 @@ mod rounding;
 mod scheduler;
 mod service;
 mod service_account;
+mod stateful_set;
 mod trim;
 mod wiring;
+mod workloads;
 
 use std::{fmt::Debug, sync::Arc};
 
 use eyot_client::{Cache, Controller, Key, Queue};
 use k8s_openapi::api::{
-    apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet},
+    apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet},
     certificates::v1::CertificateSigningRequest,
     core::v1::{
         ConfigMap, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
@@ -68,17 +71,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    announce::Announcer,
-    certificates::Certificates,
-    cluster_roles::ClusterRoles,
-    daemon_set::DaemonSets,
-    deployment::Deployments,
-    namespace::Namespaces,
-    node_taint::NodeTaints,
-    pod_control::PodControl,
-    replica_set::{Replicas, Replicated},
-    root_ca::RootCas,
-    scheduler::Scheduler,
+    announce::Announcer, certificates::Certificates, cluster_roles::ClusterRoles,
+    namespace::Namespaces, node_taint::NodeTaints, root_ca::RootCas, scheduler::Scheduler,
     service_account::ServiceAccounts,
 };
 pub use certificates::{
@@ -93,6 +87,7 @@ struct Caches {
     deployments: Cache<Deployment>,
     sets: Cache<ReplicaSet>,
     daemon_sets: Cache<DaemonSet>,
+    stateful_sets: Cache<StatefulSet>,
     revisions: Cache<ControllerRevision>,
     replication_controllers: Cache<ReplicationController>,
     pods: Cache<Pod>,
@@ -125,18 +120,7 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) {
     };
     let mut tasks = JoinSet::new();
     tasks.spawn(schedule(&client, &caches, &stop).run(stop.clone()));
-    let sets = replicate(
-        &client,
-        &caches,
-        &caches.sets,
-        "replicaset-controller",
-        &stop,
-    );
-    tasks.spawn(sets.run(stop.clone()));
-    let (controllers, name) = (&caches.replication_controllers, "replication-controller");
-    tasks.spawn(replicate(&client, &caches, controllers, name, &stop).run(stop.clone()));
-    tasks.spawn(run_daemons(&client, &caches, &stop).run(stop.clone()));
-    tasks.spawn(deploy(&client, &caches, &stop).run(stop.clone()));
+    workloads::run(&mut tasks, &client, &caches, &stop);
     tasks.spawn(end_namespaces(&client, &caches).run(stop.clone()));
     tasks.spawn(account_namespaces(&client, &caches).run(stop.clone()));
     tasks.spawn(taint(&client, &caches).run(stop.clone()));
@@ -162,6 +146,7 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) {
     follow(&mut tasks, &client, caches.deployments, &stop);
     follow(&mut tasks, &client, caches.sets, &stop);
     follow(&mut tasks, &client, caches.daemon_sets, &stop);
+    follow(&mut tasks, &client, caches.stateful_sets, &stop);
     follow(&mut tasks, &client, caches.revisions, &stop);
     follow(&mut tasks, &client, caches.replication_controllers, &stop);
     follow(&mut tasks, &client, caches.pods, &stop);
@@ -220,82 +205,6 @@ fn schedule(client: &Client, caches: &Caches, stop: &CancellationToken) -> Contr
                 .filter(|pod| scheduler::is_ours(pod))
                 .map(|_| change.key.clone())
         })
-}
-
-fn replicate<K: Replicated>(
-    client: &Client,
-    caches: &Caches,
-    sets: &Cache<K>,
-    component: &'static str,
-    stop: &CancellationToken,
-) -> Controller<Replicas<K>> {
-    let of_pods = sets.clone();
-    Controller::new(Replicas {
-        client: client.clone(),
-        sets: sets.clone(),
-        pods: caches.pods.clone(),
-        control: pod_control(client, caches, component, stop),
-    })
-    .on(sets, |change| Some(change.key.clone()))
-    .on(&caches.pods, move |change| {
-        replica_set::of_pod(&of_pods, &change)
-    })
-}
-
-fn run_daemons(
-    client: &Client,
-    caches: &Caches,
-    stop: &CancellationToken,
-) -> Controller<DaemonSets> {
-    let [of_pods, of_nodes, of_revisions] = [(); 3].map(|()| caches.daemon_sets.clone());
-    Controller::new(DaemonSets::new(
-        client.clone(),
-        caches.daemon_sets.clone(),
-        caches.pods.clone(),
-        caches.nodes.clone(),
-        caches.revisions.clone(),
-        pod_control(client, caches, "daemonset-controller", stop),
-    ))
-    .on(&caches.daemon_sets, |change| Some(change.key.clone()))
-    .on(&caches.pods, move |change| {
-        daemon_set::of_pod(&of_pods, &change)
-    })
-    .on(&caches.nodes, move |change| {
-        daemon_set::of_node(&of_nodes, &change)
-    })
-    .on(&caches.revisions, move |change| {
-        daemon_set::of_revision(&of_revisions, &change)
-    })
-}
-
-/// The hands of a controller that keeps pods; its events come from `component`.
-fn pod_control(
-    client: &Client,
-    caches: &Caches,
-    component: &'static str,
-    stop: &CancellationToken,
-) -> PodControl {
-    let announcer = Announcer::start(client.clone(), component, stop.clone());
-    PodControl::new(client.clone(), caches.pods.clone(), announcer)
-}
-
-fn deploy(client: &Client, caches: &Caches, stop: &CancellationToken) -> Controller<Deployments> {
-    let (all, of_pods) = (caches.deployments.clone(), caches.deployments.clone());
-    let sets = caches.sets.clone();
-    Controller::new(Deployments {
-        client: client.clone(),
-        deployments: caches.deployments.clone(),
-        sets: caches.sets.clone(),
-        pods: caches.pods.clone(),
-        announcer: Announcer::start(client.clone(), "deployment-controller", stop.clone()),
-    })
-    .on(&caches.deployments, |change| Some(change.key.clone()))
-    .on(&caches.sets, move |change| {
-        deployment::of_set(&all, &change)
-    })
-    .on(&caches.pods, move |change| {
-        deployment::of_ended_pod(&of_pods, &sets, &change)
-    })
 }
 
 fn account_namespaces(client: &Client, caches: &Caches) -> Controller<ServiceAccounts> {

@@ -141,7 +141,7 @@ impl PodControl {
         match api.create(&PostParams::default(), pod).await {
             Ok(made) => {
                 self.wrote(&key, &made.metadata);
-                let said = format!("Created pod: {name}");
+                let said = words::<K>("create", name, &key.name, None);
                 self.announcer.normal(owner, "SuccessfulCreate", said);
                 Ok(())
             }
@@ -149,15 +149,22 @@ impl PodControl {
                 // The cache does not show it, else it would have another name: see how far the
                 // cache must come to show it.
                 let there = api.get_opt(name).await;
-                if let Some(there) = there.act(|| format!("looking for pod {name}"))? {
-                    self.wrote(&key, &there.metadata);
-                    return Ok(());
+                let there = there.act(|| format!("looking for pod {name}"))?;
+                let ours = |pod: &Pod| owner::is_controlled_by(&pod.metadata, owner.meta());
+                match there {
+                    Some(there)
+                        if ours(&there) || self.pods.get(&Key::of(&there.metadata)).is_none() =>
+                    {
+                        self.wrote(&key, &there.metadata);
+                        Ok(())
+                    }
+                    // Somebody else's, and a name that there is no other for; or gone just now.
+                    _ => Err(error).act(|| format!("creating pod {name}")),
                 }
-                Err(error).act(|| format!("creating pod {name}"))
             }
             Err(error) => {
                 if !is_namespace_ending(&error) {
-                    let said = format!("Error creating: {}", said(&error));
+                    let said = words::<K>("create", name, &key.name, Some(&error));
                     self.announcer.warning(owner, "FailedCreate", said);
                 }
                 Err(error).act(|| format!("creating pod {name}"))
@@ -198,7 +205,7 @@ impl PodControl {
         match api.delete(name, &params).await {
             Ok(_) => {
                 self.awaited.deleted(&key, Key::of(&pod.metadata), uid);
-                let said = format!("Deleted pod: {name}");
+                let said = words::<K>("delete", name, &key.name, None);
                 self.announcer.normal(owner, "SuccessfulDelete", said);
                 Ok(())
             }
@@ -208,7 +215,7 @@ impl PodControl {
                 Ok(())
             }
             Err(error) => {
-                let said = format!("Error deleting: {}", said(&error));
+                let said = words::<K>("delete", name, &key.name, Some(&error));
                 self.announcer.warning(owner, "FailedDelete", said);
                 Err(error).act(|| format!("deleting pod {name}"))
             }
@@ -218,6 +225,23 @@ impl PodControl {
     fn wrote(&self, owner: &Key, written: &ObjectMeta) {
         self.awaited
             .wrote(owner, written.resource_version.as_deref());
+    }
+}
+
+/// What an event tells of a pod: of a StatefulSet's in the words of that controller.
+fn words<K: Owner>(act: &str, pod: &str, owner: &str, error: Option<&kube::Error>) -> String {
+    if K::kind(&()) == "StatefulSet" {
+        let what = format!("{act} Pod {pod} in StatefulSet {owner}");
+        return match error {
+            None => format!("{what} successful"),
+            Some(error) => format!("{what} failed error: {}", said(error)),
+        };
+    }
+    match (act, error) {
+        ("create", None) => format!("Created pod: {pod}"),
+        (_, None) => format!("Deleted pod: {pod}"),
+        ("create", Some(error)) => format!("Error creating: {}", said(error)),
+        (_, Some(error)) => format!("Error deleting: {}", said(error)),
     }
 }
 

@@ -21,6 +21,9 @@ use kube::{
 use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+#[path = "control/stateful_set.rs"]
+mod stateful_set;
+
 const DEADLINE: Duration = Duration::from_secs(60);
 
 struct World {
