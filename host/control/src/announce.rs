@@ -1,6 +1,8 @@
 //! Events about what the controllers did, written behind their backs: a controller that has
 //! created a pod goes on at once, and if very much happens, some of it is not announced.
 
+use std::borrow::Cow;
+
 use eyot_client::{EventType, Recorder};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Client, Resource};
@@ -13,7 +15,7 @@ const WAITING: usize = 256;
 struct Said {
     about: ObjectReference,
     kind: EventType,
-    reason: &'static str,
+    reason: Cow<'static, str>,
     message: String,
 }
 
@@ -30,28 +32,32 @@ impl Announcer {
         tokio::spawn(async move {
             while let Some(Some(event)) = stop.run_until_cancelled(heard.recv()).await {
                 recorder
-                    .event(&event.about, event.kind, event.reason, &event.message)
+                    .event(&event.about, event.kind, &event.reason, &event.message)
                     .await;
             }
         });
         Self { said }
     }
 
-    pub(crate) fn normal<K>(&self, about: &K, reason: &'static str, message: String)
+    pub(crate) fn normal<K>(&self, about: &K, reason: impl Into<Cow<'static, str>>, message: String)
     where
         K: Resource<DynamicType = ()>,
     {
-        self.say(about, EventType::Normal, reason, message);
+        self.say(about, EventType::Normal, reason.into(), message);
     }
 
-    pub(crate) fn warning<K>(&self, about: &K, reason: &'static str, message: String)
-    where
+    pub(crate) fn warning<K>(
+        &self,
+        about: &K,
+        reason: impl Into<Cow<'static, str>>,
+        message: String,
+    ) where
         K: Resource<DynamicType = ()>,
     {
-        self.say(about, EventType::Warning, reason, message);
+        self.say(about, EventType::Warning, reason.into(), message);
     }
 
-    fn say<K>(&self, about: &K, kind: EventType, reason: &'static str, message: String)
+    fn say<K>(&self, about: &K, kind: EventType, reason: Cow<'static, str>, message: String)
     where
         K: Resource<DynamicType = ()>,
     {
@@ -61,9 +67,10 @@ impl Announcer {
             reason,
             message,
         };
-        if self.said.try_send(said).is_err() {
+        if let Err(error) = self.said.try_send(said) {
+            let reason = error.into_inner().reason;
             tracing::debug!(
-                reason,
+                %reason,
                 "too much happens at once: an event is not announced"
             );
         }

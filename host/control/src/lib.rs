@@ -18,6 +18,7 @@
 //! | `cluster_roles` | ClusterRoles | the rules of those that gather |
 //! | `endpoint_slice` | Services, Pods, Nodes, hand-written Endpoints | EndpointSlices |
 //! | `endpoints` | Services, Pods | Endpoints |
+//! | `job` | Jobs, Pods | Pods, Job status; deletes Jobs whose time is over |
 //! | `gc` | the metadata of everything | deletions, owner references |
 //!
 //! Pods are made, taken away and adopted through `pod_control`. A part is a pure `plan` (or `choose`, or `decide`) and a thin shell that performs it; retry,
@@ -35,6 +36,7 @@ mod endpoints;
 mod error;
 mod gc;
 mod history;
+mod job;
 mod names;
 mod namespace;
 mod node_taint;

@@ -2,6 +2,7 @@
 
 use eyot_client::{Cache, Change, Controller, Key};
 use k8s_openapi::api::{
+    batch::v1::Job,
     core::v1::{Endpoints, Node, Pod, Service},
     discovery::v1::EndpointSlice,
 };
@@ -13,7 +14,9 @@ use crate::{
     announce::Announcer,
     endpoint_slice::{self, EndpointSlices, mirror},
     endpoints::{self, AllEndpoints},
-    follow, service,
+    follow, job,
+    pod_control::PodControl,
+    service,
 };
 
 /// Starts controllers, and then the watches that feed them.
@@ -28,6 +31,7 @@ pub(crate) struct Wiring<'a> {
 impl Wiring<'_> {
     pub(crate) fn start(mut self) {
         self.endpoints();
+        self.jobs();
     }
 
     fn announcer(&self, component: &'static str) -> Announcer {
@@ -92,5 +96,30 @@ impl Wiring<'_> {
         follow(self.tasks, self.client, services, self.stop);
         follow(self.tasks, self.client, all, self.stop);
         follow(self.tasks, self.client, slices, self.stop);
+    }
+
+    fn jobs(&mut self) {
+        let jobs: Cache<Job> = Cache::default();
+        let announcer = self.announcer("job-controller");
+        let (client, pods) = (self.client.clone(), self.pods.clone());
+        let of_job = |change: Change<'_, Job>| Some(change.key.clone());
+        let here = jobs.clone();
+        let running = Controller::new(job::Jobs {
+            client: client.clone(),
+            jobs: jobs.clone(),
+            pods: pods.clone(),
+            control: PodControl::new(client.clone(), pods, announcer.clone()),
+            announcer,
+        })
+        .on(&jobs, of_job)
+        .on(self.pods, move |change| job::of_pod(&here, &change));
+        let ending = Controller::new(job::ttl::Ttl {
+            client,
+            jobs: jobs.clone(),
+        })
+        .on(&jobs, of_job);
+        self.run(running);
+        self.run(ending);
+        follow(self.tasks, self.client, jobs, self.stop);
     }
 }

@@ -4,6 +4,8 @@
 
 #[path = "control/endpoints.rs"]
 mod endpoints;
+#[path = "control/jobs.rs"]
+mod jobs;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
