@@ -18,6 +18,7 @@
 //! | `cluster_roles` | ClusterRoles | the rules of those that gather |
 //! | `endpoint_slice` | Services, Pods, Nodes, hand-written Endpoints | EndpointSlices |
 //! | `endpoints` | Services, Pods | Endpoints |
+//! | `cron_job` | CronJobs, Jobs | Jobs, CronJob status |
 //! | `job` | Jobs, Pods | Pods, Job status; deletes Jobs whose time is over |
 //! | `gc` | the metadata of everything | deletions, owner references |
 //!
@@ -29,6 +30,7 @@ mod certificates;
 mod claim_protection;
 mod clock;
 mod cluster_roles;
+mod cron_job;
 mod daemon_set;
 mod deployment;
 mod endpoint_slice;

@@ -2,7 +2,7 @@
 
 use eyot_client::{Cache, Change, Controller, Key};
 use k8s_openapi::api::{
-    batch::v1::Job,
+    batch::v1::{CronJob, Job},
     core::v1::{Endpoints, Node, Pod, Service},
     discovery::v1::EndpointSlice,
 };
@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     announce::Announcer,
+    cron_job::{self, CronJobs},
     endpoint_slice::{self, EndpointSlices, mirror},
     endpoints::{self, AllEndpoints},
     follow, job,
@@ -118,8 +119,19 @@ impl Wiring<'_> {
             jobs: jobs.clone(),
         })
         .on(&jobs, of_job);
+        let cron_jobs: Cache<CronJob> = Cache::default();
+        let starting = Controller::new(CronJobs {
+            client: self.client.clone(),
+            cron_jobs: cron_jobs.clone(),
+            jobs: jobs.clone(),
+            announcer: self.announcer("cronjob-controller"),
+        })
+        .on(&cron_jobs, |change| Some(change.key.clone()))
+        .on(&jobs, |change| cron_job::of_job(&change));
         self.run(running);
         self.run(ending);
+        self.run(starting);
         follow(self.tasks, self.client, jobs, self.stop);
+        follow(self.tasks, self.client, cron_jobs, self.stop);
     }
 }

@@ -6,8 +6,8 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
 };
 
-pub(super) const COMPLETE: &str = "Complete";
-pub(super) const FAILED: &str = "Failed";
+pub(crate) const COMPLETE: &str = "Complete";
+pub(crate) const FAILED: &str = "Failed";
 pub(super) const SUSPENDED: &str = "Suspended";
 /// The Job will be complete once its pods are gone.
 pub(super) const SUCCESS: &str = "SuccessCriteriaMet";

@@ -1,7 +1,7 @@
 //! Jobs against the real API. The test plays the node: it ends the pods.
 
 use k8s_openapi::api::{
-    batch::v1::Job,
+    batch::v1::{CronJob, Job},
     core::v1::{Event, Pod},
 };
 use kube::{
@@ -162,6 +162,61 @@ async fn a_job_deleted_while_it_runs_leaves_no_pod_behind() {
     until("no pod", || async {
         let found = pods.list(&ListParams::default()).await.unwrap().items;
         found.is_empty().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cron_job_makes_jobs_by_the_clock_and_notes_how_they_end() {
+    let world = start().await;
+    let crons: Api<CronJob> = world.api();
+    let cron = typed(json!({
+        "metadata": {"name": "tick"},
+        "spec": {"schedule": "@every 1s", "concurrencyPolicy": "Forbid",
+                 "successfulJobsHistoryLimit": 0,
+                 "jobTemplate": {"spec": {"template": {"spec": {
+                    "restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}}}},
+    }));
+    crons.create(&PostParams::default(), &cron).await.unwrap();
+    let jobs: Api<Job> = world.api();
+    let job = until("a job", || async {
+        jobs.list(&ListParams::default()).await.unwrap().items.pop()
+    })
+    .await;
+    assert_eq!(job.owner_references()[0].kind, "CronJob");
+    let minutes = job.name_any().strip_prefix("tick-").map(str::parse::<i64>);
+    assert!(minutes.unwrap().unwrap() > 29_000_000);
+    until("it is active", || async {
+        let status = crons.get("tick").await.unwrap().status?;
+        (status.last_schedule_time.is_some() && status.active?.len() == 1).then_some(())
+    })
+    .await;
+    let suspend = Patch::Merge(json!({"spec": {"suspend": true}}));
+    crons
+        .patch("tick", &PatchParams::default(), &suspend)
+        .await
+        .unwrap();
+    let pods: Api<Pod> = world.api();
+    tokio::spawn(async move {
+        loop {
+            for pod in pods
+                .list(&ListParams::default())
+                .await
+                .into_iter()
+                .flatten()
+            {
+                let done = Patch::Merge(json!({"status": {"phase": "Succeeded"}}));
+                let params = PatchParams::default();
+                let _ = pods.patch_status(&pod.name_any(), &params, &done).await;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    });
+    until("the job is done, noted and forgotten", || async {
+        let status = crons.get("tick").await.unwrap().status?;
+        let left = jobs.list(&ListParams::default()).await.unwrap().items.len();
+        (status.active.is_none() && status.last_successful_time.is_some() && left == 0)
+            .then_some(())
     })
     .await;
 }
