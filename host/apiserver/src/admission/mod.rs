@@ -43,6 +43,8 @@ use crate::{
     api::Api,
     auth::{node::restrict, rbac::escalation, token::secret},
     failure::Failure,
+    managed,
+    object::at,
     service_addresses::Reservation,
 };
 
@@ -114,9 +116,22 @@ pub(crate) async fn mutate(
     object: &mut Value,
 ) -> Result<Mutated, Failure> {
     let (mut mutated, mut rounds) = (Mutated::default(), Rounds::default());
+    let strangers = !api.admission.mutating.get(&api.store).is_empty()
+        || !api.admission.mutations.get(&api.store).is_empty();
+    let managers = at(object, &["metadata", "managedFields"]).filter(|_| strangers);
+    let managers = managers.cloned();
     run(api, attributes, object, &mut mutated, &mut rounds).await?;
     if rounds.again() {
         run(api, attributes, object, &mut mutated, &mut rounds).await?;
+    }
+    if let Some(before) = managers
+        && let Some(why) = managed::broken(object, &before)
+    {
+        managed::put_back(object, Some(before));
+        mutated.warnings.push(format!(
+            ".metadata.managedFields was in an invalid state after admission; this could be caused \
+             by an outdated mutating admission controller; please fix your requests: {why}"
+        ));
     }
     Ok(mutated)
 }

@@ -215,6 +215,16 @@ impl<'a> Changes<'a> {
     }
 }
 
+/// What is wrong with the managed fields of an object, if they are no longer those before.
+pub(crate) fn broken(object: &Value, before: &Value) -> Option<String> {
+    let found = crate::object::at(object, &["metadata", "managedFields"])?;
+    match found {
+        found if found == before => None,
+        Value::Array(entries) => entry::read(entries.clone()).err(),
+        _ => Some("managed fields must be a list".to_owned()),
+    }
+}
+
 /// Leave in the object what is stored of it, now that it is known who sent what.
 pub(crate) fn settle(api_version: &str, kind: &str, object: &mut Value) {
     if let Some(shape) = Shape::builtin(api_version, kind) {

@@ -34,6 +34,15 @@ pub enum PatchError {
 }
 
 impl PatchError {
+    /// The cause, for those who wrote the patch and are not the client.
+    pub fn why(&self) -> String {
+        match self {
+            PatchError::Unprocessable(why) => why.clone(),
+            PatchError::TestFailed => "test failed".to_owned(),
+            other => other.to_string(),
+        }
+    }
+
     /// HTTP code and Status reason.
     pub fn status(&self) -> (u16, &'static str) {
         match self {

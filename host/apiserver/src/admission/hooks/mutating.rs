@@ -130,7 +130,7 @@ async fn ask(
         )));
     }
     let before = view.object(object);
-    let mut after = patch::json(before, &patch).map_err(|error| refused(error.to_string()))?;
+    let mut after = patch::json(before, &patch).map_err(|error| refused(error.why()))?;
     if attributes.sent.is_none() {
         // What the kind does not have is dropped, and what it lacks is filled in again.
         shown.decode(&mut after).map_err(Trouble::Refused)?;

@@ -146,7 +146,6 @@ fn apply(
         Ok(next) => Ok(next),
         // A test that fails says that there is nothing to do.
         Err(PatchError::TestFailed) => Ok(object.clone()),
-        Err(PatchError::Unprocessable(why)) => Err(format!("JSONPath: {why}")),
-        Err(error) => Err(format!("JSONPath: {error}")),
+        Err(error) => Err(format!("JSONPath: {}", error.why())),
     }
 }

@@ -743,3 +743,45 @@ async fn warnings_reach_the_client_and_wrong_answers_are_told() {
         &format!("{start}validating webhook may not return response.patch"),
     );
 }
+
+#[tokio::test]
+async fn managed_fields_that_a_webhook_breaks_are_those_from_before() {
+    let server = plain().await;
+    let webhook = Webhook::start(|_| {
+        patch(json!([
+            {"op": "add", "path": "/data/added", "value": "x"},
+            {"op": "replace", "path": "/metadata/managedFields/0/operation", "value": "Guess"},
+        ]))
+    })
+    .await;
+    let rules = json!([rule(&["CREATE", "UPDATE"], &["configmaps"])]);
+    mutate(&server, "w", json!([hook("w", &webhook, rules, json!({}))])).await;
+    let headers = [("content-type", "application/json")];
+    let path = format!("{MAPS}?fieldManager=me");
+    let answer = raw(
+        &server,
+        "POST",
+        &path,
+        &headers,
+        config_map("a").to_string(),
+    )
+    .await;
+    assert_eq!(answer.status(), 201);
+    let warning = answer.headers()["warning"].to_str().unwrap();
+    assert!(
+        warning.starts_with(
+            "299 - \".metadata.managedFields was in an invalid state after admission;"
+        ),
+        "{warning}"
+    );
+    let made = get(&server, &format!("{MAPS}/a")).await.1;
+    assert_eq!(made["data"]["added"], "x");
+    // What was changed on the client's behalf is not told to be its own.
+    let entries = &made["metadata"]["managedFields"];
+    assert_eq!(entries.as_array().map(Vec::len), Some(1));
+    assert_eq!(
+        (&entries[0]["operation"], &entries[0]["manager"]),
+        (&json!("Update"), &json!("me"))
+    );
+    assert_eq!(entries[0]["fieldsV1"]["f:data"].get("f:added"), None);
+}
