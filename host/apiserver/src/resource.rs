@@ -231,6 +231,9 @@ impl Resource {
                     let mut metadata = metadata.clone();
                     model::check(of, &mut metadata).map_err(|error| error.message)?;
                 }
+                if let Some(why) = custom.schema().unreadable(value) {
+                    return Err(why);
+                }
                 Ok(custom.schema().prune(value))
             }
         }

@@ -7,37 +7,56 @@ use super::{Additional, Node, field};
 use crate::{
     field_error::FieldError,
     kinds::{self, names},
+    model::{self, Model},
 };
 
 pub(super) fn check(root: &Node, object: &Value) -> Vec<FieldError> {
     at(root, object, "")
 }
 
+/// What makes an object unreadable: metadata inside of it that are of other types than metadata are.
+pub(super) fn unreadable(root: &Node, object: &Value) -> Option<String> {
+    let of = Model::get().named("meta.v1.ObjectMeta")?;
+    let mut errors = Vec::new();
+    walk(root, object, "", &mut |value, path| {
+        if let Some(metadata) = value.get("metadata").filter(|given| given.is_object())
+            && let Err(error) = model::check(of, &mut metadata.clone())
+        {
+            let path = field(path, "metadata");
+            errors.push(FieldError::invalid(path, metadata, &error.message));
+        }
+    });
+    errors.first().map(ToString::to_string)
+}
+
 /// A value that stands somewhere.
 pub(super) fn at(node: &Node, value: &Value, path: &str) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    visit(node, value, path, &mut errors);
+    walk(node, value, path, &mut |value, path| {
+        resource(value, path, &mut errors);
+    });
     errors
 }
 
-fn visit(node: &Node, value: &Value, path: &str, errors: &mut Vec<FieldError>) {
+/// Every whole object, the outer ones first, with its place.
+fn walk(node: &Node, value: &Value, path: &str, visit: &mut dyn FnMut(&Value, &str)) {
     match value {
         Value::Object(map) => {
             if node.embedded {
-                resource(value, path, errors);
+                visit(value, path);
             }
             for (name, value) in map {
                 if let Some(node) = node.properties.get(name) {
-                    visit(node, value, &field(path, name), errors);
+                    walk(node, value, &field(path, name), visit);
                 } else if let Additional::Each(node) = &node.additional {
-                    visit(node, value, &format!("{path}[{name}]"), errors);
+                    walk(node, value, &format!("{path}[{name}]"), visit);
                 }
             }
         }
         Value::Array(items) => {
             if let Some(of) = &node.items {
                 for (at, item) in items.iter().enumerate() {
-                    visit(of, item, &format!("{path}[{at}]"), errors);
+                    walk(of, item, &format!("{path}[{at}]"), visit);
                 }
             }
         }

@@ -218,6 +218,12 @@ impl Schema {
         Judgement { errors, warnings }
     }
 
+    /// Why an object cannot be read at all, if so: a whole object inside of it has metadata that
+    /// are none.
+    pub(crate) fn unreadable(&self, object: &Value) -> Option<String> {
+        embedded::unreadable(&self.root, object)
+    }
+
     /// Drops fields that the schema does not name and answers their paths (for field validation).
     /// Nulls where null is no value are dropped too, unless a default takes their place.
     pub fn prune(&self, object: &mut Value) -> Vec<String> {

@@ -10,6 +10,7 @@ mod certificates;
 mod conversion;
 mod custom_resources;
 mod deadlines;
+mod definition_schemas;
 mod definitions;
 mod devices;
 mod discovery;
