@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tower::util::BoxCloneSyncService;
 
 use crate::{
-    admission::{Admission, policy, quota},
+    admission::{Admission, PodSecurityConfig, policy, quota},
     aggregation::{self, Aggregation, FrontProxy},
     audit::Audit,
     auth::{
@@ -62,6 +62,8 @@ pub struct Options {
     pub services: ServiceRanges,
     /// Where pods and other hosts reach this API.
     pub advertised: Option<SocketAddr>,
+    /// What the Pod Security Standards do where namespaces say nothing.
+    pub pod_security: PodSecurityConfig,
     /// Records requests; `None` records none.
     pub audit: Option<Audit>,
 }
@@ -78,6 +80,7 @@ impl Default for Options {
             dialer: Arc::new(TcpDialer),
             services: ServiceRanges::default(),
             advertised: None,
+            pod_security: PodSecurityConfig::default(),
             audit: None,
         }
     }

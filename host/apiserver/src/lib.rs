@@ -63,6 +63,7 @@ mod user;
 mod verbs;
 mod webhook;
 
+pub use admission::{AdmissionConfig, PodSecurityConfig};
 pub use aggregation::{FRONT_PROXY, FrontProxy};
 pub use api::{Kubelet, NoNodes, Nodes, Options};
 pub use resource::extract;

@@ -1,10 +1,11 @@
 //! What the settings say about the security of the API, made ready for the API server: files are
 //! read and checked here, so that a mistake in one is an error of the start that names the file.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use eyot_apiserver::{
+    AdmissionConfig,
     audit::{Audit, AuditLog, Policy},
     auth::token::{TokenKeys, TokenOptions, TokenTable},
 };
@@ -36,13 +37,24 @@ pub fn options(settings: &Resolved, pki: &Pki) -> anyhow::Result<eyot_apiserver:
         tokens.table = TokenTable::parse(&text)
             .with_context(|| format!("token file {} is not right", path.display()))?;
     }
+    let admission = settings.admission_control_config_file.as_deref();
+    let admission = admission.map(admission_config).transpose()?;
     Ok(eyot_apiserver::Options {
+        pod_security: admission.unwrap_or_default().pod_security,
         audit: settings.audit.as_ref().map(audit).transpose()?,
         tokens,
         root_ca: Some(pki.ca.as_str().into()),
         front_proxy: Some(pki.front_proxy.clone()),
         ..eyot_apiserver::Options::default()
     })
+}
+
+fn admission_config(path: &Path) -> anyhow::Result<AdmissionConfig> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("admission configuration {} cannot be read", path.display()))?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    AdmissionConfig::parse(&text, |named| std::fs::read_to_string(folder.join(named)))
+        .with_context(|| format!("admission configuration {} is not right", path.display()))
 }
 
 fn audit(settings: &AuditSettings) -> anyhow::Result<Audit> {

@@ -65,6 +65,10 @@ pub struct Settings {
     /// `https://kubernetes.default.svc.cluster.local`]
     #[arg(long, env = "EYOT_SERVICE_ACCOUNT_ISSUER", value_name = "URL")]
     pub service_account_issuer: Option<String>,
+    /// Configuration of admission (`AdmissionConfiguration`): Pod Security Standards of namespaces
+    /// without labels, and who is exempt [default: none]
+    #[arg(long, env = "EYOT_ADMISSION_CONTROL_CONFIG_FILE", value_name = "FILE")]
+    pub admission_control_config_file: Option<PathBuf>,
     /// Policy (`audit.k8s.io/v1`) that says which requests to the API are recorded [default: none
     /// are]
     #[arg(long, env = "EYOT_AUDIT_POLICY", value_name = "FILE")]
@@ -114,6 +118,7 @@ pub struct Resolved {
     pub bridge: String,
     pub token_file: Option<PathBuf>,
     pub service_account_issuer: Option<String>,
+    pub admission_control_config_file: Option<PathBuf>,
     pub audit: Option<AuditSettings>,
 }
 
@@ -150,6 +155,9 @@ impl Settings {
             bridge: self.bridge.or(other.bridge),
             token_file: self.token_file.or(other.token_file),
             service_account_issuer: self.service_account_issuer.or(other.service_account_issuer),
+            admission_control_config_file: self
+                .admission_control_config_file
+                .or(other.admission_control_config_file),
             audit_policy: self.audit_policy.or(other.audit_policy),
             audit_log: self.audit_log.or(other.audit_log),
             audit_log_max_size: self.audit_log_max_size.or(other.audit_log_max_size),
@@ -198,6 +206,7 @@ impl Settings {
             bridge: check_bridge(self.bridge.unwrap_or_else(|| "eyot0".to_owned()))?,
             token_file: self.token_file,
             service_account_issuer: self.service_account_issuer,
+            admission_control_config_file: self.admission_control_config_file,
         })
     }
 

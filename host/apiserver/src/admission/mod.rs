@@ -11,6 +11,7 @@
 mod attributes;
 mod certificates;
 mod conditions;
+mod configuration;
 mod default_class;
 mod device_access;
 mod hooks;
@@ -20,6 +21,7 @@ mod namespace_lifecycle;
 mod node_taint;
 mod notes;
 mod object_in_use;
+mod pod_security;
 pub(crate) mod policy;
 mod priority;
 pub(crate) mod quota;
@@ -38,6 +40,7 @@ pub(crate) use self::{
     attributes::{Attributes, Kind, Operation},
     notes::Notes,
 };
+pub use self::{configuration::AdmissionConfig, pod_security::PodSecurityConfig};
 use self::{hooks::Rounds, index::Index};
 use crate::{
     api::Api,
@@ -170,6 +173,7 @@ pub(crate) async fn validate(
     let mut admitted = Admitted::default();
     limit_ranger::validate(api, attributes, object)?;
     service_account::validate(api, attributes, object).await?;
+    pod_security::validate(api, attributes, object, &mut admitted).await?;
     priority::validate(api, attributes, object)?;
     volume_resize::validate(api, attributes, object)?;
     device_access::validate(api, attributes, object)?;

@@ -25,6 +25,7 @@ mod lifecycles;
 mod lists;
 mod nodes;
 mod openapi;
+mod pod_security;
 mod pods;
 mod policies;
 mod quota;
