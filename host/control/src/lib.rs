@@ -14,6 +14,7 @@
 //! | `root_ca` | Namespaces, ConfigMaps named `kube-root-ca.crt` | the missing and the wrong ones |
 //! | `claim_protection` | claims, volumes, Pods | finalizers of the deleted ones |
 //! | `node_taint` | Nodes | their `NoSchedule` taints |
+//! | `taint_eviction` | Nodes, Pods | deletions of Pods that do not bear a `NoExecute` taint |
 //! | `certificates` | CertificateSigningRequests | their approval, certificate and end |
 //! | `cluster_roles` | ClusterRoles | the rules of those that gather |
 //! | `endpoint_slice` | Services, Pods, Nodes, hand-written Endpoints | EndpointSlices |
@@ -53,6 +54,7 @@ mod scheduler;
 mod service;
 mod service_account;
 mod stateful_set;
+mod taint_eviction;
 mod trim;
 mod wiring;
 mod workloads;

@@ -1,4 +1,6 @@
-//! What the controllers of Services and of jobs listen to.
+//! What the controllers of Services, of jobs and of taints listen to.
+
+use std::sync::Mutex;
 
 use eyot_client::{Cache, Change, Controller, Key};
 use k8s_openapi::api::{
@@ -18,6 +20,7 @@ use crate::{
     follow, job,
     pod_control::PodControl,
     service,
+    taint_eviction::{self, TaintEvictions},
 };
 
 /// Starts controllers, and then the watches that feed them.
@@ -33,6 +36,7 @@ impl Wiring<'_> {
     pub(crate) fn start(mut self) {
         self.endpoints();
         self.jobs();
+        self.taints();
     }
 
     fn announcer(&self, component: &'static str) -> Announcer {
@@ -41,6 +45,22 @@ impl Wiring<'_> {
 
     fn run<R: eyot_client::Reconciler>(&mut self, controller: Controller<R>) {
         self.tasks.spawn(controller.run(self.stop.clone()));
+    }
+
+    fn taints(&mut self) {
+        let there = self.pods.clone();
+        let evicting = Controller::new(TaintEvictions {
+            client: self.client.clone(),
+            pods: self.pods.clone(),
+            nodes: self.nodes.clone(),
+            announcer: self.announcer("taint-eviction-controller"),
+            leaving: Mutex::default(),
+        })
+        .on(self.pods, |change| taint_eviction::of_pod(&change))
+        .on(self.nodes, move |change| {
+            taint_eviction::of_node(&there, &change)
+        });
+        self.run(evicting);
     }
 
     fn endpoints(&mut self) {

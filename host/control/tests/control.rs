@@ -419,6 +419,65 @@ async fn a_pod_that_fits_nowhere_says_why_and_runs_once_there_is_room() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_leave_a_tainted_node_when_they_bear_it_no_longer() {
+    let world = start().await;
+    world.node("4").await;
+    let pods: Api<Pod> = world.api();
+    let tolerates = |seconds: Option<i64>| {
+        json!([{ "key": "k", "operator": "Exists", "effect": "NoExecute",
+                "tolerationSeconds": seconds }])
+    };
+    for (name, tolerations) in [
+        ("never", json!([])),
+        ("shortly", tolerates(Some(1))),
+        ("long", tolerates(Some(3600))),
+        ("always", tolerates(None)),
+    ] {
+        let pod = typed(json!({
+            "metadata": { "name": name, "finalizers": ["test/held"] },
+            "spec": { "containers": [{ "name": "c", "image": "demo/x:v1" }],
+                      "tolerations": tolerations },
+        }));
+        pods.create(&PostParams::default(), &pod).await.unwrap();
+        until("it is bound", || async {
+            pods.get(name).await.unwrap().spec?.node_name
+        })
+        .await;
+    }
+    let nodes: Api<Node> = Api::all(world.client.clone());
+    let taint = async |taints: Value| {
+        let patch = Patch::Strategic(json!({ "spec": { "taints": taints } }));
+        let params = PatchParams::default();
+        nodes.patch("n", &params, &patch).await.unwrap();
+    };
+    taint(json!([{ "key": "k", "value": "v", "effect": "NoExecute" }])).await;
+    for name in ["never", "shortly"] {
+        let pod = until("it is asked to go", || async {
+            let pod = pods.get(name).await.unwrap();
+            pod.metadata.deletion_timestamp.is_some().then_some(pod)
+        })
+        .await;
+        let conditions = pod.status.unwrap().conditions.unwrap();
+        let told = conditions.iter().find(|c| c.type_ == "DisruptionTarget");
+        let reason = told.and_then(|told| told.reason.as_deref());
+        assert_eq!(reason, Some("DeletionByTaintManager"), "{name}");
+    }
+    taint(json!([{ "$patch": "delete", "key": "k", "effect": "NoExecute" }])).await;
+    let events: Api<Event> = world.api();
+    until("the end of the countdown is told", || async {
+        let events = events.list(&ListParams::default()).await.unwrap();
+        events.items.into_iter().find(|event| {
+            event.message.as_deref() == Some("Cancelling deletion of Pod default/long")
+        })
+    })
+    .await;
+    for name in ["long", "always"] {
+        let pod = pods.get(name).await.unwrap();
+        assert!(pod.metadata.deletion_timestamp.is_none(), "{name} stays");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dependents_go_with_their_owner_first_or_not_at_all_as_asked() {
     let world = start().await;
     let maps: Api<ConfigMap> = world.api();
