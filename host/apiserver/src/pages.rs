@@ -2,11 +2,12 @@
 //!
 //! Nothing is kept between the pages. The token, in Kubernetes' own form, says at which revision the
 //! list began and at which key it goes on, and the store shows any revision that its log still
-//! reaches: also after a restart. Beyond that the answer is 410 Gone, with a token that goes on with
-//! the present.
+//! reaches: also after a restart. Beyond that, and when the list began too long ago, the answer is 410
+//! Gone, with a token that goes on with the present.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use eyot_store::{Object, Objects};
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{failure::Failure, reading::json_error};
@@ -15,6 +16,10 @@ use crate::{failure::Failure, reading::json_error};
 const TOKEN: usize = 4096;
 
 const VERSION: &str = "meta.k8s.io/v1";
+
+/// How long after its first page a list can be continued as it was: as long as the log keeps changes.
+/// On a quiet host it could be longer, but clients are to find out early what they must expect late.
+const LIFE: SignedDuration = SignedDuration::from_mins(5);
 
 /// What a continue token says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,11 +32,18 @@ pub(crate) struct Token {
     /// The key of the last object that was shown and a zero byte: what comes right after it.
     #[serde(default)]
     start: String,
+    /// When the list began, in seconds since 1970. Zero, as in a token of Kubernetes, is not known.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    t: i64,
+}
+
+fn is_zero(number: &i64) -> bool {
+    *number == 0
 }
 
 impl Token {
-    /// The token for what follows `last`, in a list of one namespace or of all.
-    pub(crate) fn after(last: &Object, namespace: &str, revision: u64) -> Token {
+    /// The token for what follows `last`, in a list of one namespace or of all that began then.
+    pub(crate) fn after(last: &Object, namespace: &str, revision: u64, began: i64) -> Token {
         let (ns, name) = (&last.key.namespace, &last.key.name);
         let start = if !namespace.is_empty() {
             format!("/{name}\0")
@@ -45,6 +57,7 @@ impl Token {
             v: VERSION.to_owned(),
             rv,
             start,
+            t: began,
         }
     }
 
@@ -52,8 +65,23 @@ impl Token {
     pub(crate) fn inconsistent(&self) -> Token {
         Token {
             rv: -1,
+            t: 0,
             ..self.clone()
         }
+    }
+
+    /// When the list began that the next page is of; going on with the present begins anew.
+    pub(crate) fn began(&self, now: Timestamp) -> i64 {
+        match self.revision() {
+            Some(_) => self.t,
+            None => now.as_second(),
+        }
+    }
+
+    /// Whether the list began so long ago that it cannot be continued as it was.
+    pub(crate) fn is_old(&self, now: Timestamp) -> bool {
+        let age = now.as_second().saturating_sub(self.t);
+        self.t != 0 && self.revision().is_some() && age > LIFE.as_secs()
     }
 
     /// The revision that the list shows; `None` for the present.

@@ -259,13 +259,19 @@ async fn page(api: &Api, call: &Call, filter: &Filter) -> Result<Page, Failure> 
             remaining: None,
         });
     }
+    let token = match call.query.continue_token.is_empty() {
+        true => None,
+        false => Some(Token::decode(&call.query.continue_token)?),
+    };
     let Snapshot {
         revision,
         objects: all,
-    } = match call.query.continue_token.is_empty() {
-        true => first_page(api, call)?,
-        false => next_page(api, call)?,
+    } = match &token {
+        None => first_page(api, call)?,
+        Some(token) => next_page(api, call, token)?,
     };
+    let now = Timestamp::now();
+    let began = token.map_or(now.as_second(), |token| token.began(now));
     // What is inside of objects is looked for in the version that was asked for.
     if filter.inside.is_some() {
         prepare(api, &call.resource, all.iter()).await?;
@@ -279,7 +285,7 @@ async fn page(api: &Api, call: &Call, filter: &Filter) -> Result<Page, Failure> 
     for object in all.iter().filter(|object| filter.matches(object)) {
         if objects.len() == limit {
             let last = objects.last();
-            next = last.map(|last| Token::after(last, namespace, revision).encode());
+            next = last.map(|last| Token::after(last, namespace, revision, began).encode());
             break;
         }
         objects.push(object.clone());
@@ -307,27 +313,27 @@ fn first_page(api: &Api, call: &Call) -> Result<Snapshot, Failure> {
     }
 }
 
-fn next_page(api: &Api, call: &Call) -> Result<Snapshot, Failure> {
+fn next_page(api: &Api, call: &Call, token: &Token) -> Result<Snapshot, Failure> {
     const EXPIRED: &str = "The provided continue parameter is too old to display a consistent list \
         result. You can start a new list without the continue parameter, or use the continue token \
         in this response to retrieve the remainder of the results. Continuing with the provided \
         token results in an inconsistent list - objects that were created, modified, or deleted \
         between the time the first chunk was returned and now may show up in the list.";
     let storage = &call.resource.storage;
-    let token = Token::decode(&call.query.continue_token)?;
     if !matches!(call.query.resource_version.as_str(), "" | "0") {
         return Err(Failure::bad_request(
             "specifying resource version is not allowed when using continue",
         ));
     }
+    let expired = || Failure::expired(EXPIRED).going_on(&token.inconsistent().encode());
     let snapshot = match token.revision() {
         None => api.store.list(storage, call.namespace()),
         Some(asked) if asked > api.store.revision() => {
             return Err(Failure::revision_too_large(asked, api.store.revision()));
         }
+        Some(_) if token.is_old(Timestamp::now()) => return Err(expired()),
         Some(asked) => {
             let snapshot = api.store.list_at(storage, call.namespace(), asked);
-            let expired = || Failure::expired(EXPIRED).going_on(&token.inconsistent().encode());
             snapshot.map_err(|_| expired())?
         }
     };

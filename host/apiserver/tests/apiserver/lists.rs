@@ -95,6 +95,35 @@ async fn a_token_of_a_list_that_is_gone_goes_on_with_the_present() {
 }
 
 #[tokio::test]
+async fn a_list_cannot_be_continued_for_ever_even_if_nothing_changed() {
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+    let server = server().await;
+    fill(&server, &["a", "b", "c", "d"]).await;
+    let read = |page: &Value| -> Value {
+        let token = URL_SAFE_NO_PAD.decode(text(page, "continue")).unwrap();
+        serde_json::from_slice(&token).unwrap()
+    };
+    let next = async |token: &Value| {
+        let token = URL_SAFE_NO_PAD.encode(token.to_string());
+        get(&server, &format!("{MAPS}?limit=1&continue={token}")).await
+    };
+    let (_, page) = get(&server, &format!("{MAPS}?limit=1")).await;
+    let mut token = read(&page);
+    let began = token["t"].as_i64().unwrap();
+    token["t"] = (began - 200).into();
+    let (_, page) = next(&token).await;
+    assert_eq!(names(&page), ["b"]);
+    let mut token = read(&page);
+    assert_eq!(token["t"], began - 200, "the age is that of the whole list");
+    token["t"] = (began - 301).into();
+    let (code, status) = next(&token).await;
+    assert_eq!((code, &status["reason"]), (410, &json!("Expired")));
+    let (_, page) = next(&read(&status)).await;
+    assert_eq!(names(&page), ["c"]);
+    assert!(read(&page)["t"].as_i64().unwrap() >= began, "it began anew");
+}
+
+#[tokio::test]
 async fn an_inconsistent_token_continues_after_the_last_key() {
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
     let server = server().await;
