@@ -141,6 +141,7 @@ impl<'a> Run<'_, 'a> {
             Node::List(elements) => self.list(elements),
             Node::Map(entries) => self.map(entries),
             Node::Object(fields) => self.object(fields),
+            Node::Misplaced(why) => Err(EvalError::new(&**why)),
             Node::Loop(loop_) => self.repeat(loop_),
             Node::Append(place, item) => {
                 let item = self.node(item)?;

@@ -13,6 +13,7 @@ use super::{
     lib::{self, Function},
     macros::INSERT,
     source::{Fault, Source},
+    types::Type,
     value::Text,
 };
 
@@ -40,6 +41,8 @@ pub(super) enum Node {
     Map(Box<[Entry]>),
     /// An object of a declared type, by its fields.
     Object(Box<[(Box<str>, Node, bool)]>),
+    /// An object that is named for another place than it is put into: why it cannot be made.
+    Misplaced(Box<str>),
     Loop(Box<Loop>),
     /// The result of the innermost loop with one more item.
     Append(usize, Box<Node>),
@@ -281,6 +284,9 @@ impl Planner<'_> {
     }
 
     fn object(&mut self, made: &StructExpr) -> Node {
+        if let Some(why) = self.misplaced(made) {
+            return Node::Misplaced(why.into());
+        }
         let fields = made.entries.iter().filter_map(|entry| match &entry.expr {
             EntryExpr::StructField(field) => {
                 let value = self.expr(&field.value);
@@ -289,6 +295,39 @@ impl Planner<'_> {
             EntryExpr::MapEntry(_) => None,
         });
         Node::Object(fields.collect())
+    }
+
+    /// Objects of a family are named for the field that they are put into: what is wrong with one
+    /// that is put into another. Kubernetes tells it when the object is made.
+    fn misplaced(&self, made: &StructExpr) -> Option<String> {
+        let family = made.type_name.trim_start_matches('.');
+        made.entries.iter().find_map(|entry| {
+            let EntryExpr::StructField(field) = &entry.expr else {
+                return None;
+            };
+            let mut given = self.checked.types.get(&field.value.id)?;
+            loop {
+                given = match given {
+                    Type::List(list) => &list.item,
+                    Type::Map(map) => &map.value,
+                    Type::Optional(inner) => inner,
+                    _ => break,
+                };
+            }
+            let Type::Object(object) = given else {
+                return None;
+            };
+            let wanted = format!("{family}.{}", field.field);
+            let root = family.split('.').next();
+            let kin = object.open && object.name.split('.').next() == root;
+            (kin && object.name != wanted).then(|| {
+                format!(
+                    "type mismatch: unexpected type name {:?}, expected {wanted:?}, which matches \
+                     field name path from root Object type",
+                    object.name
+                )
+            })
+        })
     }
 
     fn comprehension(&mut self, loop_: &ComprehensionExpr) -> Node {

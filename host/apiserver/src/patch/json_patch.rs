@@ -78,6 +78,7 @@ fn apply(
     copied: &mut usize,
 ) -> Result<(), PatchError> {
     let text = |name: &str| operation.get(name).and_then(Value::as_str);
+    let shown = || text("path").unwrap_or_default();
     let path = || pointer(text("path").ok_or_else(|| failed("an operation has no path"))?);
     let from = || pointer(text("from").ok_or_else(|| failed("an operation has no from"))?);
     let value = || {
@@ -85,11 +86,32 @@ fn apply(
         value.ok_or_else(|| failed("an operation has no value"))
     };
     match text("op").unwrap_or_default() {
-        "add" => add(root, &path()?, value()?),
-        "remove" => remove(root, &path()?).map(|_| ()),
+        "add" => {
+            let path = path()?;
+            if lacks_parent(root, &path) {
+                return Err(missing(&format!("add{NO_PATH}: {:?}", shown())));
+            }
+            add(root, &path, value()?)
+        }
+        "remove" => {
+            let path = path()?;
+            if lacks_parent(root, &path) {
+                return Err(missing(&format!("remove{NO_PATH}: {:?}", shown())));
+            }
+            remove(root, &path).map(|_| ())
+        }
         "replace" => {
             let path = path()?;
-            let place = find_mut(root, &path).ok_or_else(|| failed("nothing to replace"))?;
+            let lacks = lacks_parent(root, &path);
+            let place = find_mut(root, &path).ok_or_else(|| {
+                missing(&match lacks {
+                    true => format!("replace{NO_PATH}: {}", shown()),
+                    false => format!(
+                        "replace operation does not apply: doc is missing key: {}",
+                        shown()
+                    ),
+                })
+            })?;
             *place = value()?;
             Ok(())
         }
@@ -164,6 +186,21 @@ fn find_mut<'a>(root: &'a mut Value, path: &[String]) -> Option<&'a mut Value> {
         }
         _ => None,
     })
+}
+
+const NO_PATH: &str = " operation does not apply: doc is missing path";
+
+/// Whether there is nothing for the last segment to be in.
+fn lacks_parent(root: &Value, path: &[String]) -> bool {
+    path.split_last().is_some_and(|(_, parents)| {
+        !find(root, parents).is_some_and(|place| place.is_object() || place.is_array())
+    })
+}
+
+/// In the words of the library that Kubernetes uses; shown to those who wrote the patch of a
+/// webhook or a policy.
+fn missing(why: &str) -> PatchError {
+    PatchError::Unprocessable(format!("{why}: missing value"))
 }
 
 fn add(root: &mut Value, path: &[String], new: Value) -> Result<(), PatchError> {

@@ -475,6 +475,24 @@ async fn a_patch_is_made_of_operations() {
           JSONPatch{op: 'replace', path: '/spec/replicas', value: 8}]",
     );
     assert_eq!(made.await.unwrap()["spec"]["replicas"], 1);
+    for (patch, why) in [
+        (
+            "op: 'replace', path: '/spec/template/spec/containers/-', value: 1",
+            "replace operation does not apply: doc is missing key: \
+             /spec/template/spec/containers/-: missing value",
+        ),
+        (
+            "op: 'add', path: '/metadata/labels/a', value: 'b'",
+            "add operation does not apply: doc is missing path: \"/metadata/labels/a\": missing \
+             value",
+        ),
+    ] {
+        let refused = patched(&format!("[JSONPatch{{{patch}}}]"))
+            .await
+            .unwrap_err();
+        let end = format!("denied request: JSON Patch: {why}");
+        assert!(refused.ends_with(&end), "{refused}");
+    }
     let refused = patched("[JSONPatch{op: 'add', path: '/spec/nope', value: 1}]").await;
     let refused = refused.unwrap_err();
     assert!(refused.contains("unknown field \"spec.nope\""), "{refused}");

@@ -146,6 +146,6 @@ fn apply(
         Ok(next) => Ok(next),
         // A test that fails says that there is nothing to do.
         Err(PatchError::TestFailed) => Ok(object.clone()),
-        Err(error) => Err(format!("JSONPath: {}", error.why())),
+        Err(error) => Err(format!("JSON Patch: {}", error.why())),
     }
 }
