@@ -1,6 +1,7 @@
 """The official Python client against a running host.
 
-usage: KUBECONFIG=… python3 python_client.py [unittest arguments]
+usage, in this folder:
+    KUBECONFIG=… python3 -W ignore -m unittest -v python_client python_lists python_manifests
 
 Everything happens in a namespace of its own. IMAGE_WEB names a Wasm web service in the host's
 registry, and IMAGE_BUSYBOX, if set, a container image with a shell; without it what needs one is
@@ -379,8 +380,3 @@ class Manifests(unittest.TestCase):
         self.assertRegex(service.spec.cluster_ip, r"^10\.")
         job = client.BatchV1Api().read_namespaced_cron_job("together", SPACE)
         self.assertEqual(job.spec.concurrency_policy, "Allow")
-
-
-if __name__ == "__main__":
-    # The client leaves its sockets to the garbage collector.
-    unittest.main(warnings="ignore")

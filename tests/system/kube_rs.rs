@@ -77,11 +77,11 @@ use watching::{
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// A client of the shared host, and a namespace that only one case uses.
-struct Session {
+pub struct Session {
     host: &'static Host,
     config: Config,
-    client: Client,
-    space: &'static str,
+    pub client: Client,
+    pub space: &'static str,
 }
 
 impl Session {
@@ -103,7 +103,7 @@ impl Session {
 }
 
 /// Run one case as a Rust program would that was given the kubeconfig.
-fn session(
+pub fn session(
     space: &'static str,
     case: impl AsyncFnOnce(&Session) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {

@@ -19,6 +19,7 @@ mod lifecycle;
 mod reach;
 mod registry;
 mod tools;
+mod verbs;
 mod wasm;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -41,6 +42,7 @@ fn main() {
         ("device", device::CASES),
         ("bad_input", bad_input::CASES),
         ("ledger", ledger::CASES),
+        ("verbs", verbs::CASES),
         ("crash", crash::CASES),
     ] {
         for case in cases {
