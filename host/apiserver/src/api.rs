@@ -20,7 +20,8 @@ use crate::{
     aggregation::{self, Aggregation, FrontProxy},
     audit::Audit,
     auth::{
-        Authorizer,
+        AuthenticationConfig, Authorizer,
+        oidc::Issuers,
         rbac::bootstrap,
         token::{TokenOptions, Tokens},
     },
@@ -52,6 +53,8 @@ pub struct Options {
     pub shutdown: CancellationToken,
     /// How bearer tokens are made and checked.
     pub tokens: TokenOptions,
+    /// Other issuers whose tokens are believed, and where nobody's are needed.
+    pub authentication: AuthenticationConfig,
     /// The authority behind this API's certificate, in PEM: what token secrets carry for clients.
     pub root_ca: Option<Arc<str>>,
     /// How this server proves itself to the servers behind it.
@@ -75,6 +78,7 @@ impl Default for Options {
             nodes: Arc::new(NoNodes),
             shutdown: CancellationToken::new(),
             tokens: TokenOptions::default(),
+            authentication: AuthenticationConfig::default(),
             root_ca: None,
             front_proxy: None,
             dialer: Arc::new(TcpDialer),
@@ -136,7 +140,8 @@ impl Api {
         let authorizer = Arc::new(Authorizer::new(&store));
         let fairness = Fairness::new(&store);
         let addresses = ServiceAddresses::new(&store, options.services.clone());
-        let tokens = Tokens::new(&store, options.tokens.clone());
+        let issuers = Issuers::new(&options.authentication, &store, &options.dialer);
+        let tokens = Tokens::new(&store, options.tokens.clone()).believing(issuers);
         let webhooks = webhook::Client::new(&store, options.dialer.clone());
         let api = Arc::new(Api {
             store,

@@ -7,7 +7,10 @@ use anyhow::Context;
 use eyot_apiserver::{
     AdmissionConfig,
     audit::{Audit, AuditLog, Policy},
-    auth::token::{TokenKeys, TokenOptions, TokenTable},
+    auth::{
+        AuthenticationConfig,
+        token::{TokenKeys, TokenOptions, TokenTable},
+    },
 };
 use tokio_util::sync::CancellationToken;
 
@@ -37,15 +40,35 @@ pub fn options(settings: &Resolved, pki: &Pki) -> anyhow::Result<eyot_apiserver:
         tokens.table = TokenTable::parse(&text)
             .with_context(|| format!("token file {} is not right", path.display()))?;
     }
+    let authentication = match &settings.authentication_config {
+        Some(path) => authentication_config(path, &tokens.issuer)?,
+        None => AuthenticationConfig::default(),
+    };
     let admission = settings.admission_control_config_file.as_deref();
     let admission = admission.map(admission_config).transpose()?;
     Ok(eyot_apiserver::Options {
+        authentication,
         pod_security: admission.unwrap_or_default().pod_security,
         audit: settings.audit.as_ref().map(audit).transpose()?,
         tokens,
         root_ca: Some(pki.ca.as_str().into()),
         front_proxy: Some(pki.front_proxy.clone()),
         ..eyot_apiserver::Options::default()
+    })
+}
+
+fn authentication_config(path: &Path, own: &str) -> anyhow::Result<AuthenticationConfig> {
+    let text = std::fs::read_to_string(path).with_context(|| {
+        format!(
+            "authentication configuration {} cannot be read",
+            path.display()
+        )
+    })?;
+    AuthenticationConfig::parse(&text, own).with_context(|| {
+        format!(
+            "authentication configuration {} is not right",
+            path.display()
+        )
     })
 }
 

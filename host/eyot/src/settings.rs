@@ -65,6 +65,10 @@ pub struct Settings {
     /// `https://kubernetes.default.svc.cluster.local`]
     #[arg(long, env = "EYOT_SERVICE_ACCOUNT_ISSUER", value_name = "URL")]
     pub service_account_issuer: Option<String>,
+    /// Other issuers of tokens (OpenID Connect) and anonymous requests
+    /// (`AuthenticationConfiguration`) [default: no issuers; anonymous anywhere]
+    #[arg(long, env = "EYOT_AUTHENTICATION_CONFIG", value_name = "FILE")]
+    pub authentication_config: Option<PathBuf>,
     /// Configuration of admission (`AdmissionConfiguration`): Pod Security Standards of namespaces
     /// without labels, and who is exempt [default: none]
     #[arg(long, env = "EYOT_ADMISSION_CONTROL_CONFIG_FILE", value_name = "FILE")]
@@ -118,6 +122,7 @@ pub struct Resolved {
     pub bridge: String,
     pub token_file: Option<PathBuf>,
     pub service_account_issuer: Option<String>,
+    pub authentication_config: Option<PathBuf>,
     pub admission_control_config_file: Option<PathBuf>,
     pub audit: Option<AuditSettings>,
 }
@@ -155,6 +160,7 @@ impl Settings {
             bridge: self.bridge.or(other.bridge),
             token_file: self.token_file.or(other.token_file),
             service_account_issuer: self.service_account_issuer.or(other.service_account_issuer),
+            authentication_config: self.authentication_config.or(other.authentication_config),
             admission_control_config_file: self
                 .admission_control_config_file
                 .or(other.admission_control_config_file),
@@ -206,6 +212,7 @@ impl Settings {
             bridge: check_bridge(self.bridge.unwrap_or_else(|| "eyot0".to_owned()))?,
             token_file: self.token_file,
             service_account_issuer: self.service_account_issuer,
+            authentication_config: self.authentication_config,
             admission_control_config_file: self.admission_control_config_file,
         })
     }

@@ -7,6 +7,7 @@ use crate::{
     auth::Attributes,
     config_file::{self, ConfigError},
     field_error::FieldError,
+    kinds::names,
     user::User,
 };
 
@@ -224,6 +225,15 @@ impl PolicyRule {
             }
         }
         for (index, one) in self.resources.iter().enumerate() {
+            let wrong = match one.group.as_str() {
+                "" => Vec::new(),
+                group => names::subdomain(group),
+            };
+            if !wrong.is_empty() {
+                let field = format!("{path}.resources[{index}].group");
+                let group = one.group.as_str().into();
+                errors.push(FieldError::invalid(field, &group, &wrong.join(",")));
+            }
             let field = format!("{path}.resources[{index}].resourceNames");
             if !one.resource_names.is_empty() && one.resources.is_empty() {
                 let why = "using resourceNames requires at least one resource";
@@ -303,6 +313,14 @@ mod tests {
     fn refused(text: &str, expected: &str) {
         let error = Policy::parse(&format!("{HEAD}{text}")).unwrap_err();
         assert_eq!(error.to_string(), expected, "{text}");
+    }
+
+    #[test]
+    fn a_group_with_its_version_is_refused() {
+        let text = "rules:\n- level: Metadata\n  resources: [{group: apps/v1}]";
+        let error = Policy::parse(&format!("{HEAD}{text}")).unwrap_err();
+        let start = "rules[0].resources[0].group: Invalid value: \"apps/v1\": ";
+        assert!(error.to_string().starts_with(start), "{error}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::token::Tokens;
+use super::{oidc::Anonymous, token::Tokens};
 use crate::{
     failure::Failure,
     user::{Identity, User},
@@ -29,8 +29,12 @@ const UID: &str = "1.3.6.1.4.1.57683.2";
 const WEBSOCKET: &str = "base64url.bearer.authorization.k8s.io.";
 
 /// The user behind a request. What showed it is taken out of the headers, so that nothing behind
-/// this can leak it.
-pub(crate) fn authenticate(tokens: &Tokens, request: &mut Request) -> Result<User, Failure> {
+/// this can leak it. Who shows nothing may come where `anonymous` says.
+pub(crate) async fn authenticate(
+    tokens: &Tokens,
+    anonymous: &Anonymous,
+    request: &mut Request,
+) -> Result<User, Failure> {
     if let Some(user) = request.extensions().get::<User>() {
         return Ok(user.clone());
     }
@@ -44,14 +48,15 @@ pub(crate) fn authenticate(tokens: &Tokens, request: &mut Request) -> Result<Use
     headers.remove(header::AUTHORIZATION);
     match (shown, token) {
         (Some(user), _) => Ok(user),
-        (None, Some(token)) => match tokens.check(&token, &tokens.own_audience()) {
+        (None, Some(token)) => match tokens.find(&token, &tokens.own_audience()).await {
             Ok(known) => Ok(known.user),
             Err(why) => {
                 tracing::debug!(%why, "a token was refused");
                 Err(Failure::unauthorized())
             }
         },
-        (None, None) => Ok(User::anonymous()),
+        (None, None) if anonymous.is_allowed(request.uri().path()) => Ok(User::anonymous()),
+        (None, None) => Err(Failure::unauthorized()),
     }
 }
 

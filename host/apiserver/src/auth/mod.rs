@@ -12,12 +12,14 @@ mod authorizer;
 mod follow;
 mod impersonate;
 pub(crate) mod node;
+pub(crate) mod oidc;
 pub(crate) mod rbac;
 pub mod token;
 
 pub use self::{
     attributes::Attributes,
     authorizer::{Decision, Reason, Verdict},
+    oidc::AuthenticationConfig,
 };
 pub(crate) use self::{
     authenticate::{CREDENTIAL_ID, authenticate},

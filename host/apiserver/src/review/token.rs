@@ -24,7 +24,7 @@ pub(super) async fn of_token(api: &Api, review: &Value) -> Result<Value, Failure
     if audiences.is_empty() {
         audiences = api.tokens.own_audience();
     }
-    Ok(match api.tokens.check(token, &audiences) {
+    Ok(match api.tokens.find(token, &audiences).await {
         Ok(known) => json!({
             "authenticated": true, "user": known.user.info(), "audiences": known.audiences,
         }),

@@ -24,6 +24,7 @@ mod life;
 mod lifecycles;
 mod lists;
 mod nodes;
+mod oidc;
 mod openapi;
 mod pod_security;
 mod pods;

@@ -68,10 +68,6 @@ impl PublicKey {
     }
 
     /// From a JSON Web Key (RFC 7517); `None` for kinds of keys that are not known.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "other issuers' keys come with the next changes")
-    )]
     pub(crate) fn from_jwk(jwk: &Value) -> Option<PublicKey> {
         let text = |key: &str| jwk.get(key).and_then(Value::as_str);
         if text("use").is_some_and(|purpose| purpose != "sig") {

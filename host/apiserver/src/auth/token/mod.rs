@@ -2,7 +2,8 @@
 //!
 //! Each kind of token is a file beside this one, and recognises its own by their shape, so that a
 //! token is judged by one of them only: `id.secret` is a bootstrap token, a JWT belongs to whom its
-//! issuer says, everything else can only be one from the file. What costs time, the signature, is
+//! issuer says (this server, or another one: [`super::oidc`]), everything else can only be one from
+//! the file. What costs time, the signature, is
 //! checked once a token; what can change, the objects that a token is bound to, each time.
 
 mod bootstrap;
@@ -25,6 +26,7 @@ pub use self::{
     keys::{KeyError, TokenKeys},
     table::{TableError, TokenTable},
 };
+use super::oidc::Issuers;
 use crate::user::User;
 
 /// Tokens whose check is remembered: more than pods on a machine.
@@ -81,6 +83,7 @@ impl Unknown {
 pub(crate) struct Tokens {
     store: Store,
     options: TokenOptions,
+    issuers: Issuers,
     remembered: Mutex<HashMap<[u8; 32], Remembered>>,
 }
 
@@ -98,8 +101,15 @@ impl Tokens {
         Tokens {
             store: store.clone(),
             options,
+            issuers: Issuers::default(),
             remembered: Mutex::default(),
         }
+    }
+
+    /// Believe these issuers, too.
+    pub(crate) fn believing(mut self, issuers: Issuers) -> Tokens {
+        self.issuers = issuers;
+        self
     }
 
     pub(crate) fn options(&self) -> &TokenOptions {
@@ -111,8 +121,21 @@ impl Tokens {
         vec![self.options.issuer.clone()]
     }
 
-    /// Whose token this is, if it is good for one of the audiences.
-    pub(crate) fn check(&self, token: &str, audiences: &[String]) -> Result<Known, Unknown> {
+    /// Whose token this is, if it is good for one of the audiences. Keys of other issuers are fetched
+    /// for it.
+    pub(crate) async fn find(&self, token: &str, audiences: &[String]) -> Result<Known, Unknown> {
+        let theirs = match token.len() > LONGEST {
+            true => None,
+            false => self.issuers.check(token).await,
+        };
+        match theirs {
+            Some(user) => self.implicit(user.map_err(Unknown::new)?, audiences),
+            None => self.check(token, audiences),
+        }
+    }
+
+    /// The same for tokens that this server knows itself.
+    fn check(&self, token: &str, audiences: &[String]) -> Result<Known, Unknown> {
         if token.len() > LONGEST {
             return Err(Unknown::new("the token is too long"));
         }

@@ -48,38 +48,20 @@ impl Webhook {
     pub async fn start_async(
         answer: impl Fn(Value) -> BoxFuture<'static, Value> + Send + Sync + 'static,
     ) -> Webhook {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority = params.self_signed(&key).unwrap();
-        let issuer = Issuer::from_params(&params, &key);
-        let leaf_key = KeyPair::generate().unwrap();
-        let names = ["localhost", "127.0.0.1", "hook.default.svc"].map(str::to_owned);
-        let leaf = CertificateParams::new(names).unwrap();
-        let leaf = leaf.signed_by(&leaf_key, &issuer).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(
-                vec![CertificateDer::from_pem_slice(leaf.pem().as_bytes()).unwrap()],
-                PrivateKeyDer::from_pem_slice(leaf_key.serialize_pem().as_bytes()).unwrap(),
-            )
-            .unwrap();
+        let (authority, config) = certified();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (seen, stop) = (Arc::default(), CancellationToken::new());
         let service = service(Arc::new(answer), Arc::clone(&seen));
         tokio::spawn(eyot_http::serve(
             listener,
-            Some(Arc::new(config)),
+            Some(config),
             service,
             stop.clone(),
         ));
         Webhook {
             address,
-            authority: authority.pem(),
+            authority,
             seen,
             _stop: stop.drop_guard(),
         }
@@ -112,6 +94,31 @@ impl Webhook {
             })
             .collect()
     }
+}
+
+/// TLS for `localhost`, `127.0.0.1` and the Service `hook` of the namespace `default`, and the
+/// authority behind it in PEM.
+pub fn certified() -> (String, Arc<rustls::ServerConfig>) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = params.self_signed(&key).unwrap();
+    let issuer = Issuer::from_params(&params, &key);
+    let leaf_key = KeyPair::generate().unwrap();
+    let names = ["localhost", "127.0.0.1", "hook.default.svc"].map(str::to_owned);
+    let leaf = CertificateParams::new(names).unwrap();
+    let leaf = leaf.signed_by(&leaf_key, &issuer).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![CertificateDer::from_pem_slice(leaf.pem().as_bytes()).unwrap()],
+            PrivateKeyDer::from_pem_slice(leaf_key.serialize_pem().as_bytes()).unwrap(),
+        )
+        .unwrap();
+    (authority.pem(), Arc::new(config))
 }
 
 fn service(
