@@ -66,6 +66,7 @@ impl Ports {
         .map(|(name, port)| format!("--{name}-address=127.0.0.1:{port}"))
         .collect();
         flags.push(format!("--pod-cidr=10.244.{}.0/24", self.net));
+        flags.push(format!("--service-cidr=10.96.{}.0/24", self.net));
         flags.push(format!("--bridge=eyot{}", self.net));
         flags.push("--node-name=island".to_owned());
         flags

@@ -18,6 +18,7 @@ mod ledger;
 mod lifecycle;
 mod reach;
 mod registry;
+mod service;
 mod tools;
 mod verbs;
 mod wasm;
@@ -39,6 +40,7 @@ fn main() {
         ("reach", reach::CASES),
         ("clients", clients::CASES),
         ("registry", registry::CASES),
+        ("service", service::CASES),
         ("device", device::CASES),
         ("bad_input", bad_input::CASES),
         ("ledger", ledger::CASES),

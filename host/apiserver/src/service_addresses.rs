@@ -109,6 +109,27 @@ impl ServiceRanges {
         self.ranges.iter().map(Range::to_string).collect()
     }
 
+    /// The address of the Service `kubernetes`.
+    pub fn own_address(&self) -> Option<IpAddr> {
+        self.own().map(|(_, address)| address)
+    }
+
+    /// The address that clients expect the cluster's DNS at: the tenth of the default range. None if
+    /// the range is too small to have it.
+    pub fn dns_address(&self) -> Option<IpAddr> {
+        let range = self.ranges.first()?;
+        let address = nth(range, 10);
+        range.contains(address).then_some(address)
+    }
+
+    /// The IPv4 range: its first address and the length of its prefix.
+    pub fn v4(&self) -> Option<(Ipv4Addr, u8)> {
+        self.ranges.iter().find_map(|range| match range.first {
+            IpAddr::V4(first) => Some((first, range.bits)),
+            IpAddr::V6(_) => None,
+        })
+    }
+
     /// The first address of the default family: that of the API itself.
     pub(crate) fn own(&self) -> Option<(&'static str, IpAddr)> {
         let range = self.ranges.first()?;

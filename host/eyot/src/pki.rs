@@ -54,12 +54,12 @@ struct Pair {
 }
 
 /// Load what is in `dir/pki`, making what is missing or about to expire, and write
-/// `dir/kubeconfig`.
-pub fn prepare(dir: &Path, api: SocketAddr) -> anyhow::Result<Pki> {
+/// `dir/kubeconfig`. The API listens on `api`, and is also reached by the addresses in `also`.
+pub fn prepare(dir: &Path, api: SocketAddr, also: &[IpAddr]) -> anyhow::Result<Pki> {
     let pki = dir.join("pki");
     make_private_dir(&pki)?;
     let ca = load_or_make(&pki, "ca", |_| true, || make_ca("eyot-ca"))?;
-    let names = serving_names(api);
+    let names = serving_names(api, also);
     let serving = load_or_make(
         &pki,
         "serving",
@@ -200,12 +200,13 @@ fn lifetime(params: &mut CertificateParams, end: jiff::Zoned) {
     params.not_after = day(&end);
 }
 
-fn serving_names(api: SocketAddr) -> Vec<SanType> {
+fn serving_names(api: SocketAddr, also: &[IpAddr]) -> Vec<SanType> {
     let mut names: Vec<SanType> = [
         "localhost",
         "kubernetes",
         "kubernetes.default",
         "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
     ]
     .iter()
     .filter_map(|n| (*n).try_into().ok().map(SanType::DnsName))
@@ -221,6 +222,7 @@ fn serving_names(api: SocketAddr) -> Vec<SanType> {
     } else if !addresses.contains(&api.ip()) {
         addresses.push(api.ip());
     }
+    addresses.extend(also);
     names.extend(addresses.into_iter().map(SanType::IpAddress));
     names
 }
@@ -342,9 +344,9 @@ mod tests {
     #[test]
     fn a_second_start_keeps_the_certificates() {
         let dir = tempfile::tempdir().unwrap();
-        prepare(dir.path(), api()).unwrap();
+        prepare(dir.path(), api(), &[]).unwrap();
         let first = std::fs::read_to_string(dir.path().join("kubeconfig")).unwrap();
-        prepare(dir.path(), api()).unwrap();
+        prepare(dir.path(), api(), &[]).unwrap();
         let second = std::fs::read_to_string(dir.path().join("kubeconfig")).unwrap();
         assert_eq!(first, second);
         assert!(first.contains("server: https://127.0.0.1:6443"));
@@ -353,10 +355,10 @@ mod tests {
     #[test]
     fn another_address_gets_another_serving_certificate_from_the_same_authority() {
         let dir = tempfile::tempdir().unwrap();
-        prepare(dir.path(), api()).unwrap();
+        prepare(dir.path(), api(), &[]).unwrap();
         let read = |name: &str| std::fs::read(dir.path().join("pki").join(name)).unwrap();
         let (ca, serving) = (read("ca.crt"), read("serving.crt"));
-        prepare(dir.path(), SocketAddr::from(([127, 0, 0, 9], 6443))).unwrap();
+        prepare(dir.path(), SocketAddr::from(([127, 0, 0, 9], 6443)), &[]).unwrap();
         assert_eq!(ca, read("ca.crt"));
         assert_ne!(serving, read("serving.crt"));
     }
@@ -365,7 +367,7 @@ mod tests {
     fn keys_are_readable_by_their_owner_only() {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
-        prepare(dir.path(), api()).unwrap();
+        prepare(dir.path(), api(), &[]).unwrap();
         for name in [
             "pki/ca.key",
             "pki/serving.key",

@@ -8,13 +8,18 @@
 //! On SIGTERM or Ctrl-C everything gets the same token cancelled and a few seconds to end; what
 //! is not written by then is not lost, since a write is acknowledged only when it is on disk.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context;
 use eyot_apiserver::{ApiServer, Nodes, User, sealing::Sealer};
 use eyot_devices::{Devices, EdgexService};
 use eyot_http::{Request, Response};
-use eyot_network::PodNetwork;
+use eyot_network::{Balancer, Cluster, NetworkError, PodNetwork};
 use eyot_node::Node;
 use eyot_registry::Registry;
 use eyot_runtime::Instance;
@@ -66,7 +71,12 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
         .await
         .context("the store cannot be opened")?;
     let listeners = bind(&settings).await?;
-    let pki = pki::prepare(&settings.data_dir, settings.api_address)?;
+    let network = Arc::new(open_network(&settings).await.context("the pod network")?);
+    let inside = inside(&settings, &network).await?;
+    let also: Vec<IpAddr> = (settings.services.own_address().into_iter())
+        .chain(inside.address.map(|address| address.ip()))
+        .collect();
+    let pki = pki::prepare(&settings.data_dir, settings.api_address, &also)?;
 
     let nodes = Arc::new(LocalNode::default());
     let security = security::options(&settings, &pki)?;
@@ -78,21 +88,21 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
             nodes: nodes.clone(),
             shutdown: stop.clone(),
             services: settings.services.clone(),
-            // Nobody else reaches an address that is this machine's alone.
-            advertised: Some(settings.api_address)
-                .filter(|at| !at.ip().is_loopback() && !at.ip().is_unspecified()),
+            advertised: inside.address,
             ..security
         },
     )
     .await
     .context("the API cannot be started")?;
     let mut parts = JoinSet::new();
-    parts.spawn(eyot_http::serve(
-        listeners.api,
-        Some(pki.server),
-        api.clone(),
-        stop.clone(),
-    ));
+    for listener in [Some(listeners.api), inside.listener].into_iter().flatten() {
+        parts.spawn(eyot_http::serve(
+            listener,
+            Some(pki.server.clone()),
+            api.clone(),
+            stop.clone(),
+        ));
+    }
     tracing::info!(
         address = %settings.api_address,
         kubeconfig = %settings.data_dir.join("kubeconfig").display(),
@@ -157,7 +167,16 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
         let (devices, stop) = (devices.clone(), stop.clone());
         async move { devices.run(stop).await }
     });
-    let node = start_node(&settings, &client, launcher, engine, devices, registry).await?;
+    serve_cluster(&settings, &network, &client, &mut parts, &stop);
+    let node = start_node(
+        &settings,
+        &client,
+        launcher,
+        engine,
+        devices,
+        registry,
+        network.clone(),
+    );
     nodes.set(
         &settings.node_name,
         BoxCloneSyncService::new(node.kubelet()),
@@ -174,6 +193,10 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
     let all = async { while parts.join_next().await.is_some() {} };
     if tokio::time::timeout(STOPPING, all).await.is_err() {
         tracing::warn!("some parts did not end in {STOPPING:?}; leaving them");
+    }
+    // The pods have ended: nothing of their network is left behind.
+    if let Err(error) = network.close().await {
+        tracing::warn!(%error, "remains of the pod network were not cleared; the next start does it");
     }
     if let Some(audit) = audit {
         // Waits for the disk.
@@ -209,28 +232,67 @@ async fn bind(settings: &Resolved) -> anyhow::Result<Listeners> {
     })
 }
 
-async fn start_node(
+async fn open_network(settings: &Resolved) -> Result<PodNetwork, NetworkError> {
+    PodNetwork::open(eyot_network::Options {
+        bridge: settings.bridge.clone(),
+        cidr: settings.pod_cidr,
+        netns_dir: Instance::of(&settings.data_dir).run_dir().join("netns"),
+        services: settings.services.v4(),
+    })
+    .await
+}
+
+/// How pods reach the API.
+struct Inside {
+    /// What the Service `kubernetes` leads to.
+    address: Option<SocketAddr>,
+    /// A door of its own, where the API's does not serve.
+    listener: Option<TcpListener>,
+}
+
+/// An address that others reach serves pods, too. Otherwise the API also listens on the bridge, which
+/// the table keeps from everybody but pods and the host itself.
+async fn inside(settings: &Resolved, network: &PodNetwork) -> anyhow::Result<Inside> {
+    let api = settings.api_address;
+    if !api.ip().is_loopback() && !api.ip().is_unspecified() {
+        return Ok(Inside {
+            address: Some(api),
+            listener: None,
+        });
+    }
+    let Some(gateway) = network.gateway() else {
+        return Ok(Inside {
+            address: None,
+            listener: None,
+        });
+    };
+    let address = SocketAddr::from((gateway, api.port()));
+    let listener = match api.ip().is_unspecified() {
+        true => None,
+        false => Some(eyot_http::bind("the Kubernetes API for pods (pod-cidr)", address).await?),
+    };
+    Ok(Inside {
+        address: Some(address),
+        listener,
+    })
+}
+
+fn start_node(
     settings: &Resolved,
     client: &impl Fn(&str) -> Client,
     launcher: Launcher,
     engine: Arc<WasmEngine>,
     devices: Devices,
     registry: Arc<Registry>,
-) -> anyhow::Result<Node> {
+    network: Arc<PodNetwork>,
+) -> Node {
     let instance = Instance::of(&settings.data_dir);
-    let network = PodNetwork::open(eyot_network::Options {
-        bridge: settings.bridge.clone(),
-        cidr: settings.pod_cidr,
-        netns_dir: instance.run_dir().join("netns"),
-    })
-    .await
-    .context("the pod network")?;
     let oci = OciRuntime::new(
         launcher,
         eyot_runtime_oci::Options::new(&settings.data_dir.join("containers"), &instance),
     );
     let wasm = WasmRuntime::new(engine, Arc::new(devices));
-    Ok(Node::new(eyot_node::Options {
+    Node::new(eyot_node::Options {
         name: settings.node_name.clone(),
         client: client(&format!("system:node:{}", settings.node_name)),
         images: registry,
@@ -241,9 +303,25 @@ async fn start_node(
             ),
             (eyot_node::Kind::Oci, Arc::new(oci)),
         ],
-        network: Arc::new(network),
+        network,
         data_dir: settings.data_dir.clone(),
-    }))
+    })
+}
+
+/// What makes a network of pods a cluster.
+fn serve_cluster(
+    settings: &Resolved,
+    network: &PodNetwork,
+    client: &impl Fn(&str) -> Client,
+    parts: &mut JoinSet<()>,
+    stop: &CancellationToken,
+) {
+    let cluster = Cluster::default();
+    let proxy = client("system:kube-proxy");
+    let host = eyot_node::own_address();
+    let balancer = Balancer::new(network, &cluster, proxy.clone(), &settings.node_name, host);
+    parts.spawn(balancer.run(stop.clone()));
+    parts.spawn(cluster.run(proxy, stop.clone()));
 }
 
 /// A client for a part of the host: the API service itself, without a socket.

@@ -7,18 +7,23 @@ use std::{
     net::{IpAddr, Ipv4Addr},
     os::fd::AsRawFd,
     path::PathBuf,
+    sync::Arc,
 };
 
 use futures::TryStreamExt;
 use rtnetlink::{
-    Handle, LinkBridge, LinkUnspec, LinkVeth,
+    Handle, LinkBridge, LinkBridgePort, LinkUnspec, LinkVeth, RouteMessageBuilder,
     packet_route::{
         address::{AddressAttribute, AddressMessage},
         link::LinkAttribute,
+        route::RouteScope,
     },
 };
 
-use crate::{Cidr, NetworkError, Options, masquerade, namespace};
+use crate::{
+    Cidr, NetworkError, Options, namespace,
+    table::{Frame, Table},
+};
 
 pub(crate) struct Bridge {
     netlink: Handle,
@@ -27,6 +32,8 @@ pub(crate) struct Bridge {
     index: u32,
     cidr: Cidr,
     netns_dir: PathBuf,
+    /// `None` without nftables.
+    table: Option<Arc<Table>>,
 }
 
 impl Bridge {
@@ -49,6 +56,7 @@ impl Bridge {
             index: 0,
             cidr: options.cidr,
             netns_dir: options.netns_dir.clone(),
+            table: None,
         };
         bridge.refuse_overlap().await?;
         bridge.make().await?;
@@ -62,16 +70,24 @@ impl Bridge {
                 }),
             }
         })?;
-        let (table, cidr) = (bridge.table(), options.cidr);
-        let name = bridge.name.clone();
-        let installed =
-            tokio::task::spawn_blocking(move || masquerade::install(&table, &name, cidr)).await;
-        if let Err(error) = installed.map_err(io::Error::other).flatten() {
-            tracing::warn!(
+        bridge.tune();
+        if let Some((base, prefix)) = options.services {
+            bridge.route_services(base, prefix).await?;
+        }
+        let frame = Frame {
+            table: bridge.table_name(),
+            bridge: bridge.name.clone(),
+            pods: options.cidr,
+            services: options.services,
+        };
+        match Table::install(frame).await {
+            Ok(table) => bridge.table = Some(table),
+            Err(error) => tracing::warn!(
                 %error,
-                "no masquerading: pods reach this host and each other, but nothing beyond; \
-                 install nftables"
-            );
+                "no nftables: pods reach this host and each other, but nothing beyond, Services have \
+                 no addresses that work and NetworkPolicies are not enforced; install the program \
+                 nft, and a kernel with nf_tables"
+            ),
         }
         Ok(bridge)
     }
@@ -131,6 +147,45 @@ impl Bridge {
                 },
             })?;
         self.add(self.cidr.gateway(), self.cidr.prefix()).await
+    }
+
+    /// How the kernel treats what pods send. Nothing here is needed for pods to run.
+    fn tune(&self) {
+        for (interface, key, value) in [
+            // What comes from the host's own loopback to a node port leaves by the bridge; the table
+            // drops what pods send to loopback addresses.
+            (&*self.name, "route_localnet", "1"),
+            // Pods reach each other by the host for good: advice against it would only use up what
+            // the kernel allows itself to send, and refusals would be late. For all interfaces it is
+            // on if it is on for that one or for "all".
+            (&*self.name, "send_redirects", "0"),
+            ("all", "send_redirects", "0"),
+        ] {
+            let path = format!("/proc/sys/net/ipv4/conf/{interface}/{key}");
+            if let Err(error) = fs::write(&path, value) {
+                tracing::warn!(%error, path, value, "a setting of the pod network was not made");
+            }
+        }
+    }
+
+    /// Cluster addresses need a way, or nothing is sent that could be translated: this is the host's
+    /// own. Pods send everything to the host anyway.
+    async fn route_services(&self, base: Ipv4Addr, prefix: u8) -> Result<(), NetworkError> {
+        let route = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(base, prefix)
+            .output_interface(self.index)
+            .scope(RouteScope::Link)
+            .pref_source(self.cidr.gateway())
+            .build();
+        let added = self.netlink.route().add(route).replace().execute().await;
+        added.map_err(|source| NetworkError::Netlink {
+            act: "routing the addresses of services to the bridge",
+            source,
+        })
+    }
+
+    pub(crate) fn table(&self) -> Option<Arc<Table>> {
+        self.table.clone()
     }
 
     async fn add(&self, address: Ipv4Addr, prefix: u8) -> Result<(), NetworkError> {
@@ -199,7 +254,20 @@ impl Bridge {
             .execute()
             .await
             .map_err(failed("joining a veth to the bridge"))?;
-        namespace::configure(path.clone(), address, self.cidr).await?;
+        // Pods see only the host, so that every packet comes by the table. Where the kernel filters
+        // bridged packets too, it delivers translated ones by the bridge, and they come by anyway;
+        // then a pod that is led to itself needs its own port to send back.
+        let bridged = filters_bridged();
+        let apart = LinkBridgePort::new(outside)
+            .isolated(!bridged)
+            .hairpin(bridged)
+            .build();
+        links
+            .set_port(apart)
+            .execute()
+            .await
+            .map_err(failed("keeping a pod apart from the others"))?;
+        namespace::configure(path.clone(), address, self.cidr.gateway()).await?;
         Ok(path)
     }
 
@@ -275,15 +343,15 @@ impl Bridge {
 
     pub(crate) async fn close(&self) -> Result<(), NetworkError> {
         self.sweep(&|_| false, &|_| false).await?;
-        let table = self.table();
-        let removed = tokio::task::spawn_blocking(move || masquerade::remove(&table)).await;
-        if let Err(error) = removed.map_err(io::Error::other).flatten() {
-            tracing::debug!(%error, "no nftables table to remove");
+        if let Some(table) = &self.table
+            && let Err(error) = table.remove().await
+        {
+            tracing::warn!(%error, "the nftables table was not removed");
         }
         self.delete_link(&self.name).await
     }
 
-    fn table(&self) -> String {
+    fn table_name(&self) -> String {
         format!("eyot-{}", self.name)
     }
 
@@ -361,6 +429,12 @@ impl Drop for Bridge {
     fn drop(&mut self) {
         self.connection.abort();
     }
+}
+
+/// Whether packets that a bridge passes on go through the packet filter (`br_netfilter`).
+fn filters_bridged() -> bool {
+    fs::read_to_string("/proc/sys/net/bridge/bridge-nf-call-iptables")
+        .is_ok_and(|value| value.trim() == "1")
 }
 
 /// The index of an interface, if there is one of that name.

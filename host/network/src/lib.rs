@@ -8,8 +8,8 @@
 //!
 //! ```text
 //!   host ── eyot0 (bridge) 10.244.0.1/24, and 10.244.0.3/32 for each Wasm pod
-//!             ├─ veth ── eth0 10.244.0.2/24 in STATE/netns/<uid>, default route 10.244.0.1
-//!             └─ …       what leaves the pod network is masqueraded (nftables)
+//!             ├─ veth ── eth0 10.244.0.2/32 in STATE/netns/<uid>, default route 10.244.0.1
+//!             └─ …       Services, policies, masquerading: one nftables table (`table`)
 //! ```
 //!
 //! A namespace is kept alive by a bind mount of its file instead of a pause process. All state is
@@ -20,9 +20,12 @@
 //! 127.244.0.0/16, which need no set-up, and pods with containers are refused.
 
 mod bridge;
-mod masquerade;
+mod cluster;
 mod namespace;
+mod nft;
 mod pool;
+mod service;
+mod table;
 
 use std::{
     collections::HashMap,
@@ -36,8 +39,10 @@ use eyot_runtime::{PodRef, Sandbox};
 
 use crate::{bridge::Bridge, pool::Pool};
 
+pub use cluster::Cluster;
 pub use namespace::dial_loopback;
 pub use pool::Cidr;
+pub use service::Balancer;
 
 /// Where addresses come from when there is no bridge; the part of 127.0.0.0/8 that looks most
 /// like the usual pod network.
@@ -46,7 +51,7 @@ const LOOPBACK: Cidr = Cidr::new_unchecked(Ipv4Addr::new(127, 244, 0, 0), 16);
 /// The kernel's limit on a host name.
 const MAX_HOSTNAME: usize = 63;
 
-/// How the pod network is laid out. Two hosts on one machine need different values of all three.
+/// How the pod network is laid out. Two hosts on one machine need different values of all.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Name of the bridge and of the nftables table; at most 15 characters.
@@ -55,6 +60,8 @@ pub struct Options {
     pub cidr: Cidr,
     /// Where the files of network namespaces are kept; on a tmpfs, usually below `/run`.
     pub netns_dir: PathBuf,
+    /// The IPv4 network of the addresses of Services; `None` if there are none.
+    pub services: Option<(Ipv4Addr, u8)>,
 }
 
 impl Default for Options {
@@ -63,6 +70,7 @@ impl Default for Options {
             bridge: "eyot0".into(),
             cidr: Cidr::new_unchecked(Ipv4Addr::new(10, 244, 0, 0), 24),
             netns_dir: "/run/eyot/netns".into(),
+            services: None,
         }
     }
 }
@@ -155,6 +163,11 @@ impl PodNetwork {
     /// The network that pods are in.
     pub fn cidr(&self) -> Cidr {
         self.cidr
+    }
+
+    /// The host's address on the bridge, by which every pod reaches it.
+    pub fn gateway(&self) -> Option<Ipv4Addr> {
+        self.bridge.as_ref().map(|_| self.cidr.gateway())
     }
 
     /// Whether pods with containers can be attached.
@@ -272,4 +285,4 @@ impl PodNetwork {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

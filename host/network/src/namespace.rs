@@ -16,9 +16,9 @@ use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, setns, unshare},
 };
-use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
+use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder, packet_route::route::RouteScope};
 
-use crate::{Cidr, NetworkError, bridge::index_of};
+use crate::{NetworkError, bridge::index_of};
 
 /// The name of a pod's interface inside.
 pub(crate) const INTERFACE: &str = "eth0";
@@ -93,7 +93,7 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
 pub(crate) async fn configure(
     path: PathBuf,
     address: Ipv4Addr,
-    cidr: Cidr,
+    gateway: Ipv4Addr,
 ) -> Result<(), NetworkError> {
     let act = "entering a pod's network namespace";
     let configured = on_own_thread(move || {
@@ -101,14 +101,20 @@ pub(crate) async fn configure(
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        Ok(runtime.block_on(with_netlink(|netlink| bring_up(netlink, address, cidr))))
+        Ok(runtime.block_on(with_netlink(|netlink| bring_up(netlink, address, gateway))))
     });
     configured
         .await
         .map_err(|source| NetworkError::Io { act, source })?
 }
 
-async fn bring_up(netlink: Handle, address: Ipv4Addr, cidr: Cidr) -> Result<(), NetworkError> {
+/// The address stands alone and the gateway is the only neighbour: what goes to another pod of the
+/// node passes the host, which translates, filters and sees the answers.
+async fn bring_up(
+    netlink: Handle,
+    address: Ipv4Addr,
+    gateway: Ipv4Addr,
+) -> Result<(), NetworkError> {
     let failed = |act| move |source| NetworkError::Netlink { act, source };
     let missing = |act| NetworkError::Io {
         act,
@@ -128,7 +134,7 @@ async fn bring_up(netlink: Handle, address: Ipv4Addr, cidr: Cidr) -> Result<(), 
         .map_err(failed("a pod's loopback"))?;
     netlink
         .address()
-        .add(eth, IpAddr::V4(address), cidr.prefix())
+        .add(eth, IpAddr::V4(address), 32)
         .execute()
         .await
         .map_err(failed("a pod's address"))?;
@@ -142,7 +148,20 @@ async fn bring_up(netlink: Handle, address: Ipv4Addr, cidr: Cidr) -> Result<(), 
         .route()
         .add(
             RouteMessageBuilder::<Ipv4Addr>::new()
-                .gateway(cidr.gateway())
+                .destination_prefix(gateway, 32)
+                .output_interface(eth)
+                .scope(RouteScope::Link)
+                .build(),
+        )
+        .execute()
+        .await
+        .map_err(failed("a pod's way to the host"))?;
+    netlink
+        .route()
+        .add(
+            RouteMessageBuilder::<Ipv4Addr>::new()
+                .gateway(gateway)
+                .output_interface(eth)
                 .build(),
         )
         .execute()

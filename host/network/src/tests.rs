@@ -16,7 +16,7 @@ use nix::{
 
 use super::*;
 
-fn pod(name: &str) -> PodRef {
+pub(crate) fn pod(name: &str) -> PodRef {
     PodRef {
         namespace: "default".into(),
         name: name.into(),
@@ -25,7 +25,7 @@ fn pod(name: &str) -> PodRef {
 }
 
 /// Run a test where it can do no harm. Skips loudly without the privilege.
-fn isolated<W>(name: &str, test: impl FnOnce(Options) -> W + Send + 'static)
+pub(crate) fn isolated<W>(name: &str, test: impl FnOnce(Options) -> W + Send + 'static)
 where
     W: Future<Output = ()>,
 {
@@ -42,6 +42,7 @@ where
             bridge: "test0".into(),
             cidr: "10.77.0.0/24".parse().unwrap(),
             netns_dir: directory.path().join("netns"),
+            services: Some((Ipv4Addr::new(10, 96, 0, 0), 12)),
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -53,7 +54,10 @@ where
 }
 
 /// Do something inside a pod's namespace.
-fn inside<T: Send + 'static>(netns: &Path, work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) fn inside<T: Send + 'static>(
+    netns: &Path,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
     let file = File::open(netns).unwrap();
     std::thread::spawn(move || {
         setns(file, CloneFlags::CLONE_NEWNET).unwrap();
@@ -77,7 +81,7 @@ fn exchange(server: TcpListener, client: impl FnOnce(SocketAddr) -> TcpStream) -
     serving.join().unwrap()
 }
 
-fn connect(address: SocketAddr) -> TcpStream {
+pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     TcpStream::connect_timeout(&address, Duration::from_secs(5)).unwrap()
 }
 
@@ -210,6 +214,7 @@ fn packets_to_the_outside_are_masqueraded() {
                 bridge: "out0".into(),
                 cidr: "10.78.0.0/24".parse().unwrap(),
                 netns_dir: options.netns_dir.clone(),
+                services: None,
             };
             let outside = PodNetwork::open(outside).await.unwrap();
             let server = outside.attach(&pod("server"), true).await.unwrap();

@@ -186,7 +186,7 @@ impl Pods {
 
 /// The address by which others reach this machine: the one that a packet to the outside would
 /// carry. Nothing is sent.
-fn own_address() -> IpAddr {
+pub fn own_address() -> IpAddr {
     let probe = || {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
         // TEST-NET-1: only the routing table is asked.

@@ -67,14 +67,20 @@ pub(crate) fn sources(container: &Container) -> (BTreeSet<String>, BTreeSet<Stri
 }
 
 /// The variables in the order in which they were written; a later one of a name replaces an
-/// earlier one in place.
+/// earlier one in place. What is `offered` (about Services) may be named by the container's own, and
+/// stands behind them unless they have the same names.
 pub(crate) fn environment(
     container: &Container,
     pod: &Pod,
     sources: &Sources,
     facts: &Facts,
+    offered: BTreeMap<String, String>,
 ) -> Result<Vec<(String, String)>, EnvError> {
-    let mut made = Variables::default();
+    let mut made = Variables {
+        order: Vec::new(),
+        by_name: offered,
+        given: BTreeSet::new(),
+    };
     for from in container.env_from.iter().flatten() {
         let prefix = from.prefix.as_deref().unwrap_or_default();
         if let Some(map) = &from.config_map_ref {
@@ -187,11 +193,14 @@ pub(crate) fn resource(
 struct Variables {
     order: Vec<String>,
     by_name: BTreeMap<String, String>,
+    /// Those of `order`; the others of `by_name` are only offered.
+    given: BTreeSet<String>,
 }
 
 impl Variables {
     fn set(&mut self, name: String, value: String) {
-        if self.by_name.insert(name.clone(), value).is_none() {
+        self.by_name.insert(name.clone(), value);
+        if self.given.insert(name.clone()) {
             self.order.push(name);
         }
     }
@@ -204,10 +213,12 @@ impl Variables {
 
     fn into_pairs(mut self) -> Vec<(String, String)> {
         let order = std::mem::take(&mut self.order);
-        order
+        let mut pairs: Vec<(String, String)> = order
             .into_iter()
             .filter_map(|name| self.by_name.remove_entry(&name))
-            .collect()
+            .collect();
+        pairs.extend(self.by_name);
+        pairs
     }
 }
 

@@ -41,7 +41,8 @@ fn made(container: Value) -> Result<Vec<(String, String)>, String> {
         node_cpu_millis: 2000,
         node_memory: 1 << 30,
     };
-    environment(&container, &pod(), &known(), &facts).map_err(|error| error.to_string())
+    environment(&container, &pod(), &known(), &facts, BTreeMap::new())
+        .map_err(|error| error.to_string())
 }
 
 #[track_caller]
@@ -131,4 +132,35 @@ fn what_is_missing_is_named_in_the_words_of_kubernetes() {
     ] {
         assert_eq!(made(env), Err(message.to_owned()));
     }
+}
+
+#[test]
+fn offered_variables_stand_behind_the_containers_own_and_may_be_named_by_them() {
+    let container: Container = serde_json::from_value(json!({
+        "name": "c",
+        "env": [
+            { "name": "URL", "value": "http://$(DB_SERVICE_HOST)" },
+            { "name": "DB_SERVICE_PORT", "value": "mine" },
+        ],
+    }))
+    .unwrap();
+    let offered = [("DB_SERVICE_HOST", "10.0.0.9"), ("DB_SERVICE_PORT", "5432")];
+    let offered = offered.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let made = environment(
+        &container,
+        &pod(),
+        &known(),
+        &Facts::default(),
+        offered.into(),
+    )
+    .unwrap();
+    let made: Vec<String> = made.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    assert_eq!(
+        made,
+        [
+            "URL=http://10.0.0.9",
+            "DB_SERVICE_PORT=mine",
+            "DB_SERVICE_HOST=10.0.0.9"
+        ]
+    );
 }

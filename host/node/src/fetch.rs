@@ -1,13 +1,16 @@
-//! Reading the ConfigMaps and Secrets that a pod names, and asking for tokens of its account.
+//! Reading the ConfigMaps, Secrets and Services that concern a pod, and asking for tokens of its account.
 
 use std::collections::{BTreeSet, HashMap};
 
 use futures::future::try_join_all;
 use k8s_openapi::api::{
     authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec},
-    core::v1::{ConfigMap, Pod, Secret, ServiceAccount},
+    core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount},
 };
-use kube::{Api, Client, api::PostParams};
+use kube::{
+    Api, Client,
+    api::{ListParams, PostParams},
+};
 
 use crate::env::Sources;
 
@@ -34,6 +37,20 @@ pub(crate) async fn sources(
         secrets: secrets.await?.into_iter().collect(),
         tokens: HashMap::new(),
     })
+}
+
+/// The Services that a pod's containers are told of: the API's own, and those of the pod's namespace
+/// unless it does not want to know.
+pub(crate) async fn services(client: &Client, pod: &Pod) -> Result<Vec<Service>, kube::Error> {
+    let own = Api::<Service>::namespaced(client.clone(), "default");
+    let mut services: Vec<Service> = own.get_opt("kubernetes").await?.into_iter().collect();
+    let links = pod.spec.as_ref().and_then(|spec| spec.enable_service_links);
+    if links != Some(false) {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let all = Api::<Service>::namespaced(client.clone(), namespace);
+        services.extend(all.list(&ListParams::default()).await?);
+    }
+    Ok(services)
 }
 
 /// Ask for the tokens that the pod's volumes hold, bound to this very pod. Where the API gives out

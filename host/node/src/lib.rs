@@ -20,6 +20,7 @@ mod network;
 mod pod;
 mod quantity;
 mod register;
+mod service_env;
 mod stream;
 mod volumes;
 
@@ -28,7 +29,7 @@ use std::{path::PathBuf, sync::Arc};
 use eyot_runtime::{ImageStore, Runtime};
 use kube::Client;
 
-pub use agent::Node;
+pub use agent::{Node, own_address};
 pub use kubelet::Kubelet;
 pub use network::{BoxError, Network};
 

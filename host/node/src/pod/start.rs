@@ -10,7 +10,7 @@ use super::{
     prepare,
     unit::{Failure, FailureKind},
 };
-use crate::{context::Context, env, fetch, log::Log, quantity, volumes};
+use crate::{context::Context, env, fetch, log::Log, quantity, service_env, volumes};
 
 /// What one attempt is made of.
 pub(crate) struct Attempt {
@@ -128,7 +128,11 @@ async fn environment(
     let sources = fetch::sources(&context.client, namespace, maps, secrets)
         .await
         .map_err(|error| config(format!("ConfigMaps and Secrets cannot be read: {error}")))?;
-    env::environment(container, &attempt.pod, &sources, &attempt.facts)
+    let services = fetch::services(&context.client, &attempt.pod)
+        .await
+        .map_err(|error| config(format!("services cannot be read: {error}")))?;
+    let offered = service_env::variables(&services);
+    env::environment(container, &attempt.pod, &sources, &attempt.facts, offered)
         .map_err(|error| config(error.to_string()))
 }
 
