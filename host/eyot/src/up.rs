@@ -19,7 +19,7 @@ use anyhow::Context;
 use eyot_apiserver::{ApiServer, Nodes, User, sealing::Sealer};
 use eyot_devices::{Devices, EdgexService};
 use eyot_http::{Request, Response};
-use eyot_network::{Balancer, Cluster, NetworkError, PodNetwork};
+use eyot_network::{Balancer, Cluster, Dns, NetworkError, PodNetwork};
 use eyot_node::Node;
 use eyot_registry::Registry;
 use eyot_runtime::Instance;
@@ -35,6 +35,9 @@ use crate::{files::make_private_dir, pki, security, settings::Resolved};
 
 /// How long the parts may take to end after a stop was asked for.
 const STOPPING: Duration = Duration::from_secs(20);
+
+/// Whom the host itself asks for names.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// The listeners, all bound before anything starts.
 struct Listeners {
@@ -321,6 +324,14 @@ fn serve_cluster(
     let host = eyot_node::own_address();
     let balancer = Balancer::new(network, &cluster, proxy.clone(), &settings.node_name, host);
     parts.spawn(balancer.run(stop.clone()));
+    let names = Dns::new(
+        network,
+        &cluster,
+        client("system:kube-dns"),
+        settings.services.dns_address(),
+        RESOLV_CONF.into(),
+    );
+    parts.spawn(names.run(stop.clone()));
     parts.spawn(cluster.run(proxy, stop.clone()));
 }
 

@@ -21,6 +21,7 @@
 
 mod bridge;
 mod cluster;
+mod dns;
 mod namespace;
 mod nft;
 mod pool;
@@ -40,6 +41,7 @@ use eyot_runtime::{PodRef, Sandbox};
 use crate::{bridge::Bridge, pool::Pool};
 
 pub use cluster::Cluster;
+pub use dns::{DOMAIN, Dns};
 pub use namespace::dial_loopback;
 pub use pool::Cidr;
 pub use service::Balancer;
