@@ -27,6 +27,10 @@ pub const CASES: &[Case] = &[
         [Kubectl, Root, Busybox]
     ),
     case!(
+        names_of_the_cluster_are_found_from_inside_a_pod,
+        [Kubectl, Root, Busybox]
+    ),
+    case!(
         a_stopped_host_leaves_nothing_in_the_kernel_and_a_killed_one_comes_back,
         [Kubectl, Root, Busybox]
     ),
@@ -154,6 +158,40 @@ fn the_api_is_reached_from_inside_a_pod() -> anyhow::Result<()> {
     ])?;
     ensure!((status, body.as_str()) == (200, "ok"), "{status} {body}");
     host.k(&["delete", "pod", "inside"])?;
+    Ok(())
+}
+
+fn names_of_the_cluster_are_found_from_inside_a_pod() -> anyhow::Result<()> {
+    let host = shared()?;
+    push_busybox(host, "service/names:v1")?;
+    let script = "cat /etc/resolv.conf; cat /etc/hosts; nslookup kubernetes.default.svc.cluster.local; \
+                  nc -w 5 kubernetes.default 443 < /dev/null && echo reached; \
+                  nslookup no-such.default.svc.cluster.local || echo none";
+    let more = "  hostAliases: [{ip: 192.0.2.5, hostnames: [alias.example]}]\n  subdomain: sub\n";
+    host.apply(&pod(
+        "names",
+        "service/names:v1",
+        &["/bin/sh", "-c", script],
+        more,
+    ))?;
+    host.wait_pod("names", "has ended", |p| {
+        !p["status"]["containerStatuses"][0]["state"]["terminated"].is_null()
+    })?;
+    let said = host.k(&["logs", "names"])?;
+    let net = host.ports.net;
+    for expected in [
+        "search default.svc.cluster.local svc.cluster.local cluster.local",
+        &format!("nameserver 10.96.{net}.10"),
+        "options ndots:5",
+        "names.sub.default.svc.cluster.local\tnames",
+        "192.0.2.5\talias.example",
+        &format!("10.96.{net}.1"),
+        "reached",
+        "none",
+    ] {
+        ensure!(said.contains(expected), "no {expected:?} in {said}");
+    }
+    host.k(&["delete", "pod", "names"])?;
     Ok(())
 }
 

@@ -306,6 +306,9 @@ fn start_node(
             ),
             (eyot_node::Kind::Oci, Arc::new(oci)),
         ],
+        dns: (network.gateway())
+            .and(settings.services.v4())
+            .and_then(|_| settings.services.dns_address()),
         network,
         data_dir: settings.data_dir.clone(),
     })

@@ -25,6 +25,7 @@ pub(crate) struct Context {
     pub images: Arc<dyn ImageStore>,
     pub runtimes: Vec<(Kind, Arc<dyn Runtime>)>,
     pub network: Arc<dyn Network>,
+    pub dns: Option<IpAddr>,
     pub logs: Logs,
     /// Volumes, a directory for each uid.
     pub pods_dir: PathBuf,
@@ -56,6 +57,7 @@ impl Context {
             images: options.images,
             runtimes: options.runtimes,
             network: options.network,
+            dns: options.dns,
             address,
             capacity: Capacity::read(&options.data_dir),
             events,

@@ -16,6 +16,7 @@ mod fetch;
 mod kubelet;
 mod live;
 mod log;
+mod names;
 mod network;
 mod pod;
 mod quantity;
@@ -24,7 +25,7 @@ mod service_env;
 mod stream;
 mod volumes;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{net::IpAddr, path::PathBuf, sync::Arc};
 
 use eyot_runtime::{ImageStore, Runtime};
 use kube::Client;
@@ -58,6 +59,8 @@ pub struct Options {
     pub images: Arc<dyn ImageStore>,
     pub runtimes: Vec<(Kind, Arc<dyn Runtime>)>,
     pub network: Arc<dyn Network>,
+    /// Where pods ask for names, unless they want to ask somebody else.
+    pub dns: Option<IpAddr>,
     /// Logs and volumes are kept below.
     pub data_dir: PathBuf,
 }

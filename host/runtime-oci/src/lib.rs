@@ -10,7 +10,7 @@
 //! ```text
 //! prepare   blob ──unpack──▶ DATA/layers/<diff_id>/                       (shared, kept)
 //! start     layers ──overlay──▶ DATA/containers/<id>/root                 (one per container)
-//!           config.json, hosts, hostname, resolv.conf in STATE/bundles/<id>/
+//!           config.json, hosts, hostname in STATE/bundles/<id>/
 //!           launcher: create → STATE/states/<id>/, cgroup PARENT/<pod>/<container>; start
 //! wait      pidfd readable → waitid → out of memory? → output drained → Exit
 //! exec      process.json in the bundle; launcher: exec → a child of this process as well

@@ -35,8 +35,6 @@ pub struct Options {
     pub state_dir: PathBuf,
     /// Control group above all containers of this host, for example `/eyot/3f2a9c01`.
     pub cgroup_parent: String,
-    /// Name servers for containers.
-    pub resolv_conf: PathBuf,
 }
 
 impl Options {
@@ -46,7 +44,6 @@ impl Options {
             data_dir: std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.to_owned()),
             state_dir: instance.run_dir().join("oci"),
             cgroup_parent: instance.cgroup(),
-            resolv_conf: "/etc/resolv.conf".into(),
         }
     }
 }
@@ -272,7 +269,7 @@ fn lay_out(
             field: format!("container {} workingDir", spec.name),
             reason: format!("{working_dir}: {error}"),
         })?;
-    write_host_files(&directories.bundle, spec, &shared.options).map_err(io("host files"))?;
+    write_host_files(&directories.bundle, spec).map_err(io("host files"))?;
     let around = Surroundings {
         config,
         root: root.path(),
@@ -304,8 +301,8 @@ fn user_of(
     })
 }
 
-/// `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf` of a container.
-fn write_host_files(bundle: &Path, spec: &ContainerSpec, options: &Options) -> io::Result<()> {
+/// `/etc/hosts` and `/etc/hostname` of a container that is given no others.
+fn write_host_files(bundle: &Path, spec: &ContainerSpec) -> io::Result<()> {
     let hostname = &spec.sandbox.hostname;
     let mut hosts = String::from(
         "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
@@ -316,35 +313,13 @@ fn write_host_files(bundle: &Path, spec: &ContainerSpec, options: &Options) -> i
         hosts.push_str(&format!("{ip}\t{hostname}\n"));
     }
     write_readable(&bundle.join("hosts"), &hosts)?;
-    write_readable(&bundle.join("hostname"), &format!("{hostname}\n"))?;
-    let resolv = fs::read_to_string(&options.resolv_conf).unwrap_or_default();
-    let resolv = match spec.sandbox.netns {
-        Some(_) => without_loopback_servers(&resolv),
-        None => resolv,
-    };
-    write_readable(&bundle.join("resolv.conf"), &resolv)
+    write_readable(&bundle.join("hostname"), &format!("{hostname}\n"))
 }
 
 /// Readable for every user of the container, whatever the host's umask is.
 fn write_readable(path: &Path, text: &str) -> io::Result<()> {
     fs::write(path, text)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o644))
-}
-
-/// A name server on the host's loopback cannot be reached from another network namespace.
-fn without_loopback_servers(resolv: &str) -> String {
-    let reachable = |line: &&str| {
-        let mut words = line.split_whitespace();
-        words.next() != Some("nameserver")
-            || words
-                .next()
-                .is_none_or(|server| !server.starts_with("127.") && server != "::1")
-    };
-    resolv
-        .lines()
-        .filter(reachable)
-        .flat_map(|line| [line, "\n"])
-        .collect()
 }
 
 /// End and remove all containers that another run of this host left.
@@ -427,17 +402,5 @@ fn launch_error(spec: &ContainerSpec, error: LauncherError) -> ContainerError {
             reason,
         },
         error => ContainerError::Runtime(error.to_string()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn name_servers_on_the_hosts_loopback_are_left_out() {
-        let text = "# by hand\nnameserver 127.0.0.53\nnameserver 9.9.9.9\nsearch example.org\n";
-        let expected = "# by hand\nnameserver 9.9.9.9\nsearch example.org\n";
-        assert_eq!(without_loopback_servers(text), expected);
     }
 }

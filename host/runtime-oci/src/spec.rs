@@ -68,7 +68,7 @@ const READ_ONLY: &[&str] = &[
 ];
 
 /// Files of the host's making that are shown in every container.
-pub(crate) const HOST_FILES: &[&str] = &["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
+pub(crate) const HOST_FILES: &[&str] = &["/etc/hosts", "/etc/hostname"];
 
 /// Everything that is not in the [`ContainerSpec`] itself.
 pub(crate) struct Surroundings<'a> {

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio_util::sync::CancellationToken;
 
 use super::unit::{Failure, FailureKind};
-use crate::{context::Context, env::Facts, fetch, volumes};
+use crate::{context::Context, env::Facts, fetch, names, volumes};
 
 /// A pod whose containers can start.
 pub(crate) struct Prepared {
@@ -154,10 +154,7 @@ async fn sandbox(
                 message,
             }
         })?;
-    let named = spec
-        .and_then(|spec| spec.hostname.clone())
-        .filter(|name| !name.is_empty());
-    sandbox.hostname = named.unwrap_or_else(|| reference.name.clone());
+    sandbox.hostname = names::host_name(pod);
     Ok(sandbox)
 }
 

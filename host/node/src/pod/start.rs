@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use eyot_runtime::{ContainerError, ContainerSpec, Image, ImageContent, PodRef, Runtime, Sandbox};
+use eyot_runtime::{
+    ContainerError, ContainerSpec, Image, ImageContent, Mount, PodRef, Runtime, Sandbox,
+};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio_util::sync::CancellationToken;
 
@@ -10,7 +12,7 @@ use super::{
     prepare,
     unit::{Failure, FailureKind},
 };
-use crate::{context::Context, env, fetch, log::Log, quantity, service_env, volumes};
+use crate::{context::Context, env, fetch, log::Log, names, quantity, service_env, volumes};
 
 /// What one attempt is made of.
 pub(crate) struct Attempt {
@@ -100,6 +102,11 @@ async fn make_ready(
         return Err(config(message.to_owned()));
     }
     let environment = environment(context, container, &attempt).await?;
+    // A guest asks the host for names.
+    let own_files = match runtime.needs_netns() {
+        true => name_files(context, container, &attempt).await?,
+        false => Vec::new(),
+    };
     runtime
         .prepare(&image)
         .await
@@ -110,12 +117,34 @@ async fn make_ready(
         .map_err(|error| config(format!("the container's log cannot be written: {error}")))?;
     let spec = spec(container, attempt, image, environment, Arc::clone(&log));
     match spec {
-        Ok(spec) => Ok((scheme, Arc::clone(runtime), spec, log)),
+        Ok(mut spec) => {
+            spec.mounts.extend(own_files);
+            Ok((scheme, Arc::clone(runtime), spec, log))
+        }
         Err(failure) => {
             context.logs.close(&log);
             Err(failure)
         }
     }
+}
+
+/// `/etc/hosts` and `/etc/resolv.conf`.
+async fn name_files(
+    context: &Context,
+    container: &Container,
+    attempt: &Attempt,
+) -> Result<Vec<Mount>, Failure> {
+    let directory = context.pods_dir.join(&attempt.reference.uid).join("etc");
+    let (pod, container) = (Arc::clone(&attempt.pod), container.clone());
+    let (address, dns) = (attempt.sandbox.ip, context.dns);
+    let written = tokio::task::spawn_blocking(move || {
+        names::write(&directory, &pod, &container, address, dns)
+    });
+    written
+        .await
+        .map_err(std::io::Error::other)
+        .flatten()
+        .map_err(|error| config(format!("the files with names cannot be written: {error}")))
 }
 
 async fn environment(

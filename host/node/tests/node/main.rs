@@ -77,6 +77,7 @@ impl World {
             images,
             runtimes: vec![(Kind::Wasm, runtime.clone() as Arc<dyn Runtime>)],
             network: network.clone(),
+            dns: None,
             data_dir: directory.path().to_owned(),
         });
         let (kubelet, stop) = (node.kubelet(), CancellationToken::new());
