@@ -222,7 +222,7 @@ fn with_affinity_a_client_stays_until_the_time_is_over() {
             let deadline = Instant::now() + Duration::from_secs(60);
             while counts(&netns, 1).keys().next() == first.keys().next() {
                 assert!(Instant::now() < deadline, "it never left");
-                std::thread::sleep(Duration::from_millis(1200));
+                tokio::time::sleep(Duration::from_millis(1200)).await;
             }
         },
     );
