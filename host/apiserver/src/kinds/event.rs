@@ -5,14 +5,36 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Face, KindSpec, check,
-    findings::{Findings, IMMUTABLE},
+    findings::{Findings, IMMUTABLE, structure, text_or_empty},
     json::{at, child, fill, has, int, text},
-    metadata_fields, names, validate_metadata,
+    metadata, metadata_fields, names,
 };
 use crate::{
     field_error::FieldError,
     table::{self, Column},
 };
+
+/// Bytes of an instance, an action and a reason.
+const LONGEST: usize = 128;
+const LONGEST_MESSAGE: usize = 1024;
+/// What `events.k8s.io/v1` never changes, and the names that its errors have for it. The reason is
+/// looked at twice there.
+const LASTING: [(&str, &str); 14] = [
+    ("involvedObject", "involvedObject"),
+    ("reason", "reason"),
+    ("message", "message"),
+    ("source", "source"),
+    ("firstTimestamp", "firstTimestamp"),
+    ("lastTimestamp", "lastTimestamp"),
+    ("count", "count"),
+    ("reason", "reason"),
+    ("type", "type"),
+    ("eventTime", "eventTime"),
+    ("action", "action"),
+    ("related", "related"),
+    ("reportingComponent", "reportingController"),
+    ("reportingInstance", "reportingInstance"),
+];
 
 pub(super) const SPEC: KindSpec = KindSpec {
     group: "",
@@ -161,55 +183,76 @@ fn source(object: &Value) -> String {
     }
 }
 
+/// The rules of `v1`, of which there are few for the sake of old clients.
 fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
-    let mut errors = validate_metadata(object, old, true, names::path_segment);
-    let namespace = text(object, "/metadata/namespace");
-    let subject = text(object, "/involvedObject/namespace");
-    // Events about objects without a namespace live in `default`.
-    let fits = subject == namespace || (subject.is_empty() && namespace == "default");
-    if !fits {
-        let value = at(object, "/involvedObject/namespace");
-        let value = if value.is_null() {
-            json!("")
-        } else {
-            value.clone()
-        };
-        let detail = "does not match event.namespace";
-        errors.push(FieldError::invalid(
-            "involvedObject.namespace",
-            &value,
-            detail,
-        ));
+    let mut errors = Findings::default();
+    if let Some(old) = old {
+        errors.extend(metadata::common_update(object, old, true));
     }
-    errors
+    legacy(object, &mut errors);
+    if old.is_none() && errors.count() == 0 {
+        errors.extend(metadata::generic(object, true, names::path_segment));
+    }
+    errors.done()
 }
 
 /// The rules of `events.k8s.io/v1`, which knows no legacy fields and changes the series alone.
 fn validate_new(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut errors = Findings::default();
-    errors.extend(validate(object, old));
-    if let Some(old) = old {
-        for (pointer, field) in [
-            ("/involvedObject", "involvedObject"),
-            ("/reason", "reason"),
-            ("/message", "message"),
-            ("/source", "source"),
-            ("/firstTimestamp", "firstTimestamp"),
-            ("/lastTimestamp", "lastTimestamp"),
-            ("/count", "count"),
-            ("/type", "type"),
-            ("/eventTime", "eventTime"),
-            ("/action", "action"),
-            ("/related", "related"),
-            ("/reportingComponent", "reportingController"),
-            ("/reportingInstance", "reportingInstance"),
-        ] {
-            if at(object, pointer) != at(old, pointer) {
-                errors.invalid(field, at(object, pointer).clone(), IMMUTABLE);
-            }
-        }
-        return errors.done();
+    match old {
+        None => create(object, &mut errors),
+        Some(old) => update(object, old, &mut errors),
     }
+    errors.done()
+}
+
+/// What holds in both versions.
+fn legacy(object: &Value, errors: &mut Findings) {
+    let namespace = text(object, "/metadata/namespace");
+    let subject = text(object, "/involvedObject/namespace");
+    let is_new = has(object, "/eventTime");
+    // Events about objects without a namespace live in `default`, and new ones in the system's, too.
+    let fits = match subject {
+        "" if is_new => matches!(namespace, "default" | "kube-system"),
+        "" => namespace == "default",
+        _ if is_new => true,
+        subject => subject == namespace,
+    };
+    if !fits {
+        let detail = "does not match event.namespace";
+        errors.invalid("involvedObject.namespace", subject, detail);
+    }
+    if !is_new {
+        return;
+    }
+    let controller = text(object, "/reportingComponent");
+    let field = "reportingController";
+    if controller.is_empty() {
+        errors.required(field, "");
+    }
+    errors.named(field, controller, names::qualified);
+    for name in ["reportingInstance", "action", "reason"] {
+        let given = text(object, &format!("/{name}"));
+        if given.is_empty() {
+            errors.required(name, "");
+        }
+        bounded(name, given, LONGEST, errors);
+    }
+    let message = text(object, "/message");
+    bounded("message", message, LONGEST_MESSAGE, errors);
+}
+
+fn bounded(field: &str, text: &str, most: usize, errors: &mut Findings) {
+    if text.len() > most {
+        let detail = format!("can have at most {most} characters");
+        errors.invalid(field, "", &detail);
+    }
+}
+
+fn create(object: &Value, errors: &mut Findings) {
+    legacy(object, errors);
+    errors.extend(metadata::whole(object, true, names::subdomain));
+    series(object, errors);
     if !has(object, "/eventTime") {
         errors.required("eventTime", "");
     }
@@ -229,7 +272,68 @@ fn validate_new(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     if !text(source, "/component").is_empty() || !text(source, "/host").is_empty() {
         errors.invalid("source", "", "needs to be unset");
     }
-    errors.done()
+}
+
+fn update(object: &Value, old: &Value, errors: &mut Findings) {
+    errors.extend(metadata::common_update(object, old, true));
+    legacy(object, errors);
+    errors.extend(metadata::of_kind_update(object, old));
+    if at(object, "/series") != at(old, "/series") {
+        series(object, errors);
+    }
+    for (name, field) in LASTING {
+        let pointer = format!("/{name}");
+        let given = at(object, &pointer);
+        if given == at(old, &pointer) {
+            continue;
+        }
+        match name {
+            "involvedObject" | "related" => {
+                errors.invalid_shown(field, &reference(given), IMMUTABLE);
+            }
+            "source" => {
+                let part = |pointer| text_or_empty(given, pointer);
+                let (component, host) = (part("/component"), part("/host"));
+                let shown = structure(&[("Component", &component), ("Host", &host)]);
+                errors.invalid_shown(field, &shown, IMMUTABLE);
+            }
+            "count" => errors.invalid(field, int(object, &pointer), IMMUTABLE),
+            _ if name.ends_with("Timestamp") || name == "eventTime" => {
+                errors.invalid(field, given.clone(), IMMUTABLE);
+            }
+            _ => errors.invalid(field, text(object, &pointer), IMMUTABLE),
+        }
+    }
+}
+
+/// Something that goes on is told of again no sooner than the second time.
+fn series(object: &Value, errors: &mut Findings) {
+    if !has(object, "/series") {
+        return;
+    }
+    if int(object, "/series/count") < 2 {
+        errors.invalid("series.count", "", "should be at least 2");
+    }
+    if !has(object, "/series/lastObservedTime") {
+        errors.required("series.lastObservedTime", "");
+    }
+}
+
+/// How the real server shows a reference in an error.
+fn reference(of: &Value) -> String {
+    if of.is_null() {
+        return "null".to_owned();
+    }
+    let part = |pointer| text_or_empty(of, pointer);
+    structure(&[
+        ("Kind", &part("/kind")),
+        ("Namespace", &part("/namespace")),
+        ("Name", &part("/name")),
+        ("UID", &part("/uid")),
+        ("APIVersion", &part("/apiVersion")),
+        ("ResourceVersion", &part("/resourceVersion")),
+        ("FieldPath", &part("/fieldPath")),
+    ])
 }
 
 fn fields(object: &Value) -> Vec<(Box<str>, Box<str>)> {

@@ -43,8 +43,8 @@ pub(super) fn validate_metadata(
     match old {
         None => whole(object, namespaced, name_rule),
         Some(old) => {
-            let mut errors = generic_update(object, old, namespaced);
-            errors.extend(named_finalizers(object));
+            let mut errors = common_update(object, old, namespaced);
+            errors.extend(of_kind_update(object, old));
             errors
         }
     }
@@ -60,7 +60,11 @@ pub(crate) fn validate_generic(
 ) -> Vec<FieldError> {
     match old {
         None => generic(object, namespaced, name_rule),
-        Some(old) => generic_update(object, old, namespaced),
+        Some(old) => {
+            let mut errors = common_update(object, old, namespaced);
+            errors.extend(changes(object, old));
+            errors
+        }
     }
 }
 
@@ -75,17 +79,16 @@ pub(super) fn whole(
     errors
 }
 
-/// What holds for every update. Kubernetes looks once for all kinds and then once for the kind, so
-/// that one fault is more than one cause.
-fn generic_update(object: &Value, old: &Value, namespaced: bool) -> Vec<FieldError> {
+/// What Kubernetes looks at in every update. Most kinds look at it once more themselves, so that one
+/// fault is more than one cause.
+pub(super) fn common_update(object: &Value, old: &Value, namespaced: bool) -> Vec<FieldError> {
     let mut errors = generic(object, namespaced, names::path_segment);
-    let changes = changes(object, old);
-    errors.extend(changes.iter().cloned());
-    errors.extend(changes);
+    errors.extend(changes(object, old));
     errors
 }
 
-fn generic(
+/// All metadata of any object, whatever was stored before.
+pub(super) fn generic(
     object: &Value,
     namespaced: bool,
     name_rule: fn(&str) -> Vec<String>,
@@ -144,6 +147,13 @@ fn finalizers(object: &Value) -> Vec<FieldError> {
         let all = at(object, "/metadata/finalizers");
         errors.push(FieldError::invalid(field, all, &detail));
     }
+    errors
+}
+
+/// What a built-in kind looks at in an update, after [`common_update`].
+pub(super) fn of_kind_update(object: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = changes(object, old);
+    errors.extend(named_finalizers(object));
     errors
 }
 

@@ -200,3 +200,86 @@ fn what_a_node_got_stays() {
         ],
     );
 }
+
+fn event(fields: Value) -> Value {
+    let mut all = json!({
+        "apiVersion": "events.k8s.io/v1", "kind": "Event",
+        "metadata": {"name": "a.1", "namespace": "golden"},
+        "regarding": {"kind": "Pod", "namespace": "golden", "name": "a"},
+        "eventTime": "2026-01-01T00:00:00.000000Z", "type": "Normal", "reason": "R",
+        "action": "A", "note": "n", "reportingController": "x.test/c", "reportingInstance": "i",
+    });
+    if let (Some(all), Value::Object(fields)) = (all.as_object_mut(), fields) {
+        all.extend(fields);
+    }
+    all
+}
+
+/// What `events.k8s.io/v1` says of an event, and of a change of it.
+fn judged(event: &Value, old: Option<&Value>) -> Vec<String> {
+    let face = &crate::kinds::event::SPEC.faces[0];
+    let stored = |event: &Value| {
+        let mut event = event.clone();
+        (face.decode)(&mut event).unwrap();
+        (face.default)(&mut event);
+        (face.to_stored)(&mut event);
+        event
+    };
+    let old = old.map(stored);
+    let errors = face.validate.unwrap()(&stored(event), old.as_ref());
+    errors.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn new_events_are_complete_and_hold_no_old_fields() {
+    assert!(judged(&event(json!({})), None).is_empty());
+    let bad = json!({
+        "reportingController": "", "reportingInstance": "x".repeat(129), "action": null,
+        "note": "n".repeat(1025), "series": {"count": 1, "lastObservedTime": null}, "type": "Odd",
+        "deprecatedCount": 1, "deprecatedSource": {"host": "h"},
+    });
+    assert_eq!(
+        judged(&event(bad), None),
+        [
+            "reportingController: Required value",
+            "reportingController: Invalid value: \"\": name part must be non-empty",
+            "reportingController: Invalid value: \"\": name part must consist of alphanumeric \
+             characters, '-', '_' or '.', and must start and end with an alphanumeric character \
+             (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
+             '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')",
+            "reportingInstance: Invalid value: \"\": can have at most 128 characters",
+            "action: Required value",
+            "message: Invalid value: \"\": can have at most 1024 characters",
+            "series.count: Invalid value: \"\": should be at least 2",
+            "series.lastObservedTime: Required value",
+            "type: Invalid value: \"\": has invalid value: Odd",
+            "count: Invalid value: \"\": needs to be unset",
+            "source: Invalid value: \"\": needs to be unset",
+        ]
+    );
+}
+
+#[test]
+fn an_event_grows_into_a_series_and_changes_in_nothing_else() {
+    let with_revision = |mut event: Value| {
+        event["metadata"]["resourceVersion"] = json!("1");
+        event
+    };
+    let old = with_revision(event(json!({})));
+    let series = json!({"count": 2, "lastObservedTime": "2026-01-01T00:00:09.000000Z"});
+    let grown = with_revision(event(json!({"series": series})));
+    assert!(judged(&grown, Some(&old)).is_empty());
+    let regarding = json!({"kind": "Pod", "namespace": "golden", "name": "b"});
+    let other = with_revision(event(json!({"reason": "S", "regarding": regarding})));
+    let reason = "reason: Invalid value: \"S\": field is immutable";
+    assert_eq!(
+        judged(&other, Some(&old)),
+        [
+            "involvedObject: Invalid value: {\"Kind\":\"Pod\",\"Namespace\":\"golden\",\
+             \"Name\":\"b\",\"UID\":\"\",\"APIVersion\":\"\",\"ResourceVersion\":\"\",\
+             \"FieldPath\":\"\"}: field is immutable",
+            reason,
+            reason,
+        ]
+    );
+}
