@@ -33,7 +33,7 @@ use crate::{
     metrics::Metrics,
     object,
     openapi::Documents,
-    service_addresses::{ServiceAddresses, ServiceRanges},
+    service_addresses::{ServiceAddresses, ServiceRanges, records},
     standing,
     verbs::managers::track_own_status,
     webhook::{self, Dialer, TcpDialer},
@@ -166,10 +166,12 @@ impl Api {
         crate::fairness::bootstrap::reconcile(&api.store).await?;
         api.settle_all().await;
         standing::make(&api).await?;
+        records::repair(&api).await;
         aggregation::publish(&api).await?;
         aggregation::reconcile(&api, true).await?;
         crate::cleanup::resume(&api);
         tokio::spawn(quota::keep(Arc::downgrade(&api)));
+        tokio::spawn(records::keep(Arc::downgrade(&api)));
         tokio::spawn(policy::keep(Arc::downgrade(&api)));
         tokio::spawn(aggregation::keep(Arc::downgrade(&api)));
         Ok(api)

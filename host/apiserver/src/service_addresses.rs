@@ -1,14 +1,18 @@
 //! The addresses and node ports of services: who has which, and which are free.
 //!
-//! What is given out is what the stored services say: there is no second record that could differ
-//! from them, nothing to release when a service goes, and nothing to repair after a crash. A view of
-//! it in memory follows the store. Between the choice of an address and the write of the service,
+//! Addresses come from the ranges of the ServiceCIDRs that are ready, node ports from the
+//! configuration. What is given out is what the stored services say; the IPAddress objects that show
+//! it are made after them (see [`records`]), and only those that somebody else made take an address
+//! away. A view of all that in memory follows the store. Between the choice of an address and the write of the service,
 //! which may still be refused, a [`Reservation`] keeps others away from it; dropping it gives back.
 //! View and reservations are read under one lock, and a reservation ends only after its write was
 //! acknowledged, so no address is ever seen as free that is about to be taken.
 //!
 //! The lower part of each range is left to those who ask for a certain address, as long as there is
 //! something else to choose from.
+
+mod held;
+pub(crate) mod records;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -17,13 +21,13 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use eyot_store::{Key, Object, Store};
+use eyot_store::Store;
 use rand::RngExt;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
+use self::held::Held;
 use crate::{
-    auth::{Follower, Index},
+    auth::Follower,
     failure::Failure,
     field_error::FieldError,
     kinds::{
@@ -169,89 +173,11 @@ fn nth(range: &Range, index: u128) -> IpAddr {
     }
 }
 
-/// What stored services have.
-#[derive(Default)]
-struct Held {
-    of: HashMap<Key, Taken>,
-    /// How many services have each of them.
-    addresses: HashMap<IpAddr, u32>,
-    ports: HashMap<u16, u32>,
-}
-
 /// What one service has, or one write is about to take.
 #[derive(Default, Clone)]
 struct Taken {
     addresses: Vec<IpAddr>,
     ports: Vec<u16>,
-}
-
-#[derive(Deserialize, Default)]
-struct Service {
-    #[serde(default)]
-    spec: Spec,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct Spec {
-    #[serde(rename = "clusterIPs")]
-    addresses: Vec<String>,
-    ports: Vec<Port>,
-    health_check_node_port: i64,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct Port {
-    node_port: i64,
-}
-
-impl Index for Held {
-    const RESOURCES: &'static [&'static str] = &["services"];
-
-    fn put(&mut self, resource: &str, object: &Object) {
-        self.remove(resource, &object.key);
-        let Service { spec } = serde_json::from_slice(&object.json).unwrap_or_default();
-        let addresses = spec.addresses.iter();
-        let ports = spec.ports.iter().map(|port| port.node_port);
-        let ports = ports.chain([spec.health_check_node_port]);
-        let mut ports: Vec<u16> = ports.filter_map(|port| port.try_into().ok()).collect();
-        ports.retain(|port| *port != 0);
-        ports.sort_unstable();
-        ports.dedup();
-        let taken = Taken {
-            addresses: addresses.filter_map(|text| ip::parse(text)).collect(),
-            ports,
-        };
-        for address in &taken.addresses {
-            *self.addresses.entry(*address).or_default() += 1;
-        }
-        for port in &taken.ports {
-            *self.ports.entry(*port).or_default() += 1;
-        }
-        self.of.insert(object.key.clone(), taken);
-    }
-
-    fn remove(&mut self, _: &str, key: &Key) {
-        let Some(taken) = self.of.remove(key) else {
-            return;
-        };
-        for address in &taken.addresses {
-            give_back(&mut self.addresses, address);
-        }
-        for port in &taken.ports {
-            give_back(&mut self.ports, port);
-        }
-    }
-}
-
-fn give_back<K: Eq + std::hash::Hash>(counts: &mut HashMap<K, u32>, key: &K) {
-    if let Some(count) = counts.get_mut(key) {
-        *count -= 1;
-        if *count == 0 {
-            counts.remove(key);
-        }
-    }
 }
 
 /// What writes under way are about to take.
@@ -290,6 +216,8 @@ pub(crate) struct ServiceAddresses {
     ranges: ServiceRanges,
     held: Follower<Held>,
     reserved: Arc<Mutex<Reserved>>,
+    /// One at a time writes IPAddresses.
+    records: tokio::sync::Mutex<()>,
 }
 
 /// Why there is none.
@@ -306,6 +234,7 @@ impl ServiceAddresses {
             ranges,
             held: Follower::new(store.clone()),
             reserved: Arc::default(),
+            records: tokio::sync::Mutex::default(),
         }
     }
 
@@ -413,10 +342,15 @@ impl Choice<'_> {
     ) -> Result<(), Refusal> {
         for index in first..families.len().min(addresses.len()) {
             let asked = addresses.get(index).cloned().unwrap_or_default();
-            let range = families.get(index).and_then(|name| self.ranges.of(name));
-            let Some(range) = range else { continue };
+            let Some(name) = families.get(index) else {
+                continue;
+            };
+            let Some(configured) = self.ranges.of(name) else {
+                continue;
+            };
+            let ranges = self.held.ranges(configured);
             let given = match ip::parse(&asked) {
-                Some(address) => match self.ask(range, address) {
+                Some(address) => match self.ask(&ranges, address) {
                     Ok(()) => asked,
                     Err(why) => {
                         let detail = format!("failed to allocate IP {asked}: {why}");
@@ -426,7 +360,8 @@ impl Choice<'_> {
                     }
                 },
                 None => {
-                    let next = self.next_address(range).ok_or_else(|| {
+                    let found = ranges.iter().find_map(|range| self.next_address(range));
+                    let next = found.ok_or_else(|| {
                         let why = "failed to allocate a serviceIP: range is full";
                         Refusal::Internal(why.to_owned())
                     })?;
@@ -445,12 +380,18 @@ impl Choice<'_> {
     }
 
     /// Take a certain address, or say why not.
-    fn ask(&mut self, range: &Range, address: IpAddr) -> Result<(), String> {
+    fn ask(&mut self, ranges: &[Range], address: IpAddr) -> Result<(), String> {
+        let around = ranges.iter().find(|range| range.contains(address));
+        // A trial run looks at one range only.
+        let range = match (around, ranges.first()) {
+            (Some(around), _) => around,
+            (None, Some(first)) if self.trial => first,
+            (None, _) => {
+                return Err("the provided network does not match the current range".to_owned());
+            }
+        };
         let last = nth(range, usable(range));
         let outside = !range.contains(address) || address <= range.first || address > last;
-        if outside && !self.trial && !range.contains(address) {
-            return Err("the provided network does not match the current range".to_owned());
-        }
         if outside {
             return Err(format!(
                 "the provided IP ({address}) is not in the valid range. The range of valid IPs is \
@@ -472,6 +413,9 @@ impl Choice<'_> {
             return Some(range.first);
         }
         let usable = usable(range);
+        if usable == 0 {
+            return None;
+        }
         let static_part = (usable / 16).clamp(16, 256);
         let static_part = if usable <= static_part {
             0
@@ -489,7 +433,7 @@ impl Choice<'_> {
     }
 
     fn is_free(&self, address: IpAddr) -> bool {
-        !self.held.addresses.contains_key(&address)
+        !self.held.has(address)
             && !self.reserved.addresses.contains(&address)
             && !self.taken.addresses.contains(&address)
     }
@@ -634,7 +578,7 @@ impl Choice<'_> {
     }
 
     fn is_free_port(&self, port: u16) -> bool {
-        !self.held.ports.contains_key(&port)
+        !self.held.has_port(port)
             && !self.reserved.ports.contains(&port)
             && !self.taken.ports.contains(&port)
     }

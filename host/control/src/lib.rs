@@ -21,6 +21,7 @@
 //! | `endpoints` | Services, Pods | Endpoints |
 //! | `cron_job` | CronJobs, Jobs | Jobs, CronJob status |
 //! | `job` | Jobs, Pods | Pods, Job status; deletes Jobs whose time is over |
+//! | `service_ranges` | ServiceCIDRs, IPAddresses | finalizers and readiness of ServiceCIDRs |
 //! | `gc` | the metadata of everything | deletions, owner references |
 //!
 //! Pods are made, taken away and adopted through `pod_control`. A part is a pure `plan` (or `choose`, or `decide`) and a thin shell that performs it; retry,
@@ -53,6 +54,7 @@ mod rounding;
 mod scheduler;
 mod service;
 mod service_account;
+mod service_ranges;
 mod stateful_set;
 mod taint_eviction;
 mod trim;
@@ -69,6 +71,7 @@ use k8s_openapi::api::{
         ConfigMap, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
         ReplicationController, ServiceAccount,
     },
+    networking::v1::ServiceCIDR,
     rbac::v1::ClusterRole,
 };
 use kube::{Api, Client, Resource, runtime::watcher};
@@ -79,7 +82,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     announce::Announcer, certificates::Certificates, cluster_roles::ClusterRoles,
     namespace::Namespaces, node_taint::NodeTaints, root_ca::RootCas, scheduler::Scheduler,
-    service_account::ServiceAccounts,
+    service_account::ServiceAccounts, service_ranges::ServiceRanges,
 };
 pub use certificates::{
     authority::{Authority, AuthorityError},
@@ -107,6 +110,7 @@ struct Caches {
     root_cas: Cache<ConfigMap>,
     cluster_roles: Cache<ClusterRole>,
     requests: Cache<CertificateSigningRequest>,
+    service_ranges: Cache<ServiceCIDR>,
 }
 
 /// What the controllers need to know beside what the API tells them.
@@ -133,6 +137,7 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) {
     tasks.spawn(release_claims(&client, &caches).run(stop.clone()));
     tasks.spawn(release_volumes(&client, &caches).run(stop.clone()));
     tasks.spawn(gather_roles(&client, &caches).run(stop.clone()));
+    tasks.spawn(hold_ranges(&client, &caches).run(stop.clone()));
     tasks.spawn(certify(&client, &caches, options.authority).run(stop.clone()));
     if let Some(bundle) = options.root_ca {
         tasks.spawn(publish(&client, &caches, bundle).run(stop.clone()));
@@ -162,6 +167,7 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) {
     follow(&mut tasks, &client, caches.volumes, &stop);
     follow(&mut tasks, &client, caches.cluster_roles, &stop);
     follow(&mut tasks, &client, caches.requests, &stop);
+    follow(&mut tasks, &client, caches.service_ranges, &stop);
     let named = format!("metadata.name={}", service_account::NAME);
     follow_some(&mut tasks, &client, caches.accounts, &named, &stop);
     while let Some(ended) = tasks.join_next().await {
@@ -235,6 +241,19 @@ fn publish(client: &Client, caches: &Caches, bundle: String) -> Controller<RootC
     .on(&caches.namespaces, |change| Some(change.key.clone()))
     .on(&caches.root_cas, |change| {
         Some(Key::new("", &change.key.namespace))
+    })
+}
+
+fn hold_ranges(client: &Client, caches: &Caches) -> Controller<ServiceRanges> {
+    let all = caches.service_ranges.clone();
+    Controller::new(ServiceRanges {
+        client: client.clone(),
+        ranges: caches.service_ranges.clone(),
+    })
+    // One that comes or goes may be what another waits for.
+    .on(&caches.service_ranges, move |_| {
+        let keys = all.list().into_iter().map(|one| Key::of(&one.metadata));
+        keys.collect::<Vec<_>>()
     })
 }
 

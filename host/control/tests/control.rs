@@ -14,7 +14,8 @@ use eyot_store::Store;
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet},
     certificates::v1::CertificateSigningRequest,
-    core::v1::{ConfigMap, Event, Namespace, Node, Pod, ReplicationController},
+    core::v1::{ConfigMap, Event, Namespace, Node, Pod, ReplicationController, Service},
+    networking::v1::ServiceCIDR,
 };
 use kube::{
     Api, Client, ResourceExt,
@@ -820,4 +821,38 @@ async fn a_certificate_is_approved_by_right_signed_and_refused_with_a_reason() {
     assert_eq!(failed.reason.as_deref(), Some("SignerValidationFailure"));
     let why = "DNS or IP subjectAltName is required";
     assert_eq!(failed.message.as_deref(), Some(why));
+}
+
+#[tokio::test]
+async fn a_range_stays_while_a_service_has_an_address_of_it() {
+    let world = start().await;
+    let ranges: Api<ServiceCIDR> = Api::all(world.client.clone());
+    let range = typed(json!({"metadata": {"name": "r"}, "spec": {"cidrs": ["10.1.0.0/24"]}}));
+    let params = PostParams::default();
+    ranges.create(&params, &range).await.unwrap();
+    let ready = async |status: &str| {
+        let range = ranges.get("r").await.unwrap();
+        let conditions = range.status.unwrap_or_default().conditions;
+        let mut conditions = conditions.unwrap_or_default().into_iter();
+        conditions.find(|one| one.type_ == "Ready" && one.status == status)
+    };
+    until("the range to be ready", || ready("True")).await;
+    let held = ranges.get("r").await.unwrap().metadata.finalizers;
+    assert_eq!(held.unwrap(), ["networking.k8s.io/service-cidr-finalizer"]);
+    let services: Api<Service> = world.api();
+    let service = typed(json!({"metadata": {"name": "s"}, "spec": {
+        "clusterIP": "10.1.0.9", "ports": [{"port": 80}],
+    }}));
+    services.create(&params, &service).await.unwrap();
+    ranges.delete("r", &DeleteParams::default()).await.unwrap();
+    let told = until("the range to say why it stays", || ready("False")).await;
+    assert_eq!(told.reason, "Terminating");
+    services
+        .delete("s", &DeleteParams::default())
+        .await
+        .unwrap();
+    until("the range to go", async || {
+        ranges.get_opt("r").await.unwrap().is_none().then_some(())
+    })
+    .await;
 }

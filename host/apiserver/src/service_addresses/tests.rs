@@ -1,3 +1,5 @@
+use eyot_store::Key;
+
 use super::*;
 use crate::kinds;
 

@@ -20,6 +20,7 @@ use crate::{
     },
     failure::Failure,
     media, object, reply,
+    service_addresses::records,
     verbs::managers::Tracking,
 };
 
@@ -109,6 +110,7 @@ pub(crate) async fn create_decoded(
         let to_store = to_storage(api, &call.resource, prepared).await?;
         match write(api, call, to_store).await {
             Ok(object) => {
+                records::settle(api, &call.resource, &object.key).await;
                 convert::prepare(api, &call.resource, [&object]).await?;
                 return reply::stored(call, StatusCode::CREATED, &object, &warnings);
             }

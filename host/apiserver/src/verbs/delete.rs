@@ -188,14 +188,13 @@ pub(crate) async fn remove(
             return Ok((Deleted::Imagined(stored), warnings));
         }
         let done = match next {
-            None => api
-                .store
-                .delete(&key, Some(stored.revision))
-                .await
-                .map(|last| {
-                    after_delete(api, resource);
-                    Deleted::Gone(last)
-                }),
+            None => {
+                let gone = api.store.delete(&key, Some(stored.revision)).await;
+                if gone.is_ok() {
+                    after_delete(api, resource, &key).await;
+                }
+                gone.map(Deleted::Gone)
+            }
             Some(next) if next == current => return Ok((Deleted::Marked(stored), warnings)),
             Some(next) => {
                 let is_definition = &*resource.storage == crd::STORAGE;

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use eyot_http::{Body, Response};
-use eyot_store::{Object, WriteError};
+use eyot_store::{Key, Object, WriteError};
 use http::StatusCode;
 use serde_json::Value;
 
@@ -24,6 +24,7 @@ use crate::{
     managed, media, object, reply,
     resource::{Definition, Resource, carry},
     schema::Judgement,
+    service_addresses::records,
     verbs::{
         apply,
         create::{authorize, clean, create_decoded, write_failure},
@@ -214,7 +215,7 @@ pub(crate) async fn update_as(
             // The last finalizer is gone: this write is the end of the object.
             match api.store.delete(&key, Some(stored.revision)).await {
                 Ok(_) => {
-                    after_delete(api, resource);
+                    after_delete(api, resource, &key).await;
                     return Ok((Written::Imagined(next), warnings));
                 }
                 Err(error) => Err(error),
@@ -225,6 +226,9 @@ pub(crate) async fn update_as(
         };
         match written {
             Ok(object) => {
+                if matches!(part, Part::Main) {
+                    records::settle(api, resource, &key).await;
+                }
                 convert::prepare(api, resource, [&object]).await?;
                 return Ok((Written::Object(object), warnings));
             }
@@ -279,10 +283,11 @@ fn is_renewal(stored: &Object, next: &Value) -> bool {
 }
 
 /// What must happen once an object is gone.
-pub(crate) fn after_delete(api: &Api, resource: &Resource) {
+pub(crate) async fn after_delete(api: &Api, resource: &Resource, key: &Key) {
     if &*resource.storage == crd::STORAGE {
         api.reload();
     }
+    records::settle(api, resource, key).await;
 }
 
 /// The complete next state, checked, from what the client made of the present one.

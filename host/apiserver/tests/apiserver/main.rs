@@ -31,6 +31,7 @@ mod pods;
 mod policies;
 mod quota;
 mod rights;
+mod service_ranges;
 mod sockets;
 mod tokens;
 mod watches;
