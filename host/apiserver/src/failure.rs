@@ -194,6 +194,21 @@ impl Failure {
         failure
     }
 
+    /// An eviction that a disruption budget forbids now; retry after so many seconds, if that is
+    /// known.
+    pub(crate) fn disrupts_too_much(cause: &str, retry: u64) -> Failure {
+        let message = "Cannot evict pod as it would violate the pod's disruption budget.";
+        let code = StatusCode::TOO_MANY_REQUESTS;
+        let mut failure = Failure::new(code, "TooManyRequests", message);
+        if retry > 0 {
+            let details = failure.details();
+            details.insert("retryAfterSeconds".into(), json!(retry));
+        }
+        failure.causes(vec![
+            json!({"reason": "DisruptionBudget", "message": cause}),
+        ])
+    }
+
     /// The request took longer than requests may.
     pub(crate) fn timeout() -> Failure {
         let message = "Timeout: request did not complete within the allotted timeout";

@@ -17,6 +17,7 @@
 //! | `taint_eviction` | Nodes, Pods | deletions of Pods that do not bear a `NoExecute` taint |
 //! | `certificates` | CertificateSigningRequests | their approval, certificate and end |
 //! | `cluster_roles` | ClusterRoles | the rules of those that gather |
+//! | `disruption` | PodDisruptionBudgets, Pods, scales | PodDisruptionBudget status |
 //! | `endpoint_slice` | Services, Pods, Nodes, hand-written Endpoints | EndpointSlices |
 //! | `endpoints` | Services, Pods | Endpoints |
 //! | `cron_job` | CronJobs, Jobs | Jobs, CronJob status |
@@ -35,6 +36,7 @@ mod cluster_roles;
 mod cron_job;
 mod daemon_set;
 mod deployment;
+mod disruption;
 mod endpoint_slice;
 mod endpoints;
 mod error;

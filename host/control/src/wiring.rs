@@ -7,6 +7,7 @@ use k8s_openapi::api::{
     batch::v1::{CronJob, Job},
     core::v1::{Endpoints, Node, Pod, Service},
     discovery::v1::EndpointSlice,
+    policy::v1::PodDisruptionBudget,
 };
 use kube::Client;
 use tokio::task::JoinSet;
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     announce::Announcer,
     cron_job::{self, CronJobs},
+    disruption::{self, Disruptions},
     endpoint_slice::{self, EndpointSlices, mirror},
     endpoints::{self, AllEndpoints},
     follow, job,
@@ -37,6 +39,7 @@ impl Wiring<'_> {
         self.endpoints();
         self.jobs();
         self.taints();
+        self.budgets();
     }
 
     fn announcer(&self, component: &'static str) -> Announcer {
@@ -153,5 +156,20 @@ impl Wiring<'_> {
         self.run(starting);
         follow(self.tasks, self.client, jobs, self.stop);
         follow(self.tasks, self.client, cron_jobs, self.stop);
+    }
+
+    fn budgets(&mut self) {
+        let budgets: Cache<PodDisruptionBudget> = Cache::default();
+        let here = budgets.clone();
+        let reckoning = Controller::new(Disruptions {
+            client: self.client.clone(),
+            budgets: budgets.clone(),
+            pods: self.pods.clone(),
+            announcer: self.announcer("controllermanager"),
+        })
+        .on(&budgets, |change| Some(change.key.clone()))
+        .on(self.pods, move |change| disruption::of_pod(&here, &change));
+        self.run(reckoning);
+        follow(self.tasks, self.client, budgets, self.stop);
     }
 }

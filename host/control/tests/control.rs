@@ -2,6 +2,8 @@
 //! become ready because the test says so.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+#[path = "control/disruption.rs"]
+mod disruption;
 #[path = "control/endpoints.rs"]
 mod endpoints;
 #[path = "control/jobs.rs"]

@@ -99,6 +99,120 @@ async fn an_eviction_deletes_the_pod() {
     assert_eq!(get(&server, &format!("{PODS}/a")).await.0, 404);
 }
 
+/// A pod that runs, ready or not.
+async fn running(server: &eyot_apiserver::ApiServer, name: &str, ready: bool) {
+    let mut pod = pod(name);
+    pod["metadata"]["labels"] = json!({"app": "web"});
+    ok(server, "POST", PODS, pod).await;
+    bind(server, name, "n1").await;
+    let ready = if ready { "True" } else { "False" };
+    let status = json!({"status": {
+        "phase": "Running", "conditions": [{"type": "Ready", "status": ready}]}});
+    ok(server, "PATCH", &format!("{PODS}/{name}/status"), status).await;
+}
+
+async fn evict(server: &eyot_apiserver::ApiServer, pod: &str) -> (u16, Value) {
+    let eviction = json!({
+        "apiVersion": "policy/v1", "kind": "Eviction",
+        "metadata": {"name": pod, "namespace": "default"},
+    });
+    send(server, "POST", &format!("{PODS}/{pod}/eviction"), eviction).await
+}
+
+const BUDGETS: &str = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+
+async fn budget(server: &eyot_apiserver::ApiServer, name: &str, spec: Value, status: Value) {
+    let mut budget = json!({
+        "apiVersion": "policy/v1", "kind": "PodDisruptionBudget",
+        "metadata": {"name": name},
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}},
+    });
+    for (key, value) in spec.as_object().unwrap() {
+        budget["spec"][key] = value.clone();
+    }
+    ok(server, "POST", BUDGETS, budget).await;
+    let path = format!("{BUDGETS}/{name}/status");
+    ok(server, "PATCH", &path, json!({"status": status})).await;
+}
+
+#[tokio::test]
+async fn a_budget_grants_evictions_as_long_as_it_has_some() {
+    let server = server().await;
+    for name in ["a", "b"] {
+        running(&server, name, true).await;
+    }
+    budget(&server, "web", json!({}), json!({})).await;
+    let (code, status) = evict(&server, "a").await;
+    assert_eq!(
+        (code, status["reason"].as_str()),
+        (429, Some("TooManyRequests"))
+    );
+    assert_eq!(status["details"]["retryAfterSeconds"], 10);
+    let message = "The disruption budget web is still being processed by the server.";
+    let causes = json!([{"reason": "DisruptionBudget", "message": message}]);
+    assert_eq!(status["details"]["causes"], causes);
+    let counted = json!({"status": {
+        "observedGeneration": 1, "disruptionsAllowed": 1, "currentHealthy": 2, "desiredHealthy": 1,
+        "expectedPods": 2}});
+    let path = format!("{BUDGETS}/web/status");
+    ok(&server, "PATCH", &path, counted).await;
+    assert_eq!(evict(&server, "a").await.0, 201);
+    let (_, gone) = get(&server, &format!("{PODS}/a")).await;
+    assert!(gone["metadata"]["deletionTimestamp"].is_string());
+    let conditions = gone["status"]["conditions"].as_array().unwrap();
+    let why = conditions.iter().find(|c| c["type"] == "DisruptionTarget");
+    assert_eq!(why.unwrap()["reason"], "EvictionByEvictionAPI");
+    let (_, budget) = get(&server, &format!("{BUDGETS}/web")).await;
+    assert_eq!(budget["status"]["disruptionsAllowed"], 0);
+    assert!(budget["status"]["disruptedPods"]["a"].is_string());
+    assert_eq!(
+        budget["status"]["conditions"][0]["reason"],
+        "InsufficientPods"
+    );
+    let (code, status) = evict(&server, "b").await;
+    assert_eq!(code, 429);
+    let refused = "Cannot evict pod as it would violate the pod's disruption budget.";
+    assert_eq!(status["message"], refused);
+    let cause = "The disruption budget web needs 1 healthy pods and has 2 currently";
+    assert_eq!(status["details"]["causes"][0]["message"], cause);
+    // What is on its way out already may be evicted again.
+    assert_eq!(evict(&server, "a").await.0, 201);
+}
+
+#[tokio::test]
+async fn pods_that_are_not_ready_go_as_the_budget_says() {
+    for (policy, healthy, expected) in [
+        (Value::Null, 1, 201),
+        (Value::Null, 0, 429),
+        (json!("AlwaysAllow"), 0, 201),
+    ] {
+        let server = server().await;
+        running(&server, "a", false).await;
+        let spec = json!({"unhealthyPodEvictionPolicy": policy});
+        let status = json!({"observedGeneration": 1, "currentHealthy": healthy,
+                            "desiredHealthy": 1, "expectedPods": 2});
+        budget(&server, "web", spec, status).await;
+        assert_eq!(evict(&server, "a").await.0, expected, "{policy} {healthy}");
+    }
+}
+
+#[tokio::test]
+async fn two_budgets_for_one_pod_are_an_error_unless_it_does_not_run() {
+    let server = server().await;
+    running(&server, "a", true).await;
+    for name in ["one", "two"] {
+        budget(&server, name, json!({}), json!({})).await;
+    }
+    let (code, status) = evict(&server, "a").await;
+    let message = "This pod has more than one PodDisruptionBudget, which the eviction \
+                   subresource does not support.";
+    assert_eq!((code, status["message"].as_str()), (500, Some(message)));
+    let mut waiting = pod("b");
+    waiting["metadata"]["labels"] = json!({"app": "web"});
+    ok(&server, "POST", PODS, waiting).await;
+    assert_eq!(evict(&server, "b").await.0, 201);
+}
+
 /// A node that tells what it was asked.
 struct Echo;
 
