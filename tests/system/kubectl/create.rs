@@ -157,8 +157,10 @@ fn network(s: &Space) -> anyhow::Result<()> {
             .is_some()
     );
     s.words("create service loadbalancer s3 --tcp=80:8080")?;
+    // The host gives it its own address as soon as it sees it.
     let table = s.words("get service s3")?;
-    ensure!(table.contains("<pending>"), "{table}");
+    let own = ["<pending>", "127.0.0.1"].iter().any(|ip| table.contains(ip));
+    ensure!(own, "{table}");
     s.words("create service externalname s4 --external-name=example.test")?;
     ensure!(s.get("service s4")?["spec"]["externalName"] == "example.test");
     s.k(&[
