@@ -19,7 +19,7 @@ use anyhow::Context;
 use eyot_apiserver::{ApiServer, Nodes, User, sealing::Sealer};
 use eyot_devices::{Devices, EdgexService};
 use eyot_http::{Request, Response};
-use eyot_network::{Balancer, Cluster, Dns, NetworkError, PodNetwork};
+use eyot_network::{Balancer, Cluster, Dns, Guard, NetworkError, PodNetwork};
 use eyot_node::Node;
 use eyot_registry::Registry;
 use eyot_runtime::Instance;
@@ -327,6 +327,13 @@ fn serve_cluster(
     let host = eyot_node::own_address();
     let balancer = Balancer::new(network, &cluster, proxy.clone(), &settings.node_name, host);
     parts.spawn(balancer.run(stop.clone()));
+    let guard = Guard::new(
+        network,
+        &cluster,
+        client("system:eyot-network"),
+        &settings.node_name,
+    );
+    parts.spawn(guard.run(stop.clone()));
     let names = Dns::new(
         network,
         &cluster,

@@ -4,20 +4,64 @@ use std::{fmt::Debug, sync::Arc};
 
 use eyot_client::Cache;
 use k8s_openapi::api::{
-    core::v1::{Namespace, Service},
+    core::v1::{Container, Namespace, Pod, PodSpec, PodStatus, Service},
     discovery::v1::EndpointSlice,
+    networking::v1::NetworkPolicy,
 };
 use kube::{Api, Client, Resource, runtime::watcher};
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-/// Services, their endpoints, and namespaces. Cheap to clone; all clones are one.
-#[derive(Clone, Default)]
+/// Services, their endpoints, policies, and what these select. Cheap to clone; all clones are one.
+#[derive(Clone)]
 pub struct Cluster {
     pub(crate) services: Cache<Service>,
     pub(crate) slices: Cache<EndpointSlice>,
     pub(crate) namespaces: Cache<Namespace>,
+    pub(crate) policies: Cache<NetworkPolicy>,
+    pub(crate) pods: Cache<Pod>,
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        Self {
+            services: Cache::default(),
+            slices: Cache::default(),
+            namespaces: Cache::default(),
+            policies: Cache::default(),
+            pods: Cache::trimmed(trim),
+        }
+    }
+}
+
+/// Of each pod what rules are made from: there may be very many.
+fn trim(pod: &mut Pod) {
+    let ports = |container: &Container| Container {
+        name: container.name.clone(),
+        ports: container.ports.clone(),
+        restart_policy: container.restart_policy.clone(),
+        ..Container::default()
+    };
+    pod.metadata.annotations = None;
+    pod.metadata.owner_references = None;
+    if let Some(spec) = &mut pod.spec {
+        *spec = PodSpec {
+            node_name: spec.node_name.take(),
+            host_network: spec.host_network,
+            containers: spec.containers.iter().map(ports).collect(),
+            init_containers: (spec.init_containers.as_ref())
+                .map(|all| all.iter().map(ports).collect()),
+            ..PodSpec::default()
+        };
+    }
+    if let Some(status) = &mut pod.status {
+        *status = PodStatus {
+            phase: status.phase.take(),
+            pod_ip: status.pod_ip.take(),
+            ..PodStatus::default()
+        };
+    }
 }
 
 impl Cluster {
@@ -27,6 +71,8 @@ impl Cluster {
             follow(&client, &self.services, &stop),
             follow(&client, &self.slices, &stop),
             follow(&client, &self.namespaces, &stop),
+            follow(&client, &self.policies, &stop),
+            follow(&client, &self.pods, &stop),
         );
     }
 
@@ -35,6 +81,8 @@ impl Cluster {
         self.services.synced().await;
         self.slices.synced().await;
         self.namespaces.synced().await;
+        self.policies.synced().await;
+        self.pods.synced().await;
     }
 }
 

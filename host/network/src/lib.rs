@@ -24,6 +24,7 @@ mod cluster;
 mod dns;
 mod namespace;
 mod nft;
+mod policy;
 mod pool;
 mod service;
 mod table;
@@ -43,6 +44,7 @@ use crate::{bridge::Bridge, pool::Pool};
 pub use cluster::Cluster;
 pub use dns::{DOMAIN, Dns};
 pub use namespace::dial_loopback;
+pub use policy::Guard;
 pub use pool::Cidr;
 pub use service::Balancer;
 

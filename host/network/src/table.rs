@@ -62,6 +62,8 @@ table ip {table} {{
   map no-endpoint-nodeports {{ type inet_proto . inet_service : verdict; }}
   set cluster-ips {{ type ipv4_addr; }}
   set hairpin {{ type ipv4_addr . ipv4_addr; }}
+  map host-ports {{ type inet_proto . inet_service : verdict; }}
+  map host-port-ips {{ type ipv4_addr . inet_proto . inet_service : verdict; }}
   map isolated-egress {{ type ipv4_addr : verdict; }}
   map isolated-ingress {{ type ipv4_addr : verdict; }}
   chain masquerade-it {{ meta mark set meta mark or {MASQUERADE}; }}
@@ -83,6 +85,8 @@ table ip {table} {{
   chain services {{
     ip daddr . meta l4proto . th dport vmap @service-ips
     ip daddr != {pods} fib daddr type local meta l4proto . th dport vmap @service-nodeports
+    ip daddr . meta l4proto . th dport vmap @host-port-ips
+    ip daddr != {pods} fib daddr type local meta l4proto . th dport vmap @host-ports
   }}
   chain refuse {{
     ip daddr . meta l4proto . th dport vmap @no-endpoints
@@ -127,6 +131,8 @@ table ip {table} {{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Part {
     Services,
+    Policies,
+    HostPorts,
 }
 
 /// Chains, sets and elements for the frame.

@@ -159,7 +159,9 @@ fn network(s: &Space) -> anyhow::Result<()> {
     s.words("create service loadbalancer s3 --tcp=80:8080")?;
     // The host gives it its own address as soon as it sees it.
     let table = s.words("get service s3")?;
-    let own = ["<pending>", "127.0.0.1"].iter().any(|ip| table.contains(ip));
+    let own = ["<pending>", "127.0.0.1"]
+        .iter()
+        .any(|ip| table.contains(ip));
     ensure!(own, "{table}");
     s.words("create service externalname s4 --external-name=example.test")?;
     ensure!(s.get("service s4")?["spec"]["externalName"] == "example.test");

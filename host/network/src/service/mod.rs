@@ -22,6 +22,7 @@ use crate::{
     table::{Part, Table},
 };
 use balancer::Balancers;
+pub(crate) use plan::network;
 use plan::{Complaint, Datagrams, Facts, plan};
 
 /// Changes that come within this time of each other are made together: a rollout is many.
