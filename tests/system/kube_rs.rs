@@ -20,36 +20,6 @@ use kube::{
     core::Status,
 };
 
-use crate::{Case, case, host::Host, host::shared};
-
-pub const CASES: &[Case] = &[
-    case!(an_object_is_made_read_changed_and_deleted),
-    case!(lists_come_in_pages_and_at_their_revision),
-    case!(each_kind_of_patch_changes_what_it_says),
-    case!(appliers_conflict_until_one_forces),
-    case!(status_and_scale_are_written_apart),
-    case!(deletes_keep_their_preconditions_and_spread_as_asked),
-    case!(a_watcher_goes_on_where_its_stream_ended),
-    case!(a_watcher_begins_anew_when_its_revision_is_gone),
-    case!(streaming_and_paged_lists_fill_the_same_store),
-    case!(a_metadata_watch_carries_no_data),
-    case!(finalizers_hold_an_object_until_they_are_done),
-    case!(a_controller_reconciles_what_it_owns),
-    case!(a_derived_definition_is_served_and_checked),
-    case!(kinds_are_found_by_discovery_and_used_as_dynamic_objects),
-    case!(refusals_are_statuses_with_causes),
-    case!(who_is_impersonated_has_that_users_rights),
-    case!(one_of_two_candidates_holds_the_lease),
-    case!(events_are_recorded_and_counted),
-    case!(logs_of_a_pod_are_read_and_followed, [Guests]),
-    case!(a_pod_is_evicted_but_not_in_a_dry_run, [Guests]),
-    case!(ports_of_a_pod_are_forwarded_to_rust, [Guests]),
-    case!(
-        programs_are_executed_and_attached_to_from_rust,
-        [Root, Busybox]
-    ),
-];
-
 use access::{
     events_are_recorded_and_counted, one_of_two_candidates_holds_the_lease,
     refusals_are_statuses_with_causes, who_is_impersonated_has_that_users_rights,
@@ -72,6 +42,42 @@ use watching::{
     a_watcher_begins_anew_when_its_revision_is_gone, a_watcher_goes_on_where_its_stream_ended,
     finalizers_hold_an_object_until_they_are_done, streaming_and_paged_lists_fill_the_same_store,
 };
+
+use crate::{Case, case, host::Host, host::shared};
+
+pub const CASES: &[Case] = &[
+    case!(an_object_is_made_read_changed_and_deleted, [Kubectl]),
+    case!(lists_come_in_pages_and_at_their_revision, [Kubectl]),
+    case!(each_kind_of_patch_changes_what_it_says, [Kubectl]),
+    case!(appliers_conflict_until_one_forces, [Kubectl]),
+    case!(status_and_scale_are_written_apart, [Kubectl]),
+    case!(
+        deletes_keep_their_preconditions_and_spread_as_asked,
+        [Kubectl]
+    ),
+    case!(a_watcher_goes_on_where_its_stream_ended, [Kubectl]),
+    case!(a_watcher_begins_anew_when_its_revision_is_gone, [Kubectl]),
+    case!(streaming_and_paged_lists_fill_the_same_store, [Kubectl]),
+    case!(a_metadata_watch_carries_no_data, [Kubectl]),
+    case!(finalizers_hold_an_object_until_they_are_done, [Kubectl]),
+    case!(a_controller_reconciles_what_it_owns, [Kubectl]),
+    case!(a_derived_definition_is_served_and_checked, [Kubectl]),
+    case!(
+        kinds_are_found_by_discovery_and_used_as_dynamic_objects,
+        [Kubectl]
+    ),
+    case!(refusals_are_statuses_with_causes, [Kubectl]),
+    case!(who_is_impersonated_has_that_users_rights, [Kubectl]),
+    case!(one_of_two_candidates_holds_the_lease, [Kubectl]),
+    case!(events_are_recorded_and_counted, [Kubectl]),
+    case!(logs_of_a_pod_are_read_and_followed, [Kubectl, Guests]),
+    case!(a_pod_is_evicted_but_not_in_a_dry_run, [Kubectl, Guests]),
+    case!(ports_of_a_pod_are_forwarded_to_rust, [Kubectl, Guests]),
+    case!(
+        programs_are_executed_and_attached_to_from_rust,
+        [Kubectl, Root, Busybox]
+    ),
+];
 
 /// How long one case may take on a busy machine.
 const LIMIT: Duration = Duration::from_secs(120);

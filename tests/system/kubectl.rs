@@ -16,6 +16,24 @@ use std::{
 
 use anyhow::{Context, ensure};
 
+use change::{
+    deletes_cascade_as_asked, diff_and_replace_compare_with_what_is_stored,
+    kustomizations_are_applied_and_pruned, labels_and_annotations_are_kept_unless_overwritten,
+    set_changes_one_thing, what_an_editor_leaves_is_stored,
+};
+use cluster::{
+    certificates_are_approved_and_denied, draining_evicts_what_may_go,
+    nodes_are_cordoned_and_tainted, pods_and_nodes_are_debugged, rights_are_listed_and_reconciled,
+    the_whole_state_is_dumped_and_served_by_proxy, what_has_no_metrics_server_says_so,
+};
+use create::every_generator_makes_what_it_says;
+use output::{
+    every_kind_is_listed_wide_and_described, kinds_and_fields_are_explained,
+    objects_are_shown_in_every_form, waiting_ends_when_it_is_so,
+    watch_events_are_shown_in_other_forms,
+};
+use rollout::rollouts_are_told_paused_and_taken_back;
+
 use crate::{
     Case, case,
     host::{condition, shared},
@@ -57,24 +75,6 @@ pub const CASES: &[Case] = &[
     case!(every_kind_is_listed_wide_and_described, [Kubectl]),
     case!(watch_events_are_shown_in_other_forms, [Kubectl]),
 ];
-
-use change::{
-    deletes_cascade_as_asked, diff_and_replace_compare_with_what_is_stored,
-    kustomizations_are_applied_and_pruned, labels_and_annotations_are_kept_unless_overwritten,
-    set_changes_one_thing, what_an_editor_leaves_is_stored,
-};
-use cluster::{
-    certificates_are_approved_and_denied, draining_evicts_what_may_go,
-    nodes_are_cordoned_and_tainted, pods_and_nodes_are_debugged, rights_are_listed_and_reconciled,
-    the_whole_state_is_dumped_and_served_by_proxy, what_has_no_metrics_server_says_so,
-};
-use create::every_generator_makes_what_it_says;
-use output::{
-    every_kind_is_listed_wide_and_described, kinds_and_fields_are_explained,
-    objects_are_shown_in_every_form, waiting_ends_when_it_is_so,
-    watch_events_are_shown_in_other_forms,
-};
-use rollout::rollouts_are_told_paused_and_taken_back;
 
 fn kubectl_get_shows_the_columns_that_people_know() -> anyhow::Result<()> {
     let host = shared()?;

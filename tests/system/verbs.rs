@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{Case, case, kube_rs::session, tools::repository};
 
-pub const CASES: &[Case] = &[case!(the_table_of_verbs_is_true)];
+pub const CASES: &[Case] = &[case!(the_table_of_verbs_is_true, [Kubectl])];
 
 const FILE: &str = "SUPPORT-VERBS.md";
 /// If set, the file is written instead of compared.

@@ -4,7 +4,7 @@ use anyhow::{Context, ensure};
 use k8s_openapi::{
     api::{
         coordination::v1::Lease,
-        core::v1::{ConfigMap, Pod, Secret},
+        core::v1::{ConfigMap, Pod, Secret, ServiceAccount},
         events::v1::Event as Recorded,
         rbac::v1::{Role, RoleBinding},
     },
@@ -123,17 +123,33 @@ pub fn who_is_impersonated_has_that_users_rights() -> anyhow::Result<()> {
             who["status"]["userInfo"]["groups"] == json!(["readers", "system:authenticated"]),
             "{who}"
         );
-        // Who is not allowed to may impersonate nobody, however it asks.
-        let bob = acting_as(
-            s,
-            "system:serviceaccount:kube-rights:default",
-            &["system:masters"],
-        )?;
-        Api::<Secret>::namespaced(bob, s.space)
-            .list(&ListParams::default())
-            .await?;
-        Ok(())
+        whoever_has_no_right_to_impersonates_nobody(s).await
     })
+}
+
+async fn whoever_has_no_right_to_impersonates_nobody(s: &Session) -> anyhow::Result<()> {
+    let accounts: Api<ServiceAccount> = s.api();
+    let plain: ServiceAccount = object(json!({"metadata": {"name": "plain"}}))?;
+    accounts.create(&PostParams::default(), &plain).await?;
+    let request = json!({
+        "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+        "spec": {"audiences": [], "expirationSeconds": 600}
+    });
+    let answer: serde_json::Value = accounts
+        .create_subresource("token", "plain", &PostParams::default(), &request)
+        .await?;
+    let token = answer["status"]["token"].as_str().context("token")?;
+    let mut config = s.config.clone();
+    config.auth_info = object(json!({"token": token, "as": "ann", "as-groups": ["readers"]}))?;
+    let maps: Api<ConfigMap> = Api::namespaced(Client::try_from(config)?, s.space);
+    let status = refusal(maps.list(&ListParams::default()).await, 403, "Forbidden")?;
+    ensure!(
+        status.message.contains(
+            "User \"system:serviceaccount:kube-rights:plain\" cannot impersonate resource \"users\""
+        ),
+        "{status:?}"
+    );
+    Ok(())
 }
 
 /// One attempt of a candidate to hold a lease: to take it when it is free or ran out, to renew it
