@@ -20,6 +20,7 @@ mod reach;
 mod registry;
 mod service;
 mod tools;
+mod usage;
 mod verbs;
 mod wasm;
 
@@ -35,6 +36,7 @@ fn main() {
         ("lifecycle", lifecycle::CASES),
         ("kubectl", kubectl::CASES),
         ("kube_rs", kube_rs::CASES),
+        ("usage", usage::CASES),
         ("wasm", wasm::CASES),
         ("container", container::CASES),
         ("reach", reach::CASES),

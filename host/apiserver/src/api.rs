@@ -67,6 +67,8 @@ pub struct Options {
     pub advertised: Option<SocketAddr>,
     /// What the Pod Security Standards do where namespaces say nothing.
     pub pod_security: PodSecurityConfig,
+    /// Serve `metrics.k8s.io` from what the kubelets measure.
+    pub serves_usage: bool,
     /// Records requests; `None` records none.
     pub audit: Option<Audit>,
 }
@@ -85,6 +87,7 @@ impl Default for Options {
             services: ServiceRanges::default(),
             advertised: None,
             pod_security: PodSecurityConfig::default(),
+            serves_usage: false,
             audit: None,
         }
     }
@@ -135,6 +138,7 @@ impl Api {
             &crd::stored(&store),
             &[],
             Arc::default(),
+            options.serves_usage,
         )));
         let admission = Admission::new(&store);
         let authorizer = Arc::new(Authorizer::new(&store));
@@ -268,6 +272,7 @@ impl Api {
             &crd::stored(&self.store),
             before.all(),
             self.aggregation.remotes(),
+            self.options.serves_usage,
         ));
         let retired = before.all().iter().filter_map(|old| {
             let new = catalog.find(&old.group, &old.version, &old.plural);

@@ -20,6 +20,7 @@ use crate::{
     kinds,
     openapi::Index,
     resource::Resource,
+    usage,
 };
 
 pub(crate) struct Catalog {
@@ -36,11 +37,12 @@ pub(crate) struct Catalog {
 
 impl Catalog {
     /// The built-in kinds and those of the given CustomResourceDefinitions that are established.
-    /// What did not change is taken over from `before`.
+    /// What did not change is taken over from `before`. `measured`: what pods and nodes use is served.
     pub(crate) fn new(
         crds: &[(Arc<Object>, Value)],
         before: &[Arc<Resource>],
         remotes: Arc<Remotes>,
+        measured: bool,
     ) -> Catalog {
         let mut all: Vec<Arc<Resource>> = kinds::all()
             .iter()
@@ -49,9 +51,13 @@ impl Catalog {
             .collect();
         for (source, definition) in crds {
             if crd::is_established(definition) {
-                let resources = crd::resources(source, definition, before);
+                let (json, since) = (&source.json, source.revision);
+                let resources = crd::resources(json, since, definition, before);
                 all.extend(resources.into_iter().map(Arc::new));
             }
+        }
+        if measured {
+            all.extend(usage::resources(before).map(Arc::new));
         }
         all.sort_by(|a, b| {
             let (priority, version) = (group_priority, crd::version_priority);

@@ -11,6 +11,7 @@ pub(crate) mod status;
 
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use eyot_store::{Object, Store};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -33,8 +34,8 @@ pub(crate) const STORAGE: &str = "customresourcedefinitions.apiextensions.k8s.io
 
 /// What a version of a definition says about its objects.
 pub(crate) struct Custom {
-    /// The stored definition, and which of its versions this is.
-    source: Arc<Object>,
+    /// The definition, and which of its versions this is.
+    source: Bytes,
     version: String,
     schema: OnceLock<Schema>,
     /// Objects of later revisions were written under this definition: they are in its storage
@@ -65,7 +66,7 @@ pub(crate) struct SelectableField {
 impl Custom {
     pub(crate) fn schema(&self) -> &Schema {
         self.schema.get_or_init(|| {
-            let definition: Value = serde_json::from_slice(&self.source.json).unwrap_or_default();
+            let definition: Value = serde_json::from_slice(&self.source).unwrap_or_default();
             let version = versions(&definition)
                 .iter()
                 .find(|version| text(version, &["name"]) == self.version);
@@ -110,10 +111,12 @@ pub(crate) fn stored(store: &Store) -> Vec<(Arc<Object>, Value)> {
     stored.objects.into_iter().filter_map(parse).collect()
 }
 
-/// The served versions of a definition. What is parsed of a schema is taken over from `before`, the
+/// The served versions of a definition, of which `source` is the text, and which was written at the
+/// revision `since`. What is parsed of a schema is taken over from `before`, the
 /// resources that were served until now, if the schema is the same.
 pub(crate) fn resources(
-    source: &Arc<Object>,
+    source: &Bytes,
+    since: u64,
     crd: &Value,
     before: &[Arc<Resource>],
 ) -> Vec<Resource> {
@@ -150,7 +153,7 @@ pub(crate) fn resources(
                     source: source.clone(),
                     version: name.to_owned(),
                     schema: OnceLock::new(),
-                    since: source.revision,
+                    since,
                     is_storage: name == storage_version,
                     beginning: format!("{{\"apiVersion\":\"{group}/{storage_version}\",").into(),
                     conversion: Conversion::of(crd),
@@ -341,7 +344,7 @@ mod tests {
             .await
             .unwrap();
         let odd = store.create(key("odd"), widget("x.test/v0")).await.unwrap();
-        let served = resources(&source, &crd, &[]);
+        let served = resources(&source.json, source.revision, &crd, &[]);
         let (v1, v2) = (&served[0], &served[1]);
         let same = |resource: &Resource, object: &Object| {
             resource.show(object).as_ptr() == object.json.as_ptr()

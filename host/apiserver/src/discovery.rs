@@ -18,7 +18,7 @@ use crate::{
     crd,
     path::ResourcePath,
     resource::Resource,
-    review,
+    review, unstored,
 };
 
 /// In the order in which Kubernetes names them.
@@ -625,7 +625,7 @@ pub(crate) fn verbs(resource: &Resource) -> &'static [&'static str] {
     if resource.is("", "namespaces") {
         // Nobody may empty the cluster with one request.
         &NAMESPACES
-    } else if resource.is("", "componentstatuses") {
+    } else if unstored::holds(resource) {
         &["get", "list"]
     } else if !resource.is_custom() {
         &VERBS

@@ -7,7 +7,10 @@ use eyot_http::Response;
 use form_urlencoded::parse;
 use http::{HeaderValue, StatusCode, header};
 
-use crate::api::{Api, STANDING, namespace_key};
+use crate::{
+    api::{Api, STANDING, namespace_key},
+    unstored,
+};
 
 /// A request to one of the three.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,7 +155,10 @@ fn served(api: &Api) -> Result<(), String> {
 /// The catalog holds at least what the stored definitions define.
 fn definitions(api: &Api) -> Result<(), String> {
     let catalog = api.catalog();
-    let custom = catalog.all().iter().any(|resource| resource.is_custom());
+    let custom = catalog
+        .all()
+        .iter()
+        .any(|one| one.is_custom() && !unstored::holds(one));
     let stored = api.store.list(crate::crd::STORAGE, None).objects;
     let established = |object: &eyot_store::Object| {
         serde_json::from_slice(&object.json).is_ok_and(|crd| crate::crd::is_established(&crd))

@@ -59,6 +59,8 @@ mod standing;
 mod subresource;
 pub mod table;
 mod translate;
+mod unstored;
+mod usage;
 mod user;
 mod verbs;
 mod webhook;

@@ -25,7 +25,7 @@ use crate::{
     auth::Attributes,
     call::{self, Call},
     catalog::Catalog,
-    components, deadline, discovery,
+    deadline, discovery,
     door::Visit,
     failure::Failure,
     health, issuer,
@@ -45,6 +45,7 @@ use crate::{
         scale, token,
     },
     translate::{Wish, translate},
+    unstored,
     user::User,
     verbs::{
         create::create,
@@ -384,9 +385,9 @@ async fn dispatch(
             _ => Err(Failure::method_not_allowed()),
         };
     }
-    if call.resource.is("", "componentstatuses") {
+    if unstored::holds(&call.resource) {
         return match subresource {
-            None => components::answer(api, &method, &call).await,
+            None => unstored::answer(api, &method, &call).await,
             Some(_) => Err(Failure::no_such_resource()),
         };
     }

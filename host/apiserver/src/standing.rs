@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::{
     api::Api,
     kinds::{flow_schema, priority_level},
-    object,
+    object, usage,
 };
 
 const NAME: &str = "kubernetes";
@@ -36,6 +36,16 @@ pub(crate) async fn make(api: &Api) -> Result<(), WriteError> {
             ensure(api, FLOW, plural, one, false).await?;
         }
     }
+    if api.options.serves_usage {
+        ensure(
+            api,
+            "rbac.authorization.k8s.io",
+            "clusterroles",
+            usage_reader(),
+            false,
+        )
+        .await?;
+    }
     let now = object::timestamp(Timestamp::now());
     let range = json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": NAME},
@@ -47,6 +57,24 @@ pub(crate) async fn make(api: &Api) -> Result<(), WriteError> {
     });
     ensure(api, "networking.k8s.io", "servicecidrs", range, false).await?;
     service(api).await
+}
+
+/// Lets whoever may look at pods see what they use; metrics-server's users expect this role.
+fn usage_reader() -> Value {
+    let labels = ["view", "edit", "admin"].map(|role| {
+        let label = format!("rbac.authorization.k8s.io/aggregate-to-{role}");
+        (label, Value::from("true"))
+    });
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+        "metadata": {
+            "name": "system:aggregated-metrics-reader", "labels": Value::Object(labels.into_iter().collect()),
+        },
+        "rules": [{
+            "apiGroups": [usage::GROUP], "resources": ["pods", "nodes"],
+            "verbs": ["get", "list", "watch"],
+        }],
+    })
 }
 
 /// `kubernetes` in `default`: how pods find the API.

@@ -92,6 +92,7 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
             shutdown: stop.clone(),
             services: settings.services.clone(),
             advertised: inside.address,
+            serves_usage: true,
             ..security
         },
     )

@@ -21,7 +21,7 @@ use crate::{
     context::{Context, EventTask},
     kubelet::Kubelet,
     pod::{Actor, Handle},
-    register,
+    register, usage,
 };
 
 /// How long actors may take to end once the host stops. Their containers are killed well before.
@@ -57,6 +57,7 @@ impl Node {
             let (context, stop) = (Arc::clone(&context), stop.clone());
             async move { register::keep(&context, &stop).await }
         });
+        let measuring = tokio::spawn(usage::keep(Arc::clone(&context), stop.clone()));
         let context_stop = context.stop.clone();
         let mut pods = Pods {
             context,
@@ -76,6 +77,7 @@ impl Node {
             tracing::warn!("some pods did not end in {STOPPING:?}; leaving them to the next start");
         }
         let _ = registering.await;
+        let _ = measuring.await;
         recording.abort();
     }
 }

@@ -1,6 +1,6 @@
 //! What this machine has to offer, read from `/proc` and the file system.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 /// Pods that one node takes, as in Kubernetes.
 const PODS: u32 = 110;
@@ -19,14 +19,39 @@ impl Capacity {
         let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
         Self {
             cpus: u32::try_from(cpus).unwrap_or(1),
-            memory: total_memory(&info),
+            memory: memory(&info, "MemTotal:"),
             pods: PODS,
         }
     }
 }
 
-fn total_memory(info: &str) -> u64 {
-    let line = info.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+/// Bytes that could be given to programs without swapping.
+pub(crate) fn available_memory() -> u64 {
+    memory(
+        &fs::read_to_string("/proc/meminfo").unwrap_or_default(),
+        "MemAvailable:",
+    )
+}
+
+/// What all processors together were busy for since the machine started.
+pub(crate) fn processor_time() -> Duration {
+    busy(&fs::read_to_string("/proc/stat").unwrap_or_default())
+}
+
+/// The first line has, in ticks of 10 ms: user, nice, system, idle, waiting for disks, interrupts,
+/// soft interrupts, stolen; guests' time is part of the users'.
+fn busy(stat: &str) -> Duration {
+    let line = stat.lines().next().unwrap_or_default();
+    let ticks = line.split_whitespace().skip(1).take(8).enumerate();
+    let busy = ticks.filter(|(at, _)| !matches!(at, 3 | 4));
+    let busy: u64 = busy
+        .filter_map(|(_, ticks)| ticks.parse::<u64>().ok())
+        .sum();
+    Duration::from_millis(busy.saturating_mul(10))
+}
+
+fn memory(info: &str, what: &str) -> u64 {
+    let line = info.lines().find_map(|line| line.strip_prefix(what));
     let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
     kib.unwrap_or(0) * 1024
 }
@@ -67,10 +92,17 @@ mod tests {
     #[test]
     fn memory_is_read_in_bytes() {
         assert_eq!(
-            total_memory("MemTotal:        2048 kB\nMemFree: 1 kB\n"),
+            memory("MemTotal:        2048 kB\nMemFree: 1 kB\n", "MemTotal:"),
             2048 * 1024
         );
-        assert_eq!(total_memory("nothing"), 0);
+        assert_eq!(memory("nothing", "MemTotal:"), 0);
+    }
+
+    #[test]
+    fn busy_time_is_neither_idle_nor_waiting() {
+        let stat = "cpu  100 20 30 4000 500 6 7 8 9 10\ncpu0 1 2 3 4 5 6 7 8 9 10\n";
+        assert_eq!(busy(stat), Duration::from_millis(1710));
+        assert_eq!(busy(""), Duration::ZERO);
     }
 
     #[test]

@@ -14,7 +14,9 @@ use kube::Client;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Kind, capacity::Capacity, live::Live, log::Logs, network::Network, pod::PodState};
+use crate::{
+    Kind, capacity::Capacity, live::Live, log::Logs, network::Network, pod::PodState, usage::Meter,
+};
 
 /// Events that wait to be recorded. More are dropped: they are a courtesy, and the log has them.
 const EVENTS: usize = 1024;
@@ -33,6 +35,7 @@ pub(crate) struct Context {
     pub capacity: Capacity,
     pub events: Events,
     pub live: Live,
+    pub meter: Meter,
     /// Ends the sessions of exec, attach and port-forward.
     pub stop: CancellationToken,
     views: Mutex<HashMap<String, watch::Receiver<Arc<View>>>>,
@@ -62,6 +65,7 @@ impl Context {
             capacity: Capacity::read(&options.data_dir),
             events,
             live: Live::default(),
+            meter: Meter::default(),
             stop: CancellationToken::new(),
             views: Mutex::default(),
         };

@@ -1,6 +1,7 @@
 //! The kubelet's HTTP API as a service: what the API server asks a node for.
 //!
-//! `GET /containerLogs/{namespace}/{pod}/{container}`, `GET /pods`, `GET /healthz`, and the
+//! `GET /containerLogs/{namespace}/{pod}/{container}`, `GET /pods`, `GET /healthz`,
+//! `GET /stats/summary`, `GET /metrics/resource`, and the
 //! sessions `/exec/…`, `/attach/…` (as logs) and `/portForward/{namespace}/{pod}`. Errors are
 //! plain text in the kubelet's words, because `kubectl` shows them as they are.
 
@@ -24,6 +25,7 @@ use crate::{
     log::{Log, Options, Reader},
     pod::{Life, Unit, containers},
     stream::{self, Job, Wanted},
+    usage,
 };
 
 /// Why a request is not served, as it is answered.
@@ -59,6 +61,10 @@ impl Kubelet {
         match parts.as_slice() {
             ["healthz"] => text(StatusCode::OK, "ok"),
             ["pods"] => self.pods(),
+            ["stats", "summary"] => json(StatusCode::OK, &usage::summary(&self.context).await),
+            ["metrics", "resource"] => {
+                text(StatusCode::OK, usage::resource_metrics(&self.context).await)
+            }
             ["containerLogs", namespace, pod, container] => {
                 let query = request.uri().query().unwrap_or_default();
                 match self.logs(namespace, pod, container, query) {

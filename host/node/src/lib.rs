@@ -23,6 +23,7 @@ mod quantity;
 mod register;
 mod service_env;
 mod stream;
+mod usage;
 mod volumes;
 
 use std::{net::IpAddr, path::PathBuf, sync::Arc};

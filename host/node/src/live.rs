@@ -46,6 +46,16 @@ impl Live {
         self.pods().get(uid)?.containers.get(name).cloned()
     }
 
+    /// The containers that run: the uid of the pod, the name, and what to reach it by.
+    pub(crate) fn running(&self) -> Vec<(String, String, Arc<dyn Container>)> {
+        let pods = self.pods();
+        let all = pods.iter().flat_map(|(uid, pod)| {
+            let containers = pod.containers.iter();
+            containers.map(|(name, one)| (uid.clone(), name.clone(), Arc::clone(one)))
+        });
+        all.collect()
+    }
+
     pub(crate) fn sandbox(&self, uid: &str) -> Option<Sandbox> {
         Some(self.pods().get(uid)?.sandbox.clone())
     }

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{GROUP, STORAGE, group_priority, version_priority};
-use crate::{api::Api, discovery, object};
+use crate::{api::Api, discovery, object, unstored};
 
 const LABEL: &str = "kube-aggregator.kubernetes.io/automanaged";
 /// Values of the label: made at each start, and kept all the time.
@@ -27,7 +27,10 @@ pub(crate) async fn reconcile(api: &Api, is_start: bool) -> Result<(), WriteErro
         if group == GROUP {
             continue;
         }
-        let is_custom = catalog.of(&group, &version).any(|one| one.is_custom());
+        // That of what pods use may be pointed to another server, which measures differently.
+        let is_custom = catalog
+            .of(&group, &version)
+            .any(|one| one.is_custom() && !unstored::holds(one));
         wanted.insert(
             format!("{version}.{group}"),
             (group.clone(), version, is_custom),

@@ -27,7 +27,7 @@ pub(super) fn of(api: &Api, call: &Call, node: &str) -> Result<Kubelet, Failure>
     })
 }
 
-pub(super) async fn ask(kubelet: Kubelet, request: Request) -> Response {
+pub(crate) async fn ask(kubelet: Kubelet, request: Request) -> Response {
     // Named, because the compiler cannot prove an anonymous future over `dyn Error` to be `Send`.
     let answer: BoxFuture<'static, Result<Response, Infallible>> =
         Box::pin(kubelet.oneshot(request));

@@ -8,3 +8,5 @@ pub(crate) mod log;
 pub(crate) mod proxy;
 pub(crate) mod scale;
 pub(crate) mod token;
+
+pub(crate) use kubelet::ask as ask_node;

@@ -34,6 +34,7 @@ mod rights;
 mod service_ranges;
 mod sockets;
 mod tokens;
+mod usage;
 mod watches;
 mod webhooks;
 mod workloads;
