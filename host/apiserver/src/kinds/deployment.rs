@@ -168,6 +168,7 @@ fn validate_status(object: &Value, old: &Value) -> Vec<FieldError> {
             "readyReplicas",
             "availableReplicas",
             "unavailableReplicas",
+            "terminatingReplicas",
             "collisionCount",
         ];
         let parts = ["updatedReplicas", "readyReplicas", "availableReplicas"];

@@ -3,9 +3,10 @@
 use serde_json::{Value, json};
 
 use super::{
-    KindSpec, check,
+    KindSpec, check, conditions,
     descent::Descent,
-    json::{at, child, fill, has, int, text},
+    findings::Findings,
+    json::{at, child, fill, has, int, list, text},
     metadata, names, status_only, validate_metadata, workload,
 };
 use crate::{
@@ -107,6 +108,10 @@ fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
 fn validate_status(object: &Value, old: &Value) -> Vec<FieldError> {
     let mut f = Descent::at("");
     f.extend(metadata::validate_update(object, old));
+    let mut told = Findings::default();
+    let all = list(object, "/status/conditions");
+    conditions::validate(all, "status.conditions", &mut told);
+    f.extend(told.done());
     f.within("status", |f| {
         for name in COUNTS {
             f.not_negative(at(object, "/status"), name);

@@ -105,6 +105,7 @@ pub(super) fn validate_status(object: &Value, old: &Value) -> Vec<FieldError> {
             "fullyLabeledReplicas",
             "readyReplicas",
             "availableReplicas",
+            "terminatingReplicas",
             "observedGeneration",
         ];
         let parts = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];

@@ -150,3 +150,21 @@ fn an_autoscaler_has_bounds_and_metrics() {
         ],
     );
 }
+
+#[test]
+fn what_is_told_of_a_budget_is_complete() {
+    let kind = super::spec("policy/v1", "PodDisruptionBudget").unwrap();
+    let old = create(&budget(json!({"minAvailable": 1}))).unwrap();
+    let mut told = old.clone();
+    told["status"]["conditions"] = json!([{"type": "x", "status": "Maybe", "reason": "R"}]);
+    let errors = (kind.validate_status)(&told, &old);
+    let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        errors,
+        [
+            "status.conditions[0].status: Unsupported value: \"Maybe\": supported values: \
+             \"False\", \"True\", \"Unknown\"",
+            "status.conditions[0].lastTransitionTime: Required value: must be set",
+        ]
+    );
+}

@@ -302,10 +302,11 @@ fn counts_in_a_status_fit_together() {
         said(
             "Deployment",
             json!({"replicas": 1, "updatedReplicas": 2, "readyReplicas": 0, "availableReplicas": 1,
-                   "unavailableReplicas": -1})
+                   "unavailableReplicas": -1, "terminatingReplicas": -1})
         ),
         [
             "status.unavailableReplicas: Invalid value: -1: must be greater than or equal to 0",
+            "status.terminatingReplicas: Invalid value: -1: must be greater than or equal to 0",
             "status.updatedReplicas: Invalid value: 2: cannot be greater than status.replicas",
             "status.availableReplicas: Invalid value: 1: cannot be greater than readyReplicas",
         ]
@@ -313,6 +314,13 @@ fn counts_in_a_status_fit_together() {
     assert_eq!(
         said("DaemonSet", json!({"numberReady": -1})),
         ["status.numberReady: Invalid value: -1: must be greater than or equal to 0"]
+    );
+    assert_eq!(
+        said(
+            "ReplicaSet",
+            json!({"replicas": 0, "terminatingReplicas": -1})
+        ),
+        ["status.terminatingReplicas: Invalid value: -1: must be greater than or equal to 0"]
     );
 }
 
