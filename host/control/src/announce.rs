@@ -39,6 +39,14 @@ impl Announcer {
         Self { said }
     }
 
+    /// One whom nobody hears.
+    #[cfg(test)]
+    pub(crate) fn silent() -> Self {
+        Self {
+            said: mpsc::channel(1).0,
+        }
+    }
+
     pub(crate) fn normal<K>(&self, about: &K, reason: impl Into<Cow<'static, str>>, message: String)
     where
         K: Resource<DynamicType = ()>,

@@ -14,7 +14,6 @@ mod status;
 mod tests;
 
 use eyot_client::{Cache, Change, Key, Reconciler, Requeue};
-use jiff::Timestamp;
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
     core::v1::Pod,
@@ -27,8 +26,10 @@ use kube::{
 use self::plan::Write;
 use crate::{
     announce::Announcer,
+    clock,
     error::{Act, ControlError, is},
     owner,
+    pod_control::Awaited,
 };
 
 pub(crate) struct Deployments {
@@ -37,6 +38,8 @@ pub(crate) struct Deployments {
     pub(crate) sets: Cache<ReplicaSet>,
     pub(crate) pods: Cache<Pod>,
     pub(crate) announcer: Announcer,
+    /// Without it a roll-out that follows closely on another would not count what that one made.
+    pub(crate) awaited: Awaited,
 }
 
 impl Reconciler for Deployments {
@@ -48,11 +51,15 @@ impl Reconciler for Deployments {
 
     async fn reconcile(&self, key: &Key) -> Result<Requeue, ControlError> {
         let Some(deployment) = self.deployments.get(key) else {
+            self.awaited.forget(key);
             return Ok(Requeue::OnChange);
         };
+        if let Some(again) = self.awaited.lacks(key, &self.sets) {
+            return Ok(Requeue::After(again));
+        }
         let sets = self.sets.list_in(&key.namespace);
         let pods = self.pods.list_in(&key.namespace);
-        let plan = plan::plan(&deployment, &sets, &pods, Timestamp::now());
+        let plan = plan::plan(&deployment, &sets, &pods, clock::now());
         for write in &plan.writes {
             self.write(key, &deployment, write).await?;
         }
@@ -69,10 +76,18 @@ impl Deployments {
             Write::Create(set) => {
                 let name = set.metadata.name.as_deref().unwrap_or_default();
                 match sets.create(&PostParams::default(), set).await {
+                    Ok(made) => self.wrote(key, &made),
                     // An earlier pass did it, and the cache has not seen it yet.
-                    Err(error) if is(&error, 409) => return Ok(()),
-                    other => other.act(|| format!("creating replicaset {name}"))?,
-                };
+                    Err(error) if is(&error, 409) => {
+                        let there = sets.get_opt(name).await;
+                        let there = there.act(|| format!("looking for replicaset {name}"))?;
+                        if let Some(there) = there {
+                            self.wrote(key, &there);
+                        }
+                        return Ok(());
+                    }
+                    Err(error) => return Err(error).act(|| format!("creating replicaset {name}")),
+                }
                 let count = set
                     .spec
                     .as_ref()
@@ -87,7 +102,10 @@ impl Deployments {
                 patch,
             } => {
                 let patched = sets.patch(set, &params, &Patch::Merge(patch)).await;
-                patched.act_if_there(|| format!("scaling replicaset {set}"))?;
+                match patched {
+                    Ok(scaled) => self.wrote(key, &scaled),
+                    other => return other.act_if_there(|| format!("scaling replicaset {set}")),
+                }
                 self.scaled(of, set, *from, *to);
             }
             Write::Set { set, patch } => sets
@@ -108,6 +126,11 @@ impl Deployments {
                 .act_if_there(|| format!("writing the status of deployment {key}"))?,
         }
         Ok(())
+    }
+
+    fn wrote(&self, key: &Key, set: &ReplicaSet) {
+        let version = set.metadata.resource_version.as_deref();
+        self.awaited.wrote(key, version);
     }
 
     fn scaled(&self, of: &Deployment, set: &str, from: i32, to: i32) {

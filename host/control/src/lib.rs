@@ -57,6 +57,8 @@ mod scheduler;
 mod service;
 mod service_account;
 mod service_ranges;
+#[cfg(test)]
+mod simulation;
 mod stateful_set;
 mod taint_eviction;
 mod trim;

@@ -22,7 +22,7 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 
-use self::awaited::Awaited;
+pub(crate) use self::awaited::Awaited;
 pub(crate) use self::claim::{Claim, claim};
 use crate::{
     announce::Announcer,

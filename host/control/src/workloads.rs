@@ -10,7 +10,7 @@ use crate::{
     announce::Announcer,
     daemon_set::{self, DaemonSets},
     deployment::{self, Deployments},
-    pod_control::PodControl,
+    pod_control::{Awaited, PodControl},
     replica_set::{self, Replicas, Replicated},
     stateful_set::{self, StatefulSets},
 };
@@ -123,6 +123,7 @@ fn deploy(client: &Client, caches: &Caches, stop: &CancellationToken) -> Control
         sets: caches.sets.clone(),
         pods: caches.pods.clone(),
         announcer: Announcer::start(client.clone(), "deployment-controller", stop.clone()),
+        awaited: Awaited::default(),
     })
     .on(&caches.deployments, |change| Some(change.key.clone()))
     .on(&caches.sets, move |change| {

@@ -12,7 +12,7 @@ use std::{
 };
 
 use eyot_client::{Cache, Key};
-use k8s_openapi::api::core::v1::Pod;
+use kube::Resource;
 use tokio::time::Instant;
 
 /// After so long a controller acts on what it sees: the watch may be broken for good.
@@ -21,7 +21,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 const AGAIN: Duration = Duration::from_millis(500);
 
 #[derive(Default)]
-pub(super) struct Awaited {
+pub(crate) struct Awaited {
     writes: Mutex<HashMap<Key, Writes>>,
 }
 
@@ -36,7 +36,7 @@ struct Writes {
 
 impl Awaited {
     /// A write for `owner` was given this version.
-    pub(super) fn wrote(&self, owner: &Key, version: Option<&str>) {
+    pub(crate) fn wrote(&self, owner: &Key, version: Option<&str>) {
         let version = version.and_then(|version| version.parse().ok());
         self.note(owner, |writes| {
             writes.version = writes.version.max(version.unwrap_or(0));
@@ -44,7 +44,7 @@ impl Awaited {
     }
 
     /// A pod of `owner` was asked to go.
-    pub(super) fn deleted(&self, owner: &Key, pod: Key, uid: String) {
+    pub(crate) fn deleted(&self, owner: &Key, pod: Key, uid: String) {
         self.note(owner, |writes| writes.gone.push((pod, uid)));
     }
 
@@ -60,16 +60,17 @@ impl Awaited {
     }
 
     /// Whether the cache still lacks something: then after which time to look again.
-    pub(super) fn lacks(&self, owner: &Key, pods: &Cache<Pod>) -> Option<Duration> {
+    pub(crate) fn lacks<K: Resource>(&self, owner: &Key, cache: &Cache<K>) -> Option<Duration> {
         let mut all = self.all();
         let writes = all.get_mut(owner)?;
         let seen = |(key, uid): &(Key, String)| {
-            pods.get(key).is_none_or(|pod| {
-                pod.metadata.uid.as_ref() != Some(uid) || pod.metadata.deletion_timestamp.is_some()
+            cache.get(key).is_none_or(|there| {
+                let meta = there.meta();
+                meta.uid.as_ref() != Some(uid) || meta.deletion_timestamp.is_some()
             })
         };
         writes.gone.retain(|pod| !seen(pod));
-        let shown = pods.version() >= writes.version && writes.gone.is_empty();
+        let shown = cache.version() >= writes.version && writes.gone.is_empty();
         if shown || writes.since.elapsed() >= LIMIT {
             all.remove(owner);
             return None;
@@ -77,7 +78,7 @@ impl Awaited {
         Some(AGAIN)
     }
 
-    pub(super) fn forget(&self, owner: &Key) {
+    pub(crate) fn forget(&self, owner: &Key) {
         self.all().remove(owner);
     }
 
@@ -89,6 +90,7 @@ impl Awaited {
 #[cfg(test)]
 mod tests {
     use futures::stream;
+    use k8s_openapi::api::core::v1::Pod;
     use kube::runtime::watcher::Event;
     use tokio_util::sync::CancellationToken;
 
@@ -110,7 +112,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_creation_is_awaited_until_the_cache_has_come_as_far() {
-        let (awaited, cache, owner) = (Awaited::default(), Cache::default(), Key::new("d", "web"));
+        let (awaited, cache, owner) = (
+            Awaited::default(),
+            Cache::<Pod>::default(),
+            Key::new("d", "web"),
+        );
         assert_eq!(awaited.lacks(&owner, &cache), None);
         awaited.wrote(&owner, Some("7"));
         show(&cache, Event::Apply(pod("other", "6"))).await;
@@ -122,7 +128,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_deletion_is_awaited_until_the_pod_is_seen_leaving_or_gone_or_another() {
-        let (awaited, cache, owner) = (Awaited::default(), Cache::default(), Key::new("d", "web"));
+        let (awaited, cache, owner) = (
+            Awaited::default(),
+            Cache::<Pod>::default(),
+            Key::new("d", "web"),
+        );
         let named = |name: &str| (Key::new("d", name), format!("uid-{name}"));
         show(&cache, Event::Apply(pod("a", "5"))).await;
         let (key, uid) = named("a");
@@ -134,7 +144,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_watch_that_shows_nothing_is_not_awaited_for_ever() {
-        let (awaited, cache, owner) = (Awaited::default(), Cache::default(), Key::new("d", "web"));
+        let (awaited, cache, owner) = (
+            Awaited::default(),
+            Cache::<Pod>::default(),
+            Key::new("d", "web"),
+        );
         awaited.wrote(&owner, Some("7"));
         tokio::time::advance(LIMIT).await;
         assert_eq!(awaited.lacks(&owner, &cache), None);
