@@ -363,6 +363,112 @@ mod tests {
         assert_ne!(serving, read("serving.crt"));
     }
 
+    /// What the server says to a client that shows this certificate.
+    fn meet(server: &Arc<ServerConfig>, ca: &str, client: &Pair) -> Result<(), rustls::Error> {
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap())
+            .unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let shown = CertificateDer::from_pem_slice(client.certificate.as_bytes()).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(client.key.as_bytes()).unwrap();
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(vec![shown], key)
+            .unwrap();
+        let name = "localhost".try_into().unwrap();
+        let mut client = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+        let mut server = rustls::ServerConnection::new(server.clone()).unwrap();
+        for _ in 0..8 {
+            let mut sent = Vec::new();
+            while client.wants_write() {
+                client.write_tls(&mut sent).unwrap();
+            }
+            let mut sent = sent.as_slice();
+            while !sent.is_empty() {
+                server.read_tls(&mut sent).unwrap();
+                server.process_new_packets()?;
+            }
+            let mut answered = Vec::new();
+            while server.wants_write() {
+                server.write_tls(&mut answered).unwrap();
+            }
+            let mut answered = answered.as_slice();
+            while !answered.is_empty() {
+                client.read_tls(&mut answered).unwrap();
+                client.process_new_packets().unwrap();
+            }
+        }
+        assert!(!server.is_handshaking() && server.peer_certificates().is_some());
+        Ok(())
+    }
+
+    #[test]
+    fn only_good_certificates_of_the_own_authority_come_in() {
+        use rustls::{CertificateError, Error::InvalidCertificate};
+        let dir = tempfile::tempdir().unwrap();
+        let pki = prepare(dir.path(), api(), &[]).unwrap();
+        let read = |name: &str| {
+            let read = |end| std::fs::read_to_string(dir.path().join(format!("pki/{name}.{end}")));
+            Pair {
+                certificate: read("crt").unwrap(),
+                key: read("key").unwrap(),
+            }
+        };
+        let ca = read("ca");
+        let meet = |client: &Pair| meet(&pki.server, &ca.certificate, client);
+        meet(&read("admin")).unwrap();
+        // Of the same name, but not the same.
+        let stranger = make_ca("eyot-ca").unwrap();
+        let foreign = make_leaf(&stranger, "admin", Some("system:masters"), &[]).unwrap();
+        let error = meet(&foreign).unwrap_err();
+        let unknown = [
+            CertificateError::UnknownIssuer,
+            CertificateError::BadSignature,
+        ];
+        assert!(
+            unknown.map(InvalidCertificate).contains(&error),
+            "{error:?}"
+        );
+        let error = meet(&read("front-proxy")).unwrap_err();
+        assert_eq!(error, InvalidCertificate(CertificateError::UnknownIssuer));
+        let issuer = Issuer::from_ca_cert_pem(&ca.certificate, KeyPair::from_pem(&ca.key).unwrap());
+        let mut params = CertificateParams::default();
+        params.distinguished_name = name("admin", Some("system:masters"));
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2020, 1, 2);
+        let key = KeyPair::generate().unwrap();
+        let expired = Pair {
+            certificate: params.signed_by(&key, &issuer.unwrap()).unwrap().pem(),
+            key: key.serialize_pem(),
+        };
+        let error = meet(&expired).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                InvalidCertificate(
+                    CertificateError::Expired | CertificateError::ExpiredContext { .. }
+                )
+            ),
+            "{error:?}"
+        );
+        // A server's certificate is no client's.
+        let error = meet(&read("serving")).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                InvalidCertificate(
+                    CertificateError::InvalidPurpose
+                        | CertificateError::InvalidPurposeContext { .. }
+                )
+            ),
+            "{error:?}"
+        );
+    }
+
     #[test]
     fn keys_are_readable_by_their_owner_only() {
         use std::os::unix::fs::PermissionsExt;

@@ -2,9 +2,9 @@
 //!
 //! Each kind of token is a file beside this one, and recognises its own by their shape, so that a
 //! token is judged by one of them only: `id.secret` is a bootstrap token, a JWT belongs to whom its
-//! issuer says (this server, or another one: [`super::oidc`]), everything else can only be one from
-//! the file. What costs time, the signature, is
-//! checked once a token; what can change, the objects that a token is bound to, each time.
+//! issuer says (this server, or another one that is configured), everything else can only be one
+//! from the file. What costs time, the signature, is checked once a token; what can change, the
+//! objects that a token is bound to, each time.
 
 mod bootstrap;
 pub(crate) mod jwt;
@@ -18,8 +18,9 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use eyot_store::{Key, Store};
+use eyot_store::{Key, Store, WriteError};
 use jiff::Timestamp;
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 pub use self::{
@@ -27,10 +28,12 @@ pub use self::{
     table::{TableError, TokenTable},
 };
 use super::oidc::Issuers;
-use crate::user::User;
+use crate::{object, user::User};
 
 /// Tokens whose check is remembered: more than pods on a machine.
 const REMEMBERED: usize = 4096;
+/// The label of a Secret that tells when its token was last used.
+const LAST_USED: &str = "kubernetes.io/legacy-token-last-used";
 /// Longer ones are refused unread: the longest header that the listener takes.
 const LONGEST: usize = 16 * 1024;
 
@@ -66,6 +69,8 @@ pub(crate) struct Known {
     pub(crate) user: User,
     /// Those of the asked audiences that it is for.
     pub(crate) audiences: Vec<String>,
+    /// The Secret that a token of the older kind lives in.
+    secret: Option<Key>,
 }
 
 /// Why it does not. Told to those who review tokens, never to those who show them.
@@ -130,7 +135,39 @@ impl Tokens {
         };
         match theirs {
             Some(user) => self.implicit(user.map_err(Unknown::new)?, audiences),
-            None => self.check(token, audiences),
+            None => {
+                let known = self.check(token, audiences)?;
+                if let Some(secret) = &known.secret {
+                    self.mark_used(secret).await;
+                }
+                Ok(known)
+            }
+        }
+    }
+
+    /// Write down that a token of the older kind is still in use: a label of its Secret says when it
+    /// last was, to the day. It is a help to administrators, so a failure refuses nobody.
+    async fn mark_used(&self, secret: &Key) {
+        let Some(stored) = self.store.get(secret) else {
+            return;
+        };
+        let Ok(mut value) = serde_json::from_slice::<Value>(&stored.json) else {
+            return;
+        };
+        let today = Timestamp::now().strftime("%Y-%m-%d").to_string();
+        if object::text(&value, &["metadata", "labels", LAST_USED]) == today {
+            return;
+        }
+        let labels = object::metadata(&mut value).entry("labels");
+        let labels = labels.or_insert_with(|| Value::Object(Map::new()));
+        if let Some(labels) = labels.as_object_mut() {
+            labels.insert(LAST_USED.to_owned(), today.into());
+        }
+        match self.store.update(secret, stored.revision, value).await {
+            Ok(_) | Err(WriteError::Conflict { .. } | WriteError::NotFound) => {}
+            Err(error) => {
+                tracing::warn!(%secret, %error, "the use of a token was not written down")
+            }
         }
     }
 
@@ -155,6 +192,7 @@ impl Tokens {
             true => Ok(Known {
                 user,
                 audiences: self.own_audience(),
+                secret: None,
             }),
             false => Err(Unknown::new("the token is for this API only")),
         }
@@ -215,6 +253,7 @@ impl Tokens {
         Ok(Known {
             user: token.user().clone(),
             audiences: shared,
+            secret: token.home(),
         })
     }
 

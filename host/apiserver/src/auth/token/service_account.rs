@@ -202,6 +202,12 @@ impl Token {
         &self.user
     }
 
+    /// The Secret that it lives in, if it is one of the older kind.
+    pub(super) fn home(&self) -> Option<Key> {
+        let secret = self.secret.as_ref().filter(|_| self.audiences.is_none())?;
+        Some(Key::new("secrets", &*self.namespace, &*secret.name))
+    }
+
     /// `None`: for this API.
     pub(super) fn audiences(&self) -> Option<&Vec<String>> {
         self.audiences.as_ref()

@@ -212,6 +212,21 @@ async fn a_token_of_the_older_kind_is_good_while_its_secret_holds_it() {
     place.put("secrets", "s", "any", holding.clone()).await;
     let user = place.check(&token).unwrap();
     assert_eq!(user.name, "system:serviceaccount:default:robot");
+    let label = |place: &Place| {
+        let secret = place.get("secrets", "s");
+        secret["metadata"]["labels"]["kubernetes.io/legacy-token-last-used"].clone()
+    };
+    assert_eq!(label(&place), Value::Null);
+    let own = place.tokens.own_audience();
+    let before = place.store.revision();
+    for _ in 0..3 {
+        place.tokens.find(&token, &own).await.unwrap();
+    }
+    assert_eq!(
+        label(&place),
+        Timestamp::now().strftime("%Y-%m-%d").to_string()
+    );
+    assert_eq!(place.store.revision(), before + 1, "once a day");
     let mut unused = holding;
     unused["metadata"]["labels"] =
         json!({"kubernetes.io/legacy-token-invalid-since": "2024-01-01"});
