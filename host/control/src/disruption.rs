@@ -26,7 +26,7 @@ use crate::{
     announce::Announcer,
     clock,
     error::{Act, ControlError, is},
-    owner,
+    owner, pod,
 };
 
 pub(crate) struct Disruptions {
@@ -62,6 +62,10 @@ impl Reconciler for Disruptions {
             self.announcer.warning(&**pod, "NotDeleted", message);
         }
         if budget.status.as_ref() != Some(&plan.status) {
+            if pods.is_empty() {
+                let message = "No matching pods found".to_owned();
+                self.announcer.normal(&*budget, "NoPods", message);
+            }
             let mut budget = (*budget).clone();
             budget.status = Some(plan.status);
             let api: Api<PodDisruptionBudget> =
@@ -155,6 +159,11 @@ fn selects(budget: &PodDisruptionBudget, meta: &ObjectMeta) -> bool {
 
 /// The budgets that a change of a pod concerns.
 pub(crate) fn of_pod(budgets: &Cache<PodDisruptionBudget>, change: &Change<'_, Pod>) -> Vec<Key> {
+    if let (Some(before), Some(after)) = (change.before, change.after)
+        && reduced(before) == reduced(after)
+    {
+        return Vec::new();
+    }
     let both = [change.before, change.after];
     let all = budgets.list_in(&change.key.namespace).into_iter();
     all.filter(|budget| {
@@ -164,4 +173,15 @@ pub(crate) fn of_pod(budgets: &Cache<PodDisruptionBudget>, change: &Change<'_, P
     })
     .map(|budget| Key::of(&budget.metadata))
     .collect()
+}
+
+/// What of a pod a budget looks at.
+fn reduced(pod: &Pod) -> impl PartialEq + use<'_> {
+    (
+        &pod.metadata.uid,
+        &pod.metadata.labels,
+        &pod.metadata.owner_references,
+        pod.metadata.deletion_timestamp.is_some(),
+        pod::is_ready(pod),
+    )
 }

@@ -79,6 +79,7 @@ impl Reconciler for Jobs {
         let now = jiff::Timestamp::from_second(now.as_second()).unwrap_or(now);
         let plan = plan::plan(&job, &pods, awaits.is_some(), now);
         self.control.claim(&*job, &plan.claim).await?;
+        self.hold(key, &plan.hold).await?;
         let failed = self.change(key, &job, &plan).await.err();
         if let Some(failed) = failed {
             // What could not be done is not to be found in the status.
@@ -120,6 +121,23 @@ impl Jobs {
         let params = PostParams::default();
         let written = api.replace_status(&key.name, &params, &job).await;
         written.act(|| format!("writing the status of job {key}"))?;
+        Ok(())
+    }
+
+    /// Keep pods until they are counted.
+    async fn hold(&self, key: &Key, pods: &[Arc<Pod>]) -> Result<(), ControlError> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
+        for pod in pods {
+            let name = pod.metadata.name.as_deref().unwrap_or_default();
+            let patch = Patch::Strategic(json!({ "metadata": {
+                "uid": pod.metadata.uid, "finalizers": [FINALIZER],
+            }}));
+            match api.patch(name, &PatchParams::default(), &patch).await {
+                // Gone, going, or gone and replaced.
+                Err(error) if [404, 409, 422].iter().any(|code| is(&error, *code)) => {}
+                patched => patched.act_if_there(|| format!("keeping pod {name}"))?,
+            }
+        }
         Ok(())
     }
 

@@ -50,7 +50,7 @@ pub(crate) fn publishes_not_ready(service: &Service) -> bool {
     spec.and_then(|spec| spec.publish_not_ready_addresses) == Some(true)
 }
 
-/// The first of the Service's address families, `IPv4` if it has none.
+/// The Service's address families, the main one first; `IPv4` if it has none.
 pub(crate) fn families(service: &Service) -> Vec<&str> {
     let spec = service.spec.as_ref();
     let families = spec.and_then(|spec| spec.ip_families.as_ref());

@@ -42,6 +42,8 @@ const UNCOUNTED: usize = 500;
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Plan {
     pub(super) claim: Claim<Pod>,
+    /// Pods that were taken in and would not be counted: they need the finalizer.
+    pub(super) hold: Vec<Arc<Pod>>,
     pub(super) change: Change,
     /// The whole status.
     pub(super) status: JobStatus,
@@ -147,6 +149,7 @@ pub(super) fn plan(job: &Job, pods: &[Arc<Pod>], awaits: bool, now: Timestamp) -
     let mut plan = Plan {
         status: job.status.clone().unwrap_or_default(),
         claim,
+        hold: Vec::new(),
         change: Change::default(),
         release: Vec::new(),
         events: Vec::new(),
@@ -158,6 +161,10 @@ pub(super) fn plan(job: &Job, pods: &[Arc<Pod>], awaits: bool, now: Timestamp) -
         return plan;
     }
     let mut counts = Uncounted::of(&mut plan.status, &mine);
+    if job.metadata.deletion_timestamp.is_none() {
+        let untracked = |pod: &&Arc<Pod>| pod::is_active(pod) && !is_tracked(pod);
+        plan.hold = mine.iter().filter(untracked).cloned().collect();
+    }
     let indexed = spec.completion_mode.as_deref() == Some("Indexed");
     let completions = spec.completions.and_then(|n| u32::try_from(n).ok());
     let fresh = |pod: &&Arc<Pod>| is_tracked(pod) && is_valid(indexed, completions, pod);

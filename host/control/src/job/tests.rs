@@ -69,6 +69,7 @@ impl World {
         let names = |pods: &[Arc<Pod>]| -> Vec<_> {
             pods.iter().map(|pod| pod.metadata.uid.clone()).collect()
         };
+        let held = names(&plan.hold);
         let dropped = names(&plan.change.drop);
         let stopped = names(&plan.change.stop);
         self.job.status = Some(plan.status.clone());
@@ -76,6 +77,9 @@ impl World {
         for pod in &mut self.pods {
             let uid = pod.metadata.uid.clone();
             let pod = Arc::make_mut(pod);
+            if held.contains(&uid) {
+                pod.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
+            }
             if dropped.contains(&uid) || released.contains(&uid) {
                 pod.metadata.finalizers = None;
             }
@@ -443,6 +447,25 @@ fn surplus_and_duplicate_pods_are_taken_away_uncounted() {
     world.settle();
     assert_eq!(world.indexes(), ["0", "1"]);
     assert_eq!(world.counts(), (2, 0, 0));
+}
+
+#[test]
+fn a_pod_that_is_taken_in_is_counted_like_any_other() {
+    let mut world = World::new(json!({}));
+    let orphan = json!({"metadata": {
+        "name": "orphan", "namespace": "d", "uid": "orphan", "labels": {"uid": "J"}}});
+    world
+        .pods
+        .push(Arc::new(serde_json::from_value(orphan).unwrap()));
+    let plan = world.pass();
+    assert_eq!((plan.claim.adopt.len(), plan.hold.len()), (1, 1));
+    let owner = crate::owner::reference(&world.job);
+    Arc::make_mut(&mut world.pods[0]).metadata.owner_references = Some(vec![owner]);
+    world.settle();
+    assert_eq!((world.made, world.counts()), (0, (1, 0, 0)));
+    world.end(0, "Succeeded", 0);
+    world.settle();
+    assert_eq!(world.counts(), (0, 1, 0));
 }
 
 #[test]
