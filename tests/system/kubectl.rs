@@ -24,7 +24,7 @@ use change::{
 use cluster::{
     certificates_are_approved_and_denied, draining_evicts_what_may_go,
     nodes_are_cordoned_and_tainted, pods_and_nodes_are_debugged, rights_are_listed_and_reconciled,
-    the_whole_state_is_dumped_and_served_by_proxy, what_has_no_metrics_server_says_so,
+    the_whole_state_is_dumped_and_served_by_proxy,
 };
 use create::every_generator_makes_what_it_says;
 use output::{
@@ -66,7 +66,6 @@ pub const CASES: &[Case] = &[
     case!(certificates_are_approved_and_denied, [Kubectl]),
     case!(rights_are_listed_and_reconciled, [Kubectl]),
     case!(the_whole_state_is_dumped_and_served_by_proxy, [Kubectl]),
-    case!(what_has_no_metrics_server_says_so, [Kubectl]),
     case!(pods_and_nodes_are_debugged, [Kubectl, Guests]),
     case!(rollouts_are_told_paused_and_taken_back, [Kubectl, Guests]),
     case!(objects_are_shown_in_every_form, [Kubectl]),

@@ -246,15 +246,6 @@ pub fn the_whole_state_is_dumped_and_served_by_proxy() -> anyhow::Result<()> {
     answered
 }
 
-pub fn what_has_no_metrics_server_says_so() -> anyhow::Result<()> {
-    let host = shared()?;
-    for what in ["nodes", "pods"] {
-        let said = host.k_fails(&["top", what])?;
-        ensure!(said.contains("Metrics API not available"), "{said}");
-    }
-    Ok(())
-}
-
 pub fn pods_and_nodes_are_debugged() -> anyhow::Result<()> {
     let s = Space::make("debugged")?;
     s.host.push("debugged/web:v1", &guest("hello_web")?)?;

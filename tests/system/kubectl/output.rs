@@ -169,8 +169,9 @@ pub fn every_kind_is_listed_wide_and_described() -> anyhow::Result<()> {
     let names = s.words("api-resources --verbs=list -o name")?;
     let mut bare = Vec::new();
     for name in names.lines() {
-        // Other cases make and delete definitions of their own meanwhile.
-        if name.ends_with(".test") {
+        // Other cases make and delete definitions of their own meanwhile, and whether a pod is
+        // measured now is their affair, too.
+        if name.ends_with(".test") || name == "pods.metrics.k8s.io" {
             continue;
         }
         let table = s.words(&format!("get {name} -A -o wide --ignore-not-found"))?;
