@@ -12,6 +12,7 @@ mod crash;
 mod device;
 #[expect(dead_code, reason = "the benchmark uses more of it")]
 mod host;
+mod jobs;
 mod kube_rs;
 mod kubectl;
 mod ledger;
@@ -37,6 +38,7 @@ fn main() {
         ("kubectl", kubectl::CASES),
         ("kube_rs", kube_rs::CASES),
         ("usage", usage::CASES),
+        ("jobs", jobs::CASES),
         ("wasm", wasm::CASES),
         ("container", container::CASES),
         ("reach", reach::CASES),
