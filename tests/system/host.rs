@@ -34,6 +34,8 @@ pub struct Ports {
     pub core_data: u16,
     pub core_metadata: u16,
     pub core_command: u16,
+    pub ingress: u16,
+    pub ingress_tls: u16,
     /// Third byte of the pod network.
     pub net: u8,
 }
@@ -48,6 +50,8 @@ impl Ports {
             core_data: free_port()?,
             core_metadata: free_port()?,
             core_command: free_port()?,
+            ingress: free_port()?,
+            ingress_tls: free_port()?,
             net: NET.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
         })
     }
@@ -61,6 +65,8 @@ impl Ports {
             ("core-data", self.core_data),
             ("core-metadata", self.core_metadata),
             ("core-command", self.core_command),
+            ("ingress", self.ingress),
+            ("ingress-tls", self.ingress_tls),
         ]
         .iter()
         .map(|(name, port)| format!("--{name}-address=127.0.0.1:{port}"))

@@ -13,7 +13,7 @@ use crate::{
     Case, case,
     container::push_busybox,
     host::{Host, shared},
-    tools::{curl, eventually, succeed},
+    tools::{curl, eventually, guest, succeed},
     wasm::pod,
 };
 
@@ -28,6 +28,14 @@ pub const CASES: &[Case] = &[
     ),
     case!(
         names_of_the_cluster_are_found_from_inside_a_pod,
+        [Kubectl, Root, Busybox]
+    ),
+    case!(
+        an_ingress_leads_to_a_service_by_host_and_path,
+        [Kubectl, Guests]
+    ),
+    case!(
+        a_policy_closes_a_pod_and_opens_it_to_some,
         [Kubectl, Root, Busybox]
     ),
     case!(
@@ -192,6 +200,110 @@ fn names_of_the_cluster_are_found_from_inside_a_pod() -> anyhow::Result<()> {
         ensure!(said.contains(expected), "no {expected:?} in {said}");
     }
     host.k(&["delete", "pod", "names"])?;
+    Ok(())
+}
+
+fn an_ingress_leads_to_a_service_by_host_and_path() -> anyhow::Result<()> {
+    let host = shared()?;
+    host.push("service/web:v1", &guest("hello_web")?)?;
+    host.k(&["run", "routed", "--image=service/web:v1", "--port=8080"])?;
+    host.wait_ready_pod("routed")?;
+    host.k(&["expose", "pod", "routed", "--port=80", "--target-port=8080"])?;
+    let key = rcgen::KeyPair::generate()?;
+    let certificate =
+        rcgen::CertificateParams::new(vec!["shop.example".to_owned()])?.self_signed(&key)?;
+    let (certificate_file, key_file) = (host.dir.join("shop.crt"), host.dir.join("shop.key"));
+    std::fs::write(&certificate_file, certificate.pem())?;
+    std::fs::write(&key_file, key.serialize_pem())?;
+    host.k(&[
+        "create",
+        "secret",
+        "tls",
+        "shop",
+        &format!("--cert={}", certificate_file.display()),
+        &format!("--key={}", key_file.display()),
+    ])?;
+    host.k(&[
+        "create",
+        "ingress",
+        "shop",
+        "--rule=shop.example/healthz*=routed:80,tls=shop",
+    ])?;
+    let plain = format!("http://127.0.0.1:{}/healthz", host.ports.ingress);
+    eventually("the Ingress answers", Duration::from_secs(20), || {
+        let (status, _) = curl(&["-H", "Host: shop.example", &plain])?;
+        Ok((status == 200).then_some(()))
+    })?;
+    let elsewhere = format!("http://127.0.0.1:{}/other", host.ports.ingress);
+    let (status, said) = curl(&["-H", "Host: shop.example", &elsewhere])?;
+    ensure!(status == 404 && said.contains("Ingress"), "{status} {said}");
+    // Over TLS, with the certificate of the Secret.
+    let port = host.ports.ingress_tls;
+    let resolve = format!("shop.example:{port}:127.0.0.1");
+    let (status, _) = curl(&[
+        "--cacert",
+        &certificate_file.to_string_lossy(),
+        "--resolve",
+        &resolve,
+        &format!("https://shop.example:{port}/healthz"),
+    ])?;
+    ensure!(status == 200, "{status}");
+    let ingress = host.get("ingress/shop")?;
+    ensure!(ingress["spec"]["ingressClassName"] == "eyot", "{ingress}");
+    eventually("its status has an address", Duration::from_secs(10), || {
+        let ingress = host.get("ingress/shop")?;
+        let ip = ingress["status"]["loadBalancer"]["ingress"][0]["ip"].as_str();
+        Ok(ip.map(|_| ()))
+    })?;
+    host.k(&[
+        "delete",
+        "ingress/shop",
+        "service/routed",
+        "pod/routed",
+        "secret/shop",
+        "--now",
+    ])?;
+    let (status, _) = curl(&["-H", "Host: shop.example", &plain])?;
+    ensure!(status == 404 || status == 503, "{status}");
+    Ok(())
+}
+
+fn a_policy_closes_a_pod_and_opens_it_to_some() -> anyhow::Result<()> {
+    let host = shared()?;
+    let address = servers(host, &["guarded"])?.remove(0);
+    host.apply(
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: guard}\n\
+         spec:\n  podSelector: {matchLabels: {name: guarded}}\n  policyTypes: [Ingress]\n  \
+         ingress: [{from: [{podSelector: {matchLabels: {name: friend}}}]}]\n",
+    )?;
+    host.k(&["label", "pod", "guarded", "name=guarded"])?;
+    let table = format!("eyot-eyot{}", host.ports.net);
+    eventually("the rules are there", Duration::from_secs(10), || {
+        let map = ["list", "map", "ip", &table, "isolated-ingress"];
+        let said = succeed(Command::new("nft").args(map))?;
+        Ok(said.contains(&address).then_some(()))
+    })?;
+    let script =
+        format!("for n in 1 2 3 4 5; do nc -w 2 {address} 8080 && exit 0; sleep 0.3; done; exit 1");
+    for name in ["friend", "stranger"] {
+        let manifest = pod(name, "service/server:v1", &["/bin/sh", "-c", &script], "");
+        let labels = format!("metadata: {{labels: {{name: {name}}}, ");
+        host.apply(&manifest.replace("metadata: {", &labels))?;
+    }
+    host.wait_pod("friend", "was let in", |p| {
+        p["status"]["phase"] == "Succeeded"
+    })?;
+    host.wait_pod("stranger", "was kept out", |p| {
+        p["status"]["phase"] == "Failed"
+    })?;
+    host.k(&[
+        "delete",
+        "networkpolicy/guard",
+        "pod/guarded",
+        "pod/friend",
+        "pod/stranger",
+        "--now",
+    ])?;
     Ok(())
 }
 

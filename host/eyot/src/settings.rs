@@ -45,6 +45,12 @@ pub struct Settings {
     /// Where EdgeX core-command listens [default: 127.0.0.1:59882]
     #[arg(long, env = "EYOT_CORE_COMMAND_ADDRESS", value_name = "IP:PORT")]
     pub core_command_address: Option<SocketAddr>,
+    /// Where Ingresses are served over HTTP [default: 127.0.0.1:80, if that can be had]
+    #[arg(long, env = "EYOT_INGRESS_ADDRESS", value_name = "IP:PORT")]
+    pub ingress_address: Option<SocketAddr>,
+    /// Where Ingresses are served over HTTPS [default: 127.0.0.1:443, if that can be had]
+    #[arg(long, env = "EYOT_INGRESS_TLS_ADDRESS", value_name = "IP:PORT")]
+    pub ingress_tls_address: Option<SocketAddr>,
     /// Name of this machine's Node object [default: the host name]
     #[arg(long, env = "EYOT_NODE_NAME", value_name = "NAME")]
     pub node_name: Option<String>,
@@ -116,6 +122,10 @@ pub struct Resolved {
     pub core_data_address: SocketAddr,
     pub core_metadata_address: SocketAddr,
     pub core_command_address: SocketAddr,
+    /// `None`: the usual port, if that can be had.
+    pub ingress_address: Option<SocketAddr>,
+    /// The same over TLS.
+    pub ingress_tls_address: Option<SocketAddr>,
     pub node_name: String,
     pub pod_cidr: Cidr,
     pub services: ServiceRanges,
@@ -154,6 +164,8 @@ impl Settings {
             core_data_address: self.core_data_address.or(other.core_data_address),
             core_metadata_address: self.core_metadata_address.or(other.core_metadata_address),
             core_command_address: self.core_command_address.or(other.core_command_address),
+            ingress_address: self.ingress_address.or(other.ingress_address),
+            ingress_tls_address: self.ingress_tls_address.or(other.ingress_tls_address),
             node_name: self.node_name.or(other.node_name),
             pod_cidr: self.pod_cidr.or(other.pod_cidr),
             service_cidr: self.service_cidr.or(other.service_cidr),
@@ -197,6 +209,8 @@ impl Settings {
             core_data_address: self.core_data_address.unwrap_or(local(59880)),
             core_metadata_address: self.core_metadata_address.unwrap_or(local(59881)),
             core_command_address: self.core_command_address.unwrap_or(local(59882)),
+            ingress_address: self.ingress_address,
+            ingress_tls_address: self.ingress_tls_address,
             node_name,
             pod_cidr: self
                 .pod_cidr

@@ -19,7 +19,7 @@ use anyhow::Context;
 use eyot_apiserver::{ApiServer, Nodes, User, sealing::Sealer};
 use eyot_devices::{Devices, EdgexService};
 use eyot_http::{Request, Response};
-use eyot_network::{Balancer, Cluster, Dns, Guard, NetworkError, PodNetwork};
+use eyot_network::{Balancer, Cluster, Dns, Guard, IngressRouter, NetworkError, PodNetwork};
 use eyot_node::Node;
 use eyot_registry::Registry;
 use eyot_runtime::Instance;
@@ -46,6 +46,8 @@ struct Listeners {
     core_data: TcpListener,
     core_metadata: TcpListener,
     core_command: TcpListener,
+    ingress: Option<TcpListener>,
+    ingress_tls: Option<TcpListener>,
 }
 
 async fn open_store(settings: &Resolved) -> anyhow::Result<Store> {
@@ -171,7 +173,8 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
         let (devices, stop) = (devices.clone(), stop.clone());
         async move { devices.run(stop).await }
     });
-    serve_cluster(&settings, &network, &client, &mut parts, &stop);
+    let doors = (listeners.ingress, listeners.ingress_tls);
+    serve_cluster(&settings, &network, &client, doors, &mut parts, &stop);
     let node = start_node(
         &settings,
         &client,
@@ -233,7 +236,26 @@ async fn bind(settings: &Resolved) -> anyhow::Result<Listeners> {
             settings.core_command_address,
         )
         .await?,
+        ingress: bind_ingress("ingress-address", settings.ingress_address, 80).await?,
+        ingress_tls: bind_ingress("ingress-tls-address", settings.ingress_tls_address, 443).await?,
     })
+}
+
+/// Unless it was asked for, a port that others have is let be.
+async fn bind_ingress(
+    setting: &str,
+    asked: Option<SocketAddr>,
+    usual: u16,
+) -> std::io::Result<Option<TcpListener>> {
+    let purpose = format!("the router of Ingresses ({setting})");
+    if let Some(address) = asked {
+        return eyot_http::bind(&purpose, address).await.map(Some);
+    }
+    let usual = SocketAddr::from(([127, 0, 0, 1], usual));
+    Ok(eyot_http::bind(&purpose, usual)
+        .await
+        .inspect_err(|error| tracing::warn!(%error, "Ingresses are not served there"))
+        .ok())
 }
 
 async fn open_network(settings: &Resolved) -> Result<PodNetwork, NetworkError> {
@@ -320,6 +342,7 @@ fn serve_cluster(
     settings: &Resolved,
     network: &PodNetwork,
     client: &impl Fn(&str) -> Client,
+    (plain, secure): (Option<TcpListener>, Option<TcpListener>),
     parts: &mut JoinSet<()>,
     stop: &CancellationToken,
 ) {
@@ -343,6 +366,8 @@ fn serve_cluster(
         RESOLV_CONF.into(),
     );
     parts.spawn(names.run(stop.clone()));
+    let router = IngressRouter::new(&cluster, client("system:eyot-ingress"), plain, secure, host);
+    parts.spawn(router.run(stop.clone()));
     parts.spawn(cluster.run(proxy, stop.clone()));
 }
 

@@ -7,6 +7,7 @@
 mod body;
 mod limits;
 mod patience;
+pub mod relay;
 mod serve;
 pub mod upgrade;
 pub mod websocket;

@@ -22,6 +22,7 @@
 mod bridge;
 mod cluster;
 mod dns;
+mod ingress;
 mod namespace;
 mod nft;
 mod policy;
@@ -43,6 +44,7 @@ use crate::{bridge::Bridge, pool::Pool};
 
 pub use cluster::Cluster;
 pub use dns::{DOMAIN, Dns};
+pub use ingress::IngressRouter;
 pub use namespace::dial_loopback;
 pub use policy::Guard;
 pub use pool::Cidr;

@@ -7,9 +7,8 @@
 
 use std::sync::Arc;
 
-use eyot_http::{Body, Request, Response, Upgrade};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, request::Parts};
-use http_body_util::BodyExt;
+use eyot_http::{Body, Request, Response, Upgrade, relay};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header, request::Parts};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 
@@ -22,16 +21,6 @@ use crate::{
     translate::AsItIs,
     webhook::{self, Stream, Where},
 };
-
-/// Headers about one connection, which the next one does not inherit.
-const OF_THE_CONNECTION: [HeaderName; 6] = [
-    header::CONNECTION,
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-];
 
 /// A request that is passed on.
 pub(crate) struct Passed {
@@ -225,9 +214,7 @@ async fn node(
 /// What the client said, without what it said to this server alone.
 fn forwarded(headers: &HeaderMap) -> HeaderMap {
     let mut headers = headers.clone();
-    for name in &OF_THE_CONNECTION {
-        headers.remove(name);
-    }
+    relay::strip(&mut headers);
     // The client's credentials are for this server.
     headers.remove(header::AUTHORIZATION);
     headers
@@ -271,29 +258,14 @@ pub(crate) fn outgoing(
     Ok(request)
 }
 
-/// The next server's answer as the client gets it. Where both agree to speak something else than
-/// HTTP, what they say is carried to and fro.
+/// The next server's answer as the client gets it.
 pub(crate) fn relay(
-    mut response: http::Response<hyper::body::Incoming>,
+    response: http::Response<hyper::body::Incoming>,
     upgrade: Option<Upgrade>,
 ) -> Response {
+    let mut response = relay::relay(response, upgrade);
     response.extensions_mut().insert(AsItIs);
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS
-        && let Some(client) = upgrade
-    {
-        let backend = hyper::upgrade::on(&mut response);
-        tokio::spawn(async move {
-            if let (Ok(backend), Ok(mut client)) = tokio::join!(backend, client.connection()) {
-                let _ =
-                    tokio::io::copy_bidirectional(&mut TokioIo::new(backend), &mut client).await;
-            }
-        });
-        return response.map(|_| eyot_http::empty());
-    }
-    for name in &OF_THE_CONNECTION {
-        response.headers_mut().remove(name);
-    }
-    response.map(|body| body.map_err(Into::into).boxed_unsync())
+    response
 }
 
 fn unreachable(error: &dyn std::error::Error) -> Failure {

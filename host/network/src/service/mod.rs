@@ -22,8 +22,8 @@ use crate::{
     table::{Part, Table},
 };
 use balancer::Balancers;
-pub(crate) use plan::network;
 use plan::{Complaint, Datagrams, Facts, plan};
+pub(crate) use plan::{network, ready_backends};
 
 /// Changes that come within this time of each other are made together: a rollout is many.
 const GATHER: Duration = Duration::from_millis(15);

@@ -16,7 +16,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hash, Hasher},
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
 };
 
@@ -587,6 +587,13 @@ fn backends(slices: &[&EndpointSlice], port: &ServicePort, node: &str) -> Vec<Ba
         }
     }
     found.into_values().collect()
+}
+
+/// Where the ready endpoints of a Service's port are, or those that end if none is ready.
+pub(crate) fn ready_backends(slices: &[&EndpointSlice], port: &ServicePort) -> Vec<SocketAddr> {
+    let found = usable(backends(slices, port, ""));
+    let places = found.iter().map(|b| SocketAddr::from((b.address, b.port)));
+    places.take(MAX_BACKENDS).collect()
 }
 
 fn is_unicast(address: Ipv4Addr) -> bool {
