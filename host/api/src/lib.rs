@@ -8,6 +8,7 @@
 //! Field names and meanings of profiles and devices are those of EdgeX v4. Where existing files are
 //! loose (quoted numbers, unquoted texts), reading is loose too and writing is strict: [`lenient`].
 
+pub mod cron;
 pub mod device;
 pub mod duration;
 pub mod lenient;

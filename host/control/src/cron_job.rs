@@ -5,7 +5,6 @@
 //! sleeps. Running the Jobs is the Job controller's business.
 
 mod plan;
-mod schedule;
 #[cfg(test)]
 mod tests;
 

@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
+use eyot_api::cron::{self, Schedule};
 use eyot_client::EventType;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
@@ -12,7 +13,6 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
 
-use super::schedule::{self, Schedule};
 use crate::{job::conditions, owner};
 
 /// The annotation that tells a Job for when it was meant.
@@ -144,7 +144,7 @@ impl Plan {
 
     fn schedule(&mut self, cron: &CronJob, spec: &CronJobSpec, now: Timestamp) {
         let given = spec.time_zone.as_deref().unwrap_or_default();
-        let zone = match schedule::zone(given) {
+        let zone = match cron::zone(given) {
             Ok(zone) => zone,
             Err(why) => {
                 let message = format!("invalid timeZone: {given:?}: {why}");

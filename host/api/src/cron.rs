@@ -1,4 +1,4 @@
-//! When a cron schedule is due. Pure.
+//! Cron schedules: what is wrong with one, and when it is due. Pure.
 //!
 //! Schedules are those of Kubernetes: five fields or a macro, a time zone, and the rules of the
 //! library that Kubernetes reads them with: if both day fields are given, either may match; a time
@@ -12,14 +12,16 @@ use jiff::{SignedDuration, Timestamp, ToSpan, Zoned, civil, tz::TimeZone};
 const YEARS: i16 = 8;
 
 #[derive(Debug, Clone)]
-pub(super) enum Schedule {
+pub enum Schedule {
+    /// At the minutes that the fields say.
     Times(Box<Times>),
+    /// Again and again after this time, at least a second.
     Every(Duration),
 }
 
 /// Which minutes: bit n of each is set if n is among the field's values.
 #[derive(Debug, Clone)]
-pub(super) struct Times {
+pub struct Times {
     minutes: u64,
     hours: u64,
     days: u64,
@@ -32,8 +34,8 @@ pub(super) struct Times {
 }
 
 struct Field {
-    least: u32,
-    most: u32,
+    least: u64,
+    most: u64,
     names: &'static [&'static str],
 }
 
@@ -78,7 +80,8 @@ const MACROS: [(&str, &str); 7] = [
 ];
 
 /// The zone by its IANA name; if there is none, UTC, which is this host's only clock.
-pub(super) fn zone(name: &str) -> Result<TimeZone, String> {
+/// The error says that there is none.
+pub fn zone(name: &str) -> Result<TimeZone, String> {
     match name {
         "" | "UTC" | "Local" => Ok(TimeZone::UTC),
         name => TimeZone::get(name).map_err(|_error| format!("unknown time zone {name}")),
@@ -88,7 +91,7 @@ pub(super) fn zone(name: &str) -> Result<TimeZone, String> {
 impl Schedule {
     /// Read a schedule, which may begin with a zone (`TZ=…` or `CRON_TZ=…`); else `default` is its
     /// zone. The error says what is wrong with it.
-    pub(super) fn parse(text: &str, default: TimeZone) -> Result<Self, String> {
+    pub fn parse(text: &str, default: TimeZone) -> Result<Self, String> {
         let mut zone_ = default;
         let mut text = text;
         if text.starts_with("TZ=") || text.starts_with("CRON_TZ=") {
@@ -100,8 +103,9 @@ impl Schedule {
             text = rest.trim();
         }
         if let Some(every) = text.strip_prefix("@every ") {
-            let period = period(every)
-                .ok_or_else(|| format!("failed to parse duration {text}: {every:?}"))?;
+            let period = period(every).ok_or_else(|| {
+                format!("failed to parse duration {text}: time: invalid duration {every:?}")
+            })?;
             return Ok(Self::Every(period));
         }
         if text.starts_with('@') {
@@ -112,8 +116,12 @@ impl Schedule {
         }
         let parts: Vec<&str> = text.split_whitespace().collect();
         let [minutes, hours, days, months, weekdays] = parts[..] else {
-            let found = parts.len();
-            return Err(format!("expected exactly 5 fields, found {found}: {text}"));
+            return Err(format!(
+                "expected exactly {} fields, found {}: [{}]",
+                FIELDS.len(),
+                parts.len(),
+                parts.join(" ")
+            ));
         };
         let [minute, hour, day, month, weekday] = &FIELDS;
         let any = |text: &str| {
@@ -135,7 +143,7 @@ impl Schedule {
     }
 
     /// The first time after this one, if ever.
-    pub(super) fn next(&self, after: Timestamp) -> Option<Timestamp> {
+    pub fn next(&self, after: Timestamp) -> Option<Timestamp> {
         match self {
             Self::Every(period) => {
                 let whole = Timestamp::from_second(after.as_second()).ok()?;
@@ -155,40 +163,75 @@ impl Field {
     }
 
     fn range(&self, text: &str) -> Result<u64, String> {
-        let wrong = || format!("{text:?} is not a value of this field");
-        let (range, step) = match text.split_once('/') {
-            Some((range, step)) => (range, Some(step.parse::<u32>().map_err(|_error| wrong())?)),
-            None => (text, None),
-        };
-        let (first, last) = match range.split_once('-') {
-            _ if range.starts_with(['*', '?']) => (self.least, self.most),
-            Some((first, last)) => (self.number(first)?, self.number(last)?),
-            None => {
-                let first = self.number(range)?;
-                // `5/10` goes on to the most.
-                (first, step.map_or(first, |_| self.most))
+        let mut halves = text.split('/');
+        let (range, step) = (halves.next().unwrap_or_default(), halves.next());
+        let more_slashes = halves.next().is_some();
+        let mut limits = range.split('-');
+        let (first, second) = (limits.next().unwrap_or_default(), limits.next());
+        let (start, mut end) = if matches!(first, "*" | "?") {
+            (self.least, self.most)
+        } else {
+            let start = self.number(first)?;
+            if limits.next().is_some() {
+                return Err(format!("too many hyphens: {text}"));
             }
+            let end = second.map_or(Ok(start), |second| self.number(second))?;
+            (start, end)
         };
-        let step = step.unwrap_or(1);
-        if first < self.least || last > self.most || first > last || step == 0 {
-            return Err(wrong());
+        if more_slashes {
+            return Err(format!("too many slashes: {text}"));
         }
-        let values = (first..=last).step_by(usize::try_from(step).unwrap_or(usize::MAX));
+        let step = step.map_or(Ok(1), whole)?;
+        if second.is_none() && text.contains('/') {
+            // `5/10` goes on to the most.
+            end = self.most;
+        }
+        let (least, most) = (self.least, self.most);
+        if start < least {
+            return Err(format!(
+                "beginning of range ({start}) below minimum ({least}): {text}"
+            ));
+        }
+        if end > most {
+            return Err(format!(
+                "end of range ({end}) above maximum ({most}): {text}"
+            ));
+        }
+        if start > end {
+            return Err(format!(
+                "beginning of range ({start}) beyond end of range ({end}): {text}"
+            ));
+        }
+        if step == 0 {
+            return Err(format!("step of range should be a positive number: {text}"));
+        }
+        let values = (start..=end).step_by(usize::try_from(step).unwrap_or(usize::MAX));
         Ok(values.fold(0, |bits, value| bits | 1 << value))
     }
 
-    fn number(&self, text: &str) -> Result<u32, String> {
+    fn number(&self, text: &str) -> Result<u64, String> {
         let lower = text.to_lowercase();
-        let named = (self.least..)
-            .zip(self.names)
-            .find(|(_, name)| **name == lower);
+        let named = self.names.iter().position(|name| *name == lower);
         match named {
-            Some((number, _)) => Ok(number),
-            None => text
-                .parse()
-                .map_err(|_error| format!("{text:?} is no number")),
+            Some(index) => Ok(self.least + index as u64),
+            None => whole(text),
         }
     }
+}
+
+fn whole(text: &str) -> Result<u64, String> {
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let plain = !digits.is_empty() && digits.bytes().all(|c| c.is_ascii_digit());
+    let number = text.parse::<i64>().map_err(|_error| {
+        let why = if plain {
+            "value out of range"
+        } else {
+            "invalid syntax"
+        };
+        format!("failed to parse int from {text}: strconv.Atoi: parsing {text:?}: {why}")
+    })?;
+    u64::try_from(number)
+        .map_err(|_error| format!("negative number ({number}) not allowed: {text}"))
 }
 
 impl Times {
@@ -389,22 +432,57 @@ mod tests {
         );
     }
 
+    #[track_caller]
+    fn wrong(text: &str, why: &str) {
+        let found = Schedule::parse(text, TimeZone::UTC).map(drop);
+        assert_eq!(found, Err(why.to_owned()), "{text}");
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_schedule_is_said() {
+        wrong(
+            "not a schedule",
+            "expected exactly 5 fields, found 3: [not a schedule]",
+        );
+        wrong("60 * * * *", "end of range (60) above maximum (59): 60");
+        wrong("1-2-3 * * * *", "too many hyphens: 1-2-3");
+        wrong("*/1/2 * * * *", "too many slashes: */1/2");
+        wrong(
+            "*/0 * * * *",
+            "step of range should be a positive number: */0",
+        );
+        wrong(
+            "5-1 * * * *",
+            "beginning of range (5) beyond end of range (1): 5-1",
+        );
+        wrong("* * 0 * *", "beginning of range (0) below minimum (1): 0");
+        wrong(
+            "x * * * *",
+            "failed to parse int from x: strconv.Atoi: parsing \"x\": invalid syntax",
+        );
+        wrong("@never", "unrecognized descriptor: @never");
+        wrong(
+            "@every x",
+            "failed to parse duration @every x: time: invalid duration \"x\"",
+        );
+        wrong(
+            "TZ=Nowhere 0 * * * *",
+            "provided bad location Nowhere: unknown time zone Nowhere",
+        );
+    }
+
     #[test]
     fn what_is_no_schedule_is_refused() {
-        for text in [
-            "",
-            "* * * *",
-            "60 * * * *",
-            "* * 0 * *",
-            "@never",
-            "@every x",
-            "5-1 * * * *",
-            "*/0 * * * *",
-            "x * * * *",
-            "TZ=Nowhere * * * * *",
-            "@every ",
-        ] {
+        for text in ["", "* * * *", "@every "] {
             assert!(Schedule::parse(text, TimeZone::UTC).is_err(), "{text}");
+        }
+        for text in [
+            "0 0 30 2 *",
+            "? 0 * * SUN",
+            "0 9-17/2 * jan-mar mon,wed",
+            "TZ=UTC 0 * * * *",
+        ] {
+            assert!(Schedule::parse(text, TimeZone::UTC).is_ok(), "{text}");
         }
     }
 }

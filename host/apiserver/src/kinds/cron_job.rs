@@ -1,7 +1,7 @@
 //! CronJob: jobs by the clock.
 
-mod schedule;
-
+use eyot_api::cron::{self, Schedule};
+use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use super::{
@@ -127,7 +127,7 @@ fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
 
 /// The schedule itself; a zone in it is what old objects may keep.
 fn when(f: &mut Descent, given: &str, zoned: bool, zone_field: bool) {
-    if let Err(why) = schedule::parse(given) {
+    if let Err(why) = Schedule::parse(given, TimeZone::UTC) {
         f.invalid("schedule", given, &why);
     }
     if !given.contains("TZ") {
@@ -166,7 +166,7 @@ fn time_zone(f: &mut Descent, spec: &Value) {
                       https://www.iana.org/time-zones";
         f.invalid(FIELD, zone, detail);
     }
-    if zone != "Local" && !schedule::knows_zone(zone) {
+    if zone != "Local" && cron::zone(zone).is_err() {
         f.invalid(FIELD, zone, &unknown);
     }
 }
