@@ -27,7 +27,7 @@ use self::plan::Write;
 use crate::{
     announce::Announcer,
     clock,
-    error::{Act, ControlError, is},
+    error::{Act, ControlError, is, is_namespace_ending},
     owner,
     pod_control::Awaited,
 };
@@ -86,6 +86,8 @@ impl Deployments {
                         }
                         return Ok(());
                     }
+                    // Whatever else goes with the namespace, so does this.
+                    Err(error) if is_namespace_ending(&error) => return Ok(()),
                     Err(error) => return Err(error).act(|| format!("creating replicaset {name}")),
                 }
                 let count = set
