@@ -5,9 +5,13 @@ use std::time::Duration;
 
 /// Connections open at once on one listener; more wait in the kernel's queue.
 pub(crate) const CONNECTIONS: usize = 10_000;
-/// A client that does not finish its TLS hello, HTTP/2's preface or its headers by then is dropped:
-/// otherwise a few bytes from each of many connections would take every place.
+/// A client that does not finish its TLS hello, HTTP/2's preface or the headers of its first request
+/// by then is dropped: otherwise a few bytes from each of many connections would take every place.
 pub(crate) const HELLO: Duration = Duration::from_secs(10);
+/// How long an HTTP/1 connection may be kept for its next request, headers included. Kubernetes keeps
+/// them for 90 seconds and so do its clients: whoever closes first while the other sends breaks a
+/// request, so the server is the later one.
+pub(crate) const IDLE: Duration = Duration::from_secs(100);
 /// A client that takes not one byte of what is ready for it is dropped after this long. Long enough
 /// for a link that comes back, short enough that who never reads holds no list in memory. Connections
 /// that were taken over (exec, WebSockets) are exempt: a person may pause there.

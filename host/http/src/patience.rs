@@ -1,7 +1,8 @@
 //! A connection whose peer must begin in time and must go on taking what is ready for it.
 //!
-//! hyper limits how long a request's head may take once it knows the protocol. What it does not
-//! limit is told here: how long it takes to know the protocol, and how long a write may stand still.
+//! hyper has one limit for the head of a request and for the pause before it. Pauses may be long, so
+//! the first head has a limit of its own here, and with it the time until the protocol is known; and
+//! so has a write that stands still.
 
 use std::{
     future::Future,
@@ -24,40 +25,56 @@ use crate::limits::{HELLO, STALLED};
 /// How an HTTP/2 connection begins; anything else is HTTP/1.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Set once a connection was taken over: from then on its peer may be as slow as it likes.
+/// How far a connection has come, as its service knows it.
 #[derive(Clone, Default)]
-pub(crate) struct TakenOver(Arc<AtomicBool>);
+pub(crate) struct Progress(Arc<Flags>);
 
-impl TakenOver {
-    pub(crate) fn set(&self) {
-        self.0.store(true, Ordering::Release);
+#[derive(Default)]
+struct Flags {
+    begun: AtomicBool,
+    taken_over: AtomicBool,
+}
+
+impl Progress {
+    /// The first request is there.
+    pub(crate) fn begin(&self) {
+        self.0.begun.store(true, Ordering::Release);
     }
 
-    fn is_set(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+    fn has_begun(&self) -> bool {
+        self.0.begun.load(Ordering::Acquire)
+    }
+
+    /// The connection was taken over: from now on its peer may be as slow as it likes.
+    pub(crate) fn take_over(&self) {
+        self.0.taken_over.store(true, Ordering::Release);
+    }
+
+    fn is_taken_over(&self) -> bool {
+        self.0.taken_over.load(Ordering::Acquire)
     }
 }
 
 /// See the module.
 pub(crate) struct Patient<I> {
     io: I,
-    /// Runs until the protocol is known.
+    /// Runs until the protocol is known to be HTTP/2, or the first request of HTTP/1 is there.
     beginning: Option<Pin<Box<Sleep>>>,
     /// Bytes of the preface that were seen.
     seen: usize,
     /// Runs while a write stands still.
     stalled: Option<Pin<Box<Sleep>>>,
-    taken_over: TakenOver,
+    progress: Progress,
 }
 
 impl<I> Patient<I> {
-    pub(crate) fn new(io: I, taken_over: TakenOver) -> Self {
+    pub(crate) fn new(io: I, progress: Progress) -> Self {
         Self {
             io,
             beginning: Some(Box::pin(tokio::time::sleep(HELLO))),
             seen: 0,
             stalled: None,
-            taken_over,
+            progress,
         }
     }
 
@@ -66,8 +83,10 @@ impl<I> Patient<I> {
         let rest = PREFACE.get(self.seen..).unwrap_or_default();
         let looked_at = new.len().min(rest.len());
         self.seen += looked_at;
-        let is_known = new.is_empty() || self.seen == PREFACE.len();
-        if is_known || new.get(..looked_at) != rest.get(..looked_at) {
+        if new.get(..looked_at) != rest.get(..looked_at) {
+            // HTTP/1; nothing that comes later makes it a preface again.
+            self.seen = PREFACE.len() + 1;
+        } else if new.is_empty() || self.seen == PREFACE.len() {
             self.beginning = None;
         }
     }
@@ -78,7 +97,7 @@ impl<I> Patient<I> {
         context: &mut Context<'_>,
         outcome: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        if outcome.is_ready() || self.taken_over.is_set() {
+        if outcome.is_ready() || self.progress.is_taken_over() {
             self.stalled = None;
             return outcome;
         }
@@ -108,6 +127,10 @@ impl<I: AsyncRead + Unpin> AsyncRead for Patient<I> {
         let Some(beginning) = &mut this.beginning else {
             return outcome;
         };
+        if this.progress.has_begun() {
+            this.beginning = None;
+            return outcome;
+        }
         if outcome.is_ready() {
             this.see(buffer.filled().get(before..).unwrap_or_default());
             return outcome;

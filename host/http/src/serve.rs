@@ -31,8 +31,10 @@ use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 
 use crate::{
     Request, Response,
-    limits::{CONNECTIONS, DRAIN, HEADERS, HELLO, PROBE, PROBE_ANSWER, RESETS, STREAMS, UNSENT},
-    patience::{Patient, TakenOver},
+    limits::{
+        CONNECTIONS, DRAIN, HEADERS, HELLO, IDLE, PROBE, PROBE_ANSWER, RESETS, STREAMS, UNSENT,
+    },
+    patience::{Patient, Progress},
 };
 
 type BoxService = BoxCloneSyncService<Request, Response, Infallible>;
@@ -204,19 +206,19 @@ async fn converse<I>(io: I, peer: Peer, half_close: bool, service: BoxService, w
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let taken_over = TakenOver::default();
-    let io = Patient::new(io, taken_over.clone());
+    let progress = Progress::default();
+    let io = Patient::new(io, progress.clone());
     let answer = Answer {
         service,
         peer,
-        taken_over,
+        progress,
     };
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
         .half_close(half_close)
         .timer(TokioTimer::new())
-        .header_read_timeout(HELLO);
+        .header_read_timeout(IDLE);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -239,7 +241,7 @@ where
 struct Answer {
     service: BoxService,
     peer: Peer,
-    taken_over: TakenOver,
+    progress: Progress,
 }
 
 impl hyper::service::Service<http::Request<Incoming>> for Answer {
@@ -251,12 +253,13 @@ impl hyper::service::Service<http::Request<Incoming>> for Answer {
     fn call(&self, request: http::Request<Incoming>) -> Self::Future {
         let mut request = request.map(|body| body.map_err(Into::into).boxed_unsync());
         request.extensions_mut().insert(self.peer.clone());
-        let taken_over = self.taken_over.clone();
+        self.progress.begin();
+        let progress = self.progress.clone();
         let answer = self.service.clone().oneshot(request);
         // A combinator: the compiler cannot prove an async block over `dyn Error` to be `Send`.
         Box::pin(answer.inspect_ok(move |response| {
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                taken_over.set();
+                progress.take_over();
             }
         }))
     }

@@ -56,6 +56,21 @@ async fn who_does_not_begin_in_time_is_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_kept_connection_may_pause_longer_than_clients_keep_theirs() {
+    let mut client = connect(pong);
+    for _ in 0..3 {
+        client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        let mut said = Vec::new();
+        while !said.ends_with(b"pong") {
+            said.push(client.read_u8().await.unwrap());
+        }
+        tokio::time::sleep(Duration::from_secs(90)).await;
+    }
+    let (time, _) = hang_up(&mut client, b"GET / HTTP/1.1\r\nA: ").await;
+    assert!(time <= IDLE, "{time:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_short_request_may_wait_long_for_its_answer() {
     let mut client = connect(|_| async {
         tokio::time::sleep(10 * HELLO).await;
