@@ -36,20 +36,28 @@ pub(super) fn changed(
         && old.ready_replicas.unwrap_or(0) == counts.ready
         && old.available_replicas.unwrap_or(0) == counts.available
         && old.terminating_replicas.unwrap_or(0) == counts.terminating
-        && old.observed_generation == set.metadata.generation
-        && old.conditions.as_deref().unwrap_or_default() == conditions;
-    if same {
+        && old.observed_generation == set.metadata.generation;
+    let same_conditions = old.conditions.as_deref().unwrap_or_default() == conditions;
+    if same && same_conditions {
         return None;
     }
-    Some(json!({ "status": {
+    let mut patch = json!({ "status": {
         "replicas": counts.replicas,
         "fullyLabeledReplicas": positive(counts.labeled),
         "readyReplicas": positive(counts.ready),
         "availableReplicas": positive(counts.available),
         "terminatingReplicas": positive(counts.terminating),
         "observedGeneration": set.metadata.generation,
-        "conditions": if conditions.is_empty() { Value::Null } else { json!(conditions) },
-    }}))
+    }});
+    // A list is replaced as a whole: what somebody else added to it meanwhile must not be lost.
+    if !same_conditions {
+        patch["status"]["conditions"] = match conditions.is_empty() {
+            true => Value::Null,
+            false => json!(conditions),
+        };
+        patch["metadata"] = json!({"resourceVersion": set.metadata.resource_version});
+    }
+    Some(patch)
 }
 
 /// The conditions with `ReplicaFailure` present exactly while pods are refused. What it says is what

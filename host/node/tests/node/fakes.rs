@@ -86,7 +86,17 @@ impl Runtime for FakeRuntime {
             LogStream::Stdout,
             format!("attempt {}\n", spec.attempt).as_bytes(),
         );
-        for (name, value) in &spec.env {
+        // Where the API is found is told to every container.
+        assert!(
+            spec.env
+                .iter()
+                .any(|(name, _)| name == "KUBERNETES_SERVICE_HOST")
+        );
+        let others = spec
+            .env
+            .iter()
+            .filter(|(name, _)| !name.starts_with("KUBERNETES_"));
+        for (name, value) in others {
             spec.log
                 .write(LogStream::Stdout, format!("{name}={value}\n").as_bytes());
         }
