@@ -1,6 +1,6 @@
 //! Making, taking away, adopting and releasing pods, as all controllers that keep pods do it.
 //!
-//! - [`claim`] decides (pure) which pods of a namespace an owner has, takes in and lets go.
+//! - [`mod@claim`] decides (pure) which pods of a namespace an owner has, takes in and lets go.
 //! - [`PodControl`] carries out: it makes pods in groups that double, so that a template that is
 //!   refused is refused once and not five hundred times; tells of each pod in an event; and keeps
 //!   account of what the cache has yet to show ([`PodControl::awaits`]).
@@ -93,7 +93,7 @@ impl PodControl {
         self.awaited.forget(owner);
     }
 
-    /// Take in and let go what [`claim`] decided.
+    /// Take in and let go what [`mod@claim`] decided.
     pub(crate) async fn claim<K: Owner>(
         &self,
         owner: &K,
@@ -245,7 +245,7 @@ fn words<K: Owner>(act: &str, pod: &str, owner: &str, error: Option<&kube::Error
     }
 }
 
-/// Take in and let go what [`claim`] decided of objects of any kind, and tell of what was written.
+/// Take in and let go what [`mod@claim`] decided of objects of any kind, and tell of what was written.
 pub(crate) async fn take<K: Owner, D: Owner>(
     client: &Client,
     owner: &K,

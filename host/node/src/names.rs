@@ -1,5 +1,5 @@
 //! What a pod's containers know of names: `/etc/hosts` and `/etc/resolv.conf`, as the kubelet writes
-//! them; and the pod's own. Pure but for [`write`].
+//! them; and the pod's own. Pure but for [`write()`].
 
 use std::{
     fs, io,

@@ -224,7 +224,7 @@ impl EvalError {
         self.kind == ErrorKind::Overload
     }
 
-    /// The run was ended because it cost more than [`PER_CALL`].
+    /// The run was ended because it cost more than [`PER_CALL`](budget::PER_CALL).
     pub(crate) fn is_limit(&self) -> bool {
         self.kind == ErrorKind::Limit
     }
