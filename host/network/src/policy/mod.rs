@@ -3,7 +3,7 @@
 //! NetworkPolicies say which pods of this node may be reached by whom, and whom they may reach.
 //! A pod that no policy selects is open. One that is selected, in a direction, gets a chain for that
 //! direction: what one of its policies allows returns, the rest is dropped. Answers to what was
-//! allowed, and what the host itself sends (probes), are never looked at. See [`plan`].
+//! allowed, and what the host itself sends (probes), are never looked at. See [`mod@plan`].
 
 mod host_ports;
 mod plan;

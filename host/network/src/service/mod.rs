@@ -1,6 +1,6 @@
 //! Service balancing: what Services and EndpointSlices say becomes rules of the host's table.
 //!
-//! [`Balancer`] reads both through the API, computes the whole of what is wanted ([`plan`]), and gives
+//! [`Balancer`] reads both through the API, computes the whole of what is wanted ([`mod@plan`]), and gives
 //! it to the [`Table`], which changes what differs. Nothing is kept that could not be found again: a
 //! host that was killed begins with an empty table and the same objects.
 
