@@ -6,6 +6,7 @@ use std::{
     io::{Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::Path,
+    process::Command,
     time::Duration,
 };
 
@@ -51,6 +52,32 @@ where
         runtime.block_on(test(options));
     });
     thread.join().unwrap();
+}
+
+/// The same with a pod network whose table is in use, and packets on bridges seen by it or not: both
+/// ways in which kernels treat them. Skips loudly without nftables.
+pub(crate) fn with_table<W>(
+    name: &'static str,
+    bridged: bool,
+    test: impl FnOnce(PodNetwork) -> W + Send + 'static,
+) where
+    W: Future<Output = ()>,
+{
+    if Command::new("nft").arg("--version").output().is_err() {
+        eprintln!("SKIPPED {name}: no program nft");
+        return;
+    }
+    isolated(name, move |options| async move {
+        Command::new("ip")
+            .args(["link", "set", "lo", "up"])
+            .status()
+            .unwrap();
+        let value = if bridged { "1" } else { "0" };
+        let _ = std::fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", value);
+        let network = PodNetwork::open(options).await.unwrap();
+        assert!(network.table().is_some());
+        test(network).await;
+    });
 }
 
 /// Do something inside a pod's namespace.

@@ -14,7 +14,7 @@ use k8s_openapi::api::{
 use serde_json::{Value, json};
 
 use super::{host_ports::host_ports, *};
-use crate::tests::{inside, isolated, pod};
+use crate::tests::{inside, pod, with_table};
 
 struct Scene {
     network: PodNetwork,
@@ -25,18 +25,7 @@ fn scene<W>(name: &'static str, bridged: bool, test: impl FnOnce(Scene) -> W + S
 where
     W: Future<Output = ()>,
 {
-    if Command::new("nft").arg("--version").output().is_err() {
-        eprintln!("SKIPPED {name}: no program nft");
-        return;
-    }
-    isolated(name, move |options| async move {
-        Command::new("ip")
-            .args(["link", "set", "lo", "up"])
-            .status()
-            .unwrap();
-        let value = if bridged { "1" } else { "0" };
-        let _ = std::fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", value);
-        let network = PodNetwork::open(options).await.unwrap();
+    with_table(name, bridged, move |network| async move {
         test(Scene {
             network,
             pods: Vec::new(),

@@ -14,7 +14,7 @@ use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::tests::{inside, isolated, pod};
+use crate::tests::{inside, pod, with_table};
 
 const WEB: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 96, 0, 7)), 80);
 
@@ -24,25 +24,11 @@ struct Scene {
     datagrams: Datagrams,
 }
 
-/// Run where it does no harm; skips without nftables.
 fn scene<W>(name: &'static str, bridged: bool, test: impl FnOnce(Scene) -> W + Send + 'static)
 where
     W: Future<Output = ()>,
 {
-    if Command::new("nft").arg("--version").output().is_err() {
-        eprintln!("SKIPPED {name}: no program nft");
-        return;
-    }
-    isolated(name, move |options| async move {
-        Command::new("ip")
-            .args(["link", "set", "lo", "up"])
-            .status()
-            .unwrap();
-        // Both ways in which kernels treat bridged packets.
-        let value = if bridged { "1" } else { "0" };
-        let _ = std::fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", value);
-        let network = PodNetwork::open(options).await.unwrap();
-        assert!(network.table().is_some());
+    with_table(name, bridged, move |network| async move {
         let facts = Facts {
             node: "here".to_owned(),
             pods: network.cidr(),
