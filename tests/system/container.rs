@@ -53,7 +53,8 @@ fn script(name: &str, image: &str, script: &str, more: &str) -> String {
     pod(name, image, &["/bin/sh", "-c", script], more)
 }
 
-fn ended(pod: &serde_json::Value) -> &serde_json::Value {
+/// How the first container ended; null if it did not.
+pub fn ended(pod: &serde_json::Value) -> &serde_json::Value {
     &pod["status"]["containerStatuses"][0]["state"]["terminated"]
 }
 

@@ -21,6 +21,8 @@ const START: Duration = Duration::from_secs(30);
 pub struct Host {
     pub dir: PathBuf,
     pub ports: Ports,
+    /// Flags beside those that say where things are.
+    more: Vec<String>,
     child: Child,
     /// Kept for its destructor; `None` for a host that continues another's directory.
     _temporary: Option<tempfile::TempDir>,
@@ -94,11 +96,18 @@ pub fn eyot() -> Command {
 impl Host {
     /// Start on an empty data directory.
     pub fn start() -> anyhow::Result<Self> {
+        Self::start_with(&[])
+    }
+
+    /// The same with more flags.
+    pub fn start_with(more: &[&str]) -> anyhow::Result<Self> {
+        let more: Vec<String> = more.iter().map(|flag| (*flag).to_owned()).collect();
         let temporary = tempfile::Builder::new().prefix("eyot-").tempdir()?;
         let dir = temporary.path().to_owned();
         let ports = Ports::choose()?;
-        let child = spawn(&dir, ports)?;
+        let child = spawn(&dir, ports, &more)?;
         let host = Self {
+            more,
             dir,
             ports,
             child,
@@ -116,7 +125,7 @@ impl Host {
 
     /// Start again without waiting for anything.
     pub fn spawn_again(&mut self) -> anyhow::Result<()> {
-        self.child = spawn(&self.dir, self.ports)?;
+        self.child = spawn(&self.dir, self.ports, &self.more)?;
         Ok(())
     }
 
@@ -319,7 +328,7 @@ impl Drop for Host {
     }
 }
 
-fn spawn(dir: &Path, ports: Ports) -> anyhow::Result<Child> {
+fn spawn(dir: &Path, ports: Ports, more: &[String]) -> anyhow::Result<Child> {
     let log = std::fs::OpenOptions::new()
         .create(true)
         .append(true)
@@ -329,6 +338,7 @@ fn spawn(dir: &Path, ports: Ports) -> anyhow::Result<Child> {
         .arg("--data-dir")
         .arg(dir)
         .args(ports.flags())
+        .args(more)
         .stdout(log.try_clone()?)
         .stderr(log)
         .spawn()

@@ -19,6 +19,7 @@ mod ledger;
 mod lifecycle;
 mod reach;
 mod registry;
+mod security;
 mod service;
 mod tools;
 mod usage;
@@ -41,6 +42,7 @@ fn main() {
         ("jobs", jobs::CASES),
         ("wasm", wasm::CASES),
         ("container", container::CASES),
+        ("security", security::CASES),
         ("reach", reach::CASES),
         ("clients", clients::CASES),
         ("registry", registry::CASES),

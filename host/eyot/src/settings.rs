@@ -96,6 +96,17 @@ pub struct Settings {
     /// How many old audit logs to keep; 0 all [default: 10]
     #[arg(long, env = "EYOT_AUDIT_LOG_MAX_BACKUPS", value_name = "N")]
     pub audit_log_max_backups: Option<u32>,
+    /// Carry out `privileged: true` of containers, which can then do with this machine what the host
+    /// can [default: false]
+    #[arg(
+        long,
+        env = "EYOT_ALLOW_PRIVILEGED",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub allow_privileged: Option<bool>,
     /// What to log, for example `info` or `info,eyot_node=debug` [default: info]
     #[arg(long, env = "EYOT_LOG", value_name = "FILTER")]
     pub log: Option<String>,
@@ -135,6 +146,8 @@ pub struct Resolved {
     pub authentication_config: Option<PathBuf>,
     pub admission_control_config_file: Option<PathBuf>,
     pub audit: Option<AuditSettings>,
+    /// What the node lets pods have.
+    pub policy: eyot_node::Policy,
 }
 
 /// Which requests are recorded, and where.
@@ -181,6 +194,7 @@ impl Settings {
             audit_log_max_size: self.audit_log_max_size.or(other.audit_log_max_size),
             audit_log_max_age: self.audit_log_max_age.or(other.audit_log_max_age),
             audit_log_max_backups: self.audit_log_max_backups.or(other.audit_log_max_backups),
+            allow_privileged: self.allow_privileged.or(other.allow_privileged),
             log: self.log.or(other.log),
             log_format: self.log_format.or(other.log_format),
         }
@@ -199,7 +213,11 @@ impl Settings {
             None => host_name()?,
         };
         check_node_name(&node_name)?;
+        let policy = eyot_node::Policy {
+            privileged: self.allow_privileged.unwrap_or(false),
+        };
         Ok(Resolved {
+            policy,
             audit,
             data_dir,
             store: self.store,

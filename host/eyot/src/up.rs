@@ -334,6 +334,7 @@ fn start_node(
             .and_then(|_| settings.services.dns_address()),
         network,
         data_dir: settings.data_dir.clone(),
+        policy: settings.policy.clone(),
     })
 }
 

@@ -15,7 +15,8 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Kind, capacity::Capacity, live::Live, log::Logs, network::Network, pod::PodState, usage::Meter,
+    Kind, Policy, capacity::Capacity, live::Live, log::Logs, network::Network, pod::PodState,
+    usage::Meter,
 };
 
 /// Events that wait to be recorded. More are dropped: they are a courtesy, and the log has them.
@@ -31,6 +32,9 @@ pub(crate) struct Context {
     pub logs: Logs,
     /// Volumes, a directory for each uid.
     pub pods_dir: PathBuf,
+    /// Seccomp profiles of `type: Localhost`.
+    pub profiles: PathBuf,
+    pub policy: Policy,
     pub address: IpAddr,
     pub capacity: Capacity,
     pub events: Events,
@@ -55,6 +59,8 @@ impl Context {
         let context = Self {
             logs: Logs::new(options.data_dir.join("logs")),
             pods_dir: options.data_dir.join("pods"),
+            profiles: options.data_dir.join("seccomp"),
+            policy: options.policy,
             name: options.name,
             client: options.client,
             images: options.images,

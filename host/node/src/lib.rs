@@ -18,7 +18,9 @@ mod live;
 mod log;
 mod names;
 mod network;
+mod ownership;
 mod pod;
+mod policy;
 mod quantity;
 mod register;
 mod service_env;
@@ -34,6 +36,7 @@ use kube::Client;
 pub use agent::{Node, own_address};
 pub use kubelet::Kubelet;
 pub use network::{BoxError, Network};
+pub use policy::Policy;
 
 /// Which images a runtime runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,4 +67,5 @@ pub struct Options {
     pub dns: Option<IpAddr>,
     /// Logs and volumes are kept below.
     pub data_dir: PathBuf,
+    pub policy: Policy,
 }

@@ -7,6 +7,7 @@ mod event;
 mod prepare;
 mod probe;
 mod report;
+mod security;
 mod start;
 mod state;
 mod status;

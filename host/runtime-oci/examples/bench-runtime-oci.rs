@@ -16,7 +16,7 @@ use std::{
 
 use eyot_runtime::{
     ContainerSpec, Image, ImageConfig, ImageContent, Limits, LogSink, LogStream, PodRef, Runtime,
-    Sandbox, image::Layer,
+    Sandbox, Security, image::Layer,
 };
 use eyot_runtime_oci::{OciRuntime, Options, launcher};
 use sha2::{Digest, Sha256};
@@ -151,8 +151,7 @@ fn spec(image: &Image, name: &str, attempt: u32, command: &[&str]) -> ContainerS
         args: vec![],
         env: vec![],
         working_dir: None,
-        user: None,
-        read_only_root: false,
+        security: Security::default(),
         stdin: false,
         tty: false,
         mounts: vec![],

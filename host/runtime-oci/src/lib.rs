@@ -22,7 +22,9 @@
 //!
 //! A binary that uses this crate calls [`launcher::main_if_launcher`] first in `main`.
 
+mod capability;
 mod cgroup;
+mod confinement;
 mod container;
 mod exec;
 mod kernel;

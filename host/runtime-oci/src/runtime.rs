@@ -15,6 +15,7 @@ use eyot_runtime::{
 
 use crate::{
     cgroup::Hierarchies,
+    confinement,
     container::{Directories, OciContainer, Started},
     kernel,
     launcher::{Launcher, LauncherError},
@@ -270,12 +271,16 @@ fn lay_out(
             reason: format!("{working_dir}: {error}"),
         })?;
     write_host_files(&directories.bundle, spec).map_err(io("host files"))?;
+    let confinement = confinement::of(&spec.security)?;
     let around = Surroundings {
         config,
         root: root.path(),
         user: &user,
         files: &directories.bundle,
         cgroup: group,
+        capabilities: confinement.capabilities,
+        seccomp: confinement.seccomp,
+        devices: confinement.devices,
     };
     let spec = spec::runtime_spec(spec, &around)?;
     fs::write(directories.bundle.join("config.json"), spec.to_string()).map_err(io("config.json"))
@@ -286,18 +291,10 @@ fn user_of(
     spec: &ContainerSpec,
     config: &ImageConfig,
 ) -> Result<User, ContainerError> {
-    if let Some((uid, gid)) = spec.user {
-        return Ok(User {
-            uid,
-            gid,
-            additional_gids: Vec::new(),
-        });
-    }
-    user::resolve(root, config.user.as_deref().unwrap_or_default()).map_err(|error| {
-        ContainerError::Image {
-            image: spec.image.reference.clone(),
-            reason: error.to_string(),
-        }
+    let image = config.user.as_deref().unwrap_or_default();
+    user::resolve(root, image, &spec.security).map_err(|error| ContainerError::Image {
+        image: spec.image.reference.clone(),
+        reason: error.to_string(),
     })
 }
 

@@ -8,84 +8,147 @@
 
 use serde_json::{Value, json};
 
+use crate::capability::Capabilities;
+
 const EPERM: i32 = libc::EPERM;
 const ENOSYS: i32 = libc::ENOSYS;
 
-/// Refused with "operation not permitted".
-const REFUSED: &[&[&str]] = &[
-    // The kernel itself: modules, other kernels, its memory and log.
-    &[
-        "create_module",
-        "delete_module",
-        "finit_module",
-        "get_kernel_syms",
-        "init_module",
-        "kexec_file_load",
-        "kexec_load",
-        "query_module",
-        "reboot",
-        "syslog",
-    ],
-    // The file systems of others, and opening files by a number that ignores directories.
-    &[
-        "fsconfig",
-        "fsmount",
-        "fsopen",
-        "fspick",
-        "mount",
-        "mount_setattr",
-        "move_mount",
-        "open_by_handle_at",
-        "open_tree",
-        "pivot_root",
-        "quotactl",
-        "quotactl_fd",
-        "swapoff",
-        "swapon",
-        "umount",
-        "umount2",
-    ],
+/// Calls that are refused with "operation not permitted", unless the container has one of these
+/// capabilities: who is given `SYS_TIME` is meant to set the clock.
+struct Refused {
+    unless: &'static [&'static str],
+    calls: &'static [&'static str],
+}
+
+const REFUSED: &[Refused] = &[
+    // The kernel itself: other kernels, its symbols.
+    Refused {
+        unless: &[],
+        calls: &[
+            "create_module",
+            "get_kernel_syms",
+            "kexec_file_load",
+            "kexec_load",
+            "query_module",
+        ],
+    },
+    Refused {
+        unless: &["SYS_MODULE"],
+        calls: &["delete_module", "finit_module", "init_module"],
+    },
+    Refused {
+        unless: &["SYS_BOOT"],
+        calls: &["reboot"],
+    },
+    Refused {
+        unless: &["SYS_ADMIN", "SYSLOG"],
+        calls: &["syslog"],
+    },
+    // The file systems of others.
+    Refused {
+        unless: &["SYS_ADMIN"],
+        calls: &[
+            "fsconfig",
+            "fsmount",
+            "fsopen",
+            "fspick",
+            "mount",
+            "mount_setattr",
+            "move_mount",
+            "open_tree",
+            "quotactl",
+            "quotactl_fd",
+            "umount",
+            "umount2",
+        ],
+    },
+    Refused {
+        unless: &[],
+        calls: &["pivot_root", "swapoff", "swapon"],
+    },
+    // Opening files by a number that ignores directories.
+    Refused {
+        unless: &["DAC_READ_SEARCH"],
+        calls: &["open_by_handle_at"],
+    },
     // Entering or making namespaces.
-    &["setns", "unshare"],
+    Refused {
+        unless: &["SYS_ADMIN"],
+        calls: &["setns", "unshare"],
+    },
     // Looking into other processes and into the kernel's work.
-    &[
-        "bpf",
-        "fanotify_init",
-        "kcmp",
-        "lookup_dcookie",
-        "perf_event_open",
-        "process_madvise",
-        "process_vm_readv",
-        "process_vm_writev",
-        "userfaultfd",
-    ],
+    Refused {
+        unless: &["SYS_ADMIN", "BPF"],
+        calls: &["bpf"],
+    },
+    Refused {
+        unless: &["SYS_ADMIN", "PERFMON"],
+        calls: &["perf_event_open"],
+    },
+    Refused {
+        unless: &["SYS_ADMIN"],
+        calls: &["fanotify_init", "lookup_dcookie"],
+    },
+    Refused {
+        unless: &["SYS_PTRACE"],
+        calls: &[
+            "kcmp",
+            "process_madvise",
+            "process_vm_readv",
+            "process_vm_writev",
+        ],
+    },
+    Refused {
+        unless: &[],
+        calls: &["userfaultfd"],
+    },
     // Keys belong to users of the host, not to a namespace.
-    &["add_key", "keyctl", "request_key"],
+    Refused {
+        unless: &[],
+        calls: &["add_key", "keyctl", "request_key"],
+    },
     // The machine's clock, ports, accounting and placement of memory.
-    &[
-        "acct",
-        "adjtimex",
-        "clock_adjtime",
-        "clock_adjtime64",
-        "clock_settime",
-        "clock_settime64",
-        "ioperm",
-        "iopl",
-        "migrate_pages",
-        "move_pages",
-        "nfsservctl",
-        "set_mempolicy_home_node",
-        "settimeofday",
-        "stime",
-        "sysfs",
-        "_sysctl",
-        "uselib",
-        "ustat",
-        "vhangup",
-        "vm86",
-        "vm86old",
-        "vserver",
-    ],
+    Refused {
+        unless: &["SYS_PACCT"],
+        calls: &["acct"],
+    },
+    Refused {
+        unless: &["SYS_TIME"],
+        calls: &[
+            "adjtimex",
+            "clock_adjtime",
+            "clock_adjtime64",
+            "clock_settime",
+            "clock_settime64",
+            "settimeofday",
+            "stime",
+        ],
+    },
+    Refused {
+        unless: &["SYS_RAWIO"],
+        calls: &["ioperm", "iopl"],
+    },
+    Refused {
+        unless: &["SYS_NICE"],
+        calls: &["migrate_pages", "move_pages", "set_mempolicy_home_node"],
+    },
+    Refused {
+        unless: &["SYS_TTY_CONFIG"],
+        calls: &["vhangup"],
+    },
+    Refused {
+        unless: &[],
+        calls: &[
+            "nfsservctl",
+            "sysfs",
+            "_sysctl",
+            "uselib",
+            "ustat",
+            "vm86",
+            "vm86old",
+            "vserver",
+        ],
+    },
 ];
 
 /// Refused with "no such call", so that programs fall back to the older way: io_uring bypasses
@@ -103,8 +166,8 @@ const NAMESPACE_FLAGS: u64 = 0x7e02_0000;
 /// Only network protocols: AF_VSOCK reaches the hypervisor.
 const AF_VSOCK: u64 = 40;
 
-/// The profile in the runtime specification's form.
-pub(crate) fn profile() -> Value {
+/// The profile of a container with these capabilities, in the runtime specification's form.
+pub(crate) fn profile(capabilities: Capabilities) -> Value {
     let architectures: &[&str] = match std::env::consts::ARCH {
         "x86_64" => &["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
         "aarch64" => &["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"],
@@ -115,7 +178,8 @@ pub(crate) fn profile() -> Value {
         |names: Value| json!({ "names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": EPERM });
     let refused: Vec<&str> = REFUSED
         .iter()
-        .flat_map(|group| group.iter().copied())
+        .filter(|group| !group.unless.iter().any(|name| capabilities.has(name)))
+        .flat_map(|group| group.calls.iter().copied())
         .collect();
     let mut vsock = refuse(json!(["socket"]));
     vsock["args"] = json!([{ "index": 0, "value": AF_VSOCK, "op": "SCMP_CMP_EQ" }]);
@@ -125,7 +189,11 @@ pub(crate) fn profile() -> Value {
         vsock,
     ];
     // One rule for each flag: the conditions inside a rule are all required.
-    for bit in (0..32).filter(|bit| NAMESPACE_FLAGS & (1_u64 << bit) != 0) {
+    let flags = match capabilities.has("SYS_ADMIN") {
+        true => 0,
+        false => NAMESPACE_FLAGS,
+    };
+    for bit in (0..32).filter(|bit| flags & (1_u64 << bit) != 0) {
         let flag = 1_u64 << bit;
         let mut rule = refuse(json!(["clone"]));
         rule["args"] = json!([

@@ -2,15 +2,16 @@
 //! image say.
 //!
 //! Defaults are those that containers get from Kubernetes' usual runtimes, with two exceptions.
-//! `CAP_MKNOD` is not given: on cgroup v2 a container that can make device nodes could open any
-//! disk, and hardly any program needs it. And the default seccomp profile always applies.
+//! `CAP_MKNOD` is not given unless asked for: on cgroup v2 a container that can make device nodes
+//! could open any disk, and hardly any program needs it. And a container that says nothing about
+//! seccomp has the default profile.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
-use eyot_runtime::{ContainerError, ContainerSpec, ImageConfig};
+use eyot_runtime::{ContainerError, ContainerSpec, ImageConfig, Processes};
 use serde_json::{Value, json};
 
-use crate::{seccomp, user::User};
+use crate::{capability::Capabilities, user::User};
 
 /// What most images expect if they say nothing, as in the OCI image configuration's usual value.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -25,22 +26,6 @@ const MIN_CPU_QUOTA: u64 = 1_000;
 
 /// Containers go before the host when memory runs out for all.
 const OOM_SCORE: i32 = 500;
-
-const CAPABILITIES: &[&str] = &[
-    "CAP_AUDIT_WRITE",
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_RAW",
-    "CAP_SETFCAP",
-    "CAP_SETGID",
-    "CAP_SETPCAP",
-    "CAP_SETUID",
-    "CAP_SYS_CHROOT",
-];
 
 /// Kernel interfaces that tell about the host or reach it; hidden.
 const MASKED: &[&str] = &[
@@ -78,6 +63,11 @@ pub(crate) struct Surroundings<'a> {
     /// Directory with the host's version of [`HOST_FILES`], by last name.
     pub(crate) files: &'a Path,
     pub(crate) cgroup: &'a str,
+    pub(crate) capabilities: Capabilities,
+    /// The filter of system calls, if any.
+    pub(crate) seccomp: Option<Value>,
+    /// Device nodes beside the usual harmless ones, in the specification's form.
+    pub(crate) devices: Vec<Value>,
 }
 
 /// The configuration, as `config.json` holds it.
@@ -85,21 +75,32 @@ pub(crate) fn runtime_spec(
     spec: &ContainerSpec,
     around: &Surroundings<'_>,
 ) -> Result<Value, ContainerError> {
+    let security = &spec.security;
     let mut namespaces = vec![
-        json!({ "type": "pid" }),
-        json!({ "type": "ipc" }),
         json!({ "type": "uts" }),
         json!({ "type": "mount" }),
         json!({ "type": "cgroup" }),
     ];
+    if security.processes != Processes::Host {
+        namespaces.push(json!({ "type": "pid" }));
+    }
+    if !security.host_ipc {
+        namespaces.push(json!({ "type": "ipc" }));
+    }
     if let Some(netns) = &spec.sandbox.netns {
         namespaces.push(json!({ "type": "network", "path": netns }));
     }
-    let capabilities = json!(CAPABILITIES);
-    Ok(json!({
+    let capabilities = json!(around.capabilities.names());
+    let hidden = !security.privileged && !security.unmasked;
+    let sysctls: BTreeMap<&str, &str> = security
+        .sysctls
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    let mut config = json!({
         "ociVersion": "1.0.2",
         "hostname": spec.sandbox.hostname,
-        "root": { "path": around.root, "readonly": spec.read_only_root },
+        "root": { "path": around.root, "readonly": security.read_only_root },
         "process": {
             "terminal": spec.tty,
             "user": {
@@ -122,11 +123,20 @@ pub(crate) fn runtime_spec(
             "cgroupsPath": around.cgroup,
             "namespaces": namespaces,
             "resources": resources(spec),
-            "maskedPaths": MASKED,
-            "readonlyPaths": READ_ONLY,
-            "seccomp": seccomp::profile(),
+            "maskedPaths": if hidden { MASKED } else { &[] },
+            "readonlyPaths": if hidden { READ_ONLY } else { &[] },
+            "devices": around.devices,
+            "sysctl": sysctls,
         },
-    }))
+    });
+    // A filter that is absent and a promise that is not made have no value that says so.
+    if let Some(seccomp) = &around.seccomp {
+        config["linux"]["seccomp"] = seccomp.clone();
+    }
+    if security.no_new_privileges {
+        config["process"]["noNewPrivileges"] = true.into();
+    }
+    Ok(config)
 }
 
 /// Kubernetes' rules: `command` replaces the entry point *and* drops the image's `Cmd`; `args`
@@ -199,6 +209,10 @@ pub(crate) fn working_dir(
 fn mounts(spec: &ContainerSpec, around: &Surroundings<'_>) -> Result<Vec<Value>, ContainerError> {
     let special = |kind: &str, target: &str, options: &[&str]| json!({ "type": kind, "source": kind, "destination": target, "options": options });
     let hard = ["nosuid", "noexec", "nodev"];
+    let kernel_access = match spec.security.privileged {
+        true => "rw",
+        false => "ro",
+    };
     let mut mounts = vec![
         special("proc", "/proc", &hard),
         special(
@@ -224,11 +238,11 @@ fn mounts(spec: &ContainerSpec, around: &Surroundings<'_>) -> Result<Vec<Value>,
             "/dev/shm",
             &[&hard[..], &["mode=1777", "size=65536k"]].concat(),
         ),
-        special("sysfs", "/sys", &[&hard[..], &["ro"]].concat()),
+        special("sysfs", "/sys", &[&hard[..], &[kernel_access]].concat()),
         special(
             "cgroup",
             "/sys/fs/cgroup",
-            &[&hard[..], &["relatime", "ro"]].concat(),
+            &[&hard[..], &["relatime", kernel_access]].concat(),
         ),
     ];
     let bind = |source: &Path, target: &str, access: &str| {
@@ -242,7 +256,11 @@ fn mounts(spec: &ContainerSpec, around: &Surroundings<'_>) -> Result<Vec<Value>,
     for file in HOST_FILES {
         if spec.mounts.iter().all(|mount| mount.target != *file) {
             let name = file.rsplit('/').next().unwrap_or(file);
-            let access = if spec.read_only_root { "ro" } else { "rw" };
+            let access = if spec.security.read_only_root {
+                "ro"
+            } else {
+                "rw"
+            };
             mounts.push(bind(&around.files.join(name), file, access));
         }
     }
@@ -265,7 +283,7 @@ fn resources(spec: &ContainerSpec) -> Value {
     let limits = &spec.limits;
     let mut resources = json!({
         // All devices are denied; libcontainer adds the usual harmless ones (null, zero, …).
-        "devices": [{ "allow": false, "access": "rwm" }],
+        "devices": [{ "allow": spec.security.privileged, "access": "rwm" }],
         "pids": { "limit": limits.pids.unwrap_or(DEFAULT_PIDS) },
     });
     if let Some(bytes) = limits.memory {

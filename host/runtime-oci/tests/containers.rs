@@ -23,7 +23,8 @@ use std::{
 
 use eyot_runtime::{
     Container, ContainerError, ContainerSpec, ExecSpec, Image, ImageConfig, ImageContent, Limits,
-    LogSink, LogStream, Mount, PodRef, Runtime, Sandbox, Signal, TerminalSize, image::Layer,
+    LogSink, LogStream, Mount, PodRef, Runtime, Sandbox, Security, Signal, TerminalSize,
+    image::Layer,
 };
 use eyot_runtime_oci::{Launcher, OciRuntime, Options, launcher};
 use sha2::{Digest, Sha256};
@@ -142,8 +143,7 @@ impl Site {
             args: vec![],
             env: vec![],
             working_dir: None,
-            user: None,
-            read_only_root: false,
+            security: Security::default(),
             stdin: false,
             tty: false,
             mounts: vec![],
@@ -472,7 +472,7 @@ async fn writes_stay_in_the_container_and_a_read_only_root_refuses_them(site: &S
         assert_eq!(site.live(spec, &log).await.2, "b\nnew\nx\n");
     }
     let (mut spec, log) = site.script("reader", script);
-    spec.read_only_root = true;
+    spec.security.read_only_root = true;
     assert_eq!(site.live(spec, &log).await.2, "x\n");
     let error = log.text(LogStream::Stderr);
     assert!(error.contains("Read-only file system"), "{error}");

@@ -21,7 +21,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use eyot_runtime::{
     Container, ContainerSpec, Exit, Image, ImageContent, Limits, LogSink, LogStream, PodRef,
-    Runtime, Sandbox, Signal,
+    Runtime, Sandbox, Security, Signal,
     guest::{Driver, DriverHost, Item, StepLoader},
     reading::{Event, Reading, Value},
 };
@@ -212,8 +212,7 @@ fn spec(image: &Image, args: &[&str], port: u16) -> ContainerSpec {
         args: args.iter().map(|arg| (*arg).to_owned()).collect(),
         env: Vec::new(),
         working_dir: None,
-        user: None,
-        read_only_root: false,
+        security: Security::default(),
         stdin: false,
         tty: false,
         mounts: Vec::new(),

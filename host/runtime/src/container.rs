@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::{
     image::Image,
     process::{ExecSpec, Input, Process, no_exec},
+    security::Security,
 };
 
 /// Which pod a container belongs to.
@@ -44,9 +45,7 @@ pub struct ContainerSpec {
     pub env: Vec<(String, String)>,
     /// Overrides the image's.
     pub working_dir: Option<String>,
-    /// Numeric user and group; overrides the image's.
-    pub user: Option<(u32, u32)>,
-    pub read_only_root: bool,
+    pub security: Security,
     /// Keep its standard input open for who attaches; else it reads the end at once.
     pub stdin: bool,
     /// Give it a terminal: one stream for all output.
@@ -160,6 +159,10 @@ pub enum ContainerError {
     /// The pod asks for something that cannot be done. Status reason `CreateContainerConfigError`.
     #[error("{field}: {reason}")]
     Config { field: String, reason: String },
+    /// The container cannot be made as it is described: a capability or a profile that is not to
+    /// be had. Status reason `CreateContainerError`.
+    #[error("{0}")]
+    Create(String),
     /// The runtime failed. Status reason `RunContainerError`; tried again with back-off.
     #[error("{0}")]
     Runtime(String),

@@ -12,6 +12,7 @@ pub mod image;
 pub mod instance;
 pub mod process;
 pub mod reading;
+pub mod security;
 
 pub use container::{
     Container, ContainerError, ContainerSpec, Exit, Limits, LogSink, LogStream, Mount, PodRef,
@@ -20,3 +21,4 @@ pub use container::{
 pub use image::{Image, ImageConfig, ImageContent, ImageError, ImageStore};
 pub use instance::Instance;
 pub use process::{ExecSpec, Input, Process, ProcessControl, TerminalSize};
+pub use security::{Processes, Seccomp, Security};

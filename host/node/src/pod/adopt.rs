@@ -81,7 +81,7 @@ pub(crate) fn adopt(pod: &Pod, now: Now) -> PodState {
 }
 
 /// `name_namespace(uid)`.
-fn pod_id(pod: &Pod) -> String {
+pub(super) fn pod_id(pod: &Pod) -> String {
     let meta = &pod.metadata;
     format!(
         "{}_{}({})",

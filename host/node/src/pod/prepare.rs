@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio_util::sync::CancellationToken;
 
 use super::unit::{Failure, FailureKind};
-use crate::{context::Context, env::Facts, fetch, names, volumes};
+use crate::{context::Context, env::Facts, fetch, names, ownership, volumes};
 
 /// A pod whose containers can start.
 pub(crate) struct Prepared {
@@ -184,10 +184,44 @@ async fn volumes(
         .map_err(|error| fails(format!("failed to fetch token: {error}")))?;
     let directory = context.pods_dir.join(&reference.uid).join("volumes");
     let (pod, facts) = (Arc::new(pod.clone()), facts.clone());
-    let set_up =
-        tokio::task::spawn_blocking(move || volumes::set_up(&pod, &directory, &sources, &facts));
+    let set_up = tokio::task::spawn_blocking(move || {
+        let places = volumes::set_up(&pod, &directory, &sources, &facts)
+            .map_err(|error| error.to_string())?;
+        own(&pod, &places)?;
+        Ok(places)
+    });
     match set_up.await {
-        Ok(result) => result.map_err(|error| fails(error.to_string())),
+        Ok(result) => result.map_err(fails),
         Err(error) => Err(fails(error.to_string())),
     }
+}
+
+/// Give the volumes to the pod's `fsGroup`, if it has one. What a `hostPath` shows is the machine's.
+fn own(pod: &Pod, places: &volumes::Places) -> Result<(), String> {
+    let spec = pod.spec.as_ref();
+    let context = spec.and_then(|spec| spec.security_context.as_ref());
+    let Some(group) = context.and_then(|context| context.fs_group) else {
+        return Ok(());
+    };
+    let group = u32::try_from(group).map_err(|_| format!("fsGroup {group} is out of range"))?;
+    let policy = context.and_then(|context| context.fs_group_change_policy.as_deref());
+    let volumes = spec.into_iter().flat_map(|s| s.volumes.iter().flatten());
+    for volume in volumes.filter(|volume| volume.host_path.is_none()) {
+        let Some(place) = places.get(&volume.name) else {
+            continue;
+        };
+        ownership::give(
+            &place.path,
+            group,
+            place.read_only,
+            policy == Some("OnRootMismatch"),
+        )
+        .map_err(|error| {
+            format!(
+                "MountVolume.SetUp failed for volume \"{}\" : applyFSGroup failed: {error}",
+                volume.name
+            )
+        })?;
+    }
+    Ok(())
 }

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    prepare,
+    prepare, security,
     unit::{Failure, FailureKind},
 };
 use crate::{context::Context, env, fetch, log::Log, names, quantity, service_env, volumes};
@@ -115,7 +115,14 @@ async fn make_ready(
         .logs
         .create(&attempt.reference, &container.name, attempt.number)
         .map_err(|error| config(format!("the container's log cannot be written: {error}")))?;
-    let spec = spec(container, attempt, image, environment, Arc::clone(&log));
+    let spec = spec(
+        context,
+        container,
+        attempt,
+        image,
+        environment,
+        Arc::clone(&log),
+    );
     match spec {
         Ok(mut spec) => {
             spec.mounts.extend(own_files);
@@ -166,6 +173,7 @@ async fn environment(
 }
 
 fn spec(
+    context: &Context,
     container: &Container,
     attempt: Attempt,
     image: Image,
@@ -182,10 +190,11 @@ fn spec(
     };
     let mounts =
         volumes::mounts(container, &attempt.places).map_err(|error| config(error.to_string()))?;
-    let security = container.security_context.as_ref();
+    let (policy, profiles) = (&context.policy, &context.profiles);
+    let security = security::security(&attempt.pod, container, &image, policy, profiles);
     let ports = container.ports.iter().flatten();
     Ok(ContainerSpec {
-        user: user(&attempt.pod, container, &image)?,
+        security: security.map_err(config)?,
         pod: attempt.reference,
         labels: attempt.pod.metadata.labels.clone().unwrap_or_default(),
         name: container.name.clone(),
@@ -195,7 +204,6 @@ fn spec(
         image,
         env: environment,
         working_dir: container.working_dir.clone().filter(|dir| !dir.is_empty()),
-        read_only_root: security.is_some_and(|s| s.read_only_root_filesystem == Some(true)),
         stdin: container.stdin == Some(true),
         tty: container.tty == Some(true),
         mounts,
@@ -206,52 +214,6 @@ fn spec(
             .collect(),
         log,
     })
-}
-
-/// The user that the manifest asks for; the container's word outranks the pod's.
-fn user(pod: &Pod, container: &Container, image: &Image) -> Result<Option<(u32, u32)>, Failure> {
-    let own = container.security_context.as_ref();
-    let shared = pod
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.security_context.as_ref());
-    let user = own
-        .and_then(|s| s.run_as_user)
-        .or(shared.and_then(|s| s.run_as_user));
-    let group = own
-        .and_then(|s| s.run_as_group)
-        .or(shared.and_then(|s| s.run_as_group));
-    let not_root = own
-        .and_then(|s| s.run_as_non_root)
-        .or(shared.and_then(|s| s.run_as_non_root));
-    if not_root == Some(true) {
-        let image_user = match &*image.content {
-            // A guest has no user at all.
-            ImageContent::Wasm { .. } => Some("guest"),
-            ImageContent::Oci { config, .. } => config.user.as_deref(),
-        };
-        let image_user = image_user.unwrap_or_default();
-        let image_root = matches!(image_user.split(':').next(), Some("" | "0" | "root"));
-        if user == Some(0) {
-            return Err(config(
-                "container's runAsUser breaks non-root policy".to_owned(),
-            ));
-        }
-        if user.is_none() && image_root {
-            let message = "container has runAsNonRoot and image will run as root".to_owned();
-            return Err(config(message));
-        }
-    }
-    let number = |id: i64| {
-        u32::try_from(id).map_err(|_| config(format!("user or group {id} is out of range")))
-    };
-    match (user, group) {
-        (None, None) => Ok(None),
-        (user, group) => Ok(Some((
-            number(user.unwrap_or(0))?,
-            number(group.unwrap_or(0))?,
-        ))),
-    }
 }
 
 fn config(message: String) -> Failure {
@@ -268,6 +230,7 @@ fn failure(error: &ContainerError) -> Failure {
         ContainerError::NotGranted { .. } | ContainerError::Config { .. } => {
             (FailureKind::Config, "CreateContainerConfigError")
         }
+        ContainerError::Create(_) => (FailureKind::Runtime, "CreateContainerError"),
         ContainerError::Runtime(_) => (FailureKind::Runtime, "RunContainerError"),
     };
     Failure {

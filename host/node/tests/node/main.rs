@@ -12,7 +12,7 @@ mod fakes;
 use std::{path::Path, sync::Arc, time::Duration};
 
 use eyot_apiserver::{ApiServer, User};
-use eyot_node::{Kind, Kubelet, Node, Options};
+use eyot_node::{Kind, Kubelet, Node, Options, Policy};
 use eyot_runtime::Runtime;
 use eyot_store::Store;
 use fakes::{FakeNetwork, FakeRuntime, Images};
@@ -79,6 +79,7 @@ impl World {
             network: network.clone(),
             dns: None,
             data_dir: directory.path().to_owned(),
+            policy: Policy::default(),
         });
         let (kubelet, stop) = (node.kubelet(), CancellationToken::new());
         let running = tokio::spawn(node.run(stop.clone()));

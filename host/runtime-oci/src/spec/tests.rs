@@ -1,6 +1,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
-use eyot_runtime::{Image, ImageContent, Limits, LogSink, LogStream, Mount, PodRef, Sandbox};
+use eyot_runtime::{
+    Image, ImageContent, Limits, LogSink, LogStream, Mount, PodRef, Sandbox, Security,
+};
 
 use super::*;
 
@@ -36,8 +38,7 @@ fn container() -> ContainerSpec {
         args: vec![],
         env: vec![],
         working_dir: None,
-        user: None,
-        read_only_root: false,
+        security: Security::default(),
         stdin: false,
         tty: false,
         mounts: vec![],
@@ -62,6 +63,7 @@ fn config() -> ImageConfig {
 }
 
 fn generate(spec: &ContainerSpec) -> Result<Value, ContainerError> {
+    let capabilities = Capabilities::wanted(&[], &[], Capabilities::all()).unwrap();
     let around = Surroundings {
         config: &config(),
         root: Path::new("/root-of-it"),
@@ -72,6 +74,9 @@ fn generate(spec: &ContainerSpec) -> Result<Value, ContainerError> {
         },
         files: Path::new("/files"),
         cgroup: "/eyot/u-1/main",
+        capabilities,
+        seccomp: Some(crate::seccomp::profile(capabilities)),
+        devices: Vec::new(),
     };
     runtime_spec(spec, &around)
 }
@@ -270,4 +275,50 @@ fn the_configuration_is_one_that_libcontainer_reads() {
             .len()
             > 3
     );
+}
+
+#[test]
+fn a_security_context_is_carried_into_the_configuration() {
+    let plain = generate(&container()).unwrap();
+    assert_eq!(plain["process"]["noNewPrivileges"], Value::Null);
+    assert!(plain["linux"]["maskedPaths"].as_array().unwrap().len() > 5);
+    let security = Security {
+        read_only_root: true,
+        no_new_privileges: true,
+        unmasked: true,
+        processes: Processes::Host,
+        host_ipc: true,
+        sysctls: vec![("net.core.somaxconn".into(), "512".into())],
+        ..Security::default()
+    };
+    let spec = generate(&ContainerSpec {
+        security,
+        ..container()
+    })
+    .unwrap();
+    assert_eq!(spec["root"]["readonly"], true);
+    assert_eq!(spec["process"]["noNewPrivileges"], true);
+    assert_eq!(spec["linux"]["maskedPaths"], json!([]));
+    assert_eq!(spec["linux"]["readonlyPaths"], json!([]));
+    assert_eq!(spec["linux"]["sysctl"]["net.core.somaxconn"], "512");
+    let namespaces = spec["linux"]["namespaces"].to_string();
+    assert!(!namespaces.contains("pid") && !namespaces.contains("ipc"));
+}
+
+#[test]
+fn a_privileged_container_is_held_back_by_nothing() {
+    let security = Security {
+        privileged: true,
+        ..Security::default()
+    };
+    let spec = generate(&ContainerSpec {
+        security,
+        ..container()
+    })
+    .unwrap();
+    assert_eq!(spec["linux"]["maskedPaths"], json!([]));
+    assert_eq!(spec["linux"]["resources"]["devices"][0]["allow"], true);
+    let mounts = spec["mounts"].as_array().unwrap();
+    let sys = mounts.iter().find(|m| m["destination"] == "/sys").unwrap();
+    assert!(sys["options"].as_array().unwrap().contains(&json!("rw")));
 }

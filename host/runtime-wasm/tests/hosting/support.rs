@@ -12,7 +12,7 @@ use std::{
 use async_trait::async_trait;
 use eyot_runtime::{
     Container, ContainerSpec, Exit, Image, ImageContent, Limits, LogSink, LogStream, PodRef,
-    Runtime, Sandbox,
+    Runtime, Sandbox, Security,
     guest::{Driver, DriverHost},
 };
 use eyot_runtime_wasm::{Options, WasmEngine, WasmRuntime};
@@ -175,8 +175,7 @@ pub(crate) fn spec(image: Image, args: &[&str], log: &Arc<Log>) -> ContainerSpec
         args: args.iter().map(|arg| (*arg).to_owned()).collect(),
         env: Vec::new(),
         working_dir: None,
-        user: None,
-        read_only_root: false,
+        security: Security::default(),
         stdin: false,
         tty: false,
         mounts: Vec::new(),
