@@ -8,7 +8,8 @@
 //! | `replica_set` | ReplicaSets, ReplicationControllers, Pods | Pods, their status |
 //! | `daemon_set` | DaemonSets, Nodes, Pods, ControllerRevisions | Pods, ControllerRevisions, DaemonSet status |
 //! | `stateful_set` | StatefulSets, Pods, claims, ControllerRevisions | Pods, claims, ControllerRevisions, StatefulSet status |
-//! | `scheduler` | Pods, Nodes | bindings, the condition `PodScheduled` |
+//! | `scheduler` | Pods, Nodes, what Pods claim | bindings, the condition `PodScheduled` |
+//! | `storage` | claims, volumes, classes, Pods | claims, volumes, their phases; ephemeral volumes' claims |
 //! | `namespace` | Namespaces, everything in ending ones | deletions |
 //! | `service_account` | Namespaces, ServiceAccounts named `default` | the missing ones |
 //! | `root_ca` | Namespaces, ConfigMaps named `kube-root-ca.crt` | the missing and the wrong ones |
@@ -60,6 +61,7 @@ mod service_ranges;
 #[cfg(test)]
 mod simulation;
 mod stateful_set;
+mod storage;
 mod taint_eviction;
 mod trim;
 mod wiring;
@@ -77,6 +79,7 @@ use k8s_openapi::api::{
     },
     networking::v1::ServiceCIDR,
     rbac::v1::ClusterRole,
+    storage::v1::StorageClass,
 };
 use kube::{Api, Client, Resource, runtime::watcher};
 use serde::de::DeserializeOwned;
@@ -86,7 +89,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     announce::Announcer, certificates::Certificates, cluster_roles::ClusterRoles,
     namespace::Namespaces, node_taint::NodeTaints, root_ca::RootCas, scheduler::Scheduler,
-    service_account::ServiceAccounts, service_ranges::ServiceRanges,
+    service_account::ServiceAccounts, service_ranges::ServiceRanges, storage::scheduling::Storage,
 };
 pub use certificates::{
     authority::{Authority, AuthorityError},
@@ -108,6 +111,7 @@ struct Caches {
     namespaces: Cache<Namespace>,
     claims: Cache<PersistentVolumeClaim>,
     volumes: Cache<PersistentVolume>,
+    classes: Cache<StorageClass>,
     /// Those named `default`.
     accounts: Cache<ServiceAccount>,
     /// Those named `kube-root-ca.crt`.
@@ -154,6 +158,9 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) {
         stop: &stop,
         pods: &caches.pods,
         nodes: &caches.nodes,
+        claims: &caches.claims,
+        volumes: &caches.volumes,
+        classes: &caches.classes,
         tasks: &mut tasks,
     };
     wiring.start();
@@ -169,6 +176,7 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) {
     follow(&mut tasks, &client, caches.namespaces, &stop);
     follow(&mut tasks, &client, caches.claims, &stop);
     follow(&mut tasks, &client, caches.volumes, &stop);
+    follow(&mut tasks, &client, caches.classes, &stop);
     follow(&mut tasks, &client, caches.cluster_roles, &stop);
     follow(&mut tasks, &client, caches.requests, &stop);
     follow(&mut tasks, &client, caches.service_ranges, &stop);
@@ -209,12 +217,29 @@ fn follow_some<K>(
 fn schedule(client: &Client, caches: &Caches, stop: &CancellationToken) -> Controller<Scheduler> {
     let announcer = Announcer::start(client.clone(), "default-scheduler", stop.clone());
     let (pods, nodes) = (caches.pods.clone(), caches.nodes.clone());
-    let scheduler = Scheduler::new(client.clone(), pods, nodes, announcer);
+    let storage = Storage::new(
+        client.clone(),
+        pods.clone(),
+        caches.claims.clone(),
+        caches.volumes.clone(),
+        caches.classes.clone(),
+    );
     let queue = Queue::default();
-    scheduler.listen(&queue);
+    let scheduler = Scheduler::new(
+        client.clone(),
+        pods,
+        nodes,
+        storage,
+        announcer,
+        queue.clone(),
+    );
+    scheduler.listen();
     let controller = Controller::new(scheduler).concurrency(1).with_queue(queue);
     controller
         .on(&caches.nodes, |_| None)
+        .on(&caches.claims, |_| None)
+        .on(&caches.volumes, |_| None)
+        .on(&caches.classes, |_| None)
         .on(&caches.pods, |change| {
             change
                 .after

@@ -1,6 +1,6 @@
 //! Decides on which node a pod runs.
 //!
-//! Reads pods and nodes; binds through the `pods/binding` subresource, and says in the condition
+//! Reads pods, nodes and what pods claim; binds through the `pods/binding` subresource, and says in the condition
 //! `PodScheduled` and an event why a pod finds no place. One pod at a time, so that no two take the
 //! same place: what was decided counts at once, before the watch shows it.
 
@@ -14,6 +14,7 @@ mod tests;
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use eyot_client::{Cache, Change, Key, Queue, Reconciler, Requeue};
@@ -30,16 +31,22 @@ use crate::{
     announce::Announcer,
     error::{Act, ControlError, is},
     pod,
+    storage::scheduling::{Promise, Storage, Wishes},
 };
-pub(crate) use fit::{selected, tolerated};
+pub(crate) use fit::{node_matches, selected, tolerated};
+pub(crate) use quantity::milli;
 
+/// Pause before a pod is looked at again whose volumes could not be bound.
+const RETRY: Duration = Duration::from_secs(1);
 /// The scheduler that a pod means unless it names another.
 const NAME: &str = "default-scheduler";
 
+#[derive(Clone)]
 pub(crate) struct Scheduler {
     client: Client,
     pods: Cache<Pod>,
     nodes: Cache<Node>,
+    storage: Storage,
     announcer: Announcer,
     board: Arc<Board>,
 }
@@ -49,6 +56,7 @@ struct Board {
     ledger: Mutex<Ledger>,
     /// Pods that found no place: to be tried again when a place may have come up.
     waiting: Mutex<BTreeSet<Key>>,
+    queue: Queue,
 }
 
 impl Board {
@@ -66,35 +74,41 @@ impl Scheduler {
         client: Client,
         pods: Cache<Pod>,
         nodes: Cache<Node>,
+        storage: Storage,
         announcer: Announcer,
+        queue: Queue,
     ) -> Self {
         let board = Board {
             ledger: Mutex::default(),
             waiting: Mutex::default(),
+            queue,
         };
         Self {
             client,
             pods,
             nodes,
+            storage,
             announcer,
             board: Arc::new(board),
         }
     }
 
     /// Keep account of who runs where, and wake waiting pods when something may have become free.
-    pub(crate) fn listen(&self, queue: &Queue) {
-        let (board, wake) = (self.board.clone(), queue.clone());
+    pub(crate) fn listen(&self) {
+        let board = self.board.clone();
         self.pods.listen(move |change| {
             if board.note(&change) {
-                board.wake(&wake);
+                board.wake();
             }
         });
-        let (board, wake) = (self.board.clone(), queue.clone());
+        let board = self.board.clone();
         self.nodes.listen(move |change| {
             if fit::may_fit_more(change.before.map(|n| &**n), change.after.map(|n| &**n)) {
-                board.wake(&wake);
+                board.wake();
             }
         });
+        let board = self.board.clone();
+        self.storage.listen(move || board.wake());
     }
 }
 
@@ -123,9 +137,9 @@ impl Board {
         false
     }
 
-    fn wake(&self, queue: &Queue) {
+    fn wake(&self) {
         for key in std::mem::take(&mut *self.waiting()) {
-            queue.add(key);
+            self.queue.add(key);
         }
     }
 }
@@ -161,19 +175,15 @@ impl Reconciler for Scheduler {
         let demand = Demand::of(&pod);
         // Entered before looking, so that a place that comes up meanwhile wakes it.
         self.board.waiting().insert(key.clone());
-        let choice = {
-            let nodes = self.nodes.list();
-            let mut ledger = self.board.ledger();
-            let choice = fit::choose(&pod, &demand, &nodes, &ledger);
-            if let Ok(node) = &choice {
-                ledger.put(key, node, demand);
-            }
-            choice
-        };
-        match choice {
-            Ok(node) => {
+        match self.place(key, &pod, demand) {
+            Ok((node, promise)) => {
                 self.board.waiting().remove(key);
-                self.bind(key, &pod, &node).await?;
+                if promise.is_fulfilled() {
+                    self.bind(key, &pod, &node).await?;
+                    promise.keep();
+                } else {
+                    self.bind_later(key.clone(), pod, node, promise);
+                }
             }
             Err(why) => self.refuse(key, &pod, &why).await?,
         }
@@ -182,6 +192,48 @@ impl Reconciler for Scheduler {
 }
 
 impl Scheduler {
+    /// Find the pod a node, and enter that into the ledger.
+    fn place(&self, key: &Key, pod: &Pod, demand: Demand) -> Result<(String, Promise), String> {
+        let nodes = self.nodes.list();
+        let nowhere = |why: &str| format!("0/{} nodes are available: {why}.", nodes.len());
+        let wishes: Wishes = self.storage.wishes(pod).map_err(|why| nowhere(&why))?;
+        let mut ledger = self.board.ledger();
+        let also = |node: &Node| self.storage.objections(&wishes, node);
+        let name = fit::choose(pod, &demand, &nodes, &ledger, also)?;
+        let mut named = nodes
+            .iter()
+            .filter(|node| node.metadata.name.as_ref() == Some(&name));
+        let node = named.next();
+        let promise = node.and_then(|node| self.storage.promise(&wishes, node));
+        // Claims and volumes change while they are looked at; that change wakes the pod again.
+        let promise = promise
+            .ok_or_else(|| nowhere("1 node(s) didn't find available persistent volumes to bind"))?;
+        ledger.put(key, &name, demand);
+        Ok((name, promise))
+    }
+
+    /// Bind the pod once its volumes are there, beside the others that are looked at meanwhile.
+    fn bind_later(&self, key: Key, pod: Arc<Pod>, node: String, promise: Promise) {
+        let this = self.clone();
+        tokio::spawn(async move {
+            let failed = match this.storage.fulfil(&promise).await {
+                Ok(()) => match this.bind(&key, &pod, &node).await {
+                    Ok(()) => {
+                        promise.keep();
+                        return;
+                    }
+                    Err(error) => error.to_string(),
+                },
+                Err(error) => error.to_string(),
+            };
+            drop(promise);
+            let said = format!("running PreBind plugin \"VolumeBinding\": {failed}");
+            this.announcer.warning(&*pod, "FailedScheduling", said);
+            this.board.ledger().remove(&key);
+            this.board.queue.add_after(key, RETRY);
+        });
+    }
+
     async fn bind(&self, key: &Key, pod: &Pod, node: &str) -> Result<(), ControlError> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
         let binding = json!({

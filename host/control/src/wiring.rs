@@ -1,13 +1,14 @@
-//! What the controllers of Services, of jobs and of taints listen to.
+//! What the controllers of Services, of jobs, of taints and of storage listen to.
 
 use std::sync::Mutex;
 
 use eyot_client::{Cache, Change, Controller, Key};
 use k8s_openapi::api::{
     batch::v1::{CronJob, Job},
-    core::v1::{Endpoints, Node, Pod, Service},
+    core::v1::{Endpoints, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service},
     discovery::v1::EndpointSlice,
     policy::v1::PodDisruptionBudget,
+    storage::v1::StorageClass,
 };
 use kube::Client;
 use tokio::task::JoinSet;
@@ -21,7 +22,7 @@ use crate::{
     endpoints::{self, AllEndpoints},
     follow, job,
     pod_control::PodControl,
-    service,
+    service, storage,
     taint_eviction::{self, TaintEvictions},
 };
 
@@ -31,6 +32,9 @@ pub(crate) struct Wiring<'a> {
     pub(crate) stop: &'a CancellationToken,
     pub(crate) pods: &'a Cache<Pod>,
     pub(crate) nodes: &'a Cache<Node>,
+    pub(crate) claims: &'a Cache<PersistentVolumeClaim>,
+    pub(crate) volumes: &'a Cache<PersistentVolume>,
+    pub(crate) classes: &'a Cache<StorageClass>,
     pub(crate) tasks: &'a mut JoinSet<()>,
 }
 
@@ -40,6 +44,7 @@ impl Wiring<'_> {
         self.jobs();
         self.taints();
         self.budgets();
+        self.storage();
     }
 
     fn announcer(&self, component: &'static str) -> Announcer {
@@ -64,6 +69,56 @@ impl Wiring<'_> {
             taint_eviction::of_node(&there, &change)
         });
         self.run(evicting);
+    }
+
+    fn storage(&mut self) {
+        let announcer = self.announcer("persistentvolume-controller");
+        let [of_volumes, of_classes] = [(); 2].map(|()| self.claims.clone());
+        let binding = Controller::new(storage::claims::Claims {
+            client: self.client.clone(),
+            claims: self.claims.clone(),
+            volumes: self.volumes.clone(),
+            classes: self.classes.clone(),
+            pods: self.pods.clone(),
+            nodes: self.nodes.clone(),
+            announcer: announcer.clone(),
+        })
+        // One after the other, so that no two take the same volume.
+        .concurrency(1)
+        .on(self.claims, |change| Some(change.key.clone()))
+        .on(self.volumes, move |change| {
+            storage::claims::of_volume(&of_volumes, &change)
+        })
+        .on(self.classes, move |_| {
+            storage::claims::of_class(&of_classes)
+        })
+        .on(self.pods, |_| None)
+        .on(self.nodes, |_| None);
+        let of_claims = self.volumes.clone();
+        let reclaiming = Controller::new(storage::volumes::Volumes {
+            client: self.client.clone(),
+            claims: self.claims.clone(),
+            volumes: self.volumes.clone(),
+            announcer,
+        })
+        .on(self.volumes, |change| Some(change.key.clone()))
+        .on(self.claims, move |change| {
+            storage::volumes::of_claim(&of_claims, &change)
+        });
+        let making = Controller::new(storage::ephemeral::Ephemeral {
+            client: self.client.clone(),
+            pods: self.pods.clone(),
+            claims: self.claims.clone(),
+            announcer: self.announcer("ephemeral-volume-controller"),
+        })
+        .on(self.pods, |change| {
+            let pod = change.after.filter(|pod| storage::ephemeral::concerns(pod));
+            pod.map(|_| change.key.clone())
+        })
+        .on(self.claims, |_| None);
+        self.run(binding);
+        self.run(reclaiming);
+        self.run(making);
     }
 
     fn endpoints(&mut self) {

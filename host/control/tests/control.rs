@@ -28,6 +28,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 #[path = "control/stateful_set.rs"]
 mod stateful_set;
+#[path = "control/storage.rs"]
+mod storage;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 

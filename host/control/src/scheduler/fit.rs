@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::api::core::v1::{
-    Node, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Taint, Toleration,
+    Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Taint, Toleration,
 };
 
 use super::{
@@ -11,12 +11,14 @@ use super::{
     request::{self, Amounts, Demand},
 };
 
-/// The name of the best node, or why there is none, in Kubernetes' words.
+/// The name of the best node, or why there is none, in Kubernetes' words. Of a node that the pod
+/// fits on, `also` says what is against it besides.
 pub(super) fn choose(
     pod: &Pod,
     demand: &Demand,
     nodes: &[Arc<Node>],
     ledger: &Ledger,
+    also: impl Fn(&Node) -> Vec<String>,
 ) -> Result<String, String> {
     if nodes.is_empty() {
         return Err("no nodes available to schedule pods".to_owned());
@@ -28,7 +30,10 @@ pub(super) fn choose(
     for node in nodes {
         let name = node.metadata.name.as_deref().unwrap_or_default();
         let used = ledger.used(name);
-        let against = objections(spec, demand, node, &used);
+        let mut against = objections(spec, demand, node, &used);
+        if against.is_empty() {
+            against = also(node);
+        }
         if !against.is_empty() {
             for reason in against {
                 *reasons.entry(reason).or_default() += 1;
@@ -185,12 +190,15 @@ pub(crate) fn selected(spec: &PodSpec, node: &Node) -> bool {
         a.required_during_scheduling_ignored_during_execution
             .as_ref()
     });
-    required.is_none_or(|required| {
-        required
-            .node_selector_terms
-            .iter()
-            .any(|term| term_matches(term, node, labels))
-    })
+    required.is_none_or(|required| node_matches(required, node))
+}
+
+/// Whether one of the selector's terms accepts the node.
+pub(crate) fn node_matches(selector: &NodeSelector, node: &Node) -> bool {
+    let none = BTreeMap::new();
+    let labels = node.metadata.labels.as_ref().unwrap_or(&none);
+    let mut terms = selector.node_selector_terms.iter();
+    terms.any(|term| term_matches(term, node, labels))
 }
 
 fn term_matches(term: &NodeSelectorTerm, node: &Node, labels: &BTreeMap<String, String>) -> bool {

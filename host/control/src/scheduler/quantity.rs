@@ -2,7 +2,7 @@
 
 /// In thousandths, rounded up, as scheduling reckons: a part of a byte still takes a byte.
 /// `None` if it is none.
-pub(super) fn milli(text: &str) -> Option<i64> {
+pub(crate) fn milli(text: &str) -> Option<i64> {
     let end = text
         .find(|c: char| c.is_ascii_alphabetic())
         .unwrap_or(text.len());

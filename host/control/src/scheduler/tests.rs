@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use serde_json::{Value, json};
 
 use super::{
-    fit::{choose, may_fit_more},
+    fit::{self, may_fit_more},
     ledger::Ledger,
     request::Demand,
 };
@@ -38,6 +38,30 @@ fn pod(spec: Value) -> Pod {
         .unwrap()
         .extend(spec.as_object().unwrap().clone());
     serde_json::from_value(value).unwrap()
+}
+
+fn choose(
+    pod: &Pod,
+    demand: &Demand,
+    nodes: &[Arc<Node>],
+    ledger: &Ledger,
+) -> Result<String, String> {
+    fit::choose(pod, demand, nodes, ledger, |_| Vec::new())
+}
+
+#[test]
+fn a_node_that_storage_objects_to_is_not_chosen() {
+    let (a, b) = (node("a", json!({})), node("b", json!({})));
+    let pod = pod(json!({}));
+    let far = |node: &Node| match node.metadata.name.as_deref() {
+        Some("a") => vec!["node(s) didn't match PersistentVolume's node affinity".to_owned()],
+        _ => Vec::new(),
+    };
+    let choose =
+        |nodes: &[Arc<Node>]| fit::choose(&pod, &Demand::of(&pod), nodes, &Ledger::default(), far);
+    assert_eq!(choose(&[a.clone(), b]).as_deref(), Ok("b"));
+    let said = "0/1 nodes are available: 1 node(s) didn't match PersistentVolume's node affinity.";
+    assert_eq!(choose(&[a]), Err(said.to_owned()));
 }
 
 #[track_caller]
