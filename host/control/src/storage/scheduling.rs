@@ -123,7 +123,7 @@ impl Storage {
         };
         let changed = storage.changed.clone();
         let gone = changed.clone();
-        storage.listen(move || drop(changed.send_replace(())));
+        storage.listen(move || changed.send_replace(()));
         storage.pods.listen(move |change| {
             if change.after.is_none() {
                 gone.send_replace(());
