@@ -41,6 +41,12 @@ pub struct DeviceSpec {
         skip_serializing_if = "String::is_empty"
     )]
     pub description: String,
+    /// The device that this one is a part of, by its EdgeX name.
+    #[serde(
+        deserialize_with = "lenient::nullable",
+        skip_serializing_if = "String::is_empty"
+    )]
+    pub parent: String,
     /// `LOCKED` keeps everybody from reading and writing it.
     pub admin_state: AdminState,
     /// The device service whose driver serves it: the `eyot.dev/device-service` label of a pod in
@@ -151,6 +157,37 @@ pub struct AutoEvent {
     pub on_change_threshold: Option<f64>,
     /// A resource or a command of the profile.
     pub source_name: String,
+    /// How much of what it yields to keep.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Retention>,
+}
+
+/// How many events of a source to keep, and for how long.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(transform = crate::schema::require(&[]))]
+pub struct Retention {
+    /// More events than this are cut down to `minCap`; none or -1: no bound.
+    #[serde(
+        deserialize_with = "lenient::signed",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schemars(schema_with = "lenient::any_scalar")]
+    pub max_cap: Option<i64>,
+    /// As many are kept whatever their age.
+    #[serde(
+        deserialize_with = "lenient::signed",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schemars(schema_with = "lenient::any_scalar")]
+    pub min_cap: Option<i64>,
+    /// Older events go, for example `24h`.
+    #[serde(
+        deserialize_with = "lenient::text",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schemars(schema_with = "lenient::any_scalar")]
+    pub duration: Option<String>,
 }
 
 /// What the host knows about a device.

@@ -10,23 +10,27 @@
 
 pub mod cron;
 pub mod device;
+pub mod device_service;
 pub mod duration;
 pub mod lenient;
 pub mod pipeline;
 pub mod profile;
 mod profile_yaml;
+pub mod provision_watcher;
 mod schema;
 
 pub use device::{
     AdminState, AutoEvent, Device, DeviceSpec, DeviceStatus, LastReading, OperatingState,
 };
+pub use device_service::{DeviceService, DeviceServiceSpec};
 pub use duration::{DurationError, parse_duration};
 pub use pipeline::{Pipeline, PipelineSpec, PipelineStatus, Source, Stage};
 pub use profile::{
     DeviceCommand, DeviceProfile, DeviceProfileSpec, DeviceResource, ReadWrite, ResourceOperation,
     ResourceProperties, VALUE_TYPES,
 };
-pub use profile_yaml::ProfileError;
+pub use profile_yaml::{ProfileError, object_name};
+pub use provision_watcher::{DiscoveredDevice, ProvisionWatcher, ProvisionWatcherSpec};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
@@ -45,7 +49,13 @@ pub const CONDITION_READY: &str = "Ready";
 
 /// The definitions that the host installs at its start.
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    vec![DeviceProfile::crd(), Device::crd(), Pipeline::crd()]
+    vec![
+        DeviceProfile::crd(),
+        DeviceService::crd(),
+        Device::crd(),
+        ProvisionWatcher::crd(),
+        Pipeline::crd(),
+    ]
 }
 
 #[cfg(test)]

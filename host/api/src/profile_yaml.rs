@@ -227,8 +227,9 @@ fn whole(value: &Value) -> Option<u64> {
         .or_else(|| value.as_str()?.trim().parse().ok())
 }
 
-/// A name that Kubernetes accepts: lower case letters, digits, dots and hyphens.
-fn object_name(name: &str) -> String {
+/// An EdgeX name as one that Kubernetes accepts: lower case letters, digits, dots and hyphens. Different
+/// names may become the same.
+pub fn object_name(name: &str) -> String {
     let fit: String = name
         .to_lowercase()
         .chars()
@@ -247,7 +248,7 @@ fn object_name(name: &str) -> String {
         .replace(".-", "-")
         .replace("-.", "-");
     if fit.is_empty() {
-        "profile".to_owned()
+        "unnamed".to_owned()
     } else {
         fit
     }

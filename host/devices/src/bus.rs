@@ -73,22 +73,9 @@ impl Bus {
     /// Tell everybody.
     pub(crate) fn publish(&self, namespace: &str, event: Arc<Event>) {
         let inner = &*self.inner;
-        let inlets = inner
-            .inlets
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        for inlet in inlets.iter() {
-            inlet.offer(namespace, &event);
-        }
+        self.offer(namespace, &event);
         let encoded = encode::event(event);
-        let message = Message {
-            topic: encode::topic(&encoded.event).into(),
-            payload: encode::envelope(&encoded.body),
-        };
-        if !(inner.publisher)(message) {
-            inner.broker_loss.lost(1);
-        }
+        self.send(encode::topic(&encoded.event), &encoded.body);
         let device = stored_name(&inner.namespace, namespace, &encoded.event.device);
         if inner
             .store
@@ -96,6 +83,35 @@ impl Bus {
             .is_err()
         {
             inner.store_loss.lost(1);
+        }
+    }
+
+    /// Tell the pipelines and MQTT of an event that a client has sent, and that is stored already
+    /// with this body.
+    pub(crate) fn pass_on(&self, namespace: &str, event: &Arc<Event>, body: &[u8]) {
+        self.offer(namespace, event);
+        self.send(encode::core_topic(event), body);
+    }
+
+    fn offer(&self, namespace: &str, event: &Arc<Event>) {
+        let inlets = self
+            .inner
+            .inlets
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        for inlet in inlets.iter() {
+            inlet.offer(namespace, event);
+        }
+    }
+
+    fn send(&self, topic: String, body: &[u8]) {
+        let message = Message {
+            topic: topic.into(),
+            payload: encode::envelope(body),
+        };
+        if !(self.inner.publisher)(message) {
+            self.inner.broker_loss.lost(1);
         }
     }
 

@@ -1,63 +1,53 @@
 //! The objects that the host's devices and pipelines are made from, as last seen.
 //!
-//! A watch per kind keeps a map up to date. Only a change of what somebody *asked for* (spec,
-//! labels) wakes those who wait: the host itself writes the statuses, and each of those writes
-//! comes back through the watch.
+//! Only a change of what somebody *asked for* (spec, labels) wakes those who wait for changes: the
+//! host itself writes the statuses, and each of those writes comes back through the watch.
 
-use std::{
-    collections::HashMap,
-    fmt::Debug,
-    hash::Hash,
-    sync::{Arc, PoisonError, RwLock},
-};
+use std::{fmt::Debug, sync::Arc, time::Duration};
 
-use futures::StreamExt;
-use kube::{
-    Api, Resource, ResourceExt,
-    core::object::HasSpec,
-    runtime::{WatchStreamExt, watcher},
-};
+use eyot_client::{Change, Key};
+use kube::{Api, Resource, core::object::HasSpec, runtime::watcher};
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-type Name = (String, String);
-type Objects<K> = Arc<HashMap<Name, Arc<K>>>;
+/// How long a writer waits at most until the local copy has what was written.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// All objects of one kind, in all namespaces. Cheap to clone.
 pub(crate) struct Cache<K> {
-    objects: Arc<RwLock<Objects<K>>>,
+    objects: eyot_client::Cache<K>,
+    /// Any change at all.
+    seen: Arc<Notify>,
 }
 
 impl<K> Clone for Cache<K> {
     fn clone(&self) -> Self {
         Self {
             objects: self.objects.clone(),
-        }
-    }
-}
-
-impl<K> Default for Cache<K> {
-    fn default() -> Self {
-        Self {
-            objects: Arc::default(),
+            seen: self.seen.clone(),
         }
     }
 }
 
 impl<K> Cache<K> {
     pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
-        self.all()
-            .get(&(namespace.to_owned(), name.to_owned()))
-            .cloned()
+        self.objects.get(&Key::new(namespace, name))
     }
 
-    /// What there is now.
-    pub(crate) fn all(&self) -> Objects<K> {
-        self.objects
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    /// What there is now, ordered by namespace and name.
+    pub(crate) fn all(&self) -> Vec<Arc<K>> {
+        self.objects.list()
+    }
+
+    /// What there is now in one namespace, ordered by name.
+    pub(crate) fn all_in(&self, namespace: &str) -> Vec<Arc<K>> {
+        self.objects.list_in(namespace)
+    }
+
+    /// Be told of every change from now on, in order.
+    pub(crate) fn listen(&self, listener: impl Fn(Change<'_, K>) + Send + Sync + 'static) {
+        self.objects.listen(listener);
     }
 }
 
@@ -66,72 +56,87 @@ where
     K: Resource<DynamicType = ()> + HasSpec + Clone + DeserializeOwned + Debug + Send + Sync,
     K: 'static,
     K::Spec: PartialEq,
-    K::DynamicType: Hash + Eq,
 {
-    /// Keep up with the API until `stop` is cancelled; notify on each change that matters.
-    pub(crate) async fn run(
-        &self,
-        client: kube::Client,
-        changed: Arc<Notify>,
-        stop: CancellationToken,
-    ) {
-        let events = watcher(Api::<K>::all(client), watcher::Config::default()).default_backoff();
-        let mut events = std::pin::pin!(events);
-        let mut listed: HashMap<Name, Arc<K>> = HashMap::new();
-        loop {
-            let event = tokio::select! {
-                () = stop.cancelled() => return,
-                event = events.next() => event,
-            };
-            match event {
-                Some(Ok(watcher::Event::Init)) => listed.clear(),
-                Some(Ok(watcher::Event::InitApply(object))) => {
-                    listed.insert(name(&object), Arc::new(object));
-                }
-                Some(Ok(watcher::Event::InitDone)) => {
-                    self.replace(std::mem::take(&mut listed));
-                    changed.notify_one();
-                }
-                Some(Ok(watcher::Event::Apply(object))) => {
-                    if self.apply(object) {
-                        changed.notify_one();
-                    }
-                }
-                Some(Ok(watcher::Event::Delete(object))) => {
-                    self.edit(|objects| objects.remove(&name(&object)));
-                    changed.notify_one();
-                }
-                Some(Err(error)) => {
-                    tracing::warn!(kind = %K::kind(&()), %error, "watching failed; trying again");
-                }
-                None => return,
+    /// An empty copy, which wakes `changed` at each change that matters.
+    pub(crate) fn new(changed: &Arc<Notify>) -> Self {
+        let objects = eyot_client::Cache::default();
+        let seen = Arc::new(Notify::new());
+        let (changed, any) = (changed.clone(), seen.clone());
+        objects.listen(move |change: Change<'_, K>| {
+            if matters(&change) {
+                changed.notify_one();
             }
-        }
+            any.notify_waiters();
+        });
+        Self { objects, seen }
     }
 
-    fn apply(&self, object: K) -> bool {
-        let name = name(&object);
-        let object = Arc::new(object);
-        let before = self.edit(|objects| objects.insert(name, object.clone()));
-        before.is_none_or(|before| {
-            before.spec() != object.spec()
-                || before.meta().uid != object.meta().uid
-                || before.meta().labels != object.meta().labels
-                || before.meta().deletion_timestamp != object.meta().deletion_timestamp
-        })
-    }
-
-    fn replace(&self, objects: HashMap<Name, Arc<K>>) {
-        *self.objects.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(objects);
-    }
-
-    fn edit<T>(&self, edit: impl FnOnce(&mut HashMap<Name, Arc<K>>) -> T) -> T {
-        let mut objects = self.objects.write().unwrap_or_else(PoisonError::into_inner);
-        // Copies the map only while somebody still looks at the old one.
-        edit(Arc::make_mut(&mut objects))
+    /// Keep up with the API until `stop` is cancelled.
+    pub(crate) async fn run(&self, client: kube::Client, stop: CancellationToken) {
+        let api = Api::<K>::all(client);
+        self.objects
+            .run(api, watcher::Config::default(), stop)
+            .await;
     }
 }
 
-fn name<K: Resource>(object: &K) -> Name {
-    (object.namespace().unwrap_or_default(), object.name_any())
+impl<K: Send + Sync + 'static> Cache<K> {
+    /// Call `then` once the first list is complete.
+    pub(crate) fn once_listed(&self, then: impl FnOnce() + Send + 'static) {
+        let objects = self.objects.clone();
+        tokio::spawn(async move {
+            objects.synced().await;
+            then();
+        });
+    }
+}
+
+impl<K: Resource<DynamicType = ()>> Cache<K> {
+    /// Wait until the copy has what was just written, so that who writes reads what was written. A
+    /// copy that does not come so far in time is left behind: the write itself has succeeded.
+    pub(crate) async fn has(&self, written: &K) {
+        let version =
+            |object: &K| -> Option<u64> { object.meta().resource_version.as_deref()?.parse().ok() };
+        let Some(written) = version(written) else {
+            return;
+        };
+        self.until(|objects| objects.version() >= written).await;
+    }
+
+    /// Wait until the copy has lost what was just deleted.
+    pub(crate) async fn lost(&self, deleted: &K) {
+        let key = Key::of(deleted.meta());
+        let uid = &deleted.meta().uid;
+        self.until(|objects| objects.get(&key).is_none_or(|now| now.meta().uid != *uid))
+            .await;
+    }
+
+    async fn until(&self, reached: impl Fn(&eyot_client::Cache<K>) -> bool) {
+        let waiting = async {
+            loop {
+                let mut seen = std::pin::pin!(self.seen.notified());
+                seen.as_mut().enable();
+                if reached(&self.objects) {
+                    return;
+                }
+                seen.await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, waiting).await.is_err() {
+            tracing::warn!(kind = %K::kind(&()), "the local copy is far behind");
+        }
+    }
+}
+
+fn matters<K: Resource + HasSpec>(change: &Change<'_, K>) -> bool
+where
+    K::Spec: PartialEq,
+{
+    let (Some(before), Some(after)) = (change.before, change.after) else {
+        return true;
+    };
+    before.spec() != after.spec()
+        || before.meta().uid != after.meta().uid
+        || before.meta().labels != after.meta().labels
+        || before.meta().deletion_timestamp != after.meta().deletion_timestamp
 }

@@ -50,6 +50,8 @@ pub(crate) struct Binding {
 pub(crate) struct Assignment {
     pub device: Arc<Device>,
     pub profile: Option<Arc<DeviceProfile>>,
+    /// The device service's own `adminState` is `LOCKED`.
+    pub service_locked: bool,
     pub binding: Option<Binding>,
 }
 
@@ -59,6 +61,7 @@ impl Assignment {
         let binding = |assignment: &Self| assignment.binding.as_ref().map(|binding| binding.id);
         let profile = |assignment: &Self| assignment.profile.as_ref().map(|p| p.spec.clone());
         binding(self) == binding(other)
+            && self.service_locked == other.service_locked
             && self.device.spec == other.device.spec
             && self.device.metadata.uid == other.device.metadata.uid
             && profile(self) == profile(other)
@@ -72,6 +75,8 @@ pub enum CommandError {
     NoDevice(String),
     #[error("device {0} is locked (adminState LOCKED)")]
     Locked(String),
+    #[error("device service {0} is locked (adminState LOCKED)")]
+    ServiceLocked(String),
     #[error("device {device} is down: {reason}")]
     Down { device: String, reason: String },
     #[error("device {device} is not served: {reason}")]

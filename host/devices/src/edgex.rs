@@ -1,14 +1,22 @@
 //! EdgeX's REST API (v3, as EdgeX 4 serves it): a second door onto the same objects and readings.
 //!
-//! Of core-metadata the reading side, of core-data queries, and core-command. One namespace of the
-//! Kubernetes API is what EdgeX sees. Answers and errors have EdgeX's envelope; a name in a path is
+//! Core-metadata, core-data and core-command. One namespace of the Kubernetes API is what EdgeX
+//! sees. Answers and errors have EdgeX's envelope; a name in a path is
 //! percent-decoded after the path is split, so it may contain anything.
 
+mod aggregate;
+mod body;
 mod command;
+mod common;
 mod data;
+mod dto;
+mod events;
 mod metadata;
+mod numeric;
+mod objects;
 mod reply;
 mod request;
+mod system_events;
 
 use std::{
     convert::Infallible,
@@ -16,12 +24,12 @@ use std::{
     task::{Context, Poll},
 };
 
-use eyot_api::{Device, DeviceProfile};
+use eyot_api::Device;
 use futures::future::BoxFuture;
 use http::{Method, StatusCode};
-use serde_json::json;
 use tower::Service;
 
+pub(crate) use self::system_events::announce;
 use self::{
     reply::{Failure, Reply, reply},
     request::Parsed,
@@ -92,12 +100,10 @@ impl Edgex {
             ["api", "v3", rest @ ..] => rest,
             _ => return Err(no_such_path(request)),
         };
+        if let Some(answer) = common::route(self, request, path).await {
+            return answer;
+        }
         let answer = match path {
-            ["ping"] => Some(Ok(self.ping())),
-            ["version"] => Some(Ok(Reply::ok(json!({
-                "version": env!("CARGO_PKG_VERSION"),
-                "serviceName": self.service.name(),
-            })))),
             ["event", ..] | ["reading", ..] if self.service.is(EdgexService::CoreData) => {
                 data::route(self, request, path).await
             }
@@ -107,97 +113,39 @@ impl Edgex {
                 get_only(request, both)
             }
             ["device", "all"] if self.service == EdgexService::All => {
-                let mut both = metadata::devices(self, request, |_| true)?;
+                let mut both = metadata::devices(self, request)?;
                 both.merge(command::all(self, request)?);
                 get_only(request, both)
             }
             ["device", ..] if self.service.is(EdgexService::CoreCommand) => {
                 match command::route(self, request, path).await {
                     None if self.service == EdgexService::All => {
-                        metadata::route(self, request, path)
+                        metadata::route(self, request, path).await
                     }
                     answer => answer,
                 }
             }
             [
-                "device" | "deviceprofile" | "deviceresource" | "deviceservice",
+                "device" | "deviceprofile" | "deviceresource" | "deviceservice"
+                | "provisionwatcher" | "uom",
                 ..,
             ] if self.service.is(EdgexService::CoreMetadata) => {
-                metadata::route(self, request, path)
+                metadata::route(self, request, path).await
             }
             _ => None,
         };
         answer.unwrap_or_else(|| Err(no_such_path(request)))
     }
 
-    fn ping(&self) -> Reply {
-        let now = jiff::Timestamp::now()
-            .strftime("%a, %d %b %Y %H:%M:%S UTC")
-            .to_string();
-        Reply::ok(json!({ "timestamp": now, "serviceName": self.service.name() }))
+    /// Held while metadata is written: names are looked up before objects are made.
+    async fn writing(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.inner.writing.lock().await
     }
 
-    /// A device of EdgeX's namespace, by its EdgeX name or its object's.
+    /// A device of EdgeX's namespace.
     fn device(&self, name: &str) -> Result<(DeviceKey, Arc<Device>), Failure> {
-        let namespace = self.inner.namespace.as_str();
-        let named = self.inner.devices.all();
-        let found = match named.get(&(namespace.to_owned(), name.to_owned())) {
-            Some(device) if device.edgex_name() == name => Some(device),
-            _ => named
-                .iter()
-                .find(|((ns, _), device)| ns == namespace && device.edgex_name() == name)
-                .map(|(_, device)| device),
-        };
-        let device = found.cloned().ok_or_else(|| {
-            Failure::not_found(format!(
-                "device {name} does not exist in namespace {namespace}"
-            ))
-        })?;
-        let object = device.metadata.name.clone().unwrap_or_default();
-        Ok((
-            DeviceKey {
-                namespace: namespace.into(),
-                name: object.into(),
-            },
-            device,
-        ))
-    }
-
-    /// All devices of EdgeX's namespace, by name.
-    fn all_devices(&self) -> Vec<Arc<Device>> {
-        let all = self.inner.devices.all();
-        let mine = all
-            .iter()
-            .filter(|((namespace, _), _)| *namespace == self.inner.namespace);
-        let mut devices: Vec<_> = mine.map(|(_, device)| device.clone()).collect();
-        devices.sort_by(|a, b| a.edgex_name().cmp(&b.edgex_name()));
-        devices
-    }
-
-    fn profile(&self, name: &str) -> Result<Arc<DeviceProfile>, Failure> {
-        let namespace = self.inner.namespace.as_str();
-        if let Some(profile) = self.inner.profiles.get(namespace, name) {
-            return Ok(profile);
-        }
-        let all = self.inner.profiles.all();
-        all.iter()
-            .find(|((ns, _), profile)| ns == namespace && profile.edgex_name() == name)
-            .map(|(_, profile)| profile.clone())
-            .ok_or_else(|| {
-                Failure::not_found(format!(
-                    "device profile {name} does not exist in namespace {namespace}"
-                ))
-            })
-    }
-
-    fn all_profiles(&self) -> Vec<Arc<DeviceProfile>> {
-        let all = self.inner.profiles.all();
-        let mine = all
-            .iter()
-            .filter(|((namespace, _), _)| *namespace == self.inner.namespace);
-        let mut profiles: Vec<_> = mine.map(|(_, profile)| profile.clone()).collect();
-        profiles.sort_by(|a, b| a.edgex_name().cmp(&b.edgex_name()));
-        profiles
+        let device = objects::named::<Device>(self, name)?;
+        Ok((DeviceKey::of(&device.metadata), device))
     }
 }
 
@@ -217,9 +165,6 @@ fn no_such_path(request: &Parsed) -> Failure {
 fn no_such_method(request: &Parsed) -> Failure {
     Failure {
         status: StatusCode::METHOD_NOT_ALLOWED,
-        message: format!(
-            "{} is not possible on {}; change devices and profiles through the Kubernetes API",
-            request.method, request.raw_path
-        ),
+        message: format!("{} is not possible on {}", request.method, request.raw_path),
     }
 }

@@ -80,8 +80,17 @@ pub(crate) fn envelope(body: &[u8]) -> Bytes {
 
 /// `edgex/events/device/<service>/<profile>/<device>/<source>`, names percent-encoded.
 pub(crate) fn topic(event: &Event) -> String {
+    topic_from("device", event)
+}
+
+/// The same for an event that core-data was sent: `edgex/events/core/…`.
+pub(crate) fn core_topic(event: &Event) -> String {
+    topic_from("core", event)
+}
+
+fn topic_from(origin: &str, event: &Event) -> String {
     format!(
-        "edgex/events/device/{}/{}/{}/{}",
+        "edgex/events/{origin}/{}/{}/{}/{}",
         name(&event.service),
         name(&event.profile),
         name(&event.device),

@@ -22,7 +22,7 @@ use std::{
 };
 
 use eyot_api::Pipeline;
-use eyot_client::Recorder;
+use eyot_client::{Key, Recorder};
 use eyot_runtime::{ImageStore, guest::StepLoader};
 use kube::ResourceExt;
 use tokio::{sync::Notify, task::JoinSet};
@@ -56,10 +56,14 @@ pub(crate) async fn run(
     bus: Bus,
     stop: CancellationToken,
 ) {
-    let mut running: HashMap<(String, String), Running> = HashMap::new();
+    let mut running: HashMap<Key, Running> = HashMap::new();
     let mut tasks = JoinSet::new();
     loop {
-        let wanted = pipelines.all();
+        let wanted: HashMap<Key, Arc<Pipeline>> = pipelines
+            .all()
+            .into_iter()
+            .map(|pipeline| (Key::of(&pipeline.metadata), pipeline))
+            .collect();
         let gone: HashSet<_> = running
             .iter()
             .filter(|(key, now)| {
@@ -74,7 +78,7 @@ pub(crate) async fn run(
                 old.stop.cancel();
             }
         }
-        for (key, pipeline) in wanted.iter() {
+        for (key, pipeline) in &wanted {
             if running.contains_key(key) || pipeline.metadata.deletion_timestamp.is_some() {
                 continue;
             }

@@ -10,13 +10,17 @@ use std::{
 };
 
 use async_trait::async_trait;
-use eyot_api::{Device, DeviceProfile, Pipeline};
+use eyot_api::{
+    AdminState, Device, DeviceProfile, DeviceService, DeviceServiceSpec, Pipeline,
+    ProvisionWatcher, object_name,
+};
 use eyot_client::Recorder;
 use eyot_runtime::{
     Exit, ImageStore, LogSink, PodRef,
     guest::{Driver, DriverHost, StepLoader},
 };
 use eyot_store::{ReadingEvent, Readings};
+use kube::{Api, Resource, api::PostParams};
 use tokio::{
     sync::{Notify, mpsc, watch},
     task::JoinSet,
@@ -28,7 +32,7 @@ use crate::{
     bus::{self, Bus},
     catalog::Cache,
     device::{self, Assignment, Binding, Handle},
-    edgex::{Edgex, EdgexService},
+    edgex::{Edgex, EdgexService, announce},
     pipeline,
     status::{Board, DeviceKey},
 };
@@ -57,21 +61,25 @@ pub struct Devices {
 }
 
 pub(crate) struct Inner {
-    client: kube::Client,
+    pub(crate) client: kube::Client,
     pub(crate) readings: Readings,
     loader: Arc<dyn StepLoader>,
     images: Arc<dyn ImageStore>,
     pub(crate) namespace: String,
     pub(crate) devices: Cache<Device>,
     pub(crate) profiles: Cache<DeviceProfile>,
+    pub(crate) services: Cache<DeviceService>,
+    pub(crate) watchers: Cache<ProvisionWatcher>,
     pipelines: Cache<Pipeline>,
-    bus: Bus,
+    pub(crate) bus: Bus,
     stored: Mutex<Option<mpsc::Receiver<ReadingEvent>>>,
     board: Board,
     /// Drivers that run, by namespace and device service; the last started serves.
     bindings: Mutex<HashMap<(String, String), Vec<Binding>>>,
     binding: AtomicU64,
     handles: RwLock<HashMap<DeviceKey, Handle>>,
+    /// EdgeX's clients write metadata one after the other.
+    pub(crate) writing: tokio::sync::Mutex<()>,
     /// Devices, profiles or drivers have changed.
     changed: Arc<Notify>,
     pipelines_changed: Arc<Notify>,
@@ -84,25 +92,39 @@ impl Devices {
             Some(broker) => Arc::new(move |message| broker.publish(message)),
             None => Arc::new(|_| true),
         };
-        let (bus, stored) = Bus::new(publisher, options.namespace.clone());
+        let (changed, pipelines_changed) = (Arc::default(), Arc::default());
+        // Nobody waits for their changes: they are looked at when something asks.
+        let unwatched = Arc::default();
+        let (bus, stored) = Bus::new(publisher.clone(), options.namespace.clone());
         let inner = Inner {
             client: options.client,
             readings: options.readings,
             loader: options.loader,
             images: options.images,
             namespace: options.namespace,
-            devices: Cache::default(),
-            profiles: Cache::default(),
-            pipelines: Cache::default(),
+            devices: Cache::new(&changed),
+            profiles: Cache::new(&changed),
+            services: Cache::new(&changed),
+            watchers: Cache::new(&unwatched),
+            pipelines: Cache::new(&pipelines_changed),
             bus,
             stored: Mutex::new(Some(stored)),
             board: Board::default(),
             bindings: Mutex::default(),
             binding: AtomicU64::new(0),
             handles: RwLock::default(),
-            changed: Arc::default(),
-            pipelines_changed: Arc::default(),
+            writing: tokio::sync::Mutex::default(),
+            changed,
+            pipelines_changed,
         };
+        announce(
+            &publisher,
+            &inner.namespace,
+            &inner.devices,
+            &inner.profiles,
+            &inner.services,
+            &inner.watchers,
+        );
         Self {
             inner: Arc::new(inner),
         }
@@ -141,15 +163,17 @@ impl Devices {
         // Ends last, so that what the others still had to say is stored.
         let storing = CancellationToken::new();
         let store = tokio::spawn(bus::store(stored, inner.readings.clone(), storing.clone()));
-        let (client, changed) = (inner.client.clone(), inner.changed.clone());
-        let (devices, cancel) = (inner.devices.clone(), stop.clone());
-        tasks.spawn(async move { devices.run(client, changed, cancel).await });
-        let (client, changed) = (inner.client.clone(), inner.changed.clone());
-        let (profiles, cancel) = (inner.profiles.clone(), stop.clone());
-        tasks.spawn(async move { profiles.run(client, changed, cancel).await });
-        let (client, changed) = (inner.client.clone(), inner.pipelines_changed.clone());
-        let (pipelines, cancel) = (inner.pipelines.clone(), stop.clone());
-        tasks.spawn(async move { pipelines.run(client, changed, cancel).await });
+        let client = || inner.client.clone();
+        let (objects, cancel, api) = (inner.devices.clone(), stop.clone(), client());
+        tasks.spawn(async move { objects.run(api, cancel).await });
+        let (objects, cancel, api) = (inner.profiles.clone(), stop.clone(), client());
+        tasks.spawn(async move { objects.run(api, cancel).await });
+        let (objects, cancel, api) = (inner.services.clone(), stop.clone(), client());
+        tasks.spawn(async move { objects.run(api, cancel).await });
+        let (objects, cancel, api) = (inner.watchers.clone(), stop.clone(), client());
+        tasks.spawn(async move { objects.run(api, cancel).await });
+        let (objects, cancel, api) = (inner.pipelines.clone(), stop.clone(), client());
+        tasks.spawn(async move { objects.run(api, cancel).await });
         let (board, client, cancel) = (inner.board.clone(), inner.client.clone(), stop.clone());
         let (devices, told) = (inner.devices.clone(), recorder.clone());
         tasks.spawn(async move { board.run(client, told, devices, cancel).await });
@@ -263,44 +287,74 @@ impl Inner {
         while tasks.join_next().await.is_some() {}
     }
 
+    /// EdgeX's device services announce themselves: make the DeviceService of a driver that has none.
+    async fn register(&self, namespace: &str, service: &str) {
+        let known = self.services.all_in(namespace);
+        if known.iter().any(|known| known.edgex_name() == service) {
+            return;
+        }
+        let name = object_name(service);
+        let mut object = DeviceService::new(&name, DeviceServiceSpec::default());
+        object.spec.name = (name != service).then(|| service.to_owned());
+        object.spec.base_address = format!("http://{name}");
+        let api: Api<DeviceService> = Api::namespaced(self.client.clone(), namespace);
+        match api.create(&PostParams::default(), &object).await {
+            Ok(stored) => self.services.has(&stored).await,
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            Err(error) => {
+                tracing::warn!(service, %error, "the driver's DeviceService was not made");
+            }
+        }
+    }
+
     fn wanted(&self) -> HashMap<DeviceKey, Assignment> {
         let profiles = self.profiles.all();
-        // Profiles are referred to by their EdgeX names too.
-        let by_edgex_name: HashMap<(&str, &str), &Arc<DeviceProfile>> = profiles
-            .iter()
-            .filter_map(|((namespace, _), profile)| {
-                Some(((namespace.as_str(), profile.spec.name.as_deref()?), profile))
-            })
-            .collect();
+        let by_name = named(&profiles, |profile| profile.spec.name.as_deref());
+        let services = self.services.all();
+        let services = named(&services, |service| service.spec.name.as_deref());
         let bindings = self.bindings();
         let devices = self.devices.all();
         let alive = devices
             .iter()
-            .filter(|(_, d)| d.metadata.deletion_timestamp.is_none());
+            .filter(|device| device.metadata.deletion_timestamp.is_none());
         alive
-            .map(|((namespace, name), device)| {
+            .map(|device| {
+                let key = DeviceKey::of(&device.metadata);
                 let spec = &device.spec;
-                let profile = profiles
-                    .get(&(namespace.clone(), spec.profile_name.clone()))
-                    .or_else(|| {
-                        by_edgex_name
-                            .get(&(namespace.as_str(), spec.profile_name.as_str()))
-                            .copied()
-                    });
-                let service = (namespace.clone(), spec.service_name.clone());
-                let key = DeviceKey {
-                    namespace: namespace.as_str().into(),
-                    name: name.as_str().into(),
-                };
+                let profile = by_name.get(&(&*key.namespace, spec.profile_name.as_str()));
+                let service = services.get(&(&*key.namespace, spec.service_name.as_str()));
+                let binding = (key.namespace.to_string(), spec.service_name.clone());
                 let assignment = Assignment {
                     device: device.clone(),
-                    profile: profile.cloned(),
-                    binding: bindings.get(&service).and_then(|all| all.last()).cloned(),
+                    profile: profile.map(|profile| (*profile).clone()),
+                    service_locked: service
+                        .is_some_and(|service| service.spec.admin_state == AdminState::Locked),
+                    binding: bindings.get(&binding).and_then(|all| all.last()).cloned(),
                 };
                 (key, assignment)
             })
             .collect()
     }
+}
+
+/// Objects by namespace and name: their EdgeX names too, but an object's own name comes first.
+fn named<K: Resource>(
+    objects: &[Arc<K>],
+    edgex: impl Fn(&K) -> Option<&str>,
+) -> HashMap<(&str, &str), &Arc<K>> {
+    let mut all = HashMap::new();
+    for object in objects {
+        let namespace = object.meta().namespace.as_deref().unwrap_or_default();
+        if let Some(name) = edgex(object) {
+            all.insert((namespace, name), object);
+        }
+    }
+    for object in objects {
+        let namespace = object.meta().namespace.as_deref().unwrap_or_default();
+        let name = object.meta().name.as_deref().unwrap_or_default();
+        all.insert((namespace, name), object);
+    }
+    all
 }
 
 #[async_trait]
@@ -331,6 +385,7 @@ impl DriverHost for Devices {
             });
         inner.changed.notify_one();
         tracing::info!(%pod, service, "driver started");
+        inner.register(&pod.namespace, &service).await;
         stop.cancelled().await;
         {
             let mut bindings = inner.bindings();

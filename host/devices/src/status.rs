@@ -11,7 +11,7 @@ use std::{
 };
 
 use eyot_api::{CONDITION_AVAILABLE, Device, DeviceStatus, LastReading, OperatingState};
-use eyot_client::{EventType, Recorder};
+use eyot_client::{EventType, Key, Recorder};
 use eyot_runtime::reading::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{
@@ -39,12 +39,7 @@ const SUMMARY: usize = 60;
 type News = (EventType, &'static str, String);
 
 /// Which device.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct DeviceKey {
-    pub namespace: Arc<str>,
-    /// Name of the object.
-    pub name: Arc<str>,
-}
+pub(crate) type DeviceKey = Key;
 
 /// Where the devices' tasks leave their news. Cheap to clone.
 #[derive(Clone, Default)]

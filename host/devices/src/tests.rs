@@ -1,6 +1,7 @@
 //! The device tier as a whole: real objects through the API server in process, a real broker and
 //! client, native stand-ins for the guests.
 
+mod edgex;
 mod host;
 
 use std::sync::Arc;

@@ -161,6 +161,12 @@ impl Actor {
         if spec.admin_state == AdminState::Locked {
             return Some("adminState is LOCKED".to_owned());
         }
+        if self.assignment.service_locked {
+            return Some(format!(
+                "adminState of device service {} is LOCKED",
+                spec.service_name
+            ));
+        }
         if self.assignment.profile.is_none() {
             return Some(match spec.profile_name.as_str() {
                 "" => "profileName is not set".to_owned(),
@@ -443,6 +449,9 @@ impl Actor {
             State::Unbound(_) if self.assignment.device.spec.admin_state == AdminState::Locked => {
                 Err(CommandError::Locked(self.device()))
             }
+            State::Unbound(_) if self.assignment.service_locked => Err(
+                CommandError::ServiceLocked(self.assignment.device.spec.service_name.clone()),
+            ),
             _ => Err(self.no_answer()),
         }
     }

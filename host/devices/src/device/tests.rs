@@ -50,6 +50,7 @@ fn bench(device: Device) -> Bench {
     let assignment = watch::Sender::new(Assignment {
         device: Arc::new(device),
         profile: Some(Arc::new(profile())),
+        service_locked: false,
         binding: Some(Binding {
             id: 1,
             driver: Arc::new(site.clone()),

@@ -7,7 +7,7 @@ use http::Method;
 use serde_json::{Value as Json, json};
 
 use super::{
-    Edgex, no_such_method,
+    Edgex, no_such_method, objects,
     reply::{Failure, Reply},
     request::Parsed,
 };
@@ -92,7 +92,7 @@ pub(super) fn commands(edgex: &Edgex, name: &str) -> Result<Reply, Failure> {
 
 /// What can be done with all devices.
 pub(super) fn all(edgex: &Edgex, request: &Parsed) -> Result<Reply, Failure> {
-    let (total, devices) = request.page()?.of(edgex.all_devices())?;
+    let (total, devices) = request.page()?.of(objects::all::<Device>(edgex))?;
     let commands: Vec<_> = devices
         .iter()
         .map(|device| core_commands(edgex, device))
@@ -106,7 +106,7 @@ fn core_commands(edgex: &Edgex, device: &Device) -> Json {
     let name = device.edgex_name();
     let mut commands = Vec::new();
     // A device without a profile has no commands.
-    if let Ok(profile) = edgex.profile(&device.spec.profile_name) {
+    if let Some(profile) = objects::find::<DeviceProfile>(edgex, &device.spec.profile_name) {
         for command in profile
             .spec
             .device_commands

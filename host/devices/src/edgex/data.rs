@@ -1,14 +1,16 @@
-//! core-data: queries for events and readings, newest first.
+//! core-data: events that are sent, and queries for events and readings, newest first.
 
-use eyot_store::{Filter, Found, Page};
-use http::Method;
+use bytes::Bytes;
+use eyot_store::{Filter, Page};
+use http::{Method, StatusCode};
 use serde_json::json;
 
 use super::{
-    Edgex, no_such_method,
+    Edgex, aggregate, events, no_such_method, numeric,
     reply::{Failure, Reply},
     request::Parsed,
 };
+use crate::clock;
 
 enum Query {
     Events(Filter),
@@ -24,6 +26,9 @@ pub(super) async fn route(
     request: &Parsed,
     path: &[&str],
 ) -> Option<Result<Reply, Failure>> {
+    if let Some(answer) = write(edgex, request, path).await {
+        return Some(answer);
+    }
     let query = match query(path)? {
         Ok(query) => query,
         Err(failure) => return Some(Err(failure)),
@@ -32,6 +37,71 @@ pub(super) async fn route(
         return Some(Err(no_such_method(request)));
     }
     Some(answer(edgex, request, query).await)
+}
+
+/// What changes something.
+async fn write(edgex: &Edgex, request: &Parsed, path: &[&str]) -> Option<Result<Reply, Failure>> {
+    let readings = &edgex.inner.readings;
+    let delete = request.method == Method::DELETE;
+    Some(match path {
+        ["event", service, profile, device, source] if request.method == Method::POST => {
+            let path = events::Path {
+                service,
+                profile,
+                device,
+                source,
+            };
+            events::add(edgex, request, &path).await
+        }
+        ["event", "id", id] if delete => {
+            if let Err(failure) = uuid(id) {
+                return Some(Err(failure));
+            }
+            match readings.delete_event(id).await {
+                Ok(true) => Ok(Reply::ok(json!({}))),
+                Ok(false) => Err(no_event(id)),
+                Err(error) => Err(Failure::internal(error.to_string())),
+            }
+        }
+        ["event", "device", "name", name] if delete => {
+            let filter = Filter {
+                device: Some((*name).to_owned()),
+                ..Filter::default()
+            };
+            delete_events(edgex, &filter).await
+        }
+        ["event", "age", age] if delete => match age.parse::<u64>() {
+            Ok(age) => {
+                let filter = Filter {
+                    end: Some(clock::nanoseconds().saturating_sub(age)),
+                    ..Filter::default()
+                };
+                delete_events(edgex, &filter).await
+            }
+            Err(_) => Err(Failure::bad_request(format!(
+                "age format parsing failed: {age:?} is no number of nanoseconds"
+            ))),
+        },
+        ["event", "age", _] => Err(no_such_method(request)),
+        ["event", _, _, _, _] if request.method != Method::GET => Err(no_such_method(request)),
+        _ => return None,
+    })
+}
+
+async fn delete_events(edgex: &Edgex, filter: &Filter) -> Result<Reply, Failure> {
+    let deleted = edgex.inner.readings.delete(filter).await;
+    deleted.map_err(|error| Failure::internal(error.to_string()))?;
+    Ok(Reply::with(StatusCode::ACCEPTED, json!({})))
+}
+
+fn uuid(id: &str) -> Result<(), Failure> {
+    uuid::Uuid::parse_str(id)
+        .map(drop)
+        .map_err(|_| Failure::bad_request(format!("fail to parse id as an UUID: {id:?}")))
+}
+
+fn no_event(id: &str) -> Failure {
+    Failure::not_found(format!("event {id} is not there (any more)"))
 }
 
 fn query(path: &[&str]) -> Option<Result<Query, Failure>> {
@@ -106,11 +176,10 @@ async fn answer(edgex: &Edgex, request: &Parsed, query: Query) -> Result<Reply, 
         limit: 0,
     };
     match query {
+        Query::Event(id) if uuid(&id).is_err() => Err(no_event(&id)),
         Query::Event(id) => match readings.event(&id).await.map_err(broken)? {
             Some(body) => Ok(written(&[("event", text(&body))], None)),
-            None => Err(Failure::not_found(format!(
-                "event {id} is not there (any more)"
-            ))),
+            None => Err(no_event(&id)),
         },
         Query::EventCount(filter) => {
             let found = readings.events(&filter, count).await.map_err(broken)?;
@@ -132,9 +201,13 @@ async fn answer(edgex: &Edgex, request: &Parsed, query: Query) -> Result<Reply, 
             };
             let found = readings.events(&filter, wanted).await.map_err(broken)?;
             page.check(found.total)?;
-            Ok(written(&[("events", array(&found))], Some(found.total)))
+            let bodies = numeric::events(request, found.bodies)?;
+            Ok(written(&[("events", array(&bodies))], Some(found.total)))
         }
         Query::Readings(filter) => {
+            if let Some(function) = aggregate::wanted(request)? {
+                return aggregate::answer(edgex, &filter, function).await;
+            }
             let page = request.page()?;
             let wanted = Page {
                 offset: page.offset,
@@ -142,15 +215,16 @@ async fn answer(edgex: &Edgex, request: &Parsed, query: Query) -> Result<Reply, 
             };
             let found = readings.readings(&filter, wanted).await.map_err(broken)?;
             page.check(found.total)?;
-            Ok(written(&[("readings", array(&found))], Some(found.total)))
+            let bodies = numeric::readings(request, found.bodies)?;
+            Ok(written(&[("readings", array(&bodies))], Some(found.total)))
         }
         Query::Latest(name) => {
             edgex.device(&name)?;
             let latest = readings.latest_of(&name);
             let total = latest.len();
             let bodies = latest.into_iter().map(|(_, latest)| latest.body).collect();
-            let found = Found { total, bodies };
-            Ok(written(&[("readings", array(&found))], Some(total)))
+            let bodies = numeric::readings(request, bodies)?;
+            Ok(written(&[("readings", array(&bodies))], Some(total)))
         }
     }
 }
@@ -169,8 +243,8 @@ fn written(fields: &[(&str, String)], total: Option<usize>) -> Reply {
     Reply::written(body)
 }
 
-fn array(found: &Found) -> String {
-    let bodies: Vec<_> = found.bodies.iter().map(|body| text(body)).collect();
+fn array(bodies: &[Bytes]) -> String {
+    let bodies: Vec<_> = bodies.iter().map(|body| text(body)).collect();
     format!("[{}]", bodies.join(","))
 }
 

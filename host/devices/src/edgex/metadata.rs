@@ -1,161 +1,172 @@
-//! core-metadata, the reading side: devices, profiles and device services in EdgeX's shapes.
+//! core-metadata: devices, profiles, device services and provision watchers, read and written.
 
-use std::collections::BTreeMap;
+/// Do each item in turn, and tell what came of it. (Not a function: an async closure that borrows
+/// is not known to be `Send`.)
+macro_rules! each {
+    ($items:expr, $item:pat => $act:block) => {{
+        let mut outcomes = Vec::new();
+        for one in $items {
+            let request_id = one.request_id.clone();
+            let $item = one;
+            let act: Result<Done, Failure> = async { $act }.await;
+            outcomes.push(super::super::reply::outcome(&request_id, act));
+        }
+        Ok(Reply::many(outcomes))
+    }};
+}
 
-use eyot_api::{Device, DeviceProfile, OperatingState};
-use http::Method;
+mod devices;
+mod profiles;
+mod services;
+mod units;
+mod watchers;
+
+use std::sync::Arc;
+
+use http::{Method, StatusCode};
 use serde_json::{Value as Json, json};
 
 use super::{
-    Edgex, no_such_method,
-    reply::{Failure, Reply},
+    Edgex,
+    body::Fields,
+    no_such_method,
+    objects::{self, Entity},
+    reply::{Done, Failure, Reply},
     request::Parsed,
 };
 
-pub(super) fn route(
+pub(super) use devices::{all as devices, one as device};
+
+const GET: &Method = &Method::GET;
+const POST: &Method = &Method::POST;
+const PUT: &Method = &Method::PUT;
+const PATCH: &Method = &Method::PATCH;
+const DELETE: &Method = &Method::DELETE;
+
+/// Answer a request of core-metadata; `None` if the path is none of its own.
+pub(super) async fn route(
     edgex: &Edgex,
     request: &Parsed,
     path: &[&str],
 ) -> Option<Result<Reply, Failure>> {
-    let answer = match path {
-        ["device", "all"] => devices(edgex, request, |_| true),
-        ["device", "name", name] => device(edgex, name),
-        ["device", "check", "name", name] => edgex.device(name).map(|_| Reply::ok(json!({}))),
-        ["device", "profile", "name", name] => {
-            devices(edgex, request, |device| device.spec.profile_name == *name)
+    let method = &request.method;
+    Some(match (path, method) {
+        (["device"], POST) => devices::add(edgex, request).await,
+        (["device"], PATCH) => devices::update(edgex, request).await,
+        (["device", "all"], GET) => devices::all(edgex, request),
+        (["device", "check", "name", name], GET) => exists::<eyot_api::Device>(edgex, name),
+        (["device", "id", id], GET) => devices::identified(edgex, id),
+        (["device", "name", name], GET) => devices::one(edgex, name),
+        (["device", "name", name], DELETE) => devices::remove(edgex, name).await,
+        (["device", "profile", "name", name], GET) => devices::of_profile(edgex, request, name),
+        (["device", "service", "name", name], GET) => devices::of_service(edgex, request, name),
+
+        (["deviceprofile"], POST) => profiles::add(edgex, request).await,
+        (["deviceprofile"], PUT) => profiles::replace(edgex, request).await,
+        (["deviceprofile", "uploadfile"], POST) => profiles::upload(edgex, request, false).await,
+        (["deviceprofile", "uploadfile"], PUT) => profiles::upload(edgex, request, true).await,
+        (["deviceprofile", "all"], GET) => profiles::list(edgex, request, |_| true),
+        (["deviceprofile", "basicinfo"], PATCH) => profiles::update_info(edgex, request).await,
+        (["deviceprofile", "basicinfo", "all"], GET) => profiles::info(edgex, request),
+        (["deviceprofile", "name", name], GET) => profiles::one(edgex, name),
+        (["deviceprofile", "name", name], DELETE) => profiles::remove(edgex, name).await,
+        (["deviceprofile", "name", name, "tags"], PATCH) => {
+            profiles::tags(edgex, request, name).await
         }
-        ["device", "service", "name", name] => {
-            devices(edgex, request, |device| device.spec.service_name == *name)
+        (["deviceprofile", "resource"], POST) => profiles::add_resources(edgex, request).await,
+        (["deviceprofile", "resource"], PATCH) => profiles::edit_resources(edgex, request).await,
+        (["deviceprofile", "name", name, "resource", resource], DELETE) => {
+            profiles::remove_resource(edgex, name, resource).await
         }
-        ["deviceprofile", "all"] => profiles(edgex, request, |_| true),
-        ["deviceprofile", "basicinfo", "all"] => basic_info(edgex, request),
-        ["deviceprofile", "name", name] => edgex
-            .profile(name)
-            .map(|profile| Reply::ok(json!({ "profile": profile_json(&profile) }))),
-        ["deviceprofile", "manufacturer", manufacturer] => profiles(edgex, request, |profile| {
-            profile.spec.manufacturer == *manufacturer
-        }),
-        ["deviceprofile", "model", model] => {
-            profiles(edgex, request, |profile| profile.spec.model == *model)
+        (["deviceprofile", "deviceCommand"], POST) => profiles::add_commands(edgex, request).await,
+        (["deviceprofile", "deviceCommand"], PATCH) => {
+            profiles::edit_commands(edgex, request).await
         }
-        [
-            "deviceprofile",
-            "manufacturer",
-            manufacturer,
-            "model",
-            model,
-        ] => profiles(edgex, request, |profile| {
-            profile.spec.manufacturer == *manufacturer && profile.spec.model == *model
-        }),
-        ["deviceresource", "profile", profile, "resource", name] => resource(edgex, profile, name),
-        ["deviceservice", "all"] => services(edgex, request),
-        ["deviceservice", "name", name] => service(edgex, name),
-        ["device" | "deviceprofile"] if request.method != Method::GET => {
-            Err(no_such_method(request))
+        (["deviceprofile", "name", name, "deviceCommand", command], DELETE) => {
+            profiles::remove_command(edgex, name, command).await
         }
+        (["deviceprofile", "manufacturer", maker], GET) => {
+            profiles::list(edgex, request, |profile| profile.manufacturer == *maker)
+        }
+        (["deviceprofile", "model", model], GET) => {
+            profiles::list(edgex, request, |profile| profile.model == *model)
+        }
+        (["deviceprofile", "manufacturer", maker, "model", model], GET) => {
+            profiles::list(edgex, request, |profile| {
+                profile.manufacturer == *maker && profile.model == *model
+            })
+        }
+        (["deviceresource", "profile", profile, "resource", name], GET) => {
+            profiles::resource(edgex, profile, name)
+        }
+
+        (["deviceservice"], POST) => services::add(edgex, request).await,
+        (["deviceservice"], PATCH) => services::update(edgex, request).await,
+        (["deviceservice", "all"], GET) => services::all(edgex, request),
+        (["deviceservice", "name", name], GET) => services::one(edgex, name),
+        (["deviceservice", "name", name], DELETE) => services::remove(edgex, name).await,
+
+        (["provisionwatcher"], POST) => watchers::add(edgex, request).await,
+        (["provisionwatcher"], PATCH) => watchers::update(edgex, request).await,
+        (["provisionwatcher", "all"], GET) => watchers::list(edgex, request, |_| true),
+        (["provisionwatcher", "name", name], GET) => watchers::one(edgex, name),
+        (["provisionwatcher", "name", name], DELETE) => watchers::remove(edgex, name).await,
+        (["provisionwatcher", "service", "name", name], GET) => {
+            watchers::list(edgex, request, |watcher| watcher.service_name == *name)
+        }
+        (["provisionwatcher", "profile", "name", name], GET) => {
+            watchers::list(edgex, request, |watcher| {
+                watcher.discovered_device.profile_name == *name
+            })
+        }
+
+        (["uom"], GET) => Ok(units::all()),
+        (path, _) if is_known(path) => Err(no_such_method(request)),
         _ => return None,
-    };
-    Some(if request.method == Method::GET {
-        answer
-    } else {
-        Err(no_such_method(request))
     })
 }
 
-pub(super) fn device(edgex: &Edgex, name: &str) -> Result<Reply, Failure> {
-    let (_, device) = edgex.device(name)?;
-    Ok(Reply::ok(json!({ "device": device_json(&device) })))
+/// Whether a path is one of the above, for another method.
+fn is_known(path: &[&str]) -> bool {
+    matches!(
+        path,
+        ["uom"]
+            | ["device" | "deviceprofile" | "deviceservice" | "provisionwatcher"]
+            | ["device", "all"]
+            | ["device", "check" | "profile" | "service", "name", _]
+            | ["device", "id" | "name", _]
+            | [
+                "deviceprofile",
+                "uploadfile" | "all" | "basicinfo" | "resource" | "deviceCommand"
+            ]
+            | ["deviceprofile", "basicinfo", "all"]
+            | ["deviceprofile", "name" | "manufacturer" | "model", _]
+            | ["deviceprofile", "name", _, "tags"]
+            | ["deviceprofile", "name", _, "resource" | "deviceCommand", _]
+            | ["deviceprofile", "manufacturer", _, "model", _]
+            | ["deviceresource", "profile", _, "resource", _]
+            | ["deviceservice" | "provisionwatcher", "all"]
+            | ["deviceservice" | "provisionwatcher", "name", _]
+            | ["provisionwatcher", "service" | "profile", "name", _]
+    )
 }
 
-pub(super) fn devices(
-    edgex: &Edgex,
+fn exists<K: Entity>(edgex: &Edgex, name: &str) -> Result<Reply, Failure> {
+    objects::named::<K>(edgex, name).map(|_| Reply::ok(json!({})))
+}
+
+/// One page of what is wanted, under `field`.
+fn page<K: Entity>(
     request: &Parsed,
-    wanted: impl Fn(&Device) -> bool,
+    field: &str,
+    mut all: Vec<Arc<K>>,
+    shown: impl Fn(&K) -> Json,
 ) -> Result<Reply, Failure> {
     let labels = labels(request);
-    let mut devices = edgex.all_devices();
-    devices.retain(|device| {
-        wanted(device)
-            && labels
-                .iter()
-                .all(|label| device.spec.labels.contains(label))
-    });
-    let (total, page) = request.page()?.of(devices)?;
-    let page: Vec<_> = page.iter().map(|device| device_json(device)).collect();
-    Ok(Reply::ok(json!({ "totalCount": total, "devices": page })))
-}
-
-fn profiles(
-    edgex: &Edgex,
-    request: &Parsed,
-    wanted: impl Fn(&DeviceProfile) -> bool,
-) -> Result<Reply, Failure> {
-    let labels = labels(request);
-    let mut profiles = edgex.all_profiles();
-    profiles.retain(|profile| {
-        wanted(profile)
-            && labels
-                .iter()
-                .all(|label| profile.spec.labels.contains(label))
-    });
-    let (total, page) = request.page()?.of(profiles)?;
-    let page: Vec<_> = page.iter().map(|profile| profile_json(profile)).collect();
-    Ok(Reply::ok(json!({ "totalCount": total, "profiles": page })))
-}
-
-fn basic_info(edgex: &Edgex, request: &Parsed) -> Result<Reply, Failure> {
-    let (total, page) = request.page()?.of(edgex.all_profiles())?;
-    let basic = |profile: &DeviceProfile| {
-        let mut json = profile_json(profile);
-        if let Some(fields) = json.as_object_mut() {
-            fields.remove("deviceResources");
-            fields.remove("deviceCommands");
-        }
-        json
-    };
-    let page: Vec<_> = page.iter().map(|profile| basic(profile)).collect();
-    Ok(Reply::ok(json!({ "totalCount": total, "profiles": page })))
-}
-
-fn resource(edgex: &Edgex, profile: &str, name: &str) -> Result<Reply, Failure> {
-    let found = edgex.profile(profile)?;
-    match found.spec.resource(name) {
-        Some(resource) => Ok(Reply::ok(json!({ "resource": resource }))),
-        None => Err(Failure::not_found(format!(
-            "profile {profile} has no resource {name}"
-        ))),
-    }
-}
-
-/// Device services are named by the devices that they serve.
-fn known_services(edgex: &Edgex) -> Vec<Json> {
-    let devices = edgex.all_devices();
-    let names: BTreeMap<&str, ()> = devices
-        .iter()
-        .map(|device| (device.spec.service_name.as_str(), ()))
-        .collect();
-    names.into_keys().map(service_json).collect()
-}
-
-fn services(edgex: &Edgex, request: &Parsed) -> Result<Reply, Failure> {
-    let (total, page) = request.page()?.of(known_services(edgex))?;
-    Ok(Reply::ok(json!({ "totalCount": total, "services": page })))
-}
-
-fn service(edgex: &Edgex, name: &str) -> Result<Reply, Failure> {
-    let known = known_services(edgex)
-        .into_iter()
-        .find(|service| service["name"] == name);
-    let missing = || Failure::not_found(format!("no device names device service {name}"));
-    Ok(Reply::ok(json!({ "service": known.ok_or_else(missing)? })))
-}
-
-fn service_json(name: &str) -> Json {
-    json!({
-        "name": name,
-        "baseAddress": format!("http://{name}"),
-        "adminState": "UNLOCKED",
-    })
+    all.retain(|object| labels.iter().all(|label| object.labels().contains(label)));
+    let (total, page) = request.page()?.of(all)?;
+    let page: Vec<Json> = page.iter().map(|object| shown(object)).collect();
+    Ok(Reply::ok(json!({ "totalCount": total, field: page })))
 }
 
 fn labels(request: &Parsed) -> Vec<String> {
@@ -171,42 +182,48 @@ fn labels(request: &Parsed) -> Vec<String> {
         .collect()
 }
 
-/// The spec has EdgeX's fields already: add what EdgeX keeps beside them.
-fn device_json(device: &Device) -> Json {
-    let mut json = serde_json::to_value(&device.spec).unwrap_or_default();
-    let state = device
-        .status
-        .as_ref()
-        .map_or(OperatingState::Unknown, |s| s.operating_state);
-    json["name"] = device.edgex_name().into();
-    json["operatingState"] = state.as_str().into();
-    for list in ["autoEvents", "labels"] {
-        if json.get(list).is_none() {
-            json[list] = json!([]);
-        }
+/// The object that an update is about.
+fn updated<K: Entity>(edgex: &Edgex, content: &Fields) -> Result<Arc<K>, Failure> {
+    let text = |name: &str| content.get(name).and_then(Json::as_str);
+    let name = text("name");
+    let object = match text("id").filter(|id| !id.trim().is_empty()) {
+        Some(id) => objects::identified::<K>(edgex, id)?,
+        None => objects::named::<K>(edgex, name.unwrap_or_default())?,
+    };
+    if let Some(name) = name
+        && name != object.edgex_name()
+    {
+        return Err(Failure::bad_request(format!(
+            "{} name '{name}' does not match the existing '{}'",
+            K::CALLED,
+            object.edgex_name()
+        )));
     }
-    stamp(&mut json, &device.metadata);
-    json
+    Ok(object)
 }
 
-fn profile_json(profile: &DeviceProfile) -> Json {
-    let mut json = serde_json::to_value(&profile.spec).unwrap_or_default();
-    json["name"] = profile.edgex_name().into();
-    json["apiVersion"] = "v3".into();
-    for list in ["deviceResources", "deviceCommands", "labels"] {
-        if json.get(list).is_none() {
-            json[list] = json!([]);
-        }
+/// The name that a new object is asked to have.
+fn new_name(content: &mut Fields) -> String {
+    for kept in ["id", "created", "modified"] {
+        content.remove(kept);
     }
-    stamp(&mut json, &profile.metadata);
-    json
+    match content.remove("name") {
+        Some(Json::String(name)) => name,
+        _ => String::new(),
+    }
 }
 
-fn stamp(json: &mut Json, metadata: &kube::api::ObjectMeta) {
-    if let Some(uid) = &metadata.uid {
-        json["id"] = uid.as_str().into();
-    }
-    if let Some(created) = &metadata.creation_timestamp {
-        json["created"] = created.0.as_millisecond().into();
+fn created<K: Entity>(object: &K) -> Done {
+    Done::Created(object.meta().uid.clone().unwrap_or_default())
+}
+
+fn done() -> Result<Reply, Failure> {
+    Ok(Reply::ok(json!({})))
+}
+
+fn locked(message: String) -> Failure {
+    Failure {
+        status: StatusCode::CONFLICT,
+        message,
     }
 }

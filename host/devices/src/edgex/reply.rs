@@ -8,33 +8,85 @@ use crate::device::CommandError;
 
 const CORRELATION: HeaderName = HeaderName::from_static("x-correlation-id");
 
-/// A good answer: the fields beside the envelope's own.
+/// A good answer.
 pub(super) struct Reply {
-    fields: Map<String, Json>,
-    body: Option<String>,
+    status: StatusCode,
+    content: Content,
+}
+
+enum Content {
+    /// The fields beside the envelope's own.
+    Fields(Map<String, Json>),
+    /// Written already: the envelope too.
+    Written(String),
+    /// One envelope for each item of the request.
+    Many(Vec<Json>),
 }
 
 impl Reply {
     pub(super) fn ok(fields: Json) -> Self {
+        Self::with(StatusCode::OK, fields)
+    }
+
+    pub(super) fn with(status: StatusCode, fields: Json) -> Self {
         let fields = if let Json::Object(fields) = fields {
             fields
         } else {
             Map::new()
         };
-        Self { fields, body: None }
+        Self {
+            status,
+            content: Content::Fields(fields),
+        }
     }
 
     /// An answer whose body is written already.
     pub(super) fn written(body: String) -> Self {
         Self {
-            fields: Map::new(),
-            body: Some(body),
+            status: StatusCode::OK,
+            content: Content::Written(body),
+        }
+    }
+
+    /// What came of each item: 207, whatever it was.
+    pub(super) fn many(items: Vec<Json>) -> Self {
+        Self {
+            status: StatusCode::MULTI_STATUS,
+            content: Content::Many(items),
         }
     }
 
     pub(super) fn merge(&mut self, other: Self) {
-        self.fields.extend(other.fields);
+        if let (Content::Fields(mine), Content::Fields(fields)) = (&mut self.content, other.content)
+        {
+            mine.extend(fields);
+        }
     }
+}
+
+/// What came of one item of a request.
+pub(super) fn outcome(request_id: &str, outcome: Result<Done, Failure>) -> Json {
+    let mut json = match outcome {
+        Ok(Done::Created(id)) => json!({ "apiVersion": "v3", "statusCode": 201, "id": id }),
+        Ok(Done::Added) => json!({ "apiVersion": "v3", "statusCode": 201 }),
+        Ok(Done::Changed) => json!({ "apiVersion": "v3", "statusCode": 200 }),
+        Err(Failure { status, message }) => {
+            json!({ "apiVersion": "v3", "message": message, "statusCode": status.as_u16() })
+        }
+    };
+    if !request_id.is_empty() {
+        json["requestId"] = request_id.into();
+    }
+    json
+}
+
+/// An item that went well.
+pub(super) enum Done {
+    /// With the new object's identifier.
+    Created(String),
+    /// A part of an object, which has no identifier of its own.
+    Added,
+    Changed,
 }
 
 /// A bad answer.
@@ -59,6 +111,13 @@ impl Failure {
         }
     }
 
+    pub(super) fn conflict(message: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::CONFLICT,
+            message: message.into(),
+        }
+    }
+
     pub(super) fn internal(message: impl Into<String>) -> Self {
         Self {
             status: StatusCode::INTERNAL_SERVER_ERROR,
@@ -78,7 +137,9 @@ impl From<CommandError> for Failure {
                 StatusCode::METHOD_NOT_ALLOWED
             }
             CommandError::Source(_) | CommandError::Refused { .. } => StatusCode::BAD_REQUEST,
-            CommandError::Locked(_) | CommandError::Down { .. } => StatusCode::LOCKED,
+            CommandError::Locked(_)
+            | CommandError::ServiceLocked(_)
+            | CommandError::Down { .. } => StatusCode::LOCKED,
             CommandError::NotServed { .. } | CommandError::Busy(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -95,23 +156,24 @@ impl From<CommandError> for Failure {
 /// Make the HTTP answer.
 pub(super) fn reply(outcome: Result<Reply, Failure>, correlation: &str) -> Response {
     let mut response = match outcome {
-        Ok(Reply {
-            body: Some(body), ..
-        }) => {
-            let mut response = eyot_http::text(StatusCode::OK, body);
-            let json = HeaderValue::from_static("application/json");
-            response
-                .headers_mut()
-                .insert(http::header::CONTENT_TYPE, json);
-            response
-        }
-        Ok(Reply { fields, .. }) => {
-            let mut json = json!({ "apiVersion": "v3", "statusCode": 200 });
-            if let Some(all) = json.as_object_mut() {
-                all.extend(fields);
+        Ok(Reply { status, content }) => match content {
+            Content::Written(body) => {
+                let mut response = eyot_http::text(status, body);
+                let json = HeaderValue::from_static("application/json");
+                response
+                    .headers_mut()
+                    .insert(http::header::CONTENT_TYPE, json);
+                response
             }
-            eyot_http::json(StatusCode::OK, &json)
-        }
+            Content::Many(items) => eyot_http::json(status, &items),
+            Content::Fields(fields) => {
+                let mut json = json!({ "apiVersion": "v3", "statusCode": status.as_u16() });
+                if let Some(all) = json.as_object_mut() {
+                    all.extend(fields);
+                }
+                eyot_http::json(status, &json)
+            }
+        },
         Err(Failure { status, message }) => eyot_http::json(
             status,
             &json!({ "apiVersion": "v3", "message": message, "statusCode": status.as_u16() }),

@@ -10,11 +10,11 @@ use uuid::Uuid;
 
 use super::reply::Failure;
 
-/// Largest body: a command's values.
-const BODY: usize = 1024 * 1024;
+/// Largest body: what the Kubernetes API takes.
+pub(super) const BODY: usize = 3 * 1024 * 1024;
 /// Items on a page, unless asked for otherwise, and at most: EdgeX's own figures.
 const LIMIT: usize = 20;
-const MOST: usize = 1024;
+pub(super) const MOST: usize = 1024;
 
 pub(super) struct Parsed {
     pub method: Method,
@@ -22,6 +22,7 @@ pub(super) struct Parsed {
     /// Percent-decoded segments.
     pub path: Vec<String>,
     pub query: HashMap<String, String>,
+    pub content_type: Option<String>,
     pub body: Bytes,
 }
 
@@ -50,6 +51,11 @@ pub(super) async fn parse(request: Request) -> Result<Parsed, Failure> {
         .collect::<Result<Vec<String>, _>>()
         .map_err(|_| Failure::bad_request(format!("{raw_path} is not UTF-8")))?;
     let query = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
+    let content_type = parts
+        .headers
+        .get(http::header::CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok())
+        .map(str::to_owned);
     let body = eyot_http::collect(body, BODY)
         .await
         .map_err(|error| match error {
@@ -64,6 +70,7 @@ pub(super) async fn parse(request: Request) -> Result<Parsed, Failure> {
         raw_path,
         path,
         query: query.into_owned().collect(),
+        content_type,
         body,
     })
 }
@@ -128,7 +135,8 @@ impl Page {
     }
 
     pub(super) fn check(self, total: usize) -> Result<(), Failure> {
-        if self.offset > total {
+        // As EdgeX has it, nothing at all is no range that cannot be satisfied.
+        if total > 0 && self.offset > total {
             return Err(Failure {
                 status: StatusCode::RANGE_NOT_SATISFIABLE,
                 message: format!(

@@ -201,8 +201,38 @@ impl Host {
         path: &str,
         body: &str,
     ) -> (StatusCode, Json) {
-        let request = Request::builder().method(method).uri(path);
-        let request = request.body(eyot_http::full(body.to_owned())).unwrap();
+        let body = body.to_owned().into_bytes();
+        self.send(service, &method, path, body, "application/json")
+            .await
+    }
+
+    /// A body that is not JSON, to a path below `/api/v3`.
+    pub async fn http_with(
+        &self,
+        service: EdgexService,
+        method: &Method,
+        path: &str,
+        body: impl Into<Vec<u8>>,
+        content_type: &str,
+    ) -> (StatusCode, Json) {
+        let path = format!("/api/v3{path}");
+        self.send(service, method, &path, body.into(), content_type)
+            .await
+    }
+
+    async fn send(
+        &self,
+        service: EdgexService,
+        method: &Method,
+        path: &str,
+        body: Vec<u8>,
+        content_type: &str,
+    ) -> (StatusCode, Json) {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("content-type", content_type);
+        let request = request.body(eyot_http::full(body)).unwrap();
         let response = self
             .devices
             .service_of(service)

@@ -1,0 +1,77 @@
+//! Objects as EdgeX shows them: the spec has EdgeX's fields already; this adds what EdgeX keeps
+//! beside them.
+
+use eyot_api::{Device, DeviceProfile, DeviceService, OperatingState, ProvisionWatcher};
+use kube::api::ObjectMeta;
+use serde::Serialize;
+use serde_json::{Value as Json, json};
+
+pub(super) fn device(device: &Device) -> Json {
+    let state = device
+        .status
+        .as_ref()
+        .map_or(OperatingState::Unknown, |s| s.operating_state);
+    let mut json = shown(&device.spec, &device.edgex_name(), &device.metadata);
+    json["operatingState"] = state.as_str().into();
+    fill(&mut json, &["autoEvents", "labels"], &["protocols"]);
+    json
+}
+
+pub(super) fn profile(profile: &DeviceProfile) -> Json {
+    let mut json = shown(&profile.spec, &profile.edgex_name(), &profile.metadata);
+    json["apiVersion"] = "v3".into();
+    fill(
+        &mut json,
+        &["deviceResources", "deviceCommands", "labels"],
+        &[],
+    );
+    json
+}
+
+/// A profile without what it is about.
+pub(super) fn basic_info(profile: &DeviceProfile) -> Json {
+    let mut json = self::profile(profile);
+    if let Some(fields) = json.as_object_mut() {
+        fields.remove("deviceResources");
+        fields.remove("deviceCommands");
+    }
+    json
+}
+
+pub(super) fn service(service: &DeviceService) -> Json {
+    let mut json = shown(&service.spec, &service.edgex_name(), &service.metadata);
+    fill(&mut json, &["labels"], &[]);
+    json
+}
+
+pub(super) fn watcher(watcher: &ProvisionWatcher) -> Json {
+    let mut json = shown(&watcher.spec, &watcher.edgex_name(), &watcher.metadata);
+    fill(&mut json, &["labels"], &["identifiers"]);
+    json
+}
+
+fn shown(spec: &impl Serialize, name: &str, metadata: &ObjectMeta) -> Json {
+    let mut json = serde_json::to_value(spec).unwrap_or_default();
+    json["name"] = name.into();
+    if let Some(uid) = &metadata.uid {
+        json["id"] = uid.as_str().into();
+    }
+    if let Some(created) = &metadata.creation_timestamp {
+        json["created"] = created.0.as_millisecond().into();
+    }
+    json
+}
+
+/// Empty lists and maps stand where clients expect one.
+fn fill(json: &mut Json, lists: &[&str], maps: &[&str]) {
+    for list in lists {
+        if json.get(list).is_none() {
+            json[list] = json!([]);
+        }
+    }
+    for map in maps {
+        if json.get(map).is_none() {
+            json[map] = json!({});
+        }
+    }
+}
