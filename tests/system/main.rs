@@ -10,6 +10,7 @@ mod clients;
 mod container;
 mod crash;
 mod device;
+mod hooks;
 #[expect(dead_code, reason = "the benchmark uses more of it")]
 mod host;
 mod jobs;
@@ -43,6 +44,7 @@ fn main() {
         ("wasm", wasm::CASES),
         ("container", container::CASES),
         ("security", security::CASES),
+        ("hooks", hooks::CASES),
         ("reach", reach::CASES),
         ("clients", clients::CASES),
         ("registry", registry::CASES),

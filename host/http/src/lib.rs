@@ -9,11 +9,13 @@ mod limits;
 mod patience;
 pub mod relay;
 mod serve;
+mod tls;
 pub mod upgrade;
 pub mod websocket;
 
 pub use body::{Body, BodyError, BoxError, collect, empty, from_stream, full, json, text};
 pub use serve::{Memo, Peer, bind, serve};
+pub use tls::Credulous;
 pub use upgrade::{Connection, Upgrade};
 
 /// A request as every service of the host gets it.

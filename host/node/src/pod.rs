@@ -4,9 +4,14 @@
 mod actor;
 mod adopt;
 mod event;
+mod grpc;
+mod hook;
+mod last_words;
 mod prepare;
 mod probe;
+mod program;
 mod report;
+mod request;
 mod security;
 mod start;
 mod state;

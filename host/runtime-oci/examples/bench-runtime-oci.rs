@@ -154,6 +154,7 @@ fn spec(image: &Image, name: &str, attempt: u32, command: &[&str]) -> ContainerS
         security: Security::default(),
         stdin: false,
         tty: false,
+        stop_signal: None,
         mounts: vec![],
         limits: Limits {
             memory: Some(64 << 20),

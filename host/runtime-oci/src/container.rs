@@ -92,10 +92,11 @@ impl OciContainer {
     ) -> Arc<dyn Container> {
         let (publish, exit) = watch::channel(None);
         let pidfd = Arc::new(started.pidfd);
-        let stop_signal = match spec.image.content.as_ref() {
+        let of_image = match spec.image.content.as_ref() {
             ImageContent::Oci { config, .. } => config.stop_signal.as_deref(),
             ImageContent::Wasm { .. } => None,
         };
+        let stop_signal = spec.stop_signal.as_deref().or(of_image);
         let streams = started.streams;
         let stdout = (LogStream::Stdout, streams.stdout);
         let stderr = streams.stderr.map(|from| (LogStream::Stderr, from));

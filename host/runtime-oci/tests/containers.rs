@@ -146,6 +146,7 @@ impl Site {
             security: Security::default(),
             stdin: false,
             tty: false,
+            stop_signal: None,
             mounts: vec![],
             limits: Limits::default(),
             sandbox: Sandbox {

@@ -215,6 +215,7 @@ fn spec(image: &Image, args: &[&str], port: u16) -> ContainerSpec {
         security: Security::default(),
         stdin: false,
         tty: false,
+        stop_signal: None,
         mounts: Vec::new(),
         limits: Limits {
             memory: Some(1 << 30),

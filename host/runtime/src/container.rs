@@ -50,6 +50,8 @@ pub struct ContainerSpec {
     pub stdin: bool,
     /// Give it a terminal: one stream for all output.
     pub tty: bool,
+    /// `SIGUSR1`, for example: what asks it to end, instead of the image's signal.
+    pub stop_signal: Option<String>,
     pub mounts: Vec<Mount>,
     pub limits: Limits,
     pub sandbox: Sandbox,

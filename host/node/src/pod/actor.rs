@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use eyot_client::EventType;
 use eyot_runtime::{Container, Exit, PodRef, Signal};
-use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use k8s_openapi::api::core::v1::{Lifecycle, LifecycleHandler, ObjectReference, Pod};
 use tokio::{
     sync::{mpsc, watch},
     task::{AbortHandle, JoinHandle, JoinSet},
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     adopt::adopt,
     event::{Effect, Event},
+    hook,
     prepare::{self, NotPrepared, Prepared},
     probe, report,
     start::{self, Attempt, Started},
@@ -62,6 +63,12 @@ pub(super) enum Message {
         unit: usize,
         exit: Exit,
     },
+    /// A `postStart` hook ended.
+    Hooked {
+        unit: usize,
+        attempt: u32,
+        good: bool,
+    },
     Written(bool),
 }
 
@@ -71,6 +78,8 @@ struct Hands {
     container: Option<Arc<dyn Container>>,
     cancel: CancellationToken,
     probes: Option<AbortHandle>,
+    /// The hook that runs, if any.
+    hook: Option<AbortHandle>,
 }
 
 pub(crate) struct Actor {
@@ -237,6 +246,20 @@ impl Actor {
             Message::Prepared(outcome) => self.prepared(*outcome),
             Message::Started { unit, outcome } => Some(self.started(unit, *outcome)),
             Message::Exited { unit, exit } => Some(Event::Exited { unit, exit }),
+            Message::Hooked {
+                unit,
+                attempt,
+                good,
+            } => {
+                if good && self.state.units[unit].restarts == attempt {
+                    self.watch_health(unit);
+                }
+                Some(Event::Hooked {
+                    unit,
+                    attempt,
+                    good,
+                })
+            }
             Message::Written(success) => {
                 self.reporter.done(success, Instant::now());
                 None
@@ -271,6 +294,7 @@ impl Actor {
             id,
             image_id,
             log,
+            last_words,
         } = match outcome {
             Ok(started) => started,
             Err(failure) => return Event::StartFailed { unit, failure },
@@ -281,8 +305,14 @@ impl Actor {
             Arc::clone(&container),
         );
         self.tasks.spawn(async move {
-            let exit = waited.wait().await;
+            let mut exit = waited.wait().await;
             context.logs.close(&log);
+            if let Some(words) = last_words {
+                let said = words.read(&exit, &log).await;
+                if exit.message.is_empty() {
+                    exit.message = said;
+                }
+            }
             let _ = post.send(Message::Exited { unit, exit }).await;
         });
         let name = &self.state.units[unit].name;
@@ -301,19 +331,100 @@ impl Actor {
         self.context
             .live
             .started(&self.reference.uid, name, &container);
-        self.hands[unit].container = Some(Arc::clone(&container));
-        self.watch_health(unit, container);
+        self.hands[unit].container = Some(container);
+        if !self.after_start(unit) {
+            self.watch_health(unit);
+        }
         Event::Started { unit, id, image_id }
     }
 
-    fn watch_health(&mut self, unit: usize, running: Arc<dyn Container>) {
+    /// Run the `postStart` hook; whether there is one.
+    fn after_start(&mut self, unit: usize) -> bool {
+        let attempt = self.state.units[unit].restarts;
+        let hook = self.hook(unit, |hooks| hooks.post_start.clone());
+        let Some(hook) = hook else { return false };
+        let post = self.post.clone();
+        let (pod, name) = (self.reference.clone(), self.state.units[unit].name.clone());
+        let task = self.tasks.spawn(async move {
+            let outcome = hook.await;
+            if let Err(why) = &outcome {
+                // Not in an event: what a program says may be secret.
+                tracing::info!(%pod, container = name, why, "a postStart hook failed");
+            }
+            let message = Message::Hooked {
+                unit,
+                attempt,
+                good: outcome.is_ok(),
+            };
+            let _ = post.send(message).await;
+        });
+        self.hands[unit].hook = Some(task);
+        true
+    }
+
+    /// A hook of a container that runs, ready to be run.
+    fn hook(
+        &self,
+        unit: usize,
+        which: fn(&Lifecycle) -> Option<LifecycleHandler>,
+    ) -> Option<impl Future<Output = Result<(), String>> + Send + use<>> {
+        let container = prepare::containers(&self.pod).nth(unit)?.clone();
+        let handler = which(container.lifecycle.as_ref()?)?;
+        let running = self.hands[unit].container.clone()?;
+        let address = self.place.pod?;
+        Some(async move { hook::run(&handler, &container, address, &*running).await })
+    }
+
+    /// Run the `preStop` hook of a container within its grace, then ask it to end.
+    fn stop(&mut self, unit: usize, grace: Duration) {
+        let Some(container) = self.hands[unit].container.clone() else {
+            return;
+        };
+        let hook = self.hook(unit, |hooks| hooks.pre_stop.clone());
+        let (pod, events, object) = (
+            self.reference.clone(),
+            self.context.events.clone(),
+            self.object_reference(Some(unit)),
+        );
+        let (post, attempt) = (self.post.clone(), self.state.units[unit].restarts);
+        let task = self.tasks.spawn(async move {
+            let outcome = match hook {
+                Some(hook) => tokio::time::timeout(grace, hook).await,
+                None => Ok(Ok(())),
+            };
+            let failed = match outcome {
+                Ok(outcome) => outcome.err(),
+                Err(_) => Some(format!("it did not end within {grace:?}")),
+            };
+            if let Some(why) = failed {
+                tracing::info!(%pod, container = container.id(), why, "a preStop hook failed");
+                let message = "PreStopHook failed".to_owned();
+                events.record(object, EventType::Warning, "FailedPreStopHook", message);
+            }
+            if let Err(error) = container.signal(Signal::Terminate).await {
+                tracing::warn!(%pod, container = container.id(), %error, "signal failed");
+            }
+            let event = Event::Signalled { unit, attempt };
+            let _ = post.send(Message::Event(event)).await;
+        });
+        if let Some(earlier) = self.hands[unit].hook.replace(task) {
+            earlier.abort();
+        }
+    }
+
+    fn watch_health(&mut self, unit: usize) {
         let Some(container) = prepare::containers(&self.pod).nth(unit) else {
             return;
         };
+        let Some(running) = self.hands[unit].container.clone() else {
+            return;
+        };
         let Some(host) = self.place.pod else { return };
+        let since = self.state.units[unit].running();
         let watched = probe::Watched {
             unit,
             attempt: self.state.units[unit].restarts,
+            since: since.map_or_else(Instant::now, |running| running.since_mono),
             host,
             running,
             grace: self.state.grace,
@@ -332,6 +443,7 @@ impl Actor {
             Effect::Start { unit } => self.start(unit),
             Effect::Cancel { unit } => self.hands[unit].cancel.cancel(),
             Effect::Signal { unit, signal } => self.signal(unit, signal),
+            Effect::Stop { unit, grace } => self.stop(unit, grace),
             Effect::Clean { unit } => self.clean(unit),
             Effect::Release => self.release(),
             Effect::Delete => self.delete = true,
@@ -398,8 +510,9 @@ impl Actor {
     }
 
     fn clean(&mut self, unit: usize) {
-        if let Some(probes) = self.hands[unit].probes.take() {
-            probes.abort();
+        let hands = &mut self.hands[unit];
+        for task in hands.probes.take().into_iter().chain(hands.hook.take()) {
+            task.abort();
         }
         let Some(container) = self.hands[unit].container.take() else {
             return;

@@ -6,11 +6,13 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, ContainerState, ContainerStatus, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerRestartRule, ContainerState, ContainerStatus, Pod, PodSpec,
+};
 
 use super::{
     state::{PodState, Stage},
-    unit::{Ended, Life, Now, RestartPolicy, Role, Unit},
+    unit::{Ended, Life, Now, RestartPolicy, RestartRule, Role, Unit},
 };
 
 /// Grace of a pod that does not say any.
@@ -43,11 +45,13 @@ pub(crate) fn adopt(pod: &Pod, now: Now) -> PodState {
         .iter()
         .map(|container| (container, Role::Main));
     let units = inits.chain(mains).map(|(container, role)| {
+        let own = container.restart_policy.as_deref();
+        let own = own.map_or(policy, |own| restart_policy(Some(own)));
         let policy = match role {
             Role::Sidecar => RestartPolicy::Always,
             // An init container that succeeded is never run again.
-            Role::Init if policy == RestartPolicy::Always => RestartPolicy::OnFailure,
-            _ => policy,
+            Role::Init if own == RestartPolicy::Always => RestartPolicy::OnFailure,
+            _ => own,
         };
         unit(container, role, policy, known(&container.name), done)
     });
@@ -99,6 +103,17 @@ fn restart_policy(written: Option<&str>) -> RestartPolicy {
     }
 }
 
+fn restart_rule(rule: &ContainerRestartRule) -> Option<RestartRule> {
+    let codes = rule
+        .exit_codes
+        .as_ref()
+        .filter(|_| rule.action == "Restart")?;
+    Some(RestartRule {
+        in_list: codes.operator == "In",
+        codes: codes.values.clone().unwrap_or_default(),
+    })
+}
+
 fn unit(
     container: &Container,
     role: Role,
@@ -110,6 +125,11 @@ fn unit(
     let mut unit = Unit::new(&container.name, role, image, policy);
     unit.has_startup_probe = container.startup_probe.is_some();
     unit.has_readiness_probe = container.readiness_probe.is_some();
+    let lifecycle = container.lifecycle.as_ref();
+    unit.has_post_start = lifecycle.is_some_and(|hooks| hooks.post_start.is_some());
+    unit.has_pre_stop = lifecycle.is_some_and(|hooks| hooks.pre_stop.is_some());
+    let rules = container.restart_policy_rules.iter().flatten();
+    unit.rules = rules.filter_map(restart_rule).collect();
     let Some(known) = known else { return unit };
     unit.restarts = u32::try_from(known.restart_count).unwrap_or(0);
     unit.image_id = known.image_id.clone();
@@ -121,12 +141,8 @@ fn unit(
     };
     match begun {
         Some(end) => {
-            let again = !done
-                && match policy {
-                    RestartPolicy::Always => true,
-                    RestartPolicy::OnFailure => end.code != 0,
-                    RestartPolicy::Never => false,
-                };
+            let passed = role == Role::Init && end.code == 0;
+            let again = !done && !passed && unit.restarts_after(end.code);
             if again {
                 unit.restarts = unit.restarts.saturating_add(1);
                 unit.last = Some(end);

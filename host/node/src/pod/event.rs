@@ -34,6 +34,17 @@ pub(crate) enum Event {
         attempt: u32,
         probe: Probed,
     },
+    /// The `postStart` hook of an attempt ended.
+    Hooked {
+        unit: usize,
+        attempt: u32,
+        good: bool,
+    },
+    /// An attempt was asked to end, after its `preStop` hook.
+    Signalled {
+        unit: usize,
+        attempt: u32,
+    },
     /// The object carries a deletion timestamp.
     DeleteAsked {
         grace: Duration,
@@ -74,6 +85,11 @@ pub(crate) enum Effect {
     Signal {
         unit: usize,
         signal: Signal,
+    },
+    /// Run the `preStop` hook for that long at most, then ask it to end.
+    Stop {
+        unit: usize,
+        grace: Duration,
     },
     /// Clear what the ended attempt left.
     Clean {

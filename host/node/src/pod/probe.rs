@@ -1,21 +1,16 @@
-//! Asking a container how it is: startup, readiness and liveness probes, over HTTP and TCP or by a
-//! program in it.
+//! Asking a container how it is: startup, readiness and liveness probes, over HTTP, HTTPS, gRPC and
+//! TCP or by a program in it.
 //!
-//! A probe is judged by its thresholds here; the pod hears only of changes. What this node cannot
-//! ask (`grpc`, HTTPS) leaves the result as it was before the first probe (not ready, but
-//! alive), and an event says so.
+//! A probe is judged by its thresholds here; the pod hears only of changes. What cannot be asked (a
+//! port of a name that there is not) leaves the result as it was before the first probe (not ready,
+//! but alive), and an event says so.
 
-use std::{fmt::Write as _, net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use eyot_client::EventType;
-use eyot_runtime::{ContainerError, ExecSpec, ProcessControl, process::Source};
-use k8s_openapi::{
-    api::core::v1::{Container, ExecAction, HTTPGetAction, ObjectReference, Probe},
-    apimachinery::pkg::util::intstr::IntOrString,
-};
+use eyot_runtime::ContainerError;
+use k8s_openapi::api::core::v1::{Container, ExecAction, HTTPGetAction, ObjectReference, Probe};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
     sync::mpsc,
     time::{Instant, MissedTickBehavior, interval_at, timeout},
 };
@@ -23,18 +18,20 @@ use tokio::{
 use super::{
     actor::Message,
     event::{Event, Probed},
+    grpc, program,
+    request::{Get, dial, port},
 };
 use crate::context::Events;
 
-/// Longest status line that is looked at.
-const STATUS_LINE: usize = 1024;
-/// As much of what a probe's program writes is shown.
-const PROGRAM_OUTPUT: u64 = 10 << 10;
+/// A gRPC probe's own time limits tell better what happened than the one around it.
+const LATER: Duration = Duration::from_millis(500);
 
 /// What the probes of one attempt have in common.
 pub(super) struct Watched {
     pub unit: usize,
     pub attempt: u32,
+    /// When it started: delays count from there.
+    pub since: Instant,
     /// Address of the pod.
     pub host: IpAddr,
     pub running: Arc<dyn eyot_runtime::Container>,
@@ -162,16 +159,20 @@ async fn run(container: &Container, probe: &Probe, kind: Kind, watched: &Watched
             .unwrap_or(0),
     );
     let patience = seconds(probe.timeout_seconds, 1);
-    let mut ticks = interval_at(Instant::now() + delay, seconds(probe.period_seconds, 10));
+    let first = (watched.since + delay).max(Instant::now());
+    let mut ticks = interval_at(first, seconds(probe.period_seconds, 10));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut tally = Tally::new(probe);
     let mut last = None;
     loop {
         ticks.tick().await;
-        let answer = match timeout(patience, ask(container, probe, watched)).await {
-            Ok(answer) => answer,
-            Err(_) => Answer::Bad(format!("no answer within {patience:?}")),
+        let limit = match probe.grpc {
+            Some(_) => patience + LATER,
+            None => patience,
         };
+        let asked = timeout(limit, ask(container, probe, patience, watched)).await;
+        let answer =
+            asked.unwrap_or_else(|_| Answer::Bad(late(container, probe, patience, watched)));
         let good = match answer {
             Answer::Good => true,
             Answer::Bad(why) => {
@@ -185,7 +186,10 @@ async fn run(container: &Container, probe: &Probe, kind: Kind, watched: &Watched
                 false
             }
             Answer::Unknown(why) => {
-                let message = format!("{} probe errored: {why}", kind.title());
+                let message = format!(
+                    "{} probe errored and resulted in unknown state: {why}",
+                    kind.title()
+                );
                 watched.events.record(
                     watched.object.clone(),
                     EventType::Warning,
@@ -228,186 +232,87 @@ async fn run(container: &Container, probe: &Probe, kind: Kind, watched: &Watched
     }
 }
 
-async fn ask(container: &Container, probe: &Probe, watched: &Watched) -> Answer {
-    let host = watched.host;
+async fn ask(
+    container: &Container,
+    probe: &Probe,
+    patience: Duration,
+    watched: &Watched,
+) -> Answer {
     if let Some(exec) = &probe.exec {
-        return program(&*watched.running, exec).await;
+        return exec_probe(&*watched.running, exec).await;
     }
-    if let Some(get) = &probe.http_get {
-        if get
-            .scheme
-            .as_deref()
-            .is_some_and(|scheme| scheme.eq_ignore_ascii_case("https"))
-        {
-            return Answer::Unknown("HTTPS probes are not supported by this node".to_owned());
-        }
-        let Some(port) = port(&get.port, container) else {
-            return Answer::Unknown(format!("couldn't find port: {:?}", get.port));
-        };
-        let target = get
-            .host
-            .clone()
-            .filter(|h| !h.is_empty())
-            .unwrap_or_else(|| host.to_string());
-        return http(&target, port, get).await;
+    if let Some(action) = &probe.http_get {
+        return http_probe(action, container, watched.host).await;
     }
     if let Some(socket) = &probe.tcp_socket {
-        let Some(port) = port(&socket.port, container) else {
-            return Answer::Unknown(format!("couldn't find port: {:?}", socket.port));
-        };
-        let target = socket
-            .host
-            .clone()
-            .filter(|h| !h.is_empty())
-            .unwrap_or_else(|| host.to_string());
-        return match TcpStream::connect((target.as_str(), port)).await {
-            Ok(_) => Answer::Good,
-            Err(error) => Answer::Bad(format!("dial tcp {target}:{port}: {error}")),
+        let host = socket.host.as_deref().filter(|host| !host.is_empty());
+        let host = host.map_or_else(|| watched.host.to_string(), str::to_owned);
+        return match port(&socket.port, container) {
+            Err(why) => Answer::Unknown(why),
+            Ok(port) => match dial(&host, port).await {
+                Ok(_) => Answer::Good,
+                Err(why) => Answer::Bad(why),
+            },
         };
     }
-    Answer::Unknown("grpc probes are not supported by this node".to_owned())
+    if let Some(action) = &probe.grpc {
+        let Ok(port) = u16::try_from(action.port) else {
+            return Answer::Unknown(format!("invalid port number: {}", action.port));
+        };
+        let service = action.service.as_deref().unwrap_or_default();
+        let host = watched.host.to_string();
+        return match grpc::check(&host, port, service, patience).await {
+            Ok(()) => Answer::Good,
+            Err(why) => Answer::Bad(why),
+        };
+    }
+    Answer::Unknown("missing probe handler".to_owned())
+}
+
+/// What is said of a probe that took too long.
+fn late(container: &Container, probe: &Probe, patience: Duration, watched: &Watched) -> String {
+    if let Some(exec) = &probe.exec {
+        let command = exec.command.as_deref().unwrap_or_default().join(" ");
+        return format!("command timed out: \"{command}\" timed out after {patience:?}");
+    }
+    if let Some(action) = &probe.http_get
+        && let Ok(get) = Get::new(action, container, watched.host, "probe")
+    {
+        return format!(
+            "Get \"{}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
+            get.url()
+        );
+    }
+    match &probe.tcp_socket {
+        Some(_) => format!("dial tcp {}: i/o timeout", watched.host),
+        None => format!("no answer within {patience:?}"),
+    }
 }
 
 /// Run the probe's program; what it says is its word if it fails.
-async fn program(running: &dyn eyot_runtime::Container, action: &ExecAction) -> Answer {
-    let spec = ExecSpec {
-        command: action.command.clone().unwrap_or_default(),
-        ..ExecSpec::default()
+async fn exec_probe(running: &dyn eyot_runtime::Container, action: &ExecAction) -> Answer {
+    let command = action.command.as_deref().unwrap_or_default();
+    match program::run(running, command).await {
+        Ok((0, _)) => Answer::Good,
+        Ok((_, said)) => Answer::Bad(said),
+        Err(error @ ContainerError::Config { .. }) => Answer::Unknown(error.to_string()),
+        Err(error) => Answer::Bad(error.to_string()),
+    }
+}
+
+async fn http_probe(action: &HTTPGetAction, container: &Container, host: IpAddr) -> Answer {
+    let get = match Get::new(action, container, host, "probe") {
+        Ok(get) => get,
+        Err(why) => return Answer::Unknown(why),
     };
-    let process = match running.exec(spec).await {
-        Ok(process) => process,
-        Err(error @ ContainerError::Config { .. }) => return Answer::Unknown(error.to_string()),
-        Err(error) => return Answer::Bad(error.to_string()),
-    };
-    // Ended with this future, if it takes longer than the probe allows.
-    let control = Ending(process.control);
-    let errors = async {
-        match process.stderr {
-            Some(stderr) => beginning(stderr).await,
-            None => Vec::new(),
-        }
-    };
-    let (exit, mut said, errors) =
-        tokio::join!(control.0.wait(), beginning(process.stdout), errors);
-    match exit.code {
-        0 => Answer::Good,
-        _ => {
-            said.extend(errors);
-            Answer::Bad(String::from_utf8_lossy(&said).trim_end().to_owned())
-        }
+    match get.send().await {
+        Ok(status) if status.is_success() || status.is_redirection() => Answer::Good,
+        Ok(status) => Answer::Bad(format!(
+            "HTTP probe failed with statuscode: {}",
+            status.as_u16()
+        )),
+        Err(why) => Answer::Bad(why),
     }
-}
-
-/// The first of all that a program writes.
-async fn beginning(mut from: Source) -> Vec<u8> {
-    let mut text = Vec::new();
-    let _ = (&mut from)
-        .take(PROGRAM_OUTPUT)
-        .read_to_end(&mut text)
-        .await;
-    // Read on, so that the program is not kept from writing.
-    let _ = tokio::io::copy(&mut from, &mut tokio::io::sink()).await;
-    text
-}
-
-/// Kills a program that is not waited for any more.
-struct Ending(Arc<dyn ProcessControl>);
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        let control = Arc::clone(&self.0);
-        tokio::spawn(async move { control.kill().await });
-    }
-}
-
-fn port(wanted: &IntOrString, container: &Container) -> Option<u16> {
-    match wanted {
-        IntOrString::Int(number) => u16::try_from(*number).ok(),
-        IntOrString::String(name) => {
-            let named = container.ports.iter().flatten();
-            let named = named
-                .into_iter()
-                .find(|port| port.name.as_deref() == Some(name));
-            match named {
-                Some(port) => u16::try_from(port.container_port).ok(),
-                None => name.parse().ok(),
-            }
-        }
-    }
-}
-
-async fn http(host: &str, port: u16, get: &HTTPGetAction) -> Answer {
-    let fails =
-        |error: std::io::Error| Answer::Bad(format!("Get \"http://{host}:{port}\": {error}"));
-    let mut stream = match TcpStream::connect((host, port)).await {
-        Ok(stream) => stream,
-        Err(error) => return fails(error),
-    };
-    if let Err(error) = stream.write_all(request(host, port, get).as_bytes()).await {
-        return fails(error);
-    }
-    let mut head = Vec::new();
-    let mut chunk = [0; 256];
-    while !head.contains(&b'\n') && head.len() < STATUS_LINE {
-        match stream.read(&mut chunk).await {
-            Ok(0) => break,
-            Ok(read) => head.extend_from_slice(&chunk[..read]),
-            Err(error) => return fails(error),
-        }
-    }
-    match status_code(&head) {
-        Some(code) if (200..400).contains(&code) => Answer::Good,
-        Some(code) => Answer::Bad(format!("HTTP probe failed with statuscode: {code}")),
-        None => Answer::Bad("the answer is not HTTP".to_owned()),
-    }
-}
-
-fn request(host: &str, port: u16, get: &HTTPGetAction) -> String {
-    let path = get
-        .path
-        .as_deref()
-        .filter(|path| !path.is_empty())
-        .unwrap_or("/");
-    // A path with a line break would smuggle in headers.
-    let clean = |text: &str| text.replace(['\r', '\n'], "");
-    let slash = if path.starts_with('/') { "" } else { "/" };
-    let mut text = format!(
-        "GET {slash}{} HTTP/1.1\r\n",
-        clean(path).replace(' ', "%20")
-    );
-    let headers = get.http_headers.as_deref().unwrap_or_default();
-    let has = |name: &str| {
-        headers
-            .iter()
-            .any(|header| header.name.eq_ignore_ascii_case(name))
-    };
-    // Writing to a String cannot fail.
-    if !has("host") {
-        let _ = write!(text, "Host: {host}:{port}\r\n");
-    }
-    if !has("user-agent") {
-        text.push_str("User-Agent: kube-probe/1.36\r\n");
-    }
-    for header in headers {
-        let _ = write!(
-            text,
-            "{}: {}\r\n",
-            clean(&header.name),
-            clean(&header.value)
-        );
-    }
-    text.push_str("Accept: */*\r\nConnection: close\r\n\r\n");
-    text
-}
-
-fn status_code(head: &[u8]) -> Option<u16> {
-    let line = head.split(|byte| *byte == b'\n').next()?;
-    let line = std::str::from_utf8(line).ok()?;
-    let mut words = line.trim_end().split(' ');
-    words
-        .next()
-        .filter(|version| version.starts_with("HTTP/1."))?;
-    words.next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -438,22 +343,5 @@ mod tests {
                 Some(false)
             ]
         );
-    }
-
-    #[test]
-    fn a_status_line_is_read_and_nonsense_is_not() {
-        assert_eq!(status_code(b"HTTP/1.1 204 No Content\r\n"), Some(204));
-        assert_eq!(status_code(b"HTTP/1.0 500 x\n"), Some(500));
-        assert_eq!(status_code(b"SSH-2.0-x\r\n"), None);
-        assert_eq!(status_code(b""), None);
-    }
-
-    #[test]
-    fn a_path_cannot_smuggle_headers() {
-        let get = HTTPGetAction {
-            path: Some("/x\r\nEvil: 1".to_owned()),
-            ..HTTPGetAction::default()
-        };
-        assert!(!request("h", 1, &get).contains("\nEvil"));
     }
 }

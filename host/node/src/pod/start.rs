@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    last_words::LastWords,
     prepare, security,
     unit::{Failure, FailureKind},
 };
@@ -36,6 +37,8 @@ pub(crate) struct Started {
     pub id: String,
     pub image_id: String,
     pub log: Arc<Log>,
+    /// Where it leaves its last words; a Wasm guest has none.
+    pub last_words: Option<LastWords>,
 }
 
 /// Bring the container up. Everything before the runtime's own start is given up when the attempt
@@ -49,7 +52,7 @@ pub(crate) async fn start(context: &Context, attempt: Attempt) -> Result<Started
         )));
     };
     let cancel = attempt.cancel.clone();
-    let (scheme, runtime, spec, log) = tokio::select! {
+    let (scheme, runtime, spec, log, last_words) = tokio::select! {
         ready = make_ready(context, container, attempt) => ready?,
         () = cancel.cancelled() => return Err(Failure {
             kind: FailureKind::Cancelled,
@@ -66,6 +69,7 @@ pub(crate) async fn start(context: &Context, attempt: Attempt) -> Result<Started
                 id,
                 image_id,
                 log,
+                last_words,
             })
         }
         Err(error) => {
@@ -75,7 +79,13 @@ pub(crate) async fn start(context: &Context, attempt: Attempt) -> Result<Started
     }
 }
 
-type Ready = (&'static str, Arc<dyn Runtime>, ContainerSpec, Arc<Log>);
+type Ready = (
+    &'static str,
+    Arc<dyn Runtime>,
+    ContainerSpec,
+    Arc<Log>,
+    Option<LastWords>,
+);
 
 async fn make_ready(
     context: &Context,
@@ -103,10 +113,14 @@ async fn make_ready(
     }
     let environment = environment(context, container, &attempt).await?;
     // A guest asks the host for names.
-    let own_files = match runtime.needs_netns() {
-        true => name_files(context, container, &attempt).await?,
-        false => Vec::new(),
-    };
+    let mut own_files = Vec::new();
+    let mut last_words = None;
+    if runtime.needs_netns() {
+        own_files = name_files(context, container, &attempt).await?;
+        let (words, mount) = words_file(context, container, &attempt).await?;
+        own_files.push(mount);
+        last_words = Some(words);
+    }
     runtime
         .prepare(&image)
         .await
@@ -126,7 +140,7 @@ async fn make_ready(
     match spec {
         Ok(mut spec) => {
             spec.mounts.extend(own_files);
-            Ok((scheme, Arc::clone(runtime), spec, log))
+            Ok((scheme, Arc::clone(runtime), spec, log, last_words))
         }
         Err(failure) => {
             context.logs.close(&log);
@@ -152,6 +166,22 @@ async fn name_files(
         .map_err(std::io::Error::other)
         .flatten()
         .map_err(|error| config(format!("the files with names cannot be written: {error}")))
+}
+
+async fn words_file(
+    context: &Context,
+    container: &Container,
+    attempt: &Attempt,
+) -> Result<(LastWords, Mount), Failure> {
+    let directory = context.pods_dir.join(&attempt.reference.uid);
+    let (container, number) = (container.clone(), attempt.number);
+    let made = tokio::task::spawn_blocking(move || {
+        LastWords::prepare(&directory.join("containers"), &container, number)
+    });
+    made.await
+        .map_err(std::io::Error::other)
+        .flatten()
+        .map_err(|error| config(format!("the termination message has no file: {error}")))
 }
 
 async fn environment(
@@ -206,6 +236,10 @@ fn spec(
         working_dir: container.working_dir.clone().filter(|dir| !dir.is_empty()),
         stdin: container.stdin == Some(true),
         tty: container.tty == Some(true),
+        stop_signal: container
+            .lifecycle
+            .as_ref()
+            .and_then(|hooks| hooks.stop_signal.clone()),
         mounts,
         limits: quantity::limits(container),
         sandbox: attempt.sandbox,

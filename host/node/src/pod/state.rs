@@ -29,6 +29,8 @@ use super::{
 
 /// What a pod gets to end when it was deleted without a grace period.
 pub(crate) const FORCED_GRACE: Duration = Duration::from_secs(1);
+/// What a container has left at least to end by itself after its `preStop` hook.
+const AFTER_HOOK: Duration = Duration::from_secs(2);
 const PREPARE_FIRST: Duration = Duration::from_millis(500);
 /// Longest pause before the sandbox is tried again.
 const PREPARE_LONGEST: Duration = Duration::from_secs(10);
@@ -107,7 +109,7 @@ impl PodState {
         let stage = match self.stage {
             Stage::Preparing { until, .. } => [until, self.deadline],
             Stage::Active => [None, self.deadline],
-            Stage::Stopping { deadline, .. } if self.any_unforced() => [Some(deadline), None],
+            Stage::Stopping { deadline, .. } => [self.next_force(deadline), None],
             _ => [None, None],
         };
         let units = self.units.iter().filter_map(Unit::deadline);
@@ -146,10 +148,16 @@ impl PodState {
                 .all(|unit| unit.role == Role::Sidecar || unit.has_passed())
     }
 
-    fn any_unforced(&self) -> bool {
-        self.units
-            .iter()
-            .any(|u| u.running().is_some_and(|r| r.kill != Kill::Forced))
+    /// When the next container of a pod that stops has to be killed, or asked to end because time
+    /// is over.
+    fn next_force(&self, deadline: Instant) -> Option<Instant> {
+        let running = self.units.iter().filter_map(Unit::running);
+        let times = running.filter_map(|running| match running.kill {
+            Kill::No => Some(deadline),
+            Kill::Asked { deadline } => Some(deadline),
+            Kill::Forced => None,
+        });
+        times.min()
     }
 
     fn apply(&mut self, event: Event, now: Now, effects: &mut Vec<Effect>) {
@@ -171,6 +179,12 @@ impl PodState {
             } => {
                 self.probed(unit, attempt, probe, now, effects);
             }
+            Event::Hooked {
+                unit,
+                attempt,
+                good,
+            } => self.hooked(unit, attempt, good, now, effects),
+            Event::Signalled { unit, attempt } => self.signalled(unit, attempt, now),
             Event::DeleteAsked { grace } => self.stop(Why::DeleteAsked, grace, now, effects),
             Event::Vanished => self.stop(Why::Vanished, FORCED_GRACE, now, effects),
             Event::Shutdown { grace } => self.stop(Why::Shutdown, grace, now, effects),
@@ -250,12 +264,8 @@ impl PodState {
             return;
         };
         effects.push(Effect::Clean { unit: index });
-        let again = active
-            && match (unit.role, unit.policy) {
-                (_, RestartPolicy::Always) => unit.role != Role::Init || exit.code != 0,
-                (_, RestartPolicy::OnFailure) => exit.code != 0,
-                (_, RestartPolicy::Never) => false,
-            };
+        let done = unit.role == Role::Init && exit.code == 0;
+        let again = active && !done && unit.restarts_after(exit.code);
         unit.exited(exit, again, &self.id, now);
         if let Life::BackingOff { until, .. } = unit.life
             && until > now.mono
@@ -291,18 +301,61 @@ impl PodState {
             Probed::Ready(ready) => running.ready = ready,
             Probed::Unhealthy { which, grace } => {
                 if running.kill == Kill::No {
-                    running.kill = Kill::Asked {
-                        deadline: now.mono + grace,
+                    let then = match unit.policy {
+                        RestartPolicy::Never => "",
+                        _ => ", will be restarted",
                     };
-                    let message =
-                        format!("Container {name} failed {which} probe, will be restarted");
+                    let message = format!("Container {name} failed {which} probe{then}");
                     effects.push(record(Some(index), EventType::Normal, "Killing", message));
-                    effects.push(Effect::Signal {
-                        unit: index,
-                        signal: Signal::Terminate,
-                    });
+                    ask_to_end(index, unit, now.mono + grace, now, effects);
                 }
             }
+        }
+    }
+
+    /// A hook that failed takes its container with it.
+    fn hooked(
+        &mut self,
+        index: usize,
+        attempt: u32,
+        good: bool,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        let grace = self.grace;
+        let Some(unit) = self.units.get_mut(index).filter(|u| u.restarts == attempt) else {
+            return;
+        };
+        let Life::Running(running) = &mut unit.life else {
+            return;
+        };
+        if good {
+            running.hooked = false;
+        } else if running.kill == Kill::No {
+            for (kind, reason, message) in [
+                (
+                    EventType::Warning,
+                    "FailedPostStartHook",
+                    "PostStartHook failed",
+                ),
+                (EventType::Normal, "Killing", "FailedPostStartHook"),
+            ] {
+                effects.push(record(Some(index), kind, reason, message.to_owned()));
+            }
+            ask_to_end(index, unit, now.mono + grace, now, effects);
+        }
+    }
+
+    /// Whatever time a `preStop` hook took, its container has a little left to end by itself.
+    fn signalled(&mut self, index: usize, attempt: u32, now: Now) {
+        let Some(unit) = self.units.get_mut(index).filter(|u| u.restarts == attempt) else {
+            return;
+        };
+        if let Life::Running(running) = &mut unit.life
+            && let Kill::Asked { deadline } = &mut running.kill
+        {
+            let without_hook = deadline.checked_sub(AFTER_HOOK).unwrap_or(*deadline);
+            *deadline = without_hook.max(now.mono + AFTER_HOOK);
         }
     }
 
@@ -325,6 +378,13 @@ impl PodState {
                     why,
                     deadline: deadline.min(wanted),
                 };
+                for unit in &mut self.units {
+                    if let Life::Running(running) = &mut unit.life
+                        && let Kill::Asked { deadline } = &mut running.kill
+                    {
+                        *deadline = wanted.min(*deadline);
+                    }
+                }
             }
             Stage::Releasing { why: earlier } => {
                 self.stage = Stage::Releasing {
@@ -400,7 +460,7 @@ impl PodState {
             if unit.life != Life::Waiting || its_turn {
                 start_if_due(index, unit, now, effects);
             }
-            if unit.role != Role::Main && !unit.has_passed() {
+            if unit.role != Role::Main && !unit.has_passed() || unit.holds_others() {
                 its_turn = false;
             }
         }
@@ -453,19 +513,16 @@ impl PodState {
                     if running.kill == Kill::No {
                         let message = format!("Stopping container {}", unit.name);
                         effects.push(record(Some(index), EventType::Normal, "Killing", message));
-                        effects.push(Effect::Signal {
-                            unit: index,
-                            signal: Signal::Terminate,
-                        });
-                        running.kill = Kill::Asked { deadline };
+                        ask_to_end(index, unit, deadline, now, effects);
+                    } else if let Kill::Asked { deadline: own } = &mut running.kill {
+                        // What was asked to end for a reason of its own may have been given longer.
+                        let latest = match unit.has_pre_stop {
+                            true => deadline + AFTER_HOOK,
+                            false => deadline,
+                        };
+                        *own = latest.min(*own);
                     }
-                    if overdue && running.kill != Kill::Forced {
-                        effects.push(Effect::Signal {
-                            unit: index,
-                            signal: Signal::Kill,
-                        });
-                        running.kill = Kill::Forced;
-                    }
+                    force_overdue(index, unit, now, effects);
                 }
                 // What does not run now never will.
                 Life::BackingOff { .. } | Life::Blocked { .. } => match unit.last.take() {
@@ -503,6 +560,32 @@ fn start_if_due(index: usize, unit: &mut Unit, now: Now, effects: &mut Vec<Effec
     };
     unit.life = Life::Creating { shown };
     effects.push(Effect::Start { unit: index });
+}
+
+/// Ask a container that runs to end until `deadline`, after its `preStop` hook if there is time.
+fn ask_to_end(
+    index: usize,
+    unit: &mut Unit,
+    deadline: Instant,
+    now: Now,
+    effects: &mut Vec<Effect>,
+) {
+    let Life::Running(running) = &mut unit.life else {
+        return;
+    };
+    let grace = deadline.duration_since(now.mono);
+    if unit.has_pre_stop && !grace.is_zero() {
+        running.kill = Kill::Asked {
+            deadline: deadline + AFTER_HOOK,
+        };
+        effects.push(Effect::Stop { unit: index, grace });
+    } else {
+        running.kill = Kill::Asked { deadline };
+        effects.push(Effect::Signal {
+            unit: index,
+            signal: Signal::Terminate,
+        });
+    }
 }
 
 fn force_overdue(index: usize, unit: &mut Unit, now: Now, effects: &mut Vec<Effect>) {

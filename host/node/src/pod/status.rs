@@ -224,6 +224,7 @@ fn container(state: &PodState, unit: &Unit) -> ContainerStatus {
     };
     let (now, id) = match &unit.life {
         Life::Waiting | Life::Creating { shown: None } => (waits(), None),
+        Life::Running(running) if running.hooked => (waits(), Some(&running.id)),
         Life::Creating { shown: Some(why) }
         | Life::Blocked { why, .. }
         | Life::BackingOff { why, .. } => (waiting(why), None),
@@ -251,7 +252,7 @@ fn container(state: &PodState, unit: &Unit) -> ContainerStatus {
         ready: unit.is_ready(),
         started: Some(
             unit.running()
-                .is_some_and(|r| r.started && r.kill == Kill::No),
+                .is_some_and(|r| r.started && !r.hooked && r.kill == Kill::No),
         ),
         restart_count: i32::try_from(unit.restarts).unwrap_or(i32::MAX),
         state: Some(now),

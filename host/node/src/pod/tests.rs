@@ -535,3 +535,87 @@ fn a_closed_readiness_gate_keeps_a_pod_from_being_ready() {
         ("False", Some("ReadinessGatesNotReady"))
     );
 }
+
+fn with_hooks(hooks: Value) -> Value {
+    let mut spec = spec("Always", &["a", "b"]);
+    spec["containers"][0]["lifecycle"] = hooks;
+    spec["terminationGracePeriodSeconds"] = json!(10);
+    spec
+}
+
+#[test]
+fn a_post_start_hook_holds_others_back_and_takes_its_container_with_it_if_it_fails() {
+    let sleep = json!({ "postStart": { "sleep": { "seconds": 1 } } });
+    let mut pod = Machine::new(with_hooks(sleep));
+    pod.on(Event::Prepared).does(&[START(0)]);
+    pod.started(0).does(&[]).shows(
+        "Running",
+        false,
+        &["ContainerCreating", "ContainerCreating"],
+    );
+    let hooked = |attempt, good| Event::Hooked {
+        unit: 0,
+        attempt,
+        good,
+    };
+    pod.on(hooked(7, true)).does(&[]);
+    pod.on(hooked(0, true)).does(&[START(1)]);
+    pod.started(1)
+        .shows("Running", true, &["Running", "Running"]);
+    pod.exited(0, 1).wait(0).does(&[]).started(0);
+    pod.on(hooked(1, false))
+        .says("FailedPostStartHook", "PostStartHook failed")
+        .says("Killing", "FailedPostStartHook")
+        .does(&[TERM(0)]);
+    pod.wait(10).does(&[KILL(0)]);
+}
+
+#[test]
+fn a_pre_stop_hook_runs_within_the_grace_and_leaves_time_to_end() {
+    let sleep = json!({ "preStop": { "sleep": { "seconds": 1 } } });
+    let ready = || {
+        let mut pod = Machine::new(with_hooks(sleep.clone()));
+        pod.on(Event::Prepared).started(0).started(1);
+        let grace = Duration::from_secs(10);
+        let stop = Effect::Stop { unit: 0, grace };
+        pod.on(Event::DeleteAsked { grace }).does(&[stop, TERM(1)]);
+        pod
+    };
+    let signalled = || Event::Signalled {
+        unit: 0,
+        attempt: 0,
+    };
+    // A hook that ends soon leaves the container the rest of the grace.
+    let mut pod = ready();
+    pod.wait(1).on(signalled()).wait(8).does(&[]);
+    pod.wait(1).does(&[KILL(0), KILL(1)]);
+    // One that takes all of it, two seconds more.
+    let mut pod = ready();
+    pod.wait(10).does(&[KILL(1)]);
+    pod.on(signalled()).wait(1).does(&[]);
+    pod.wait(1).does(&[KILL(0)]);
+    // Who is in a hurry does not wait for it.
+    let mut pod = ready();
+    let grace = Duration::from_secs(1);
+    pod.on(Event::DeleteAsked { grace }).wait(1);
+    pod.does(&[KILL(0), KILL(1)]);
+    assert_eq!(pod.state.next_tick(), None);
+}
+
+#[test]
+fn a_container_may_have_a_restart_policy_and_rules_of_its_own() {
+    let mut spec = spec("Never", &["a", "b", "c"]);
+    spec["containers"][0]["restartPolicy"] = json!("OnFailure");
+    spec["containers"][1]["restartPolicy"] = json!("Never");
+    spec["containers"][1]["restartPolicyRules"] = json!([
+        { "action": "Restart", "exitCodes": { "operator": "In", "values": [42] } },
+    ]);
+    let mut pod = Machine::new(spec);
+    pod.on(Event::Prepared).started(0).started(1).started(2);
+    pod.exited(0, 1).does(&[CLEAN(0), START(0)]).started(0);
+    pod.exited(1, 42).does(&[CLEAN(1), START(1)]).started(1);
+    pod.exited(1, 1).does(&[CLEAN(1)]);
+    pod.exited(2, 42).does(&[CLEAN(2)]);
+    pod.exited(0, 0)
+        .shows("Failed", false, &["Completed 0", "Error 1", "Error 42"]);
+}

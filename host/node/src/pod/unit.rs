@@ -52,6 +52,19 @@ pub(crate) enum RestartPolicy {
     Never,
 }
 
+/// One of `restartPolicyRules`: restart if the exit code is in, or is not in, a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RestartRule {
+    pub in_list: bool,
+    pub codes: Vec<i32>,
+}
+
+impl RestartRule {
+    fn matches(&self, code: i32) -> bool {
+        self.codes.contains(&code) == self.in_list
+    }
+}
+
 /// What a container is for in its pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -117,6 +130,8 @@ pub(crate) struct Running {
     pub id: String,
     pub since: Timestamp,
     pub since_mono: Instant,
+    /// The `postStart` hook has not ended yet: nobody is told that it runs.
+    pub hooked: bool,
     /// The startup probe has succeeded, or there is none.
     pub started: bool,
     /// The readiness probe succeeds, or there is none.
@@ -153,6 +168,10 @@ pub(crate) struct Unit {
     pub policy: RestartPolicy,
     pub has_startup_probe: bool,
     pub has_readiness_probe: bool,
+    pub has_post_start: bool,
+    pub has_pre_stop: bool,
+    /// Exit codes after which it is restarted whatever the policy says.
+    pub rules: Vec<RestartRule>,
     pub life: Life,
     /// Number of the attempt that runs or comes next; `restartCount`.
     pub restarts: u32,
@@ -175,6 +194,9 @@ impl Unit {
             policy,
             has_startup_probe: false,
             has_readiness_probe: false,
+            has_post_start: false,
+            has_pre_stop: false,
+            rules: Vec::new(),
             life: Life::Waiting,
             restarts: 0,
             last: None,
@@ -208,7 +230,7 @@ impl Unit {
             Role::Init => self.ended().is_some_and(|ended| ended.code == 0),
             _ => self
                 .running()
-                .is_some_and(|r| r.started && r.ready && r.kill == Kill::No),
+                .is_some_and(|r| !r.hooked && r.started && r.ready && r.kill == Kill::No),
         }
     }
 
@@ -216,8 +238,31 @@ impl Unit {
     pub(crate) fn has_passed(&self) -> bool {
         match self.role {
             Role::Init => self.ended().is_some_and(|ended| ended.code == 0),
-            Role::Sidecar => self.running().is_some_and(|running| running.started),
+            Role::Sidecar => self.running().is_some_and(|r| r.started && !r.hooked),
             Role::Main => false,
+        }
+    }
+
+    /// Whether the containers after it have to wait: one with a `postStart` hook lets nobody pass
+    /// until that has ended.
+    pub(crate) fn holds_others(&self) -> bool {
+        self.has_post_start
+            && match &self.life {
+                Life::Waiting | Life::Creating { .. } => self.last.is_none(),
+                Life::Running(running) => running.hooked,
+                _ => false,
+            }
+    }
+
+    /// Whether it is restarted after it ended with `code`.
+    pub(crate) fn restarts_after(&self, code: i32) -> bool {
+        if self.rules.iter().any(|rule| rule.matches(code)) {
+            return true;
+        }
+        match self.policy {
+            RestartPolicy::Always => true,
+            RestartPolicy::OnFailure => code != 0,
+            RestartPolicy::Never => false,
         }
     }
 
@@ -229,6 +274,7 @@ impl Unit {
             id,
             since: now.wall,
             since_mono: now.mono,
+            hooked: self.has_post_start,
             started: !self.has_startup_probe,
             ready: !self.has_readiness_probe,
             kill: Kill::No,

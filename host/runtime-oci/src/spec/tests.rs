@@ -41,6 +41,7 @@ fn container() -> ContainerSpec {
         security: Security::default(),
         stdin: false,
         tty: false,
+        stop_signal: None,
         mounts: vec![],
         limits: Limits::default(),
         sandbox: Sandbox {

@@ -178,6 +178,7 @@ pub(crate) fn spec(image: Image, args: &[&str], log: &Arc<Log>) -> ContainerSpec
         security: Security::default(),
         stdin: false,
         tty: false,
+        stop_signal: None,
         mounts: Vec::new(),
         limits: Limits {
             memory: Some(64 << 20),
