@@ -19,7 +19,6 @@ pub const CASES: &[Case] = &[
         [Kubectl]
     ),
     case!(a_kill_in_a_rollout_converges, [Kubectl, Guests]),
-    case!(a_kill_leaves_no_container_behind, [Kubectl, Root, Busybox]),
 ];
 
 fn a_kill_in_a_write_burst_loses_no_acknowledged_write() -> anyhow::Result<()> {
@@ -119,38 +118,4 @@ fn a_kill_in_a_rollout_converges() -> anyhow::Result<()> {
         )?;
     }
     Ok(())
-}
-
-fn a_kill_leaves_no_container_behind() -> anyhow::Result<()> {
-    let mut host = Host::start()?;
-    crate::container::push_busybox(&host, "crash/busy:v1")?;
-    host.apply(
-        &crate::wasm::pod("left", "crash/busy:v1", &["/bin/sleep", "987654"], "")
-            .replace("Never", "Always"),
-    )?;
-    host.wait_ready_pod("left")?;
-    host.kill()?;
-    host.restart()?;
-    host.wait_pod("left", "runs again", |p| {
-        let status = &p["status"]["containerStatuses"][0];
-        !status["state"]["running"].is_null() && status["restartCount"].as_i64() >= Some(1)
-    })?;
-    ensure!(
-        sleepers()? == 1,
-        "{} processes of the container live",
-        sleepers()?
-    );
-    host.k(&["delete", "pod", "left", "--timeout=30s"])?;
-    ensure!(sleepers()? == 0, "a process outlived its pod");
-    Ok(())
-}
-
-/// How many processes run the command of the case above.
-fn sleepers() -> anyhow::Result<usize> {
-    let mut found = 0;
-    for entry in std::fs::read_dir("/proc")? {
-        let line = std::fs::read(entry?.path().join("cmdline")).unwrap_or_default();
-        found += usize::from(line.ends_with(b"sleep\x00987654\x00"));
-    }
-    Ok(found)
 }

@@ -321,10 +321,23 @@ impl Host {
 impl Drop for Host {
     fn drop(&mut self) {
         if self.is_running() {
-            // An orderly end takes its containers and mounts with it.
             let _ = self.terminate();
         }
         let _ = self.kill();
+        reset(&self.dir, self.ports);
+    }
+}
+
+/// End what a stopped host left running, and take down what it made.
+fn reset(dir: &Path, ports: Ports) {
+    let mut command = eyot();
+    command
+        .arg("reset")
+        .arg("--data-dir")
+        .arg(dir)
+        .args(ports.flags());
+    if let Err(error) = succeed(&mut command) {
+        eprintln!("what a host left was not cleared: {error:#}");
     }
 }
 
@@ -389,5 +402,6 @@ pub fn stop_shared() {
             let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
         }
     }
+    reset(&host.dir, host.ports);
     let _ = std::fs::remove_dir_all(&host.dir);
 }

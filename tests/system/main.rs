@@ -6,6 +6,7 @@
 //! Cases that need root or a tool say so loudly when they are skipped.
 
 mod bad_input;
+mod census;
 mod clients;
 mod container;
 mod crash;
@@ -14,6 +15,7 @@ mod hooks;
 #[expect(dead_code, reason = "the benchmark uses more of it")]
 mod host;
 mod jobs;
+mod keep;
 mod kube_rs;
 mod kubectl;
 mod ledger;
@@ -54,6 +56,7 @@ fn main() {
         ("ledger", ledger::CASES),
         ("verbs", verbs::CASES),
         ("crash", crash::CASES),
+        ("keep", keep::CASES),
     ] {
         for case in cases {
             let name = format!("{group}::{}", case.name);

@@ -64,6 +64,10 @@ pub struct Settings {
     /// Name of the bridge that pods are connected to [default: eyot0]
     #[arg(long, env = "EYOT_BRIDGE", value_name = "NAME")]
     pub bridge: Option<String>,
+    /// End all pods when the host stops; otherwise containers go on without it, and the next start
+    /// takes them on again
+    #[arg(long, env = "EYOT_STOP_PODS", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub stop_pods: Option<bool>,
     /// File with tokens of users, one `token,user,uid,"group,group"` a line [default: none]
     #[arg(long, env = "EYOT_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
@@ -141,6 +145,7 @@ pub struct Resolved {
     pub pod_cidr: Cidr,
     pub services: ServiceRanges,
     pub bridge: String,
+    pub stop_pods: bool,
     pub token_file: Option<PathBuf>,
     pub service_account_issuer: Option<String>,
     pub authentication_config: Option<PathBuf>,
@@ -183,6 +188,7 @@ impl Settings {
             pod_cidr: self.pod_cidr.or(other.pod_cidr),
             service_cidr: self.service_cidr.or(other.service_cidr),
             bridge: self.bridge.or(other.bridge),
+            stop_pods: self.stop_pods.or(other.stop_pods),
             token_file: self.token_file.or(other.token_file),
             service_account_issuer: self.service_account_issuer.or(other.service_account_issuer),
             authentication_config: self.authentication_config.or(other.authentication_config),
@@ -242,6 +248,7 @@ impl Settings {
                 None => ServiceRanges::default(),
             },
             bridge: check_bridge(self.bridge.unwrap_or_else(|| "eyot0".to_owned()))?,
+            stop_pods: self.stop_pods.unwrap_or(false),
             token_file: self.token_file,
             service_account_issuer: self.service_account_issuer,
             authentication_config: self.authentication_config,

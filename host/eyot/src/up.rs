@@ -7,10 +7,13 @@
 //!
 //! On SIGTERM or Ctrl-C everything gets the same token cancelled and a few seconds to end; what
 //! is not written by then is not lost, since a write is acknowledged only when it is on disk.
+//! Containers go on without the host, with their addresses and rules, unless it is told to end its
+//! pods; [`reset`] does that later.
 
 use std::{
     convert::Infallible,
     net::{IpAddr, SocketAddr},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -31,7 +34,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tower::util::BoxCloneSyncService;
 
-use crate::{files::make_private_dir, pki, security, settings::Resolved};
+use crate::{pki, security, settings::Resolved};
 
 /// How long the parts may take to end after a stop was asked for.
 const STOPPING: Duration = Duration::from_secs(20);
@@ -71,7 +74,6 @@ async fn open_store(settings: &Resolved) -> anyhow::Result<Store> {
 pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     watch_signals(stop.clone())?;
-    make_private_dir(&settings.data_dir)?;
     let store = open_store(&settings)
         .await
         .context("the store cannot be opened")?;
@@ -201,8 +203,10 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
     if tokio::time::timeout(STOPPING, all).await.is_err() {
         tracing::warn!("some parts did not end in {STOPPING:?}; leaving them");
     }
-    // The pods have ended: nothing of their network is left behind.
-    if let Err(error) = network.close().await {
+    // If the pods have ended, nothing of their network is left behind.
+    if settings.stop_pods
+        && let Err(error) = network.close().await
+    {
         tracing::warn!(%error, "remains of the pod network were not cleared; the next start does it");
     }
     if let Some(audit) = audit {
@@ -211,6 +215,34 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
     }
     store.close().await;
     tracing::info!("stopped");
+    Ok(())
+}
+
+/// Where containers are kept; the data directory must exist.
+pub fn containers(data_dir: &Path) -> eyot_runtime_oci::Options {
+    eyot_runtime_oci::Options::new(&data_dir.join("containers"), &Instance::of(data_dir))
+}
+
+/// End all containers that a host left which does not run any more, and remove what it made in the
+/// kernel and below `/run`. What is on disk stays: the next start makes its pods anew.
+pub async fn reset(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
+    // Held to the end: a host that runs has it.
+    let store = open_store(&settings)
+        .await
+        .context("the store cannot be opened: is the host running?")?;
+    OciRuntime::new(launcher, containers(&settings.data_dir))
+        .reset()
+        .await?;
+    let network = open_network(&settings).await.context("the pod network")?;
+    network.close().await?;
+    let run_dir = Instance::of(&settings.data_dir).run_dir();
+    match std::fs::remove_dir_all(&run_dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("{} cannot be removed", run_dir.display()));
+        }
+        _ => {}
+    }
+    store.close().await;
     Ok(())
 }
 
@@ -312,11 +344,7 @@ fn start_node(
     registry: Arc<Registry>,
     network: Arc<PodNetwork>,
 ) -> Node {
-    let instance = Instance::of(&settings.data_dir);
-    let oci = OciRuntime::new(
-        launcher,
-        eyot_runtime_oci::Options::new(&settings.data_dir.join("containers"), &instance),
-    );
+    let oci = OciRuntime::new(launcher, containers(&settings.data_dir));
     let wasm = WasmRuntime::new(engine, Arc::new(devices));
     Node::new(eyot_node::Options {
         name: settings.node_name.clone(),
@@ -335,6 +363,7 @@ fn start_node(
         network,
         data_dir: settings.data_dir.clone(),
         policy: settings.policy.clone(),
+        stop_pods: settings.stop_pods,
     })
 }
 

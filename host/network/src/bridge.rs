@@ -22,6 +22,7 @@ use rtnetlink::{
 
 use crate::{
     Cidr, NetworkError, Options, namespace,
+    places::Place,
     table::{Frame, Table},
 };
 
@@ -210,7 +211,7 @@ impl Bridge {
     }
 
     /// Make a namespace for a pod and join it to the bridge.
-    pub(crate) async fn join(&self, uid: &str, address: Ipv4Addr) -> Result<PathBuf, NetworkError> {
+    pub(crate) async fn join(&self, uid: &str, address: Ipv4Addr) -> Result<(), NetworkError> {
         let failed = |act| move |source| NetworkError::Netlink { act, source };
         let path = self.netns_path(uid)?;
         namespace::create(path.clone()).await?;
@@ -267,8 +268,17 @@ impl Bridge {
             .execute()
             .await
             .map_err(failed("keeping a pod apart from the others"))?;
-        namespace::configure(path.clone(), address, self.cidr.gateway()).await?;
-        Ok(path)
+        namespace::configure(path, address, self.cidr.gateway()).await
+    }
+
+    /// Whether a place that was noted down is there.
+    pub(crate) async fn has(&self, uid: &str, place: &Place) -> Result<bool, NetworkError> {
+        if !place.netns {
+            let all = self.addresses().await?;
+            return Ok(all.contains(&(self.index, place.address, 32)));
+        }
+        let veth = index_of(&self.netlink, &veth_names(place.address).0).await?;
+        Ok(veth.is_some() && namespace::is_there(&self.netns_path(uid)?))
     }
 
     /// Undo [`Self::join`] or [`Self::add_address`], also half of it.
@@ -356,7 +366,7 @@ impl Bridge {
     }
 
     /// A pod's uid is part of a path: nothing but what uids are made of.
-    fn netns_path(&self, uid: &str) -> Result<PathBuf, NetworkError> {
+    pub(crate) fn netns_path(&self, uid: &str) -> Result<PathBuf, NetworkError> {
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
         if uid.is_empty() || uid.len() > 128 || !uid.chars().all(plain) {
             let source = io::Error::other(format!("uid {uid:?} is not made of letters, digits, -"));

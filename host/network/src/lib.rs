@@ -13,8 +13,10 @@
 //! ```
 //!
 //! A namespace is kept alive by a bind mount of its file instead of a pause process. All state is
-//! in the kernel and in memory: after a restart [`PodNetwork::sweep`] removes what is left, and
-//! pods are attached anew.
+//! in the kernel, with a note of each pod's address ([`places`]): the next life of the host finds
+//! the places of pods as they were, [`PodNetwork::sweep`] removes what was half made, and
+//! [`PodNetwork::retain`] what belongs to pods that are no longer there. Nothing that works is taken
+//! down for a moment: also the rules of the table stay until the new ones are known.
 //!
 //! Without the privilege to make a bridge, pods of Wasm guests get loopback addresses out of
 //! 127.244.0.0/16, which need no set-up, and pods with containers are refused.
@@ -25,6 +27,7 @@ mod dns;
 mod ingress;
 mod namespace;
 mod nft;
+mod places;
 mod policy;
 mod pool;
 mod service;
@@ -40,7 +43,11 @@ use std::{
 
 use eyot_runtime::{PodRef, Sandbox};
 
-use crate::{bridge::Bridge, pool::Pool};
+use crate::{
+    bridge::Bridge,
+    places::{Place, Places},
+    pool::Pool,
+};
 
 pub use cluster::Cluster;
 pub use dns::{DOMAIN, Dns};
@@ -118,6 +125,7 @@ pub struct PodNetwork {
     cidr: Cidr,
     /// `None`: loopback addresses only.
     bridge: Option<Bridge>,
+    places: Places,
     pods: Mutex<Pods>,
     /// One change of the kernel's state at a time; netlink serialises anyway.
     changing: tokio::sync::Mutex<()>,
@@ -125,14 +133,8 @@ pub struct PodNetwork {
 
 struct Pods {
     pool: Pool,
-    attached: HashMap<String, Attached>,
-}
-
-#[derive(Clone)]
-struct Attached {
-    address: Ipv4Addr,
-    netns: Option<PathBuf>,
-    sandbox: Sandbox,
+    /// By uid.
+    attached: HashMap<String, Place>,
 }
 
 impl PodNetwork {
@@ -154,13 +156,18 @@ impl PodNetwork {
         } else {
             LOOPBACK
         };
-        let pods = Pods {
+        let mut pods = Pods {
             pool: Pool::new(cidr),
             attached: HashMap::new(),
         };
+        let places = Places::new(&options.netns_dir, &options.bridge);
+        if let Some(bridge) = &bridge {
+            take_over(bridge, &places, &mut pods).await?;
+        }
         Ok(Self {
             cidr,
             bridge,
+            places,
             pods: Mutex::new(pods),
             changing: tokio::sync::Mutex::default(),
         })
@@ -182,15 +189,16 @@ impl PodNetwork {
     }
 
     /// Give a pod its address and, with `netns`, a network namespace. A pod that is attached
-    /// already gets the same again.
+    /// already, be it by an earlier life of the host, gets the same again.
     pub async fn attach(&self, pod: &PodRef, netns: bool) -> Result<Sandbox, NetworkError> {
         let _changing = self.changing.lock().await;
-        if let Some(attached) = self.lock().attached.get(&pod.uid)
-            && (attached.netns.is_some() || !netns)
+        let known = self.lock().attached.get(&pod.uid).cloned();
+        if let Some(place) = known
+            && (place.netns || !netns)
         {
-            return Ok(attached.sandbox.clone());
+            return self.sandbox(pod, &place);
         }
-        self.detach_locked(pod).await?;
+        self.detach_locked(&pod.uid).await?;
         if netns && self.bridge.is_none() {
             return Err(NetworkError::Unprivileged);
         }
@@ -198,27 +206,11 @@ impl PodNetwork {
             cidr: self.cidr,
             count: self.cidr.hosts(),
         })?;
-        let joined = match &self.bridge {
-            Some(bridge) if netns => bridge.join(&pod.uid, address).await.map(Some),
-            Some(bridge) => bridge.add_address(address).await.map(|()| None),
-            None => Ok(None),
-        };
-        match joined {
-            Ok(netns) => {
-                let mut hostname = pod.name.clone();
-                hostname.truncate(MAX_HOSTNAME);
-                let sandbox = Sandbox {
-                    ip: Some(IpAddr::V4(address)),
-                    netns: netns.clone(),
-                    hostname,
-                };
-                let attached = Attached {
-                    address,
-                    netns,
-                    sandbox: sandbox.clone(),
-                };
-                self.lock().attached.insert(pod.uid.clone(), attached);
-                Ok(sandbox)
+        let place = Place { address, netns };
+        match self.make(&pod.uid, &place).await {
+            Ok(()) => {
+                self.lock().attached.insert(pod.uid.clone(), place.clone());
+                self.sandbox(pod, &place)
             }
             Err(error) => {
                 if let Some(bridge) = &self.bridge
@@ -232,53 +224,90 @@ impl PodNetwork {
         }
     }
 
+    async fn make(&self, uid: &str, place: &Place) -> Result<(), NetworkError> {
+        let Some(bridge) = &self.bridge else {
+            return Ok(());
+        };
+        // Also refuses what cannot be the name of a file.
+        bridge.netns_path(uid)?;
+        match place.netns {
+            true => bridge.join(uid, place.address).await?,
+            false => bridge.add_address(place.address).await?,
+        }
+        self.places
+            .write(uid, place)
+            .map_err(|source| NetworkError::Io {
+                act: "noting a pod's address",
+                source,
+            })
+    }
+
+    fn sandbox(&self, pod: &PodRef, place: &Place) -> Result<Sandbox, NetworkError> {
+        let mut hostname = pod.name.clone();
+        hostname.truncate(MAX_HOSTNAME);
+        let bridge = self.bridge.as_ref().filter(|_| place.netns);
+        Ok(Sandbox {
+            ip: Some(IpAddr::V4(place.address)),
+            netns: bridge.map(|b| b.netns_path(&pod.uid)).transpose()?,
+            hostname,
+        })
+    }
+
     /// Take the address and the namespace back. No error if the pod is not attached.
     pub async fn detach(&self, pod: &PodRef) -> Result<(), NetworkError> {
         let _changing = self.changing.lock().await;
-        self.detach_locked(pod).await
+        self.detach_locked(&pod.uid).await
     }
 
-    async fn detach_locked(&self, pod: &PodRef) -> Result<(), NetworkError> {
-        let Some(attached) = self.lock().attached.get(&pod.uid).cloned() else {
+    async fn detach_locked(&self, uid: &str) -> Result<(), NetworkError> {
+        let Some(place) = self.lock().attached.get(uid).cloned() else {
             return Ok(());
         };
         if let Some(bridge) = &self.bridge {
-            bridge
-                .leave(&pod.uid, attached.address, attached.netns.is_some())
-                .await?;
+            // First, so that half of a place is never taken for a whole one.
+            self.places.remove(uid).map_err(|source| NetworkError::Io {
+                act: "removing the note of a pod's address",
+                source,
+            })?;
+            bridge.leave(uid, place.address, place.netns).await?;
         }
         let mut pods = self.lock();
-        pods.attached.remove(&pod.uid);
-        pods.pool.give_back(attached.address);
+        pods.attached.remove(uid);
+        pods.pool.give_back(place.address);
         Ok(())
     }
 
-    /// Remove what an earlier host left: namespaces, links and addresses of pods that this one has
-    /// not attached. Called once, before pods are started.
+    /// Detach all pods but those whose uid `keep` knows: once it is known which pods there are.
+    pub async fn retain(&self, keep: impl Fn(&str) -> bool + Sync) -> Result<(), NetworkError> {
+        let _changing = self.changing.lock().await;
+        let all: Vec<String> = self.lock().attached.keys().cloned().collect();
+        for uid in all.iter().filter(|uid| !keep(uid)) {
+            self.detach_locked(uid).await?;
+        }
+        Ok(())
+    }
+
+    /// Remove what an earlier host had half made or half removed: namespaces, links and addresses of
+    /// pods that are not attached. Called once, before pods are started.
     pub async fn sweep(&self) -> Result<(), NetworkError> {
         let _changing = self.changing.lock().await;
         let Some(bridge) = &self.bridge else {
             return Ok(());
         };
-        let attached: Vec<(String, Attached)> = {
-            let pods = self.lock();
-            pods.attached
-                .iter()
-                .map(|(uid, pod)| (uid.clone(), pod.clone()))
-                .collect()
-        };
+        let attached = self.lock().attached.clone();
         bridge
             .sweep(
-                &|uid| attached.iter().any(|(known, _)| known == uid),
-                &|address| attached.iter().any(|(_, pod)| pod.address == address),
+                &|uid| attached.get(uid).is_some_and(|place| place.netns),
+                &|address| attached.values().any(|place| place.address == address),
             )
             .await
     }
 
     /// Remove everything, the bridge included. For the end of a host that leaves nothing behind.
     pub async fn close(&self) -> Result<(), NetworkError> {
+        self.retain(|_| false).await?;
         let _changing = self.changing.lock().await;
-        self.lock().attached.clear();
+        self.places.close();
         match &self.bridge {
             Some(bridge) => bridge.close().await,
             None => Ok(()),
@@ -288,6 +317,29 @@ impl PodNetwork {
     fn lock(&self) -> std::sync::MutexGuard<'_, Pods> {
         self.pods.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Find the places that an earlier host gave, as far as they are whole. What is not is left to
+/// [`PodNetwork::sweep`].
+async fn take_over(bridge: &Bridge, places: &Places, pods: &mut Pods) -> Result<(), NetworkError> {
+    let failed = |source| NetworkError::Io {
+        act: "reading the notes of pods' addresses",
+        source,
+    };
+    for (uid, place) in places.read().map_err(failed)? {
+        let whole = bridge.has(&uid, &place).await?;
+        let claimed = pods.pool.claim(place.address);
+        if whole && claimed {
+            pods.attached.insert(uid, place);
+            continue;
+        }
+        places.remove(&uid).map_err(failed)?;
+        if claimed {
+            // Handed out last: the pod must see that its place is another one.
+            pods.pool.give_back(place.address);
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

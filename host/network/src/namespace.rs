@@ -44,6 +44,12 @@ pub(crate) async fn create(path: PathBuf) -> Result<(), NetworkError> {
     })
 }
 
+/// Whether a namespace is mounted at `path`.
+pub(crate) fn is_there(path: &Path) -> bool {
+    const NSFS_MAGIC: i64 = 0x6e73_6673;
+    nix::sys::statfs::statfs(path).is_ok_and(|on| on.filesystem_type().0 == NSFS_MAGIC)
+}
+
 /// Connect to a port on the loopback of a namespace, where programs listen that want no other
 /// company: over IPv4, then over IPv6.
 pub async fn dial_loopback(path: &Path, port: u16) -> io::Result<tokio::net::TcpStream> {

@@ -95,6 +95,19 @@ impl Pool {
         self.returned.pop_front().map(Ipv4Addr::from)
     }
 
+    /// Take one that is in use already; false if it is of another network, or taken.
+    pub(crate) fn claim(&mut self, address: Ipv4Addr) -> bool {
+        let address = u32::from(address);
+        if (self.unused..self.end).contains(&address) {
+            self.returned.extend(self.unused..address);
+            self.unused = address + 1;
+            return true;
+        }
+        let before = self.returned.len();
+        self.returned.retain(|free| *free != address);
+        self.returned.len() < before
+    }
+
     pub(crate) fn give_back(&mut self, address: Ipv4Addr) {
         let address = u32::from(address);
         if (self.first..self.unused).contains(&address) && !self.returned.contains(&address) {
@@ -122,6 +135,23 @@ mod tests {
             .map(|a| a.octets()[3])
             .collect();
         assert_eq!(again, [5, 3], "oldest first, strangers and doubles ignored");
+    }
+
+    #[test]
+    fn an_address_that_is_in_use_is_not_handed_out() {
+        let mut pool = Pool::new("10.1.2.0/29".parse().unwrap());
+        assert!(pool.claim(Ipv4Addr::new(10, 1, 2, 4)));
+        assert!(pool.claim(Ipv4Addr::new(10, 1, 2, 2)));
+        assert!(!pool.claim(Ipv4Addr::new(10, 1, 2, 4)), "taken");
+        assert!(!pool.claim(Ipv4Addr::new(10, 1, 2, 1)), "the gateway's");
+        assert!(
+            !pool.claim(Ipv4Addr::new(10, 9, 9, 9)),
+            "of another network"
+        );
+        let all: Vec<_> = std::iter::from_fn(|| pool.take())
+            .map(|a| a.octets()[3])
+            .collect();
+        assert_eq!(all, [5, 6, 3]);
     }
 
     #[test]

@@ -135,6 +135,10 @@ pub(crate) enum Part {
     HostPorts,
 }
 
+impl Part {
+    const COUNT: usize = 3;
+}
+
 /// Chains, sets and elements for the frame.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Ruleset {
@@ -274,19 +278,23 @@ struct State {
     parts: BTreeMap<Part, Ruleset>,
     /// Whether the kernel has what `parts` says.
     sound: bool,
+    /// The kernel has the table of an earlier host. It stays until every part has said what it
+    /// wants, and is replaced in one transaction: pods that run are never without their policies.
+    inherited: bool,
 }
 
 impl Table {
-    /// Make the empty table in place of what was there.
+    /// Make the empty table, unless there is one.
     pub(crate) async fn install(frame: Frame) -> io::Result<Arc<Self>> {
         let table = Arc::new(Self {
             state: std::sync::Mutex::new(State {
                 frame,
                 parts: BTreeMap::new(),
                 sound: false,
+                inherited: false,
             }),
         });
-        table.with(State::rebuild).await?;
+        table.with(State::begin).await?;
         Ok(table)
     }
 
@@ -298,6 +306,7 @@ impl Table {
     pub(crate) async fn remove(self: &Arc<Self>) -> io::Result<()> {
         self.with(|state| {
             state.sound = false;
+            state.inherited = false;
             let table = &state.frame.table;
             nft::run(&format!("table ip {table}\ndelete table ip {table}\n"))
         })
@@ -319,8 +328,24 @@ impl Table {
 }
 
 impl State {
+    fn begin(&mut self) -> io::Result<()> {
+        let known = nft::run(&format!("list table ip {}\n", self.frame.table));
+        self.inherited = known.is_ok();
+        if self.inherited {
+            Ok(())
+        } else {
+            self.rebuild()
+        }
+    }
+
     fn set(&mut self, part: Part, rules: Ruleset) -> io::Result<()> {
         let before = self.parts.insert(part, rules).unwrap_or_default();
+        if self.inherited {
+            if self.parts.len() < Part::COUNT {
+                return Ok(());
+            }
+            self.inherited = false;
+        }
         if !self.sound {
             return self.rebuild();
         }

@@ -196,27 +196,44 @@ fn attaching_twice_gives_the_same_and_detaching_gives_all_back() {
 }
 
 #[test]
-fn a_new_host_takes_over_and_sweeps_what_the_old_one_left() {
+fn a_new_host_takes_over_places_and_sweeps_the_rest() {
     isolated(
-        "a_new_host_takes_over_and_sweeps_what_the_old_one_left",
+        "a_new_host_takes_over_places_and_sweeps_the_rest",
         |options| async move {
-            let clean = {
+            let netns_dir = options.netns_dir.clone();
+            let (clean, container, wasm) = {
                 let network = PodNetwork::open(options.clone()).await.unwrap();
                 let clean = links();
-                network.attach(&pod("container"), true).await.unwrap();
-                network.attach(&pod("wasm"), false).await.unwrap();
-                clean
+                let container = network.attach(&pod("container"), true).await.unwrap();
+                let wasm = network.attach(&pod("wasm"), false).await.unwrap();
+                network.attach(&pod("gone"), true).await.unwrap();
+                network.attach(&pod("half"), true).await.unwrap();
+                (clean, container, wasm)
             };
-            assert_ne!(links(), clean);
+            // One that was being removed when the host was killed, and one whose veth is gone.
+            let notes = netns_dir.with_file_name("places-test0");
+            std::fs::remove_file(notes.join("uid-half")).unwrap();
             let network = PodNetwork::open(options.clone()).await.unwrap();
             network.sweep().await.unwrap();
+            assert_eq!(std::fs::read_dir(&netns_dir).unwrap().count(), 2);
+            network.retain(|uid| uid != "uid-gone").await.unwrap();
+            assert_eq!(std::fs::read_dir(&netns_dir).unwrap().count(), 1);
+            assert_eq!(std::fs::read_dir(&notes).unwrap().count(), 2);
+            assert_eq!(
+                network.attach(&pod("container"), true).await.unwrap(),
+                container
+            );
+            assert_eq!(network.attach(&pod("wasm"), false).await.unwrap(), wasm);
+            let (ip, netns) = (container.ip.unwrap(), container.netns.unwrap());
+            let listener = inside(&netns, move || TcpListener::bind((ip, 0)).unwrap());
+            exchange(listener, connect);
+            let next = network.attach(&pod("next"), false).await.unwrap();
+            assert!(next.ip != container.ip && next.ip != wasm.ip, "{next:?}");
+            network.retain(|_| false).await.unwrap();
             assert_eq!(links(), clean);
-            assert_eq!(std::fs::read_dir(&options.netns_dir).unwrap().count(), 0);
-            let sandbox = network.attach(&pod("container"), true).await.unwrap();
-            network.sweep().await.unwrap();
-            assert!(sandbox.netns.unwrap().exists(), "its own pods stay");
             network.close().await.unwrap();
             assert!(!links().contains("test0"), "{}", links());
+            assert!(!notes.exists());
         },
     );
 }
@@ -306,6 +323,7 @@ async fn without_privilege_wasm_pods_get_loopback_addresses() {
     let network = PodNetwork {
         cidr: LOOPBACK,
         bridge: None,
+        places: Places::new(Path::new("/nowhere/netns"), "none"),
         pods: Mutex::new(Pods {
             pool: Pool::new(LOOPBACK),
             attached: HashMap::new(),

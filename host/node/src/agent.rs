@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Options,
     context::{Context, EventTask},
+    inherit::Inherited,
     kubelet::Kubelet,
     pod::{Actor, Handle},
     register, usage,
@@ -47,12 +48,12 @@ impl Node {
         Kubelet::new(Arc::clone(&self.context))
     }
 
-    /// Work until `stop`, then end all containers. The objects stay as they are: the next start
-    /// carries on from them.
+    /// Work until `stop`, then end the containers that cannot go on without this process, or all if
+    /// the options say so. The objects stay as they are: the next start carries on from them.
     pub async fn run(self, stop: CancellationToken) {
         let Self { context, events } = self;
         let recording = tokio::spawn(events.run());
-        sweep(&context).await;
+        recover(&context).await;
         let registering = tokio::spawn({
             let (context, stop) = (Arc::clone(&context), stop.clone());
             async move { register::keep(&context, &stop).await }
@@ -82,15 +83,34 @@ impl Node {
     }
 }
 
-/// End what an earlier host left. Nothing is started before this is done.
-async fn sweep(context: &Context) {
-    for (_, runtime) in &context.runtimes {
-        if let Err(error) = runtime.sweep().await {
-            tracing::warn!(runtime = runtime.name(), %error, "remains of an earlier host were not cleared");
+/// Find what an earlier host left, and clear what it had half made. Nothing is started before this
+/// is done.
+async fn recover(context: &Context) {
+    for (kind, runtime) in &context.runtimes {
+        match runtime.recover().await {
+            Ok(all) => all.into_iter().for_each(|left| {
+                context.heritage.add(Inherited {
+                    scheme: kind.scheme(),
+                    runtime: Arc::clone(runtime),
+                    left,
+                });
+            }),
+            Err(error) => {
+                tracing::warn!(runtime = runtime.name(), %error, "remains of an earlier host were not cleared");
+            }
         }
     }
     if let Err(error) = context.network.sweep().await {
         tracing::warn!(%error, "remains of an earlier pod network were not cleared");
+    }
+}
+
+/// End and give back what belongs to pods that `keep` does not know.
+async fn disown(context: &Context, keep: impl Fn(&str) -> bool + Sync) {
+    let orphans = context.heritage.take_but(&keep);
+    join_all(orphans.into_iter().map(Inherited::discard)).await;
+    if let Err(error) = context.network.retain(&keep).await {
+        tracing::warn!(%error, "places of pods that are gone were not given back");
     }
 }
 
@@ -160,18 +180,10 @@ impl Pods {
         // Asked for each directory when its turn comes: a pod that arrives meanwhile is known before
         // it makes any.
         let (context, listed) = (Arc::clone(&self.context), listed.clone());
-        tokio::task::spawn_blocking(move || {
+        tokio::spawn(async move {
             let keep = |uid: &str| listed.contains(uid) || context.knows(uid);
-            context.logs.retain(keep);
-            for entry in std::fs::read_dir(&context.pods_dir)
-                .into_iter()
-                .flatten()
-                .flatten()
-            {
-                if entry.file_name().to_str().is_some_and(|uid| !keep(uid)) {
-                    let _ = std::fs::remove_dir_all(entry.path());
-                }
-            }
+            disown(&context, keep).await;
+            let _ = tokio::task::spawn_blocking(move || clear_files(&context, &listed)).await;
         });
     }
 
@@ -183,6 +195,18 @@ impl Pods {
             let mut handle = handle;
             let _ = (&mut handle.task).await;
         });
+    }
+}
+
+/// Remove logs and volumes of pods that are gone.
+fn clear_files(context: &Context, listed: &HashSet<String>) {
+    let keep = |uid: &str| listed.contains(uid) || context.knows(uid);
+    context.logs.retain(keep);
+    let entries = std::fs::read_dir(&context.pods_dir);
+    for entry in entries.into_iter().flatten().flatten() {
+        if entry.file_name().to_str().is_some_and(|uid| !keep(uid)) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
     }
 }
 

@@ -15,8 +15,8 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Kind, Policy, capacity::Capacity, live::Live, log::Logs, network::Network, pod::PodState,
-    usage::Meter,
+    Kind, Policy, capacity::Capacity, inherit::Heritage, live::Live, log::Logs, network::Network,
+    pod::PodState, usage::Meter,
 };
 
 /// Events that wait to be recorded. More are dropped: they are a courtesy, and the log has them.
@@ -39,6 +39,9 @@ pub(crate) struct Context {
     pub capacity: Capacity,
     pub events: Events,
     pub live: Live,
+    pub heritage: Heritage,
+    /// See [`crate::Options::stop_pods`].
+    pub stop_pods: bool,
     pub meter: Meter,
     /// Ends the sessions of exec, attach and port-forward.
     pub stop: CancellationToken,
@@ -71,6 +74,8 @@ impl Context {
             capacity: Capacity::read(&options.data_dir),
             events,
             live: Live::default(),
+            heritage: Heritage::default(),
+            stop_pods: options.stop_pods,
             meter: Meter::default(),
             stop: CancellationToken::new(),
             views: Mutex::default(),

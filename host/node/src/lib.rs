@@ -3,9 +3,10 @@
 //!
 //! It speaks only `kube::Client` (to whatever API server that leads to) and the traits of
 //! `eyot-runtime`: nothing here knows how a container runs, where images come from or how a pod
-//! gets its address. Each pod has one task ([`pod::Actor`]) that feeds a pure state machine;
-//! nothing about a pod is kept on disk except its volumes and logs, so a host that was killed
-//! carries on from the objects of the API.
+//! gets its address. Each pod has one task ([`pod::Actor`]) that feeds a pure state machine. A host
+//! that was killed or stopped carries on from the objects of the API and the containers that its
+//! runtimes find still there ([`inherit`]); nothing else about a pod is kept on disk but its volumes
+//! and logs.
 
 mod agent;
 mod capacity;
@@ -13,6 +14,7 @@ mod context;
 mod downward;
 mod env;
 mod fetch;
+mod inherit;
 mod kubelet;
 mod live;
 mod log;
@@ -35,7 +37,7 @@ use kube::Client;
 
 pub use agent::{Node, own_address};
 pub use kubelet::Kubelet;
-pub use network::{BoxError, Network};
+pub use network::{BoxError, Keep, Network};
 pub use policy::Policy;
 
 /// Which images a runtime runs.
@@ -68,4 +70,6 @@ pub struct Options {
     /// Logs and volumes are kept below.
     pub data_dir: PathBuf,
     pub policy: Policy,
+    /// End all containers when the host stops; else those that can go on without it do.
+    pub stop_pods: bool,
 }

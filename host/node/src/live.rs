@@ -7,29 +7,26 @@ use std::{
 
 use eyot_runtime::{Container, Sandbox};
 
-/// The pods that have a place in the network, by uid.
+/// The pods that have a place in the network or containers, by uid.
 #[derive(Default)]
 pub(crate) struct Live(Mutex<HashMap<String, Pod>>);
 
+#[derive(Default)]
 struct Pod {
-    sandbox: Sandbox,
+    /// Known once the pod was prepared: containers of an earlier host are there before.
+    sandbox: Option<Sandbox>,
     containers: HashMap<String, Arc<dyn Container>>,
 }
 
 impl Live {
     pub(crate) fn placed(&self, uid: &str, sandbox: &Sandbox) {
-        let pod = Pod {
-            sandbox: sandbox.clone(),
-            containers: HashMap::new(),
-        };
-        self.pods().insert(uid.to_owned(), pod);
+        self.pods().entry(uid.to_owned()).or_default().sandbox = Some(sandbox.clone());
     }
 
     pub(crate) fn started(&self, uid: &str, name: &str, container: &Arc<dyn Container>) {
-        if let Some(pod) = self.pods().get_mut(uid) {
-            pod.containers
-                .insert(name.to_owned(), Arc::clone(container));
-        }
+        let mut pods = self.pods();
+        let containers = &mut pods.entry(uid.to_owned()).or_default().containers;
+        containers.insert(name.to_owned(), Arc::clone(container));
     }
 
     pub(crate) fn ended(&self, uid: &str, name: &str) {
@@ -57,7 +54,7 @@ impl Live {
     }
 
     pub(crate) fn sandbox(&self, uid: &str) -> Option<Sandbox> {
-        Some(self.pods().get(uid)?.sandbox.clone())
+        self.pods().get(uid)?.sandbox.clone()
     }
 
     fn pods(&self) -> MutexGuard<'_, HashMap<String, Pod>> {

@@ -7,6 +7,9 @@ use eyot_runtime::{PodRef, Sandbox};
 /// Any error, boxed: its text is shown in the pod's events.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
+/// Whether a pod of that uid is still there.
+pub type Keep<'a> = &'a (dyn Fn(&str) -> bool + Sync);
+
 /// Gives pods their addresses.
 #[async_trait]
 pub trait Network: Send + Sync {
@@ -17,8 +20,11 @@ pub trait Network: Send + Sync {
     /// Give it back. No error if there was none.
     async fn detach(&self, pod: &PodRef) -> Result<(), BoxError>;
 
-    /// Called once, before anything is attached: clear what an earlier host left.
+    /// Called once, before anything is attached: clear what an earlier host had half made.
     async fn sweep(&self) -> Result<(), BoxError>;
+
+    /// Give back the places of all pods but those whose uid `keep` knows.
+    async fn retain(&self, keep: Keep<'_>) -> Result<(), BoxError>;
 }
 
 #[async_trait]
@@ -33,5 +39,9 @@ impl Network for PodNetwork {
 
     async fn sweep(&self) -> Result<(), BoxError> {
         Ok(self.sweep().await?)
+    }
+
+    async fn retain(&self, keep: Keep<'_>) -> Result<(), BoxError> {
+        Ok(self.retain(keep).await?)
     }
 }

@@ -35,8 +35,7 @@ fn main() -> Outcome<()> {
     let lives: u32 = std::env::args()
         .nth(1)
         .map_or(Ok(50), |lives| lives.parse())?;
-    let launcher = launcher::start()?;
-    tokio::runtime::Runtime::new()?.block_on(bench(launcher, lives))
+    tokio::runtime::Runtime::new()?.block_on(bench(lives))
 }
 
 /// crun refuses a mixture of both generations of control groups: show only the first to everybody,
@@ -56,11 +55,12 @@ fn hide_unified_hierarchy() -> Outcome<()> {
     Ok(())
 }
 
-async fn bench(launcher: launcher::Launcher, lives: u32) -> Outcome<()> {
+async fn bench(lives: u32) -> Outcome<()> {
     let directory = tempfile::tempdir()?;
     let options = options_in(directory.path());
+    let launcher = launcher::start(&options)?;
     let runtime = OciRuntime::new(launcher, options.clone());
-    runtime.sweep().await?;
+    runtime.recover().await?;
     let image = image(directory.path())?;
     runtime.prepare(&image).await?;
 

@@ -124,12 +124,43 @@ impl Hierarchies {
         Ok(())
     }
 
+    /// Clear all groups of containers below `parent` that `keep` (given the pod's uid and the
+    /// container's identifier) does not know, and those of pods without any.
+    pub(crate) fn clear_but(
+        &self,
+        parent: &str,
+        keep: impl Fn(&str, &str) -> bool,
+    ) -> io::Result<()> {
+        for mount in &self.mounts {
+            for pod in children(&join(mount, parent)) {
+                for container in children(&join(mount, parent).join(&pod)) {
+                    if !keep(&pod, &container) {
+                        self.clear(&format!("{parent}/{pod}/{container}"))?;
+                    }
+                }
+                let pod = format!("{parent}/{pod}");
+                // Nothing but containers' groups has processes: what is in the way is a kept one.
+                self.remove_if_empty(&pod);
+            }
+        }
+        Ok(())
+    }
+
     /// Remove the group if nothing is in it.
     pub(crate) fn remove_if_empty(&self, group: &str) {
         for mount in &self.mounts {
             let _ = fs::remove_dir(join(mount, group));
         }
     }
+}
+
+/// Names of the groups right below one.
+fn children(path: &Path) -> Vec<String> {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
 }
 
 /// Whether the group and all below it are gone; kills what is in the way.

@@ -10,15 +10,21 @@ use std::{
 
 use async_trait::async_trait;
 use eyot_runtime::{
-    Container, ContainerError, ContainerSpec, ExecSpec, Exit, ImageContent, Input, LogSink,
-    LogStream, Process, Signal, Usage, process::Source,
+    Container, ContainerError, ExecSpec, Exit, Input, LogSink, LogStream, Process, Signal, Usage,
+    process::Source,
 };
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use tokio::{io::AsyncReadExt, sync::watch};
+use tokio::{
+    io::AsyncReadExt,
+    sync::{Mutex, watch},
+    task::JoinSet,
+};
 
 use crate::{
+    bundle,
+    ended::ended,
     exec::{self, Entrance},
     kernel,
+    launcher::ExitCode,
     overlay::Overlay,
     runtime::Shared,
     streams::Streams,
@@ -55,100 +61,127 @@ impl Directories {
     }
 }
 
-/// A container whose program has just been executed.
+/// The first process of a container.
 pub(crate) struct Started {
-    pub(crate) pidfd: OwnedFd,
+    /// `None` if it had ended and been reaped before it could be watched.
+    pub(crate) pidfd: Option<OwnedFd>,
+    /// From the launcher that made it; `None` for one that an earlier host started.
+    pub(crate) exit: Option<ExitCode>,
     pub(crate) streams: Streams,
 }
 
 impl Started {
-    /// For a container that must not stay: its process would otherwise remain as a zombie.
-    pub(crate) async fn kill_and_reap(self) {
-        let _ = kernel::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL);
-        let _ = tokio::time::timeout(KILL_TIMEOUT, ended(Arc::new(self.pidfd))).await;
+    /// For a container that must not stay.
+    pub(crate) async fn kill(self) {
+        let Some(pidfd) = self.pidfd else { return };
+        let _ = kernel::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
+        let ended = ended(Arc::new(pidfd), None);
+        let _ = tokio::time::timeout(KILL_TIMEOUT, ended).await;
     }
+}
+
+/// What a container is called, where its parts are, and how it wants to be ended.
+#[derive(Clone)]
+pub(crate) struct Identity {
+    pub(crate) id: String,
+    pub(crate) group: String,
+    pub(crate) pod_group: String,
+    pub(crate) stop_signal: i32,
 }
 
 pub(crate) struct OciContainer {
     shared: Arc<Shared>,
-    id: String,
-    group: String,
-    pod_group: String,
+    identity: Identity,
     directories: Directories,
-    pidfd: Arc<OwnedFd>,
-    stop_signal: i32,
+    pidfd: Option<Arc<OwnedFd>>,
     exit: watch::Receiver<Option<Exit>>,
     input: Option<Arc<Entrance>>,
+    /// Copy the output to the log.
+    output: Arc<Mutex<JoinSet<()>>>,
 }
 
 impl OciContainer {
     pub(crate) fn supervise(
         shared: &Arc<Shared>,
-        id: String,
-        group: String,
-        directories: Directories,
-        spec: &ContainerSpec,
+        identity: Identity,
         started: Started,
+        log: &Arc<dyn LogSink>,
     ) -> Arc<dyn Container> {
         let (publish, exit) = watch::channel(None);
-        let pidfd = Arc::new(started.pidfd);
-        let of_image = match spec.image.content.as_ref() {
-            ImageContent::Oci { config, .. } => config.stop_signal.as_deref(),
-            ImageContent::Wasm { .. } => None,
-        };
-        let stop_signal = spec.stop_signal.as_deref().or(of_image);
-        let streams = started.streams;
+        let directories = shared.directories(&identity.id);
+        let pidfd = started.pidfd.map(Arc::new);
+        let mut streams = started.streams;
+        let input = Entrance::new(&shared.launcher, &identity.id, &mut streams).map(Arc::new);
         let stdout = (LogStream::Stdout, streams.stdout);
         let stderr = streams.stderr.map(|from| (LogStream::Stderr, from));
-        let output: Vec<_> = std::iter::once(stdout)
-            .chain(stderr)
-            .map(|(stream, from)| tokio::spawn(copy_output(from, stream, Arc::clone(&spec.log))))
-            .collect();
-        let input = streams.stdin.filter(|_| spec.stdin || spec.tty);
-        let input = input.map(|stdin| Arc::new(Entrance::new(stdin, streams.terminal)));
-        let (supervised, supervised_pidfd) = (Arc::clone(shared), Arc::clone(&pidfd));
-        let (supervised_id, supervised_group) = (id.clone(), group.clone());
-        tokio::spawn(async move {
-            let code = ended(supervised_pidfd).await.unwrap_or_else(|error| {
-                tracing::error!(container = supervised_id, %error, "exit code is lost");
-                255
-            });
-            let mut exit = Exit::from_code(code);
-            if code != 0 && supervised.hierarchies.ran_out_of_memory(&supervised_group) {
-                exit.reason = "OOMKilled";
-            }
-            let mut output = output.into_iter();
-            let drained = async {
-                for task in &mut output {
-                    let _ = task.await;
-                }
-            };
-            if tokio::time::timeout(OUTPUT_GRACE, drained).await.is_err() {
-                tracing::warn!(
-                    container = supervised_id,
-                    "output is still open after the end"
-                );
-            }
-            publish.send_replace(Some(exit));
-        });
+        let mut output = JoinSet::new();
+        for (stream, from) in std::iter::once(stdout).chain(stderr) {
+            output.spawn(copy_output(from, stream, Arc::clone(log)));
+        }
+        let output = Arc::new(Mutex::new(output));
+        let watcher = Watcher {
+            shared: Arc::clone(shared),
+            identity: identity.clone(),
+            bundle: directories.bundle.clone(),
+            pidfd: pidfd.clone(),
+            told: started.exit,
+            output: Arc::clone(&output),
+        };
+        tokio::spawn(async move { publish.send_replace(Some(watcher.exit().await)) });
         Arc::new(Self {
             shared: Arc::clone(shared),
-            id,
-            group,
-            pod_group: format!("{}/{}", shared.options.cgroup_parent, spec.pod.uid),
+            identity,
             directories,
             pidfd,
-            stop_signal: stop_signal.and_then(signal_number).unwrap_or(libc::SIGTERM),
             exit,
             input,
+            output,
         })
+    }
+}
+
+/// Waits for the end of a container.
+struct Watcher {
+    shared: Arc<Shared>,
+    identity: Identity,
+    bundle: PathBuf,
+    pidfd: Option<Arc<OwnedFd>>,
+    told: Option<ExitCode>,
+    output: Arc<Mutex<JoinSet<()>>>,
+}
+
+impl Watcher {
+    async fn exit(self) -> Exit {
+        let id = &self.identity.id;
+        let told = match self.told {
+            Some(exit) => exit.code().await,
+            None => None,
+        };
+        let code = match (told.or_else(|| bundle::read_exit(&self.bundle)), self.pidfd) {
+            (Some(code), _) => Some(code),
+            (None, Some(pidfd)) => ended(pidfd, Some(&self.bundle)).await.ok(),
+            (None, None) => None,
+        };
+        let hierarchies = &self.shared.hierarchies;
+        let starved = hierarchies.ran_out_of_memory(&self.identity.group);
+        let mut output = self.output.lock().await;
+        let drained = async { while output.join_next().await.is_some() {} };
+        if tokio::time::timeout(OUTPUT_GRACE, drained).await.is_err() {
+            tracing::warn!(container = id, "output is still open after the end");
+        }
+        let Some(code) = code else { return lost() };
+        let mut exit = Exit::from_code(code);
+        if code != 0 && starved {
+            exit.reason = "OOMKilled";
+        }
+        exit
     }
 }
 
 #[async_trait]
 impl Container for OciContainer {
     fn id(&self) -> &str {
-        &self.id
+        &self.identity.id
     }
 
     async fn wait(&self) -> Exit {
@@ -161,12 +194,15 @@ impl Container for OciContainer {
 
     async fn signal(&self, signal: Signal) -> Result<(), ContainerError> {
         let number = match signal {
-            Signal::Terminate => self.stop_signal,
+            Signal::Terminate => self.identity.stop_signal,
             Signal::Kill => libc::SIGKILL,
         };
-        match kernel::pidfd_send_signal(self.pidfd.as_fd(), number) {
+        let Some(pidfd) = &self.pidfd else {
+            return Ok(());
+        };
+        match kernel::pidfd_send_signal(pidfd.as_fd(), number) {
             Err(error) if error.raw_os_error() != Some(libc::ESRCH) => Err(
-                ContainerError::Runtime(format!("signal {number} to {}: {error}", self.id)),
+                ContainerError::Runtime(format!("signal {number} to {}: {error}", self.id())),
             ),
             _ => Ok(()),
         }
@@ -176,7 +212,15 @@ impl Container for OciContainer {
         if self.exit.borrow().is_some() {
             return Err(ContainerError::Runtime("the container has ended".into()));
         }
-        exec::exec(&self.shared, &self.id, spec).await
+        exec::exec(&self.shared, self.id(), spec).await
+    }
+
+    async fn let_go(&self) -> bool {
+        // Not the lock: whoever waits for the end has it then, and then there is nothing to stop.
+        if let Ok(mut output) = self.output.try_lock() {
+            output.shutdown().await;
+        }
+        true
     }
 
     fn input(&self) -> Option<Arc<dyn Input>> {
@@ -188,7 +232,7 @@ impl Container for OciContainer {
         if self.exit.borrow().is_some() {
             return None;
         }
-        self.shared.hierarchies.usage(&self.group)
+        self.shared.hierarchies.usage(&self.identity.group)
     }
 
     async fn remove(&self) -> Result<(), ContainerError> {
@@ -198,43 +242,35 @@ impl Container for OciContainer {
                 .await
                 .is_err()
             {
-                return Err(ContainerError::Runtime(format!("{} does not end", self.id)));
+                return Err(ContainerError::Runtime(format!(
+                    "{} does not end",
+                    self.id()
+                )));
             }
         }
-        let (shared, group) = (Arc::clone(&self.shared), self.group.clone());
-        let pod_group = self.pod_group.clone();
+        let (shared, identity) = (Arc::clone(&self.shared), self.identity.clone());
         let directories = Directories {
             bundle: self.directories.bundle.clone(),
             state: self.directories.state.clone(),
             overlay: Overlay::new(self.directories.overlay.directory.clone()),
         };
         tokio::task::spawn_blocking(move || {
-            shared.clear_group(&group, &pod_group)?;
+            shared.clear_group(&identity.group, &identity.pod_group)?;
             directories.remove()
         })
         .await
         .map_err(io::Error::other)
         .flatten()
-        .map_err(|error| ContainerError::Runtime(format!("removing {}: {error}", self.id)))
+        .map_err(|error| ContainerError::Runtime(format!("removing {}: {error}", self.id())))
     }
 }
 
+/// In the words of Kubernetes.
 fn lost() -> Exit {
     Exit {
-        code: 255,
-        reason: "Error",
-        message: "the host stopped watching the container".into(),
-    }
-}
-
-/// Wait for the process behind a pidfd and take its exit code as a shell would say it.
-pub(crate) async fn ended(pidfd: Arc<OwnedFd>) -> io::Result<i32> {
-    let watched = kernel::watch(pidfd)?;
-    let _ready = watched.readable().await?;
-    match waitid(Id::PIDFd(watched.get_ref().as_fd()), WaitPidFlag::WEXITED)? {
-        WaitStatus::Exited(_, code) => Ok(code),
-        WaitStatus::Signaled(_, signal, _) => Ok(128 + signal as i32),
-        other => Err(io::Error::other(format!("unexpected state {other:?}"))),
+        code: 137,
+        reason: "ContainerStatusUnknown",
+        message: "The container could not be located when the pod was terminated".into(),
     }
 }
 
@@ -254,7 +290,7 @@ async fn copy_output(mut from: Source, stream: LogStream, log: Arc<dyn LogSink>)
 }
 
 /// `SIGTERM`, `TERM`, `15`, `SIGRTMIN+3`: as images write their stop signal.
-fn signal_number(text: &str) -> Option<i32> {
+pub(crate) fn signal_number(text: &str) -> Option<i32> {
     if let Ok(number) = text.parse::<i32>() {
         return (1..=libc::SIGRTMAX()).contains(&number).then_some(number);
     }

@@ -21,11 +21,11 @@ use tokio::{
 };
 
 use crate::{
-    container::ended,
+    ended::ended,
     kernel,
-    launcher::LauncherError,
+    launcher::{Launcher, LauncherError},
     runtime::Shared,
-    streams::{self, Terminal},
+    streams::{self, Streams, Terminal},
 };
 
 /// Run `spec` in the container of that identifier.
@@ -44,24 +44,27 @@ pub(crate) async fn exec(
         .exec(id, &shared.states(), &file.0, ends)
         .await;
     drop(file);
-    let pid = launched.map_err(|error| match error {
+    let made = launched.map_err(|error| match error {
         LauncherError::NoProgram(reason) => ContainerError::Config {
             field: "command".into(),
             reason,
         },
         error => ContainerError::Runtime(error.to_string()),
     })?;
-    // Nobody else waits for this child, so its number cannot have been given to another process.
-    let pidfd = kernel::pidfd_open(pid).map_err(|error| failed("the program's process", error))?;
-    let pidfd = Arc::new(pidfd);
+    // A program that has ended already is reaped by then, and tells its code all the same.
+    let pidfd = kernel::pidfd_open(made.pid).ok().map(Arc::new);
     let (publish, exit) = watch::channel(None);
-    let watched = Arc::clone(&pidfd);
+    let watched = pidfd.clone();
     tokio::spawn(async move {
-        let code = ended(watched).await.unwrap_or(255);
+        let code = match (made.exit.code().await, watched) {
+            (Some(code), _) => code,
+            (None, Some(pidfd)) => ended(pidfd, None).await.unwrap_or(255),
+            (None, None) => 255,
+        };
         publish.send_replace(Some(Exit::from_code(code)));
     });
     let streams = waiting.ready().await;
-    let streams = streams.inspect_err(|_| kill(&pidfd));
+    let streams = streams.inspect_err(|_| kill(pidfd.as_deref()));
     let streams = streams.map_err(|error| failed("the program's terminal", error))?;
     Ok(Process {
         stdin: streams.stdin,
@@ -100,7 +103,8 @@ impl Drop for File {
 }
 
 struct Control {
-    pidfd: Arc<OwnedFd>,
+    /// `None` if it had ended before it could be watched.
+    pidfd: Option<Arc<OwnedFd>>,
     exit: watch::Receiver<Option<Exit>>,
     terminal: Option<Terminal>,
 }
@@ -116,7 +120,7 @@ impl ProcessControl for Control {
     }
 
     async fn kill(&self) {
-        kill(&self.pidfd);
+        kill(self.pidfd.as_deref());
     }
 
     fn resize(&self, size: TerminalSize) -> io::Result<()> {
@@ -124,9 +128,9 @@ impl ProcessControl for Control {
     }
 }
 
-fn kill(pidfd: &OwnedFd) {
+fn kill(pidfd: Option<&OwnedFd>) {
     // It may have ended already, which is as good.
-    let _ = kernel::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
+    let _ = pidfd.map(|pidfd| kernel::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL));
 }
 
 fn resize(terminal: Option<&Terminal>, size: TerminalSize) -> io::Result<()> {
@@ -140,14 +144,19 @@ fn resize(terminal: Option<&Terminal>, size: TerminalSize) -> io::Result<()> {
 pub(crate) struct Entrance {
     stdin: Mutex<Option<Sink>>,
     terminal: Option<Terminal>,
+    /// Who holds the input open beside this host, and for which container.
+    launcher: Launcher,
+    container: String,
 }
 
 impl Entrance {
-    pub(crate) fn new(stdin: Sink, terminal: Option<Terminal>) -> Self {
-        Self {
-            stdin: Mutex::new(Some(stdin)),
-            terminal,
-        }
+    pub(crate) fn new(launcher: &Launcher, container: &str, streams: &mut Streams) -> Option<Self> {
+        Some(Self {
+            stdin: Mutex::new(Some(streams.stdin.take()?)),
+            terminal: streams.terminal.take(),
+            launcher: launcher.clone(),
+            container: container.to_owned(),
+        })
     }
 }
 
@@ -164,6 +173,8 @@ impl Input for Entrance {
         // A terminal stays open for who attaches next.
         if self.terminal.is_none() {
             self.stdin.lock().await.take();
+            // Without a launcher nobody holds it any more.
+            let _ = self.launcher.close_input(&self.container).await;
         }
     }
 

@@ -56,6 +56,43 @@ pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Resul
     .map(drop)
 }
 
+/// `struct pidfd_info` of `ioctl_pidfd(2)`, in its first version.
+#[repr(C)]
+#[derive(Default)]
+struct PidfdInfo {
+    mask: u64,
+    cgroup: u64,
+    /// Process, parent, users and groups.
+    identity: [u32; 11],
+    exit_code: i32,
+}
+
+/// How the process behind a pidfd ended, also if it was nobody's child here: kernels since 6.15
+/// keep that for as long as the pidfd is open. The status is as wait(2) has it.
+pub(crate) fn pidfd_exit_status(pidfd: BorrowedFd<'_>) -> io::Result<i32> {
+    const PIDFD_INFO_EXIT: u64 = 1 << 3;
+    const SIZE: u32 = size_of::<PidfdInfo>() as u32;
+    /// `_IOWR(0xff, 11, struct pidfd_info)`.
+    const PIDFD_GET_INFO: u32 = 3 << 30 | SIZE << 16 | 0xff << 8 | 11;
+    let mut info = PidfdInfo {
+        mask: PIDFD_INFO_EXIT,
+        ..PidfdInfo::default()
+    };
+    // SAFETY: the structure is laid out as the kernel's first version, whose size is in the number.
+    let result = unsafe {
+        libc::ioctl(
+            pidfd.as_raw_fd(),
+            PIDFD_GET_INFO as libc::Ioctl,
+            &raw mut info,
+        )
+    };
+    check(result.into())?;
+    match info.mask & PIDFD_INFO_EXIT {
+        0 => Err(io::ErrorKind::WouldBlock.into()),
+        _ => Ok(info.exit_code),
+    }
+}
+
 /// Set the size of the terminal whose master this is.
 pub(crate) fn set_terminal_size(master: BorrowedFd<'_>, columns: u16, rows: u16) -> io::Result<()> {
     let size = libc::winsize {

@@ -5,22 +5,25 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
+    time::SystemTime,
 };
 
 use async_trait::async_trait;
 use eyot_runtime::{
-    Container, ContainerError, ContainerSpec, Image, ImageConfig, ImageContent, Instance, Runtime,
-    image::Layer,
+    Container, ContainerError, ContainerSpec, Image, ImageConfig, ImageContent, Instance, Left,
+    LogSink, Runtime, image::Layer,
 };
 
 use crate::{
+    bundle::Record,
     cgroup::Hierarchies,
     confinement,
-    container::{Directories, OciContainer, Started},
+    container::{Directories, Identity, OciContainer, Started, signal_number},
     kernel,
     launcher::{Launcher, LauncherError},
     layers::{LayerError, Layers},
     overlay::{self, Overlay},
+    recover,
     rooted::Rooted,
     spec::{self, Surroundings},
     streams,
@@ -47,6 +50,14 @@ impl Options {
             cgroup_parent: instance.cgroup(),
         }
     }
+
+    pub(crate) fn bundles(&self) -> PathBuf {
+        self.state_dir.join("bundles")
+    }
+
+    pub(crate) fn containers(&self) -> PathBuf {
+        self.data_dir.join("containers")
+    }
 }
 
 /// Runs container images. See the crate's documentation.
@@ -61,7 +72,7 @@ pub(crate) struct Shared {
     /// Held for reading while a container's control group is made, for writing while its pod's is
     /// removed: else the one could vanish between the making of the two.
     pub(crate) pod_groups: tokio::sync::RwLock<()>,
-    layers: Layers,
+    pub(crate) layers: Layers,
 }
 
 impl OciRuntime {
@@ -84,9 +95,29 @@ impl OciRuntime {
     }
 }
 
+impl OciRuntime {
+    /// End and remove all containers, and what this host has in control groups and in `/run`. The
+    /// runtime is of no use afterwards.
+    pub async fn reset(&self) -> Result<(), ContainerError> {
+        for left in self.recover().await? {
+            let container = self.adopt(&left, Arc::new(recover::NoLog)).await?;
+            container.remove().await?;
+        }
+        let shared = Arc::clone(&self.shared);
+        tokio::task::spawn_blocking(move || {
+            shared.hierarchies.clear(&shared.options.cgroup_parent)?;
+            overlay::unmount(&shared.options.state_dir)
+        })
+        .await
+        .map_err(io::Error::other)
+        .flatten()
+        .map_err(|error| ContainerError::Runtime(format!("clearing up: {error}")))
+    }
+}
+
 impl Shared {
     pub(crate) fn bundles(&self) -> PathBuf {
-        self.options.state_dir.join("bundles")
+        self.options.bundles()
     }
 
     pub(crate) fn states(&self) -> PathBuf {
@@ -99,7 +130,17 @@ impl Shared {
     }
 
     pub(crate) fn containers(&self) -> PathBuf {
-        self.options.data_dir.join("containers")
+        self.options.containers()
+    }
+
+    pub(crate) fn identity(&self, uid: &str, id: String, stop_signal: i32) -> Identity {
+        let pod_group = format!("{}/{uid}", self.options.cgroup_parent);
+        Identity {
+            group: format!("{pod_group}/{id}"),
+            id,
+            pod_group,
+            stop_signal,
+        }
     }
 
     /// Remove a container's control group, and its pod's if it was the last. Blocks.
@@ -110,7 +151,7 @@ impl Shared {
         Ok(())
     }
 
-    fn directories(&self, id: &str) -> Directories {
+    pub(crate) fn directories(&self, id: &str) -> Directories {
         Directories {
             bundle: self.bundles().join(id),
             state: self.states().join(id),
@@ -145,88 +186,126 @@ impl Runtime for OciRuntime {
     async fn start(&self, spec: ContainerSpec) -> Result<Arc<dyn Container>, ContainerError> {
         self.prepare(&spec.image).await?;
         let id = identifier(&spec)?;
-        let pod_group = format!("{}/{}", self.shared.options.cgroup_parent, spec.pod.uid);
-        let group = format!("{pod_group}/{id}");
-        let directories = self.shared.directories(&id);
+        let identity = self.shared.identity(&spec.pod.uid, id, stop_signal(&spec));
 
         // Mounting and writing files: not on an async thread.
-        let (shared, blocking_spec, blocking_id) =
-            (Arc::clone(&self.shared), spec.clone(), id.clone());
-        let blocking_group = group.clone();
-        let laid_out = tokio::task::spawn_blocking(move || {
-            lay_out(&shared, &blocking_spec, &blocking_id, &blocking_group)
-        })
-        .await
-        .map_err(|error| ContainerError::Runtime(format!("laying out {id}: {error}")))?;
+        let (shared, blocking_spec) = (Arc::clone(&self.shared), spec.clone());
+        let Identity { id, group, .. } = identity.clone();
+        let laid_out =
+            tokio::task::spawn_blocking(move || lay_out(&shared, &blocking_spec, &id, &group))
+                .await
+                .map_err(|error| ContainerError::Runtime(format!("laying out: {error}")))?;
         let started = match laid_out {
-            Ok(()) => self.launch(&spec, &id).await,
+            Ok(()) => self.launch(&spec, &identity).await,
             Err(error) => Err(error),
         };
         match started {
             Ok(started) => Ok(OciContainer::supervise(
                 &self.shared,
-                id,
-                group,
-                directories,
-                &spec,
+                identity,
                 started,
+                &spec.log,
             )),
             Err(error) => {
                 let shared = Arc::clone(&self.shared);
                 let cleaned = tokio::task::spawn_blocking(move || {
-                    shared.clear_group(&group, &pod_group)?;
-                    directories.remove()
+                    shared.clear_group(&identity.group, &identity.pod_group)?;
+                    shared.directories(&identity.id).remove()
                 });
                 if let Ok(Err(error)) = cleaned.await {
-                    tracing::warn!(container = id, %error, "cannot clear a failed container");
+                    tracing::warn!(pod = %spec.pod, %error, "cannot clear a failed container");
                 }
                 Err(error)
             }
         }
     }
 
-    async fn sweep(&self) -> Result<(), ContainerError> {
+    async fn recover(&self) -> Result<Vec<Left>, ContainerError> {
         if require_root().is_err() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let shared = Arc::clone(&self.shared);
-        tokio::task::spawn_blocking(move || sweep(&shared))
+        tokio::task::spawn_blocking(move || recover::recover(&shared))
             .await
             .map_err(io::Error::other)
             .flatten()
             .map_err(|error| {
-                ContainerError::Runtime(format!("clearing containers of an earlier host: {error}"))
+                ContainerError::Runtime(format!("finding containers of an earlier host: {error}"))
             })
+    }
+
+    async fn adopt(
+        &self,
+        left: &Left,
+        log: Arc<dyn LogSink>,
+    ) -> Result<Arc<dyn Container>, ContainerError> {
+        recover::adopt(&self.shared, left, log).await
     }
 }
 
 impl OciRuntime {
-    async fn launch(&self, spec: &ContainerSpec, id: &str) -> Result<Started, ContainerError> {
-        let (waiting, ends) = streams::open(&self.shared.terminals(), spec.stdin, spec.tty)
-            .map_err(|error| ContainerError::Runtime(format!("standard streams: {error}")))?;
+    async fn launch(
+        &self,
+        spec: &ContainerSpec,
+        identity: &Identity,
+    ) -> Result<Started, ContainerError> {
+        let id = &identity.id;
+        let failed = |what: &str| {
+            let what = format!("{what} of {id}");
+            move |error: io::Error| ContainerError::Runtime(format!("{what}: {error}"))
+        };
         let launcher = &self.shared.launcher;
         let (bundle, states) = (self.shared.bundles().join(id), self.shared.states());
+        let terminals = self.shared.terminals();
+        let (waiting, ends) = streams::open_named(&bundle, &terminals, spec.stdin, spec.tty)
+            .map_err(failed("standard streams"))?;
         let created = {
             let _kept = self.shared.pod_groups.read().await;
             launcher.create(id, &bundle, &states, ends).await
         };
-        let pid = created.map_err(|error| launch_error(spec, error))?;
-        // The process cannot vanish under this number: it is our child, and nobody else waits.
-        let pidfd = kernel::pidfd_open(pid)
-            .map_err(|error| ContainerError::Runtime(format!("process of {id}: {error}")))?;
+        let made = created.map_err(|error| launch_error(spec, error))?;
+        let pidfd = kernel::pidfd_open(made.pid).map_err(failed("process"))?;
+        let began = recover::began(made.pid).map_err(failed("process"))?;
         let started = Started {
-            pidfd,
-            streams: waiting
-                .ready()
-                .await
-                .map_err(|error| ContainerError::Runtime(format!("terminal of {id}: {error}")))?,
+            pidfd: Some(pidfd),
+            exit: Some(made.exit),
+            streams: waiting.ready().await.map_err(failed("terminal"))?,
         };
         if let Err(error) = launcher.start(id, &states).await {
-            started.kill_and_reap().await;
+            started.kill().await;
             return Err(launch_error(spec, error));
+        }
+        let record = Record {
+            left: Left {
+                id: id.clone(),
+                pod: spec.pod.clone(),
+                name: spec.name.clone(),
+                attempt: spec.attempt,
+                digest: spec.image.digest.clone(),
+                started: SystemTime::now(),
+            },
+            pid: made.pid,
+            began,
+            stop_signal: identity.stop_signal,
+            stdin: spec.stdin,
+        };
+        // The output of a terminal cannot be found again, so its container ends with the host.
+        if !spec.tty
+            && let Err(error) = record.write(&bundle)
+        {
+            tracing::warn!(container = id, %error, "it will not outlive this host");
         }
         Ok(started)
     }
+}
+
+fn stop_signal(spec: &ContainerSpec) -> i32 {
+    let of_image = match spec.image.content.as_ref() {
+        ImageContent::Oci { config, .. } => config.stop_signal.as_deref(),
+        ImageContent::Wasm { .. } => None,
+    };
+    let written = spec.stop_signal.as_deref().or(of_image);
+    written.and_then(signal_number).unwrap_or(libc::SIGTERM)
 }
 
 /// Everything up to the launcher: root file system, files, configuration.
@@ -317,30 +396,6 @@ fn write_host_files(bundle: &Path, spec: &ContainerSpec) -> io::Result<()> {
 fn write_readable(path: &Path, text: &str) -> io::Result<()> {
     fs::write(path, text)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o644))
-}
-
-/// End and remove all containers that another run of this host left.
-fn sweep(shared: &Shared) -> io::Result<()> {
-    shared.hierarchies.clear(&shared.options.cgroup_parent)?;
-    let mut ids = Vec::new();
-    for directory in [shared.bundles(), shared.states(), shared.containers()] {
-        match fs::read_dir(&directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            entries => {
-                for entry in entries? {
-                    ids.push(entry?.file_name().to_string_lossy().into_owned());
-                }
-            }
-        }
-    }
-    ids.sort();
-    ids.dedup();
-    for id in ids {
-        tracing::info!(container = id, "removing what an earlier host left");
-        shared.directories(&id).remove()?;
-    }
-    shared.layers.sweep()?;
-    overlay::keep_small_files_in_memory(&shared.options.state_dir)
 }
 
 fn content(image: &Image) -> Result<(&[Layer], &ImageConfig), ContainerError> {

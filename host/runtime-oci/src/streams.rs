@@ -26,7 +26,7 @@ use tokio::{
 };
 
 use crate::{
-    kernel,
+    bundle, kernel,
     launcher::{self, Ends, message},
 };
 
@@ -46,6 +46,55 @@ pub(crate) struct Streams {
 pub(crate) enum Waiting {
     Pipes(Streams),
     Terminal(UnixListener, Socket),
+}
+
+/// Streams for a container: what to wait for, and what to give to the launcher. Its pipes have
+/// names in its bundle, so that a later host finds them.
+pub(crate) fn open_named(
+    bundle: &Path,
+    terminals: &Path,
+    stdin: bool,
+    tty: bool,
+) -> io::Result<(Waiting, Ends)> {
+    if tty {
+        return open(terminals, stdin, tty);
+    }
+    let (input, stdin, keep) = match stdin {
+        true => {
+            let (input, end, keep) = bundle::make_input(bundle)?;
+            (Some(Box::new(input) as Sink), Some(end), Some(keep))
+        }
+        false => (None, None, None),
+    };
+    let [(_, stdout), (_, stderr)] = bundle::output_pipes(bundle);
+    let (output, stdout) = bundle::make_output(&stdout)?;
+    let (error, stderr) = bundle::make_output(&stderr)?;
+    let streams = Streams {
+        stdin: input,
+        stdout: Box::new(output),
+        stderr: Some(Box::new(error)),
+        terminal: None,
+    };
+    let ends = Ends::Pipes {
+        stdin,
+        stdout,
+        stderr,
+        keep,
+    };
+    Ok((Waiting::Pipes(streams), ends))
+}
+
+/// The host's ends of the pipes of a container that runs, or ran, without a host.
+pub(crate) fn open_again(bundle: &Path, stdin: bool) -> io::Result<Streams> {
+    let [(_, stdout), (_, stderr)] = bundle::output_pipes(bundle);
+    // One that reads no more cannot be written to; that is no reason not to take it on.
+    let input = bundle::open_input(bundle).ok().filter(|_| stdin);
+    Ok(Streams {
+        stdin: input.map(|input| Box::new(input) as Sink),
+        stdout: Box::new(bundle::open_output(&stdout)?),
+        stderr: Some(Box::new(bundle::open_output(&stderr)?)),
+        terminal: None,
+    })
 }
 
 /// Streams for a program: what to wait for, and what to give to the launcher.
@@ -77,6 +126,7 @@ pub(crate) fn open(directory: &Path, stdin: bool, tty: bool) -> io::Result<(Wait
         stdin,
         stdout,
         stderr,
+        keep: None,
     };
     Ok((Waiting::Pipes(streams), ends))
 }

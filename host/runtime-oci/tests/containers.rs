@@ -54,7 +54,6 @@ fn main() -> ExitCode {
         .iter()
         .filter(|name| !name.starts_with('-'))
         .collect();
-    let launcher = launcher::start().unwrap();
     macro_rules! run {
         ($($test:ident),* $(,)?) => {
             $(
@@ -63,9 +62,9 @@ fn main() -> ExitCode {
                     let started = Instant::now();
                     eprintln!("test {name} ...");
                     runtime.block_on(async {
-                        let site = Site::new(&launcher);
+                        let site = Site::new();
                         tokio::time::timeout(DEADLINE * 2, $test(&site)).await.expect(name);
-                        site.leave_nothing();
+                        site.leave_nothing().await;
                     });
                     eprintln!("test {name} ... ok ({:.2?})", started.elapsed());
                 }
@@ -88,7 +87,7 @@ fn main() -> ExitCode {
         privileged_calls_are_refused,
         a_running_container_is_measured_and_removed,
         a_dead_launcher_is_started_again,
-        the_next_host_sweeps_what_a_killed_one_left,
+        the_next_host_goes_on_with_what_a_killed_one_left,
     );
     ExitCode::SUCCESS
 }
@@ -97,19 +96,22 @@ fn main() -> ExitCode {
 struct Site {
     directory: tempfile::TempDir,
     options: Options,
+    launcher: Launcher,
     runtime: OciRuntime,
     layers: Vec<Layer>,
 }
 
 impl Site {
-    fn new(launcher: &Launcher) -> Self {
+    fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let options = options_in(directory.path());
+        let launcher = launcher::start(&options).unwrap();
         let layers = make_layers(directory.path());
         let runtime = OciRuntime::new(launcher.clone(), options.clone());
         Self {
             directory,
             options,
+            launcher,
             runtime,
             layers,
         }
@@ -169,8 +171,8 @@ impl Site {
         (exit.code, exit.reason, log.text(LogStream::Stdout))
     }
 
-    /// No mount, no state, no container directory, no control group.
-    fn leave_nothing(self) {
+    /// No mount, no state, no container directory, no control group, no launcher.
+    async fn leave_nothing(self) {
         let containers = self.directory.path().join("data/containers");
         assert_eq!(entries(&containers), Vec::<PathBuf>::new());
         for directory in ["bundles", "states", "tty"] {
@@ -187,6 +189,9 @@ impl Site {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let data = self.directory.path().to_str().unwrap();
         assert!(!mounts.contains(data), "mounts are left below {data}");
+        drop((self.runtime, self.launcher));
+        let launchers = self.options.state_dir.join("launchers");
+        eventually(|| entries(&launchers).is_empty()).await;
         let _ = nix::mount::umount(&self.options.state_dir);
         if let Some(instance) = self.options.state_dir.parent() {
             let _ = fs::remove_dir_all(instance);
@@ -626,21 +631,22 @@ async fn a_running_container_is_measured_and_removed(site: &Site) {
 }
 
 async fn a_dead_launcher_is_started_again(site: &Site) {
-    let launcher = launcher::start().unwrap();
-    let runtime = OciRuntime::new(launcher.clone(), site.options.clone());
-    let (spec, log) = site.script("before", "echo ready; sleep 1000");
-    let before = runtime.start(spec).await.unwrap();
+    let script = "trap 'exit 7' TERM; echo ready; while :; do sleep 0.05; done";
+    let (spec, log) = site.script("before", script);
+    let before = site.runtime.start(spec).await.unwrap();
     log.until_contains("ready").await;
-    let old = launcher.pid().unwrap();
+    let old = site.launcher.pid().unwrap();
     kill(old);
     let (spec, log) = site.script("after", "echo alive");
-    let after = runtime.start(spec).await.unwrap();
-    assert_ne!(launcher.pid().unwrap(), old);
+    let after = site.runtime.start(spec).await.unwrap();
+    assert_ne!(site.launcher.pid().unwrap(), old);
     assert_eq!(after.wait().await.code, 0);
     assert_eq!(log.text(LogStream::Stdout), "alive\n");
     after.remove().await.unwrap();
     // Containers do not depend on the launcher that built them.
     assert!(before.usage().await.is_some());
+    before.signal(Signal::Terminate).await.unwrap();
+    assert_eq!(before.wait().await.code, 7);
     before.remove().await.unwrap();
 }
 
@@ -772,29 +778,49 @@ fn kill(pid: u32) {
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
 }
 
-/// The host that `the_next_host_sweeps_what_a_killed_one_left` kills.
+/// What the containers of `doomed_host` do, by name.
+const KEPT: [(&str, &str); 4] = [
+    (
+        "counts",
+        "i=0; while :; do echo line $i; i=$((i+1)); sleep 0.01; done",
+    ),
+    ("sleeps", "echo ready; exec sleep 12345"),
+    (
+        "ends",
+        "trap 'exit 5' TERM; echo ready; while :; do sleep 0.05; done",
+    ),
+    ("reads", "echo ready; cat; echo end"),
+];
+
+/// The host that `the_next_host_goes_on_with_what_a_killed_one_left` kills.
 async fn doomed_host(directory: &Path) {
-    let launcher = launcher::start().unwrap();
     let options = options_in(directory);
+    let launcher = launcher::start(&options).unwrap();
     let site = Site {
         directory: tempfile::tempdir().unwrap(),
-        runtime: OciRuntime::new(launcher, options.clone()),
+        runtime: OciRuntime::new(launcher.clone(), options.clone()),
+        launcher,
         options,
         layers: make_layers(directory),
     };
-    // Half an unpacked layer too.
+    // Half an unpacked layer and half a container, too.
     fs::create_dir_all(directory.join("data/layers/abc.partial/x")).unwrap();
+    fs::create_dir_all(site.options.state_dir.join("bundles/half")).unwrap();
     let mut running = Vec::new();
-    for name in ["one", "two"] {
-        let (spec, log) = site.script(name, "echo ready; exec sleep 12345");
+    for (name, script) in KEPT {
+        let (mut spec, log) = site.script(name, script);
+        // Of another process than this, which takes it on.
+        spec.pod.uid = "uid-doomed".into();
+        spec.stdin = name == "reads";
         running.push(site.runtime.start(spec).await.unwrap());
-        log.until_contains("ready").await;
+        log.until_contains(if name == "counts" { "line 3" } else { "ready" })
+            .await;
     }
     println!("running");
     std::future::pending::<()>().await;
 }
 
-async fn the_next_host_sweeps_what_a_killed_one_left(site: &Site) {
+async fn the_next_host_goes_on_with_what_a_killed_one_left(site: &Site) {
     let mut host = Command::new("/proc/self/exe")
         .arg("--doomed-host")
         .arg(site.directory.path())
@@ -808,18 +834,67 @@ async fn the_next_host_sweeps_what_a_killed_one_left(site: &Site) {
     assert_eq!(line, "running\n");
     kill(host.id());
     host.wait().unwrap();
-    assert_eq!(sleepers(), 2, "the containers outlive their host");
-    assert_eq!(
-        entries(&site.directory.path().join("data/containers")).len(),
-        2
-    );
+    assert_eq!(sleepers(), 1, "the containers outlive their host");
+    let bundle = |name: &str| {
+        let id = format!("bundles/uid-doomed-{name}-0");
+        site.options.state_dir.join(id)
+    };
+    // One ends while there is no host.
+    let record = fs::read_to_string(bundle("ends").join("record.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(record["pid"].as_i64().unwrap()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    eventually(|| bundle("ends").join("exit").exists()).await;
 
-    site.runtime.sweep().await.unwrap();
-    eventually(|| sleepers() == 0).await;
+    // The launcher of this site is not the one that has these containers.
+    let launcher = launcher::start(&site.options).unwrap();
+    let runtime = OciRuntime::new(launcher, site.options.clone());
+    let left = runtime.recover().await.unwrap();
+    let mut names: Vec<&str> = left.iter().map(|left| left.name.as_str()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["counts", "ends", "reads", "sleeps"]);
+    assert_eq!(sleepers(), 1);
     let layers = entries(&site.directory.path().join("data/layers"));
     assert_eq!(layers.len(), 2, "{layers:?}");
-    let (spec, log) = site.script("one", "echo again");
-    assert_eq!(site.live(spec, &log).await.2, "again\n");
+    let mut taken = BTreeMap::new();
+    for left in &left {
+        assert_eq!((left.pod.uid.as_str(), left.attempt), ("uid-doomed", 0));
+        let log = Arc::new(Log::default());
+        let sink = Arc::clone(&log) as Arc<dyn LogSink>;
+        let container = runtime.adopt(left, sink).await.unwrap();
+        taken.insert(left.name.as_str(), (container, log));
+    }
+
+    assert_eq!(taken["ends"].0.wait().await.code, 5);
+    let (counts, log) = &taken["counts"];
+    let before = log.text(LogStream::Stdout).len();
+    eventually(|| log.text(LogStream::Stdout).len() > before + 100).await;
+    let text = log.text(LogStream::Stdout);
+    let numbers: Vec<u32> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("line ")?.parse().ok())
+        .collect();
+    let gaps = numbers
+        .windows(2)
+        .filter(|pair| pair[1] != pair[0] + 1)
+        .count();
+    // The end of the text may be in the middle of a line.
+    assert!(gaps <= 1 && numbers[0] < 100, "{text}");
+    assert!(counts.usage().await.is_some());
+    let said = run(&*taken["sleeps"].0, "echo inside; exit 3", None).await;
+    assert_eq!(said, ("inside\n".to_owned(), 3));
+    taken["sleeps"].0.signal(Signal::Kill).await.unwrap();
+    assert_eq!(taken["sleeps"].0.wait().await.code, 137);
+    let (reads, log) = &taken["reads"];
+    let input = reads.input().unwrap();
+    input.write(b"typed\n").await.unwrap();
+    log.until_contains("typed").await;
+    input.close().await;
+    assert_eq!(reads.wait().await.code, 0);
+    assert!(log.text(LogStream::Stdout).ends_with("end\n"));
+    for (container, _) in taken.into_values() {
+        container.remove().await.unwrap();
+    }
     let mode = fs::metadata(&site.options.state_dir)
         .unwrap()
         .permissions()

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use eyot_runtime::{
-    Container, ContainerError, ContainerSpec, Exit, Image, Runtime,
+    Container, ContainerError, ContainerSpec, Exit, Image, Left, LogSink, Runtime,
     guest::{Driver, DriverHost},
 };
 
@@ -105,8 +105,19 @@ impl Runtime for WasmRuntime {
         }
     }
 
-    async fn sweep(&self) -> Result<(), ContainerError> {
+    async fn recover(&self) -> Result<Vec<Left>, ContainerError> {
         // Guests live in this process and ended with the one before.
-        Ok(())
+        Ok(Vec::new())
+    }
+
+    async fn adopt(
+        &self,
+        left: &Left,
+        _: Arc<dyn LogSink>,
+    ) -> Result<Arc<dyn Container>, ContainerError> {
+        let name = &left.name;
+        Err(ContainerError::Runtime(format!(
+            "{name} was no guest of this process"
+        )))
     }
 }

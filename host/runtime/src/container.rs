@@ -1,6 +1,12 @@
 //! What a runtime is told, and what it gives back.
 
-use std::{fmt, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    net::IpAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -12,7 +18,7 @@ use crate::{
 };
 
 /// Which pod a container belongs to.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct PodRef {
     pub namespace: String,
     pub name: String,
@@ -100,6 +106,11 @@ pub enum LogStream {
 pub trait LogSink: Send + Sync {
     /// Any chunk of output, not necessarily whole lines.
     fn write(&self, stream: LogStream, data: &[u8]);
+
+    /// The same for output that came earlier, at that time.
+    fn write_late(&self, stream: LogStream, data: &[u8], _at: SystemTime) {
+        self.write(stream, data);
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,9 +198,30 @@ pub trait Runtime: Send + Sync {
     /// Start a container. When it returns, the program runs (for a web service: it listens).
     async fn start(&self, spec: ContainerSpec) -> Result<Arc<dyn Container>, ContainerError>;
 
-    /// Called once, before anything is started: end whatever an earlier host that was killed left
-    /// running, and clear its remains. Pods are started anew by their own controllers.
-    async fn sweep(&self) -> Result<(), ContainerError>;
+    /// Called once, before anything is started: the containers that an earlier life of this host
+    /// left, be they running or ended since. What it left of others is cleared.
+    async fn recover(&self) -> Result<Vec<Left>, ContainerError>;
+
+    /// Take one of them on: its output goes to `log`, beginning with what nobody has taken yet.
+    async fn adopt(
+        &self,
+        left: &Left,
+        log: Arc<dyn LogSink>,
+    ) -> Result<Arc<dyn Container>, ContainerError>;
+}
+
+/// A container that outlived the host that started it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Left {
+    /// See [`Container::id`].
+    pub id: String,
+    pub pod: PodRef,
+    /// Of the container in its pod.
+    pub name: String,
+    pub attempt: u32,
+    /// Of its image.
+    pub digest: String,
+    pub started: SystemTime,
 }
 
 /// A started container. Dropping it does not end it.
@@ -208,6 +240,12 @@ pub trait Container: Send + Sync {
     /// Run another program in it.
     async fn exec(&self, _spec: ExecSpec) -> Result<Process, ContainerError> {
         Err(no_exec("Wasm"))
+    }
+
+    /// The host stops: let go of the container without ending it, so that the next life of the host
+    /// finds all output that is not in the log yet. False if it cannot be without this process.
+    async fn let_go(&self) -> bool {
+        false
     }
 
     /// The way to its standard input and terminal; `None` if it was started with neither.

@@ -15,8 +15,8 @@ pub mod reading;
 pub mod security;
 
 pub use container::{
-    Container, ContainerError, ContainerSpec, Exit, Limits, LogSink, LogStream, Mount, PodRef,
-    Runtime, Sandbox, Signal, Usage,
+    Container, ContainerError, ContainerSpec, Exit, Left, Limits, LogSink, LogStream, Mount,
+    PodRef, Runtime, Sandbox, Signal, Usage,
 };
 pub use image::{Image, ImageConfig, ImageContent, ImageError, ImageStore};
 pub use instance::Instance;

@@ -1,6 +1,7 @@
 //! The command line: one file a command.
 
 mod push;
+mod reset;
 mod salvage;
 mod subscribe;
 mod up;
@@ -26,6 +27,9 @@ enum Command {
     Up(Box<up::Up>),
     /// Push a Wasm component, an OCI layout directory or a docker-archive into the registry
     Push(push::Push),
+    /// End the containers that a stopped host left running, and remove its bridge, rules and mounts;
+    /// give the settings that the host had
+    Reset(Box<reset::Reset>),
     /// Make a usable database of a damaged one, of what can still be read
     Salvage(salvage::Salvage),
     /// Print the messages of the host's MQTT broker as they come
@@ -36,6 +40,7 @@ enum Command {
 pub fn run() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Up(command) => command.run(),
+        Command::Reset(command) => command.run(),
         Command::Push(command) => block_on(command.run()),
         Command::Salvage(command) => block_on(command.run()),
         Command::Subscribe(command) => block_on(command.run()),

@@ -3,9 +3,13 @@
 use std::{io::IsTerminal, path::PathBuf};
 
 use anyhow::Context;
+use eyot_runtime_oci::launcher::{self, Launcher};
 use tracing_subscriber::EnvFilter;
 
-use crate::settings::{LogFormat, Settings, check_environment};
+use crate::{
+    files::make_private_dir,
+    settings::{LogFormat, Resolved, Settings, check_environment},
+};
 
 /// Threads for asynchronous work; the machines this runs on have two to eight cores.
 const WORKERS: usize = 4;
@@ -21,6 +25,14 @@ pub struct Up {
 
 impl Up {
     pub fn run(self) -> anyhow::Result<()> {
+        self.run_with(crate::up::run)
+    }
+
+    /// Run something that needs what a host needs: settings, a log and a launcher of containers.
+    pub fn run_with<W>(self, work: impl FnOnce(Resolved, Launcher) -> W) -> anyhow::Result<()>
+    where
+        W: Future<Output = anyhow::Result<()>>,
+    {
         check_environment(&super::environment_names())?;
         let settings = match &self.config {
             Some(path) => self.settings.or(Settings::from_file(path)?),
@@ -28,8 +40,11 @@ impl Up {
         };
         start_log(settings.log.as_deref(), settings.log_format)?;
         let settings = settings.resolve()?;
+        // What it is called outside of its directory depends on where that is.
+        make_private_dir(&settings.data_dir)?;
         // Before any other thread exists: see the launcher's documentation.
-        let launcher = eyot_runtime_oci::launcher::start().context("launcher of containers")?;
+        let launcher = launcher::start(&crate::up::containers(&settings.data_dir))
+            .context("launcher of containers")?;
         let workers = std::thread::available_parallelism()
             .map_or(2, usize::from)
             .min(WORKERS);
@@ -38,7 +53,7 @@ impl Up {
             .thread_name("eyot")
             .enable_all()
             .build()?
-            .block_on(crate::up::run(settings, launcher))
+            .block_on(work(settings, launcher))
     }
 }
 

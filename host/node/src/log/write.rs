@@ -6,6 +6,7 @@ use std::{
     io::{self, Write},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
 };
 
 use bytes::Bytes;
@@ -226,13 +227,23 @@ impl Log {
 
 impl LogSink for Log {
     fn write(&self, stream: LogStream, data: &[u8]) {
+        self.write_at(stream, data, Timestamp::now());
+    }
+
+    fn write_late(&self, stream: LogStream, data: &[u8], at: SystemTime) {
+        let at = Timestamp::try_from(at).unwrap_or_else(|_| Timestamp::now());
+        self.write_at(stream, data, at);
+    }
+}
+
+impl Log {
+    fn write_at(&self, stream: LogStream, data: &[u8], at: Timestamp) {
         let mut listeners = lock(&self.listeners);
         if !listeners.is_empty() {
             let data = Bytes::copy_from_slice(data);
             listeners.retain(|to| to.try_send((stream, data.clone())).is_ok());
         }
         drop(listeners);
-        let now = Timestamp::now();
         let mut inner = lock(&self.inner);
         let mut out = Vec::with_capacity(data.len() + 64);
         let mut lines = 0;
@@ -245,12 +256,12 @@ impl LogSink for Log {
             partial.extend_from_slice(text);
             while partial.len() > LINE {
                 let rest = partial.split_off(LINE);
-                line::format(&mut out, now, stream, false, partial);
+                line::format(&mut out, at, stream, false, partial);
                 *partial = rest;
                 lines += 1;
             }
             if ends {
-                line::format(&mut out, now, stream, true, partial);
+                line::format(&mut out, at, stream, true, partial);
                 partial.clear();
                 lines += 1;
             }

@@ -1,12 +1,14 @@
 //! The task of one pod: it feeds the state machine and performs what that answers.
 //!
 //! Everything slow runs in tasks that post their outcome back, so the actor always takes the next
-//! event at once. It ends when the machine says so: the object is gone, or the host stops.
+//! event at once. It ends when the machine says so: the object is gone, or the host stops and takes
+//! its containers with it. If the host leaves them ([`Actor::part`]), the machine has no say.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use eyot_client::EventType;
-use eyot_runtime::{Container, Exit, PodRef, Signal};
+use eyot_runtime::{Container, ContainerError, Exit, PodRef, Signal};
+use futures::future::join_all;
 use k8s_openapi::api::core::v1::{Lifecycle, LifecycleHandler, ObjectReference, Pod};
 use tokio::{
     sync::{mpsc, watch},
@@ -19,15 +21,18 @@ use super::{
     adopt::adopt,
     event::{Effect, Event},
     hook,
+    last_words::LastWords,
     prepare::{self, NotPrepared, Prepared},
     probe, report,
     start::{self, Attempt, Started},
     state::{PodState, Stage, Why},
     status,
-    unit::{Failure, Kill, Life, Now},
+    unit::{Failure, Kill, Life, Now, Unit},
 };
 use crate::{
     context::{Context, View},
+    inherit::Inherited,
+    log::Log,
     volumes::Places,
 };
 
@@ -76,6 +81,7 @@ pub(super) enum Message {
 #[derive(Default)]
 struct Hands {
     container: Option<Arc<dyn Container>>,
+    log: Option<Arc<Log>>,
     cancel: CancellationToken,
     probes: Option<AbortHandle>,
     /// The hook that runs, if any.
@@ -90,6 +96,10 @@ pub(crate) struct Actor {
     hands: Vec<Hands>,
     prepared: Option<Prepared>,
     places: Arc<Places>,
+    /// Containers of an earlier host that have not been taken on yet.
+    inherited: Vec<Inherited>,
+    /// Whether one of them is in a network namespace.
+    inherited_netns: bool,
     preparing: Option<JoinHandle<()>>,
     prepare_cancel: CancellationToken,
     cleanups: Vec<JoinHandle<()>>,
@@ -106,7 +116,7 @@ pub(crate) struct Actor {
 }
 
 impl Actor {
-    /// Take on `pod`; `stop` ends its containers but leaves the object as it is.
+    /// Take on `pod`; `stop` is the end of the host, which leaves the object as it is.
     pub(crate) fn spawn(context: Arc<Context>, pod: Arc<Pod>, stop: CancellationToken) -> Handle {
         let now = Now::get();
         let meta = &pod.metadata;
@@ -115,7 +125,8 @@ impl Actor {
             name: meta.name.clone().unwrap_or_default(),
             uid: meta.uid.clone().unwrap_or_default(),
         };
-        let state = adopt(&pod, now);
+        let inherited = context.heritage.take(&reference.uid);
+        let state = adopt(&pod, &inherited, now);
         let known = pod.status.as_ref();
         let place = status::Place {
             host: context.address,
@@ -143,6 +154,8 @@ impl Actor {
             state,
             prepared: None,
             places: Arc::default(),
+            inherited_netns: inherited.iter().any(|one| one.runtime.needs_netns()),
+            inherited,
             preparing: None,
             prepare_cancel: CancellationToken::new(),
             cleanups: Vec::new(),
@@ -162,6 +175,7 @@ impl Actor {
     }
 
     async fn run(mut self) {
+        self.take_on().await;
         let (state, effects) = match deletion(&self.pod) {
             Some(grace) => self
                 .state
@@ -179,8 +193,15 @@ impl Actor {
                 .min();
             let event = tokio::select! {
                 Some(message) = self.inbox.recv() => self.receive(message),
-                changed = self.object.changed() => self.object_changed(changed.is_ok()),
+                changed = self.object.changed(), if !stopping => match changed {
+                    Ok(()) => self.object_changed(),
+                    // The dispatcher only goes away when the host stops.
+                    Err(_) => None,
+                },
                 () = self.stop.cancelled(), if !stopping => {
+                    if !self.context.stop_pods {
+                        return self.part().await;
+                    }
                     stopping = true;
                     let grace = SHUTDOWN_GRACE.min(self.state.grace);
                     Some(Event::Shutdown { grace })
@@ -218,17 +239,9 @@ impl Actor {
         self.view.send_replace(Arc::new(view));
     }
 
-    fn object_changed(&mut self, alive: bool) -> Option<Event> {
-        let object = self.object.borrow_and_update().clone();
-        // The dispatcher only goes away when the host stops.
-        let Some(object) = object.filter(|_| alive) else {
-            return Some(if alive {
-                Event::Vanished
-            } else {
-                Event::Shutdown {
-                    grace: SHUTDOWN_GRACE,
-                }
-            });
+    fn object_changed(&mut self) -> Option<Event> {
+        let Some(object) = self.object.borrow_and_update().clone() else {
+            return Some(Event::Vanished);
         };
         let before = deletion(&self.pod);
         let asked = deletion(&object);
@@ -271,6 +284,7 @@ impl Actor {
         match outcome {
             Ok(mut prepared) => {
                 let address = prepare::pod_address(&prepared.sandbox, self.context.address);
+                self.leave_old_place(address);
                 self.place.pod = Some(address);
                 self.context
                     .live
@@ -299,22 +313,6 @@ impl Actor {
             Ok(started) => started,
             Err(failure) => return Event::StartFailed { unit, failure },
         };
-        let (context, post, waited) = (
-            Arc::clone(&self.context),
-            self.post.clone(),
-            Arc::clone(&container),
-        );
-        self.tasks.spawn(async move {
-            let mut exit = waited.wait().await;
-            context.logs.close(&log);
-            if let Some(words) = last_words {
-                let said = words.read(&exit, &log).await;
-                if exit.message.is_empty() {
-                    exit.message = said;
-                }
-            }
-            let _ = post.send(Message::Exited { unit, exit }).await;
-        });
         let name = &self.state.units[unit].name;
         let image = &self.state.units[unit].image;
         let said = [
@@ -328,14 +326,114 @@ impl Actor {
         for (reason, message) in said {
             self.record(Some(unit), EventType::Normal, reason, message);
         }
-        self.context
-            .live
-            .started(&self.reference.uid, name, &container);
-        self.hands[unit].container = Some(container);
+        self.hold(unit, container, log, last_words);
         if !self.after_start(unit) {
             self.watch_health(unit);
         }
         Event::Started { unit, id, image_id }
+    }
+
+    /// Have a container that runs in our hands.
+    fn hold(
+        &mut self,
+        unit: usize,
+        container: Arc<dyn Container>,
+        log: Arc<Log>,
+        last_words: Option<LastWords>,
+    ) {
+        let (context, post, waited) = (
+            Arc::clone(&self.context),
+            self.post.clone(),
+            Arc::clone(&container),
+        );
+        let written = Arc::clone(&log);
+        self.tasks.spawn(async move {
+            let mut exit = waited.wait().await;
+            context.logs.close(&written);
+            if let Some(words) = last_words {
+                let said = words.read(&exit, &written).await;
+                if exit.message.is_empty() {
+                    exit.message = said;
+                }
+            }
+            let _ = post.send(Message::Exited { unit, exit }).await;
+        });
+        let name = &self.state.units[unit].name;
+        self.context
+            .live
+            .started(&self.reference.uid, name, &container);
+        self.hands[unit].container = Some(container);
+        self.hands[unit].log = Some(log);
+    }
+
+    /// Take on what an earlier host left of this pod, and end what it has no use for.
+    async fn take_on(&mut self) {
+        for inherited in std::mem::take(&mut self.inherited) {
+            let id = inherited.id();
+            let runs = |unit: &Unit| unit.running().is_some_and(|running| running.id == id);
+            let Some(unit) = self.state.units.iter().position(runs) else {
+                self.cleanups.push(tokio::spawn(inherited.discard()));
+                continue;
+            };
+            let left = &inherited.left;
+            let taken = match self
+                .context
+                .logs
+                .create(&self.reference, &left.name, left.attempt)
+            {
+                Ok(log) => inherited.adopt(log.clone()).await.map(|one| (one, log)),
+                Err(error) => Err(ContainerError::Runtime(format!("its log: {error}"))),
+            };
+            match taken {
+                Ok((container, log)) => {
+                    let words = self.last_words(unit);
+                    self.hold(unit, container, log, words);
+                    self.watch_health(unit);
+                }
+                Err(error) => {
+                    tracing::warn!(pod = %self.reference, container = left.name, %error, "it could not be taken on");
+                    self.cleanups.push(tokio::spawn(inherited.discard()));
+                    let exit = Exit {
+                        code: 137,
+                        reason: "ContainerStatusUnknown",
+                        message: error.to_string(),
+                    };
+                    self.step(Event::Exited { unit, exit });
+                }
+            }
+        }
+    }
+
+    /// Where a container of an earlier host leaves its last words.
+    fn last_words(&self, unit: usize) -> Option<LastWords> {
+        let container = prepare::containers(&self.pod).nth(unit)?;
+        let directory = self.context.pods_dir.join(&self.reference.uid);
+        let attempt = self.state.units[unit].restarts;
+        Some(LastWords::of(&directory, container, attempt)).filter(LastWords::is_there)
+    }
+
+    /// A pod that could not have its place again is somewhere else: what runs in the old one is
+    /// reached by nobody.
+    fn leave_old_place(&self, address: IpAddr) {
+        if self.prepared.is_some() || self.place.pod.is_none_or(|old| old == address) {
+            return;
+        }
+        for (unit, _) in self
+            .hands
+            .iter()
+            .enumerate()
+            .filter(|(_, h)| h.container.is_some())
+        {
+            let message = "Pod sandbox changed, it will be killed and re-created.".to_owned();
+            self.record(Some(unit), EventType::Normal, "SandboxChanged", message);
+            self.kill(unit);
+        }
+    }
+
+    fn kill(&self, unit: usize) {
+        if let Some(container) = self.hands[unit].container.clone() {
+            tokio::spawn(async move { container.signal(Signal::Kill).await });
+        }
     }
 
     /// Run the `postStart` hook; whether there is one.
@@ -465,11 +563,21 @@ impl Actor {
             self.reference.clone(),
         );
         let (post, cancel) = (self.post.clone(), self.prepare_cancel.clone());
+        let running = self.running();
         // Not in the set of tasks: it must not be cut off while it is given an address.
         self.preparing = Some(tokio::spawn(async move {
-            let outcome = prepare::prepare(&context, &pod, &reference, &cancel).await;
+            let outcome = prepare::prepare(&context, &pod, &reference, &running, &cancel).await;
             let _ = post.send(Message::Prepared(Box::new(outcome))).await;
         }));
+    }
+
+    fn running(&self) -> prepare::Running {
+        let held = self.hands.iter().enumerate();
+        let units = held.filter_map(|(unit, h)| h.container.as_ref().map(|_| unit));
+        prepare::Running {
+            units: units.collect(),
+            netns: self.inherited_netns,
+        }
     }
 
     fn start(&mut self, unit: usize) {
@@ -514,6 +622,7 @@ impl Actor {
         for task in hands.probes.take().into_iter().chain(hands.hook.take()) {
             task.abort();
         }
+        self.hands[unit].log = None;
         let Some(container) = self.hands[unit].container.take() else {
             return;
         };
@@ -624,6 +733,39 @@ impl Actor {
             resource_version: self.pod.metadata.resource_version.clone(),
             field_path,
         }
+    }
+
+    /// The host stops: leave the containers that go on without it, end the others. The object and
+    /// all that belongs to the pod stay as they are, for the next life of the host.
+    async fn part(mut self) {
+        self.prepare_cancel.cancel();
+        // It must not be cut off while it is given an address.
+        if let Some(preparing) = self.preparing.take() {
+            let _ = preparing.await;
+        }
+        let grace = SHUTDOWN_GRACE.min(self.state.grace);
+        let leaving = self.hands.iter_mut().map(|hands| async move {
+            hands.cancel.cancel();
+            for task in hands.probes.take().into_iter().chain(hands.hook.take()) {
+                task.abort();
+            }
+            let Some(container) = hands.container.take() else {
+                return;
+            };
+            if container.let_go().await {
+                return;
+            }
+            let _ = container.signal(Signal::Terminate).await;
+            if tokio::time::timeout(grace, container.wait()).await.is_err() {
+                let _ = container.signal(Signal::Kill).await;
+                let _ = tokio::time::timeout(grace, container.wait()).await;
+            }
+        });
+        join_all(leaving).await;
+        for log in self.hands.iter_mut().filter_map(|hands| hands.log.take()) {
+            self.context.logs.close(&log);
+        }
+        self.leave(true).await;
     }
 
     /// Remove what is left of the pod on this machine, unless it is to carry on later.

@@ -1,25 +1,29 @@
 //! Taking on a pod: its specification and what an earlier life of this host wrote about it become
 //! the first [`PodState`].
 //!
-//! The runtimes were swept before, so nothing runs. A container that was running counts as ended
-//! with 137 and is restarted or not by its policy; counts go on from where they were.
+//! A container that the runtimes found goes on, under the number of attempts that it was started
+//! with; how it ended, if it did, is told by its runtime like any other end. One that was running
+//! and is not there counts as ended with 137 and is restarted or not by its policy; counts go on
+//! from where they were.
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container, ContainerRestartRule, ContainerState, ContainerStatus, Pod, PodSpec,
 };
 
 use super::{
     state::{PodState, Stage},
-    unit::{Ended, Life, Now, RestartPolicy, RestartRule, Role, Unit},
+    unit::{Ended, Kill, Life, Now, RestartPolicy, RestartRule, Role, Running, Unit},
 };
+use crate::inherit::Inherited;
 
 /// Grace of a pod that does not say any.
 const DEFAULT_GRACE: i64 = 30;
 
-/// The state from which this node carries on with `pod`.
-pub(crate) fn adopt(pod: &Pod, now: Now) -> PodState {
+/// The state from which this node carries on with `pod`, of which an earlier host left `left`.
+pub(crate) fn adopt(pod: &Pod, left: &[Inherited], now: Now) -> PodState {
     let empty = PodSpec::default();
     let spec = pod.spec.as_ref().unwrap_or(&empty);
     let status = pod.status.as_ref();
@@ -44,17 +48,25 @@ pub(crate) fn adopt(pod: &Pod, now: Now) -> PodState {
         .containers
         .iter()
         .map(|container| (container, Role::Main));
-    let units = inits.chain(mains).map(|(container, role)| {
-        let own = container.restart_policy.as_deref();
-        let own = own.map_or(policy, |own| restart_policy(Some(own)));
-        let policy = match role {
-            Role::Sidecar => RestartPolicy::Always,
-            // An init container that succeeded is never run again.
-            Role::Init if own == RestartPolicy::Always => RestartPolicy::OnFailure,
-            _ => own,
-        };
-        unit(container, role, policy, known(&container.name), done)
-    });
+    let units: Vec<Unit> = inits
+        .chain(mains)
+        .map(|(container, role)| {
+            let own = container.restart_policy.as_deref();
+            let own = own.map_or(policy, |own| restart_policy(Some(own)));
+            let policy = match role {
+                Role::Sidecar => RestartPolicy::Always,
+                // An init container that succeeded is never run again.
+                Role::Init if own == RestartPolicy::Always => RestartPolicy::OnFailure,
+                _ => own,
+            };
+            let known = known(&container.name);
+            let mut unit = unit(container, role, policy, known, done);
+            if let Some(left) = goes_on(&unit, known, left).filter(|_| !done) {
+                go_on(&mut unit, known, left, now);
+            }
+            unit
+        })
+        .collect();
     let started = status
         .and_then(|s| s.start_time.as_ref())
         .map_or(now.wall, |time| time.0);
@@ -75,9 +87,9 @@ pub(crate) fn adopt(pod: &Pod, now: Now) -> PodState {
                 until: None,
             }
         },
-        units: units.collect(),
+        sandboxed: units.iter().any(|unit| unit.running().is_some()),
+        units,
         id: pod_id(pod),
-        sandboxed: false,
         grace: Duration::from_secs(u64::try_from(grace).unwrap_or(0)),
         deadline,
         deadline_exceeded: status.and_then(|s| s.reason.as_deref()) == Some("DeadlineExceeded"),
@@ -155,6 +167,42 @@ fn unit(
         None => {}
     }
     unit
+}
+
+/// The container of this unit that was left, unless the status knows of a later attempt.
+fn goes_on<'a>(
+    unit: &Unit,
+    known: Option<&ContainerStatus>,
+    left: &'a [Inherited],
+) -> Option<&'a Inherited> {
+    let latest = known.map_or(0, |known| u32::try_from(known.restart_count).unwrap_or(0));
+    left.iter()
+        .filter(|left| left.left.name == unit.name && left.left.attempt >= latest)
+        .max_by_key(|left| left.left.attempt)
+}
+
+fn go_on(unit: &mut Unit, known: Option<&ContainerStatus>, left: &Inherited, now: Now) {
+    let id = left.id();
+    // What the probes had found holds until they find something else.
+    let same = known.filter(|known| known.container_id.as_ref() == Some(&id));
+    unit.last = match (same, known.and_then(|known| known.state.as_ref())) {
+        (None, Some(state)) => ended(state),
+        _ => known.and_then(|known| ended(known.last_state.as_ref()?)),
+    };
+    unit.restarts = left.left.attempt;
+    unit.image_id = left.left.digest.clone();
+    let since = Timestamp::try_from(left.left.started).unwrap_or(now.wall);
+    let age = Duration::try_from(now.wall.duration_since(since)).unwrap_or_default();
+    unit.life = Life::Running(Running {
+        since,
+        since_mono: now.mono.checked_sub(age).unwrap_or(now.mono),
+        started: !unit.has_startup_probe || same.is_some_and(|known| known.started == Some(true)),
+        ready: !unit.has_readiness_probe || same.is_some_and(|known| known.ready),
+        kill: Kill::No,
+        // If the hook was still at work, it was when the host ended: it is not run a second time.
+        hooked: false,
+        id,
+    });
 }
 
 fn ended(state: &ContainerState) -> Option<Ended> {

@@ -51,7 +51,7 @@ pub(crate) enum Event {
     },
     /// The object is no longer there.
     Vanished,
-    /// The host stops.
+    /// The host stops and takes its containers with it.
     Shutdown {
         grace: Duration,
     },

@@ -32,18 +32,33 @@ pub(crate) struct LastWords {
 }
 
 impl LastWords {
-    /// Make the file of an attempt below `directory`, and the mount that shows it. Blocking.
+    /// Those of an attempt of a pod whose files are in `directory`.
+    pub(super) fn of(directory: &Path, container: &Container, attempt: u32) -> Self {
+        let directory = directory.join("containers").join(&container.name);
+        let policy = container.termination_message_policy.as_deref();
+        Self {
+            file: directory.join(attempt.to_string()),
+            or_log: policy == Some("FallbackToLogsOnError"),
+        }
+    }
+
+    /// Whether its file was made.
+    pub(super) fn is_there(&self) -> bool {
+        self.file.is_file()
+    }
+
+    /// Make the file of an attempt of a pod whose files are in `directory`, and the mount that shows it. Blocking.
     pub(super) fn prepare(
         directory: &Path,
         container: &Container,
         attempt: u32,
     ) -> io::Result<(Self, Mount)> {
-        let directory = directory.join(&container.name);
-        fs::create_dir_all(&directory)?;
-        let file = directory.join(attempt.to_string());
-        fs::write(&file, "")?;
+        let words = Self::of(directory, container, attempt);
+        let file = &words.file;
+        file.parent().map_or(Ok(()), fs::create_dir_all)?;
+        fs::write(file, "")?;
         // Whoever the program runs as may write it; the directories above are the host's alone.
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o666))?;
+        fs::set_permissions(file, fs::Permissions::from_mode(0o666))?;
         let path = container.termination_message_path.as_deref();
         let mount = Mount {
             source: file.clone(),
@@ -52,11 +67,6 @@ impl LastWords {
                 .unwrap_or(DEFAULT_PATH)
                 .to_owned(),
             read_only: false,
-        };
-        let policy = container.termination_message_policy.as_deref();
-        let words = Self {
-            file,
-            or_log: policy == Some("FallbackToLogsOnError"),
         };
         Ok((words, mount))
     }

@@ -4,9 +4,13 @@
 //! So a container whose image is missing keeps the others of its pod from starting; Kubernetes
 //! would start them. Asking again after a failure is harmless: every part is idempotent.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
-use eyot_runtime::{Image, ImageError, PodRef, Sandbox};
+use eyot_runtime::{Image, ImageError, PodRef, Runtime, Sandbox};
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio_util::sync::CancellationToken;
@@ -46,22 +50,30 @@ pub(crate) fn containers(pod: &Pod) -> impl Iterator<Item = &Container> {
     inits.chain(spec.into_iter().flat_map(|spec| spec.containers.iter()))
 }
 
+/// The containers of the pod that run already, because an earlier host left them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Running {
+    pub units: HashSet<usize>,
+    /// Whether one is in a network namespace.
+    pub netns: bool,
+}
+
 pub(crate) async fn prepare(
     context: &Context,
     pod: &Pod,
     reference: &PodRef,
+    running: &Running,
     cancel: &CancellationToken,
 ) -> Result<Prepared, NotPrepared> {
     let found = tokio::select! {
-        found = images(context, pod) => found?,
+        found = images(context, pod, &running.units) => found?,
         () = cancel.cancelled() => return Err(NotPrepared::Cancelled),
     };
     let runtimes = found
         .values()
         .filter_map(|image| context.runtime(&image.content));
-    let netns = runtimes
-        .into_iter()
-        .any(|(_, runtime)| runtime.needs_netns());
+    let needed = |(_, runtime): (_, &Arc<dyn Runtime>)| runtime.needs_netns();
+    let netns = running.netns || runtimes.into_iter().any(needed);
     let sandbox = sandbox(context, pod, reference, netns).await?;
     let facts = Facts {
         host_ip: context.address.to_string(),
@@ -113,10 +125,17 @@ pub(crate) async fn image(context: &Context, container: &Container) -> Result<Im
         })
 }
 
-async fn images(context: &Context, pod: &Pod) -> Result<HashMap<usize, Image>, NotPrepared> {
-    let wanted = containers(pod).map(|container| image(context, container));
+async fn images(
+    context: &Context,
+    pod: &Pod,
+    running: &HashSet<usize>,
+) -> Result<HashMap<usize, Image>, NotPrepared> {
+    let wanted = containers(pod)
+        .enumerate()
+        .filter(|(index, _)| !running.contains(index))
+        .map(async |(index, container)| (index, image(context, container).await));
     let (mut found, mut failed) = (HashMap::new(), Vec::new());
-    for (index, result) in join_all(wanted).await.into_iter().enumerate() {
+    for (index, result) in join_all(wanted).await {
         match result {
             Ok(image) => drop(found.insert(index, image)),
             Err(failure) => failed.push((index, failure)),

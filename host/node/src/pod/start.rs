@@ -175,9 +175,8 @@ async fn words_file(
 ) -> Result<(LastWords, Mount), Failure> {
     let directory = context.pods_dir.join(&attempt.reference.uid);
     let (container, number) = (container.clone(), attempt.number);
-    let made = tokio::task::spawn_blocking(move || {
-        LastWords::prepare(&directory.join("containers"), &container, number)
-    });
+    let made =
+        tokio::task::spawn_blocking(move || LastWords::prepare(&directory, &container, number));
     made.await
         .map_err(std::io::Error::other)
         .flatten()

@@ -43,6 +43,7 @@ pub(crate) enum Why {
     DeadlineExceeded,
     DeleteAsked,
     Vanished,
+    /// The host stops and takes its containers with it.
     Shutdown,
 }
 
@@ -259,7 +260,8 @@ impl PodState {
     }
 
     fn exited(&mut self, index: usize, exit: Exit, now: Now, effects: &mut Vec<Effect>) {
-        let active = self.stage == Stage::Active;
+        // One of an earlier host may end before the pod is prepared again.
+        let active = matches!(self.stage, Stage::Active | Stage::Preparing { .. });
         let Some(unit) = self.units.get_mut(index) else {
             return;
         };

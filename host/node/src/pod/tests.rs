@@ -41,7 +41,7 @@ impl Machine {
             mono: Instant::now(),
             wall,
         };
-        let (state, effects) = adopt(&pod, now).begin(now);
+        let (state, effects) = adopt(&pod, &[], now).begin(now);
         Self {
             pod,
             state,

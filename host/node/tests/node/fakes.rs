@@ -11,10 +11,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use eyot_node::{BoxError, Network};
+use eyot_node::{BoxError, Keep, Network};
 use eyot_runtime::{
     Container, ContainerError, ContainerSpec, Exit, Image, ImageContent, ImageError, ImageStore,
-    LogStream, PodRef, Runtime, Sandbox, Signal, Usage,
+    Left, LogSink, LogStream, PodRef, Runtime, Sandbox, Signal, Usage,
 };
 use tokio::sync::watch;
 
@@ -58,7 +58,9 @@ impl ImageStore for Images {
 pub struct FakeRuntime {
     pub started: Mutex<Vec<String>>,
     pub removed: Arc<Mutex<Vec<String>>>,
-    pub swept: AtomicBool,
+    pub recovered: AtomicBool,
+    /// What an earlier host left, with what it wrote meanwhile.
+    pub left: Mutex<Vec<(Left, &'static str)>>,
 }
 
 #[async_trait]
@@ -77,8 +79,8 @@ impl Runtime for FakeRuntime {
 
     async fn start(&self, spec: ContainerSpec) -> Result<Arc<dyn Container>, ContainerError> {
         assert!(
-            self.swept.load(Ordering::SeqCst),
-            "the runtime was not swept first"
+            self.recovered.load(Ordering::SeqCst),
+            "the runtime was not asked what is left first"
         );
         let id = format!("{}-{}-{}", spec.pod.uid, spec.name, spec.attempt);
         self.started.lock().unwrap().push(id.clone());
@@ -124,9 +126,29 @@ impl Runtime for FakeRuntime {
         }))
     }
 
-    async fn sweep(&self) -> Result<(), ContainerError> {
-        self.swept.store(true, Ordering::SeqCst);
-        Ok(())
+    async fn recover(&self) -> Result<Vec<Left>, ContainerError> {
+        self.recovered.store(true, Ordering::SeqCst);
+        let left = self.left.lock().unwrap();
+        Ok(left.iter().map(|(left, _)| left.clone()).collect())
+    }
+
+    async fn adopt(
+        &self,
+        left: &Left,
+        log: Arc<dyn LogSink>,
+    ) -> Result<Arc<dyn Container>, ContainerError> {
+        for (one, written) in self.left.lock().unwrap().iter() {
+            if one == left {
+                log.write_late(LogStream::Stdout, written.as_bytes(), left.started);
+            }
+        }
+        let (ended, _) = watch::channel(None);
+        Ok(Arc::new(FakeContainer {
+            id: left.id.clone(),
+            ended,
+            stubborn: false,
+            removed: Arc::clone(&self.removed),
+        }))
     }
 }
 
@@ -162,7 +184,15 @@ impl Container for FakeContainer {
         None
     }
 
+    async fn let_go(&self) -> bool {
+        self.id.starts_with("left-")
+    }
+
     async fn remove(&self) -> Result<(), ContainerError> {
+        self.ended.send_if_modified(|ended| {
+            ended.get_or_insert(Exit::from_code(137));
+            true
+        });
         self.removed.lock().unwrap().push(self.id.clone());
         Ok(())
     }
@@ -193,6 +223,11 @@ impl Network for FakeNetwork {
     }
 
     async fn sweep(&self) -> Result<(), BoxError> {
+        Ok(())
+    }
+
+    async fn retain(&self, keep: Keep<'_>) -> Result<(), BoxError> {
+        self.attached.lock().unwrap().retain(|uid| keep(uid));
         Ok(())
     }
 }

@@ -13,7 +13,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use eyot_apiserver::{ApiServer, User};
 use eyot_node::{Kind, Kubelet, Node, Options, Policy};
-use eyot_runtime::Runtime;
+use eyot_runtime::{Left, PodRef, Runtime};
 use eyot_store::Store;
 use fakes::{FakeNetwork, FakeRuntime, Images};
 use http::StatusCode;
@@ -67,9 +67,17 @@ impl World {
 
     /// A host on an API and a directory that are there already.
     fn on(client: Client, directory: tempfile::TempDir) -> Self {
+        Self::heir(client, directory, Vec::new())
+    }
+
+    /// One to which an earlier host left containers.
+    fn heir(client: Client, directory: tempfile::TempDir, left: Vec<(Left, &'static str)>) -> Self {
         let images = Arc::new(Images::default());
         images.add("demo/app:v1");
-        let runtime = Arc::new(FakeRuntime::default());
+        let runtime = Arc::new(FakeRuntime {
+            left: left.into(),
+            ..FakeRuntime::default()
+        });
         let network = Arc::new(FakeNetwork::default());
         let node = Node::new(Options {
             name: "n1".into(),
@@ -80,6 +88,7 @@ impl World {
             dns: None,
             data_dir: directory.path().to_owned(),
             policy: Policy::default(),
+            stop_pods: false,
         });
         let (kubelet, stop) = (node.kubelet(), CancellationToken::new());
         let running = tokio::spawn(node.run(stop.clone()));
@@ -96,12 +105,16 @@ impl World {
 
     /// End the host in order and start another one.
     async fn restart(self) -> Self {
+        self.restart_with(Vec::new()).await
+    }
+
+    async fn restart_with(self, left: Vec<(Left, &'static str)>) -> Self {
         self.stop.cancel();
         timeout(PATIENCE, self.running)
             .await
             .expect("the node stops")
             .unwrap();
-        Self::on(self.client, self.directory)
+        Self::heir(self.client, self.directory, left)
     }
 
     fn pods(&self) -> Api<Pod> {
@@ -455,6 +468,70 @@ async fn a_host_that_starts_again_carries_on_with_its_pods() {
     let state = status.container_statuses.unwrap()[0].state.clone().unwrap();
     assert_eq!(state.terminated.unwrap().exit_code, 137);
     assert_eq!(world.logs("web/app").await.1, "attempt 1\n");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn containers_that_an_earlier_host_left_go_on() {
+    let world = World::new().await;
+    let kept = world.create("kept", one(&["serve"])).await;
+    world.until("kept", is_ready).await;
+    let uid = kept.metadata.uid.unwrap();
+    let left = |id: &str, uid: &str, attempt| Left {
+        id: id.into(),
+        pod: PodRef {
+            namespace: "default".into(),
+            name: "kept".into(),
+            uid: uid.into(),
+        },
+        name: "app".into(),
+        attempt,
+        digest: "sha256:cafe".into(),
+        started: std::time::SystemTime::now() - Duration::from_secs(60),
+    };
+    let (second, stranger) = (left("left-1", &uid, 1), left("left-x", "no-such-pod", 0));
+    let world = world
+        .restart_with(vec![
+            // The host was killed between the start of the second attempt and saying so.
+            (left("left-0", &uid, 0), "old"),
+            (second, "meanwhile\n"),
+            (stranger, ""),
+        ])
+        .await;
+    let goes_on = |s: &PodStatus| {
+        let status = s.container_statuses.iter().flatten().next();
+        is_ready(s)
+            && status.is_some_and(|status| {
+                status.container_id.as_deref() == Some("wasm://left-1")
+                    && status.restart_count == 1
+                    && status.image_id == "sha256:cafe"
+            })
+    };
+    world.until("kept", goes_on).await;
+    assert_eq!(*world.runtime.started.lock().unwrap(), Vec::<String>::new());
+    assert_eq!(world.logs("kept/app").await.1, "meanwhile\n");
+    let removed = async {
+        while world.runtime.removed.lock().unwrap().len() < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, removed).await.expect("others are ended");
+    let mut removed = world.runtime.removed.lock().unwrap().clone();
+    removed.sort();
+    assert_eq!(removed, ["left-0", "left-x"]);
+
+    // It is a container like any other: the host can stop once more, and end it.
+    let running = world.until("kept", goes_on).await;
+    let world = world
+        .restart_with(vec![(left("left-1", &uid, 1), "more\n")])
+        .await;
+    assert_eq!(
+        world.until("kept", goes_on).await.start_time,
+        running.start_time
+    );
+    let delete = DeleteParams::default();
+    world.pods().delete("kept", &delete).await.unwrap();
+    world.until_gone("kept").await;
+    assert_eq!(*world.runtime.removed.lock().unwrap(), ["left-1"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

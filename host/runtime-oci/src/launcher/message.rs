@@ -1,11 +1,10 @@
 //! What the host and the launcher say to each other.
 //!
 //! Requests are one datagram each on a SEQPACKET socket: JSON, with the program's standard streams
-//! and a reply pipe attached as descriptors. The worker writes its JSON
-//! answer to the reply pipe; when the launcher has reaped the worker, it adds [`REAPED`]. Only
-//! then may the host wait for the container's process: before, the kernel has not yet made it the
-//! host's child. (End-of-file cannot carry that news, because the container's own process holds a
-//! copy of the pipe until it executes its program.)
+//! and a reply pipe attached as descriptors. When the launcher has reaped the worker, it sends the
+//! worker's JSON answer through the reply pipe, and [`REAPED`]. The pipe stays open for as long as
+//! the program runs that was made; then its exit code follows, in decimal digits, and the end. An
+//! end without a code means that the launcher died, not the program.
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
@@ -20,8 +19,8 @@ use serde::{Deserialize, Serialize};
 /// in one piece.
 pub(super) const MAX_REQUEST: usize = 32 * 1024;
 
-/// Three streams and the reply pipe.
-const MAX_FDS: usize = 4;
+/// Three streams, the far end of the input, and the reply pipe.
+const MAX_FDS: usize = 5;
 
 /// The longest error text that is worth showing in a container's status.
 pub(super) const MAX_REPLY: usize = 16 * 1024;
@@ -29,8 +28,22 @@ pub(super) const MAX_REPLY: usize = 16 * 1024;
 /// Ends a reply. Never part of JSON, which escapes control characters.
 pub(super) const REAPED: u8 = 0x04;
 
-/// First datagram from the launcher: it understood that it is one.
-pub(super) const READY: &[u8] = b"ready";
+/// First datagram from the launcher to each host that connects: it understood that it is one, and
+/// keeps its hands off the output of containers from now on. Its process id follows in digits.
+pub(super) const READY: &[u8] = b"ready ";
+
+/// What a launcher is told on its command line about the host that it serves, as JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Place {
+    /// Which build of the program the launcher is; a newer host starts one of its own.
+    pub build: String,
+    /// Directory of the sockets by which later hosts reach it.
+    pub sockets: PathBuf,
+    /// Directories of containers: configuration, pipes and exit code.
+    pub bundles: PathBuf,
+    /// Directories of containers: what is large, such as output that no host took.
+    pub containers: PathBuf,
+}
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Request {
@@ -43,6 +56,8 @@ pub(super) enum Request {
     },
     /// Execute the program of a created container.
     Start { id: String, states: PathBuf },
+    /// Close the input of a container that was started with one.
+    CloseInput { id: String },
     /// Execute another program in a container that runs.
     Exec {
         id: String,
@@ -56,8 +71,9 @@ pub(super) enum Request {
 /// What a program's standard streams are.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) enum Stdio {
-    /// The descriptors that come with the request: input if there is one, output, error.
-    Pipes { stdin: bool },
+    /// The descriptors that come with the request: input if there is one, output, error; and with
+    /// `keep` the far end of the input, which the launcher keeps open.
+    Pipes { stdin: bool, keep: bool },
     /// A new terminal, whose master is sent to this socket.
     Terminal { socket: PathBuf },
 }
@@ -70,6 +86,7 @@ pub(super) enum Reply {
         pid: i32,
     },
     Started,
+    Closed,
     /// The program does not exist or may not be executed.
     NoProgram {
         message: String,
@@ -77,6 +94,13 @@ pub(super) enum Reply {
     Failed {
         message: String,
     },
+}
+
+impl Place {
+    /// The socket of the launcher with that process id.
+    pub(super) fn socket(&self, pid: u32) -> PathBuf {
+        self.sockets.join(format!("{}-{pid}.sock", self.build))
+    }
 }
 
 /// Send one datagram with descriptors; never blocks.

@@ -11,32 +11,29 @@
 //! process *is* that binary until it executes its program, and a malicious image could otherwise
 //! open `/proc/1/exe` to overwrite it (CVE-2019-5736).
 
+mod connect;
+mod keep;
 pub(crate) mod message;
 mod program;
 mod serve;
+pub(crate) mod spill;
 
 use std::{
     io,
-    os::{
-        fd::{AsFd, AsRawFd, OwnedFd},
-        unix::process::CommandExt,
-    },
+    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
-    process::{self, Child, Command},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use nix::{
-    fcntl::OFlag,
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::socket::{AddressFamily, SockFlag, SockType, socketpair},
-    unistd::pipe2,
-};
+use nix::{fcntl::OFlag, unistd::pipe2};
 use tokio::{io::AsyncReadExt, net::unix::pipe, sync::Semaphore};
 
-use self::message::{MAX_REPLY, MAX_REQUEST, READY, REAPED, Reply, Request, Stdio, receive, send};
-use crate::kernel;
+use self::{
+    connect::{Process, gone},
+    message::{MAX_REPLY, MAX_REQUEST, Place, REAPED, Reply, Request, Stdio, send},
+};
+use crate::runtime::Options;
 
 pub use serve::main_if_launcher;
 
@@ -50,8 +47,8 @@ const PARALLEL_REQUESTS: usize = 8;
 /// Longer than the launcher gives a worker, so that its verdict arrives first.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(75);
 
-/// A fresh launcher has nothing to do but say that it is there.
-const READY_TIMEOUT_MILLIS: u16 = 10_000;
+/// A code with its sign is short; whoever writes more is not a launcher.
+const MAX_CODE: u64 = 16;
 
 #[derive(Debug, thiserror::Error)]
 pub enum LauncherError {
@@ -83,6 +80,8 @@ pub(crate) enum Ends {
         stdin: Option<OwnedFd>,
         stdout: OwnedFd,
         stderr: OwnedFd,
+        /// The far end of the input, for the launcher to keep open while no host does.
+        keep: Option<OwnedFd>,
     },
     /// A terminal, whose master is to be sent to this socket.
     Terminal { socket: PathBuf },
@@ -96,17 +95,21 @@ impl Ends {
                 stdin,
                 stdout,
                 stderr,
+                keep,
             } => {
                 let stdio = Stdio::Pipes {
                     stdin: stdin.is_some(),
+                    keep: keep.is_some(),
                 };
-                (stdio, stdin.into_iter().chain([stdout, stderr]).collect())
+                let fds = stdin.into_iter().chain([stdout, stderr]).chain(keep);
+                (stdio, fds.collect())
             }
         }
     }
 }
 
-/// The host's handle; cheap to clone. The launcher ends when the last one is dropped.
+/// The host's handle; cheap to clone. When the last one is dropped, the launcher ends or, if it has
+/// containers, keeps them for the next host.
 #[derive(Clone)]
 pub struct Launcher {
     inner: Arc<Inner>,
@@ -115,37 +118,66 @@ pub struct Launcher {
 struct Inner {
     process: Mutex<Option<Process>>,
     permits: Semaphore,
+    /// `None` without the privilege to run containers: the launcher ends with this host.
+    place: Option<Place>,
+    /// Those of other builds: connected, so that they leave output to this host.
+    _earlier: Vec<Process>,
 }
 
-struct Process {
-    socket: OwnedFd,
-    child: Child,
-}
-
-/// Make the host the subreaper and start the launcher. The calling binary must have called
-/// [`main_if_launcher`] first in its `main`.
-pub fn start() -> Result<Launcher, LauncherError> {
+/// Make the host a subreaper and connect to the launcher that an earlier host left, or start one.
+/// The calling binary must have called [`main_if_launcher`] first in its `main`.
+pub fn start(options: &Options) -> Result<Launcher, LauncherError> {
     nix::sys::prctl::set_child_subreaper(true)
         .map_err(|errno| LauncherError::Start(errno.into()))?;
-    let process = Process::spawn()?;
+    let place = connect::place(options).map_err(LauncherError::Start)?;
+    let (own, earlier) = match &place {
+        Some(place) => connect::find(place).map_err(LauncherError::Start)?,
+        None => (None, Vec::new()),
+    };
+    let process = match own {
+        Some(process) => process,
+        None => Process::spawn(place.as_ref())?,
+    };
     Ok(Launcher {
         inner: Arc::new(Inner {
             process: Mutex::new(Some(process)),
             permits: Semaphore::new(PARALLEL_REQUESTS),
+            place,
+            _earlier: earlier,
         }),
     })
 }
 
+/// A program that was made: its process, and the way on which its exit code comes.
+pub(crate) struct Made {
+    pub(crate) pid: i32,
+    pub(crate) exit: ExitCode,
+}
+
+/// Where the launcher says how a program ended.
+pub(crate) struct ExitCode {
+    pipe: pipe::Receiver,
+    text: Vec<u8>,
+}
+
+impl ExitCode {
+    /// Wait for the code, as a shell would say it; `None` if the launcher died before.
+    pub(crate) async fn code(mut self) -> Option<i32> {
+        let mut rest = self.pipe.take(MAX_CODE);
+        rest.read_to_end(&mut self.text).await.ok()?;
+        std::str::from_utf8(&self.text).ok()?.parse().ok()
+    }
+}
+
 impl Launcher {
-    /// Build a container. The answer is the process id of its first process, which is now a child
-    /// of this process.
+    /// Build a container.
     pub(crate) async fn create(
         &self,
         id: &str,
         bundle: &Path,
         states: &Path,
         ends: Ends,
-    ) -> Result<i32, LauncherError> {
+    ) -> Result<Made, LauncherError> {
         let (stdio, fds) = ends.split();
         let request = Request::Create {
             id: id.into(),
@@ -154,8 +186,8 @@ impl Launcher {
             stdio,
         };
         match self.request(&request, fds).await? {
-            Reply::Created { pid } => Ok(pid),
-            reply => Err(unexpected(reply)),
+            (Reply::Created { pid }, exit) => Ok(Made { pid, exit }),
+            (reply, _) => Err(unexpected(reply)),
         }
     }
 
@@ -167,7 +199,7 @@ impl Launcher {
         states: &Path,
         process: &Path,
         ends: Ends,
-    ) -> Result<i32, LauncherError> {
+    ) -> Result<Made, LauncherError> {
         let (stdio, fds) = ends.split();
         let request = Request::Exec {
             id: id.into(),
@@ -176,8 +208,8 @@ impl Launcher {
             stdio,
         };
         match self.request(&request, fds).await? {
-            Reply::Created { pid } => Ok(pid),
-            reply => Err(unexpected(reply)),
+            (Reply::Created { pid }, exit) => Ok(Made { pid, exit }),
+            (reply, _) => Err(unexpected(reply)),
         }
     }
 
@@ -188,8 +220,17 @@ impl Launcher {
             states: states.into(),
         };
         match self.request(&request, Vec::new()).await? {
-            Reply::Started => Ok(()),
-            reply => Err(unexpected(reply)),
+            (Reply::Started, _) => Ok(()),
+            (reply, _) => Err(unexpected(reply)),
+        }
+    }
+
+    /// Let go of the input of a container: nobody will write to it any more.
+    pub(crate) async fn close_input(&self, id: &str) -> Result<(), LauncherError> {
+        let request = Request::CloseInput { id: id.into() };
+        match self.request(&request, Vec::new()).await? {
+            (Reply::Closed, _) => Ok(()),
+            (reply, _) => Err(unexpected(reply)),
         }
     }
 
@@ -200,14 +241,14 @@ impl Launcher {
             .process
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        process.as_ref().map(|process| process.child.id())
+        process.as_ref().map(|process| process.pid)
     }
 
     async fn request(
         &self,
         request: &Request,
         mut fds: Vec<OwnedFd>,
-    ) -> Result<Reply, LauncherError> {
+    ) -> Result<(Reply, ExitCode), LauncherError> {
         let text = serde_json::to_vec(request).map_err(|error| LauncherError::Io(error.into()))?;
         if text.len() > MAX_REQUEST {
             return Err(LauncherError::Io(io::Error::other(
@@ -238,36 +279,35 @@ fn unexpected(reply: Reply) -> LauncherError {
     match reply {
         Reply::NoProgram { message } => LauncherError::NoProgram(message),
         Reply::Failed { message } => LauncherError::Container(message),
-        Reply::Created { .. } | Reply::Started => {
+        Reply::Created { .. } | Reply::Started | Reply::Closed => {
             LauncherError::Container("the launcher answered another question".into())
         }
     }
 }
 
 /// Read up to the mark that the worker has been reaped. End-of-file without it: the launcher died.
-async fn read_reply(reader: OwnedFd) -> Result<Reply, LauncherError> {
-    let mut reader = pipe::Receiver::from_owned_fd(reader).map_err(LauncherError::Io)?;
+async fn read_reply(reader: OwnedFd) -> Result<(Reply, ExitCode), LauncherError> {
+    let mut pipe = pipe::Receiver::from_owned_fd(reader).map_err(LauncherError::Io)?;
     let mut text = Vec::new();
-    loop {
-        let read = reader
-            .read_buf(&mut text)
-            .await
-            .map_err(LauncherError::Io)?;
-        if text.last() == Some(&REAPED) {
-            text.pop();
-            break;
+    let end = loop {
+        let read = pipe.read_buf(&mut text).await.map_err(LauncherError::Io)?;
+        if let Some(end) = text.iter().position(|byte| *byte == REAPED) {
+            break end;
         }
         if read == 0 || text.len() > MAX_REPLY {
             return Err(LauncherError::Gone);
         }
-    }
+    };
+    let rest = text.split_off(end + 1);
+    text.pop();
+    let exit = ExitCode { pipe, text: rest };
     if text.is_empty() {
         let message = "the worker that built the container was killed or ran out of time";
-        return Ok(Reply::Failed {
-            message: message.into(),
-        });
+        let message = message.into();
+        return Ok((Reply::Failed { message }, exit));
     }
-    serde_json::from_slice(&text).map_err(|error| LauncherError::Io(error.into()))
+    let reply = serde_json::from_slice(&text).map_err(|error| LauncherError::Io(error.into()))?;
+    Ok((reply, exit))
 }
 
 impl Inner {
@@ -282,86 +322,17 @@ impl Inner {
                 Err(error) => return Err(LauncherError::Io(error)),
             }
         }
-        drop(slot.take());
-        let process = Process::spawn()?;
+        if let (Some(gone), Some(place)) = (slot.take(), &self.place) {
+            let _ = std::fs::remove_file(place.socket(gone.pid));
+        }
+        let process = Process::spawn(self.place.as_ref())?;
         tracing::warn!(
-            pid = process.child.id(),
+            pid = process.pid,
             "the container launcher had ended; started again"
         );
         let sent = send(process.socket.as_fd(), text, &fds).map_err(LauncherError::Io);
         *slot = Some(process);
         sent
-    }
-}
-
-fn gone(error: &io::Error) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotConnected};
-    matches!(
-        error.kind(),
-        BrokenPipe | ConnectionReset | ConnectionRefused | NotConnected
-    )
-}
-
-impl Process {
-    fn spawn() -> Result<Self, LauncherError> {
-        let (ours, theirs) = socketpair(
-            AddressFamily::Unix,
-            SockType::SeqPacket,
-            None,
-            SockFlag::SOCK_CLOEXEC,
-        )
-        .map_err(|errno| LauncherError::Start(errno.into()))?;
-        let view = match kernel::read_only_view(Path::new("/proc/self/exe")) {
-            Ok(view) => Some(view),
-            Err(error) => {
-                tracing::debug!(%error, "no read-only view of the binary; executing it directly");
-                None
-            }
-        };
-        let program = match &view {
-            Some(view) => format!("/proc/self/fd/{}", view.as_raw_fd()),
-            None => "/proc/self/exe".to_owned(),
-        };
-        // A process group of its own: Ctrl-C in the host's terminal is the host's to handle. No
-        // environment: nothing of the host's reaches a container by accident.
-        let mut child = Command::new(program)
-            .arg(ARGUMENT)
-            .env_clear()
-            .stdin(process::Stdio::from(theirs))
-            .stdout(process::Stdio::null())
-            .process_group(0)
-            .spawn()
-            .map_err(LauncherError::Start)?;
-        if is_ready(&ours).map_err(LauncherError::Start)? {
-            return Ok(Self {
-                socket: ours,
-                child,
-            });
-        }
-        let _ = child.kill();
-        let _ = child.wait();
-        Err(LauncherError::NotALauncher)
-    }
-}
-
-fn is_ready(socket: &OwnedFd) -> io::Result<bool> {
-    let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
-    if poll(&mut fds, PollTimeout::from(READY_TIMEOUT_MILLIS))? == 0 {
-        return Ok(false);
-    }
-    match receive(socket) {
-        Ok((data, _)) => Ok(data == READY),
-        Err(error) if gone(&error) => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // The launcher ends when it sees the socket closed. Waiting for that here could block on a
-        // worker, so it is killed: a worker already under way finishes by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -1,18 +1,19 @@
 //! The launcher process: single-threaded from its first to its last instruction.
 //!
-//! It forks one worker for each request and does nothing else, so it never holds a lock that a
-//! fork could copy, and what libcontainer does to a process (working directory, dumpable flag,
-//! out-of-memory score) dies with the worker. A worker that hangs is killed. When the host is
-//! gone, the socket says so and the launcher ends; containers are left to the next host's sweep.
+//! It forks one worker for each request and, beside that, only waits: for workers, for the programs
+//! that they made, and, while no host is connected, for the output of containers ([`super::keep`]).
+//! So it never holds a lock that a fork could copy, and what libcontainer does to a process
+//! (working directory, dumpable flag, out-of-memory score) dies with the worker. A worker that hangs
+//! is killed. Without a host and without containers the launcher ends.
 #![expect(
     unsafe_code,
     reason = "fork: this process has one thread, which is checked at start"
 )]
 
 use std::{
-    fs::File,
-    io::{self, Write},
-    os::fd::{AsFd, OwnedFd},
+    fs::{self, File},
+    io::{self, Read, Write},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -22,21 +23,31 @@ use libcontainer::{
     syscall::syscall::SyscallType,
 };
 use nix::{
-    fcntl::{FcntlArg, fcntl},
+    fcntl::{FcntlArg, OFlag, fcntl},
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction},
+        socket::{
+            AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, listen, socket,
+        },
         wait::waitpid,
     },
-    unistd::{ForkResult, Pid, fork},
+    unistd::{ForkResult, Pid, fork, pipe2},
 };
 
 use super::{
     ARGUMENT,
-    message::{MAX_REPLY, READY, REAPED, Reply, Request, Stdio, receive, send},
+    keep::{Drain, Kept},
+    message::{MAX_REPLY, Place, READY, REAPED, Reply, Request, Stdio, receive, send},
     program::{MARK, Program},
 };
 use crate::kernel;
+
+/// Hosts that connect at one time: one, and one that replaces it.
+const WAITING_HOSTS: i32 = 4;
+
+/// How soon to look again whether another launcher has stopped taking output.
+const DRAIN_AGAIN: Duration = Duration::from_secs(1);
 
 /// Far above what creating a container takes on a slow disk; past it the worker is stuck.
 const WORKER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -65,8 +76,23 @@ pub fn main_if_launcher() {
 struct Worker {
     pid: Pid,
     ended: OwnedFd,
+    /// What it answers.
+    answer: File,
+    /// Where the answer goes.
     reply: OwnedFd,
     deadline: Instant,
+    /// The container that it makes, with the far end of its input.
+    container: Option<(String, Option<OwnedFd>)>,
+}
+
+/// Everything that the launcher waits for.
+struct Server {
+    place: Option<Place>,
+    listener: Option<Listener>,
+    hosts: Vec<OwnedFd>,
+    workers: Vec<Worker>,
+    kept: Vec<Kept>,
+    drain: Option<Drain>,
 }
 
 #[expect(
@@ -74,56 +100,42 @@ struct Worker {
     reason = "no thread can be surprised: there is only one"
 )]
 fn serve() -> io::Result<()> {
-    let threads = std::fs::read_dir("/proc/self/task")?.count();
+    let threads = fs::read_dir("/proc/self/task")?.count();
     if threads != 1 {
         return Err(io::Error::other(format!(
             "started with {threads} threads instead of one"
         )));
     }
-    let socket = take_socket()?;
+    let host = take_socket()?;
     let _ = nix::sys::prctl::set_name(c"eyot-launcher");
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     std::env::set_current_dir("/")?;
-    send(socket.as_fd(), READY, &[])?;
-
-    let mut workers: Vec<Worker> = Vec::new();
-    loop {
-        let (requested, ended) = await_event(&socket, &workers)?;
-        let now = Instant::now();
-        for (index, ended) in ended.into_iter().enumerate().rev() {
-            if !ended
-                && workers
-                    .get(index)
-                    .is_some_and(|worker| worker.deadline <= now)
-            {
-                let _ = workers
-                    .get(index)
-                    .map(|worker| kill(worker.pid, Signal::SIGKILL));
-            } else if ended {
-                let worker = workers.swap_remove(index);
-                let _ = waitpid(worker.pid, None);
-                let _ = File::from(worker.reply).write_all(&[REAPED]);
-            }
-        }
-        if requested {
-            match receive(&socket) {
-                Ok((data, _)) if data.is_empty() => return Ok(()),
-                Ok((data, fds)) => {
-                    if let Some(worker) = hire(&data, fds, &mut workers, &socket) {
-                        workers.push(worker);
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
+    // Ctrl-C in the host's terminal is the host's to handle, and the end of that terminal too.
+    nix::unistd::setsid()?;
+    nix::sys::prctl::set_child_subreaper(true)?;
+    let place = match std::env::args().nth(2) {
+        Some(text) => Some(serde_json::from_str::<Place>(&text)?),
+        None => None,
+    };
+    let listener = place.as_ref().map(Listener::bind).transpose()?;
+    let mut server = Server {
+        place,
+        listener,
+        hosts: Vec::new(),
+        workers: Vec::new(),
+        kept: Vec::new(),
+        drain: None,
+    };
+    server.welcome(host);
+    while !server.is_over() {
+        server.turn()?;
     }
+    Ok(())
 }
 
 /// The host passes its end as standard input. It moves out of the way, so that no container
 /// inherits it.
 fn take_socket() -> io::Result<OwnedFd> {
-    use std::os::fd::FromRawFd;
     let raw = fcntl(io::stdin().as_fd(), FcntlArg::F_DUPFD_CLOEXEC(3))?;
     // SAFETY: fcntl just made this descriptor for us.
     let socket = unsafe { OwnedFd::from_raw_fd(raw) };
@@ -132,81 +144,274 @@ fn take_socket() -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Wait for a request, for the end of a worker, or for the next deadline.
-fn await_event(socket: &OwnedFd, workers: &[Worker]) -> io::Result<(bool, Vec<bool>)> {
-    let mut fds = vec![PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
-    fds.extend(
-        workers
-            .iter()
-            .map(|worker| PollFd::new(worker.ended.as_fd(), PollFlags::POLLIN)),
-    );
-    let timeout =
-        workers
-            .iter()
-            .map(|worker| worker.deadline)
-            .min()
-            .map_or(PollTimeout::NONE, |deadline| {
-                let left = deadline.saturating_duration_since(Instant::now());
-                // One millisecond more, so that the deadline has passed when poll returns.
-                PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
-            });
-    match poll(&mut fds, timeout) {
-        Ok(_) | Err(nix::Error::EINTR) => {}
-        Err(errno) => return Err(errno.into()),
-    }
-    let mut ready = fds.iter().map(|fd| fd.any().unwrap_or(false));
-    let requested = ready.next().unwrap_or(false);
-    Ok((requested, ready.collect()))
+/// The socket on which later hosts connect; its file goes with it.
+struct Listener {
+    socket: OwnedFd,
+    path: PathBuf,
 }
 
-/// Fork a worker for one request.
-fn hire(
-    data: &[u8],
-    mut fds: Vec<OwnedFd>,
-    workers: &mut Vec<Worker>,
-    socket: &OwnedFd,
-) -> Option<Worker> {
-    let reply = fds.pop()?;
-    // SAFETY: this process has a single thread, so the child may do anything.
-    match unsafe { fork() } {
-        Ok(ForkResult::Parent { child }) => match kernel::pidfd_open(child.as_raw()) {
-            Ok(ended) => {
-                let deadline = Instant::now() + WORKER_TIMEOUT;
-                Some(Worker {
-                    pid: child,
-                    ended,
-                    reply,
-                    deadline,
-                })
-            }
-            Err(_) => {
-                let _ = kill(child, Signal::SIGKILL);
-                let _ = waitpid(child, None);
-                let _ = File::from(reply).write_all(&[REAPED]);
-                None
-            }
-        },
-        Ok(ForkResult::Child) => {
-            // The others' reply pipes must not live on in this worker or its container.
-            workers.clear();
-            let _ = nix::unistd::close(std::os::fd::AsRawFd::as_raw_fd(socket));
-            work(data, fds, reply)
+impl Listener {
+    fn bind(place: &Place) -> io::Result<Self> {
+        let path = place.socket(std::process::id());
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
+        let _ = fs::remove_file(&path);
+        bind(socket.as_raw_fd(), &UnixAddr::new(&path)?)?;
+        listen(&socket, Backlog::new(WAITING_HOSTS)?)?;
+        Ok(Self { socket, path })
+    }
+
+    fn accept(&self) -> Option<OwnedFd> {
+        let raw = accept4(self.socket.as_raw_fd(), SockFlag::SOCK_CLOEXEC).ok()?;
+        // SAFETY: accept just made this descriptor for us.
+        Some(unsafe { OwnedFd::from_raw_fd(raw) })
+    }
+}
+
+/// What one wait found, in the order of the lists of [`Server`].
+struct Ready {
+    listener: bool,
+    hosts: Vec<bool>,
+    workers: Vec<bool>,
+    kept: Vec<bool>,
+    drain: Vec<bool>,
+}
+
+impl Server {
+    /// Nobody asks for anything and nothing is kept.
+    fn is_over(&self) -> bool {
+        let drained = self.drain.as_ref().is_none_or(Drain::is_over);
+        // Without a place no later host can come for what is kept.
+        let empty = self.place.is_none() || (self.kept.is_empty() && drained);
+        self.hosts.is_empty() && self.workers.is_empty() && empty
+    }
+
+    /// A host takes over the output of containers, from the moment that it hears this.
+    fn welcome(&mut self, host: OwnedFd) {
+        if let Some(drain) = self.drain.take() {
+            drain.finish();
         }
-        Err(errno) => {
-            let message = format!("the container launcher cannot fork: {}", errno.desc());
+        let ready = [READY, std::process::id().to_string().as_bytes()].concat();
+        if send(host.as_fd(), &ready, &[]).is_ok() {
+            self.hosts.push(host);
+        }
+    }
+
+    /// Wait for something to happen, and deal with it.
+    fn turn(&mut self) -> io::Result<()> {
+        let ready = self.wait()?;
+        self.bury(&ready.kept);
+        self.dismiss(&ready.workers);
+        for (index, ready) in ready.hosts.into_iter().enumerate().rev() {
+            if !ready {
+                continue;
+            }
+            let Some(host) = self.hosts.get(index) else {
+                continue;
+            };
+            match receive(host) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok((data, fds)) if !data.is_empty() => self.hire(&data, fds),
+                _gone => drop(self.hosts.swap_remove(index)),
+            }
+        }
+        if let Some(drain) = &mut self.drain {
+            drain.take(&ready.drain);
+        }
+        if ready.listener
+            && let Some(host) = self.listener.as_ref().and_then(Listener::accept)
+        {
+            self.welcome(host);
+        }
+        if self.hosts.is_empty()
+            && self.drain.is_none()
+            && let Some(place) = &self.place
+        {
+            self.drain = Drain::begin(place).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    fn wait(&self) -> io::Result<Ready> {
+        fn watch<'a>(
+            fds: &mut Vec<PollFd<'a>>,
+            more: impl Iterator<Item = BorrowedFd<'a>>,
+        ) -> usize {
+            let before = fds.len();
+            fds.extend(more.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+            fds.len() - before
+        }
+        let mut fds = Vec::new();
+        let listener = self.listener.iter().map(|listener| listener.socket.as_fd());
+        let listeners = watch(&mut fds, listener);
+        let hosts = watch(&mut fds, self.hosts.iter().map(AsFd::as_fd));
+        let workers = watch(&mut fds, self.workers.iter().map(|w| w.ended.as_fd()));
+        let kept = watch(&mut fds, self.kept.iter().map(Kept::ended));
+        let pipes: Vec<_> = self.drain.iter().flat_map(Drain::pipes).collect();
+        watch(&mut fds, pipes.iter().copied().flatten());
+        match poll(&mut fds, self.patience()) {
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let mut ready = fds.iter().map(|fd| fd.any().unwrap_or(false));
+        let mut next = |count: usize| ready.by_ref().take(count).collect::<Vec<_>>();
+        Ok(Ready {
+            listener: next(listeners).contains(&true),
+            hosts: next(hosts),
+            workers: next(workers),
+            kept: next(kept),
+            drain: pipes
+                .iter()
+                .map(|pipe| pipe.is_some() && ready.next().unwrap_or(false))
+                .collect(),
+        })
+    }
+
+    /// Until the next deadline of a worker, or the next look at what another launcher does.
+    fn patience(&self) -> PollTimeout {
+        let now = Instant::now();
+        let worker = self.workers.iter().map(|worker| worker.deadline).min();
+        // One millisecond more, so that the deadline has passed when poll returns.
+        let worker = worker.map(|at| at.saturating_duration_since(now) + Duration::from_millis(1));
+        let waits = self.hosts.is_empty() && self.drain.is_none();
+        let drain = waits.then_some(DRAIN_AGAIN);
+        let least = worker.into_iter().chain(drain).min();
+        least.map_or(PollTimeout::NONE, |left| {
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+        })
+    }
+
+    /// Reap the programs that have ended.
+    fn bury(&mut self, ended: &[bool]) {
+        for (index, _) in ended.iter().enumerate().rev().filter(|(_, ended)| **ended) {
+            if index < self.kept.len() {
+                self.kept.swap_remove(index).bury(self.place.as_ref());
+            }
+        }
+    }
+
+    /// Reap the workers that have ended, and kill those that are overdue.
+    fn dismiss(&mut self, ended: &[bool]) {
+        let now = Instant::now();
+        for (index, ended) in ended.iter().enumerate().rev() {
+            let Some(worker) = self.workers.get(index) else {
+                continue;
+            };
+            if *ended {
+                let worker = self.workers.swap_remove(index);
+                self.kept.extend(worker.finish());
+            } else if worker.deadline <= now {
+                let _ = kill(worker.pid, Signal::SIGKILL);
+            }
+        }
+    }
+
+    /// Fork a worker for one request, or do at once what needs none.
+    fn hire(&mut self, data: &[u8], mut fds: Vec<OwnedFd>) {
+        let Some(reply) = fds.pop() else { return };
+        let refuse = |reply, message| {
             let mut reply = File::from(reply);
             let _ = write_reply(&mut reply, &Reply::Failed { message });
             let _ = reply.write_all(&[REAPED]);
-            None
+        };
+        let request: Request = match serde_json::from_slice(data) {
+            Ok(request) => request,
+            Err(error) => return refuse(reply, error.to_string()),
+        };
+        let container = match &request {
+            Request::CloseInput { id } => {
+                let of = |kept: &&mut Kept| kept.container.as_ref() == Some(id);
+                if let Some(kept) = self.kept.iter_mut().find(of) {
+                    kept.input = None;
+                }
+                let mut reply = File::from(reply);
+                let _ = write_reply(&mut reply, &Reply::Closed);
+                let _ = reply.write_all(&[REAPED]);
+                return;
+            }
+            Request::Create { id, stdio, .. } => {
+                let keep = matches!(stdio, Stdio::Pipes { keep: true, .. });
+                Some((id.clone(), keep.then(|| fds.pop()).flatten()))
+            }
+            Request::Start { .. } | Request::Exec { .. } => None,
+        };
+        let (answer, told) = match pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK) {
+            Ok(pipe) => pipe,
+            Err(errno) => return refuse(reply, errno.desc().into()),
+        };
+        // SAFETY: this process has a single thread, so the child may do anything.
+        match unsafe { fork() } {
+            Ok(ForkResult::Parent { child }) => match kernel::pidfd_open(child.as_raw()) {
+                Ok(ended) => self.workers.push(Worker {
+                    pid: child,
+                    ended,
+                    answer: File::from(answer),
+                    reply,
+                    deadline: Instant::now() + WORKER_TIMEOUT,
+                    container,
+                }),
+                Err(error) => {
+                    let _ = kill(child, Signal::SIGKILL);
+                    let _ = waitpid(child, None);
+                    refuse(reply, error.to_string());
+                }
+            },
+            Ok(ForkResult::Child) => {
+                // What the launcher holds must not live on in this worker or its container.
+                self.hosts.clear();
+                self.workers.clear();
+                self.kept.clear();
+                self.drain = None;
+                if let Some(listener) = self.listener.take() {
+                    // Its file stays: it is the launcher's.
+                    drop(listener.socket);
+                }
+                drop((reply, answer, container));
+                work(request, fds, told)
+            }
+            Err(errno) => {
+                let message = format!("the container launcher cannot fork: {}", errno.desc());
+                refuse(reply, message);
+            }
         }
     }
 }
 
-fn work(data: &[u8], fds: Vec<OwnedFd>, reply_to: OwnedFd) -> ! {
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(listener) = &self.listener {
+            let _ = fs::remove_file(&listener.path);
+        }
+    }
+}
+
+impl Worker {
+    /// Reap it and pass its answer on; the program that it made, if it did.
+    fn finish(mut self) -> Option<Kept> {
+        let _ = waitpid(self.pid, None);
+        let mut text = Vec::new();
+        // Without the end of file: a container's process holds a copy of the pipe until it executes
+        // its program. The error is that there is no more.
+        let _ = (&mut self.answer)
+            .take(MAX_REPLY as u64)
+            .read_to_end(&mut text);
+        let made = match serde_json::from_slice(&text) {
+            Ok(Reply::Created { pid }) => Some(pid),
+            _ => None,
+        };
+        text.push(REAPED);
+        let mut reply = File::from(self.reply);
+        let _ = reply.write_all(&text);
+        let (container, input) = self.container.unzip();
+        Kept::new(made?, reply.into(), container, input.flatten()).ok()
+    }
+}
+
+fn work(request: Request, fds: Vec<OwnedFd>, reply_to: OwnedFd) -> ! {
     reset_signals();
     // What libcontainer leaves of an attempt that failed becomes this process's child, see `bury`.
     let _ = nix::sys::prctl::set_child_subreaper(true);
-    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| perform(data, fds)));
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| perform(request, fds)));
     let outcome = match outcome {
         Ok(Ok(reply)) => reply,
         Ok(Err(message)) => match message.find(MARK) {
@@ -257,9 +462,9 @@ fn write_reply(to: &mut File, reply: &Reply) -> io::Result<()> {
     to.write_all(&text)
 }
 
-fn perform(data: &[u8], fds: Vec<OwnedFd>) -> Result<Reply, String> {
-    let request = serde_json::from_slice(data).map_err(|error| error.to_string())?;
+fn perform(request: Request, fds: Vec<OwnedFd>) -> Result<Reply, String> {
     match request {
+        Request::CloseInput { .. } => Err("closing an input needs no worker".into()),
         Request::Create {
             id,
             bundle,
@@ -313,8 +518,8 @@ fn builder(
     let mut fds = fds.into_iter();
     match stdio {
         Stdio::Terminal { socket } => return Ok(builder.with_console_socket(Some(socket))),
-        Stdio::Pipes { stdin: true } => builder.stdin = fds.next(),
-        Stdio::Pipes { stdin: false } => builder.stdin = None,
+        Stdio::Pipes { stdin: true, .. } => builder.stdin = fds.next(),
+        Stdio::Pipes { stdin: false, .. } => builder.stdin = None,
     }
     let (Some(stdout), Some(stderr)) = (fds.next(), fds.next()) else {
         return Err("a program needs standard output and standard error".into());
