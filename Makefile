@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help build demo test fuzz bench check fmt lint doc deny clean
+.PHONY: help build demo test fuzz soak bench check fmt lint doc deny clean
 
 help: ## Show this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,6 +22,12 @@ test: ## Run all tests
 
 fuzz: ## Try the parsers with many made inputs (EYOT_FUZZ_ROUNDS each; a million takes about ten minutes)
 	EYOT_FUZZ_ROUNDS=$${EYOT_FUZZ_ROUNDS:-1000000} cargo test --locked -p eyot-apiserver --lib fuzz -- --nocapture
+
+soak: ## Let pods and Services come and go for ten minutes (EYOT_SOAK_SECONDS), and count what is left
+	scripts/setup.sh test
+	scripts/guests.sh
+	KUBECTL=$$(scripts/kubectl.sh) EYOT_SOAK_SECONDS=$${EYOT_SOAK_SECONDS:-600} \
+	  cargo test --release --locked -p eyot --test system -- soak:: --nocapture
 
 bench: ## Measure and print ratios against the peers
 	@scripts/bench.sh

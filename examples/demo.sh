@@ -30,6 +30,8 @@ finish() {
   say "ending"
   for pid in "${processes[@]}"; do kill "$pid" 2>/dev/null || true; done
   for pid in "${processes[@]}"; do wait "$pid" 2>/dev/null || true; done
+  # Containers go on without the host; the demo leaves nothing running.
+  "$eyot" reset --data-dir "$data" --node-name island >>"$data/eyot.log" 2>&1 || true
   exit "${1:-0}"
 }
 trap 'finish $?' EXIT

@@ -24,6 +24,7 @@ mod reach;
 mod registry;
 mod security;
 mod service;
+mod soak;
 mod tools;
 mod usage;
 mod verbs;
@@ -57,6 +58,7 @@ fn main() {
         ("verbs", verbs::CASES),
         ("crash", crash::CASES),
         ("keep", keep::CASES),
+        ("soak", soak::CASES),
     ] {
         for case in cases {
             let name = format!("{group}::{}", case.name);
