@@ -15,6 +15,9 @@ what structured merge (server-side apply) must know beyond that:
     ="TCP"                 the default of a field that is a key of such a list
     !, !null               written even where nobody set it, as an empty value or as null (marked as
                            far as whole objects reach)
+    ~                      a plain value in Go that is not written while it is empty: to send "", 0 or
+                           false says nothing
+    *                      a pointer in Go: to send "", 0 or false says just that
 """
 import json
 import pathlib
@@ -164,6 +167,134 @@ def structure(schemas):
     return found
 
 
+# Plain types of Go, and the groups whose pointers are listed below.
+PLAIN = {"string", "bool", "int32", "int64", "float64", "bytes"}
+SORTED = {"admissionregistration.v1", "apiextensions.v1", "apiregistration.v1", "apps.v1", "authentication.v1",
+          "authorization.v1", "autoscaling.v1", "autoscaling.v2", "batch.v1", "certificates.v1", "coordination.v1",
+          "core.v1", "discovery.v1", "events.v1", "flowcontrol.v1", "meta.v1", "networking.v1", "node.v1", "policy.v1",
+          "rbac.v1", "scheduling.v1", "storage.v1"}
+# The optional fields that are pointers in Go. Neither OpenAPI nor protobuf tells, so they are listed: in all types,
+# then type by type.
+POINTERS = {
+    "": "optional defaultMode revisionHistoryLimit collisionCount terminatingReplicas expirationSeconds "
+        "terminationGracePeriodSeconds activeDeadlineSeconds automountServiceAccountToken immutable stopSignal "
+        "initiatorName failurePolicy matchPolicy parameterNotFoundAction appProtocol localhostProfile "
+        "volumeAttributesClassName volumeMode preemptionPolicy averageUtilization tolerationSeconds "
+        "blockOwnerDeletion deletionGracePeriodSeconds remainingItemCount recursiveReadOnly "
+        "reclaimPolicy",
+    "admissionregistration.v1.MutatingWebhook": "reinvocationPolicy timeoutSeconds",
+    "admissionregistration.v1.NamedRuleWithOperations": "scope",
+    "admissionregistration.v1.RuleWithOperations": "scope",
+    "admissionregistration.v1.ServiceReference": "path port",
+    "admissionregistration.v1.ValidatingWebhook": "timeoutSeconds",
+    "admissionregistration.v1.Validation": "reason",
+    "admissionregistration.v1.WebhookClientConfig": "url",
+    "apiextensions.v1.CustomResourceDefinitionVersion": "deprecationWarning",
+    "apiextensions.v1.CustomResourceSubresourceScale": "labelSelectorPath",
+    "apiextensions.v1.JSONSchemaProps": "$ref maxItems maxLength maxProperties maximum minItems minLength "
+        "minProperties minimum multipleOf x-kubernetes-list-type x-kubernetes-map-type "
+        "x-kubernetes-preserve-unknown-fields",
+    "apiextensions.v1.ServiceReference": "path port",
+    "apiextensions.v1.ValidationRule": "optionalOldSelf reason",
+    "apiextensions.v1.WebhookClientConfig": "url",
+    "apiregistration.v1.ServiceReference": "port",
+    "apps.v1.DeploymentSpec": "progressDeadlineSeconds replicas",
+    "apps.v1.ReplicaSetSpec": "replicas",
+    "apps.v1.RollingUpdateStatefulSetStrategy": "partition",
+    "apps.v1.StatefulSetSpec": "replicas",
+    "autoscaling.v1.HorizontalPodAutoscalerSpec": "minReplicas targetCPUUtilizationPercentage",
+    "autoscaling.v1.HorizontalPodAutoscalerStatus": "currentCPUUtilizationPercentage observedGeneration",
+    "autoscaling.v2.HPAScalingRules": "selectPolicy stabilizationWindowSeconds",
+    "autoscaling.v2.HorizontalPodAutoscalerSpec": "minReplicas",
+    "autoscaling.v2.HorizontalPodAutoscalerStatus": "observedGeneration",
+    "batch.v1.CronJobSpec": "failedJobsHistoryLimit startingDeadlineSeconds successfulJobsHistoryLimit suspend timeZone",
+    "batch.v1.JobSpec": "backoffLimit backoffLimitPerIndex completionMode completions managedBy manualSelector "
+        "maxFailedIndexes parallelism podReplacementPolicy suspend ttlSecondsAfterFinished",
+    "batch.v1.JobStatus": "failedIndexes ready terminating",
+    "batch.v1.PodFailurePolicyOnExitCodesRequirement": "containerName",
+    "batch.v1.SuccessPolicyRule": "succeededCount succeededIndexes",
+    "coordination.v1.LeaseSpec": "holderIdentity leaseDurationSeconds leaseTransitions preferredHolder strategy",
+    "core.v1.AzureDiskVolumeSource": "cachingMode fsType kind readOnly",
+    "core.v1.AzureFilePersistentVolumeSource": "secretNamespace",
+    "core.v1.CSIVolumeSource": "fsType readOnly",
+    "core.v1.ClientIPConfig": "timeoutSeconds",
+    "core.v1.ClusterTrustBundleProjection": "name signerName",
+    "core.v1.Container": "restartPolicy",
+    "core.v1.ContainerStatus": "started",
+    "core.v1.DownwardAPIVolumeFile": "mode",
+    "core.v1.EndpointAddress": "nodeName",
+    "core.v1.EphemeralContainer": "restartPolicy",
+    "core.v1.EphemeralContainerCommon": "restartPolicy",
+    "core.v1.FCVolumeSource": "lun",
+    "core.v1.GRPCAction": "service",
+    "core.v1.GlusterfsPersistentVolumeSource": "endpointsNamespace",
+    "core.v1.HostPathVolumeSource": "type",
+    "core.v1.KeyToPath": "mode",
+    "core.v1.LoadBalancerIngress": "ipMode",
+    "core.v1.LocalVolumeSource": "fsType",
+    "core.v1.NodeFeatures": "supplementalGroupsPolicy",
+    "core.v1.NodeRuntimeHandlerFeatures": "recursiveReadOnlyMounts userNamespaces",
+    "core.v1.NodeSwapStatus": "capacity",
+    "core.v1.PersistentVolumeClaimSpec": "storageClassName",
+    "core.v1.PersistentVolumeClaimStatus": "currentVolumeAttributesClassName",
+    "core.v1.PodCertificateProjection": "maxExpirationSeconds",
+    "core.v1.PodDNSConfigOption": "value",
+    "core.v1.PodResourceClaim": "resourceClaimName resourceClaimTemplateName",
+    "core.v1.PodResourceClaimStatus": "resourceClaimName",
+    "core.v1.PodSchedulingGroup": "podGroupName",
+    "core.v1.PodSecurityContext": "fsGroup fsGroupChangePolicy runAsGroup runAsNonRoot runAsUser seLinuxChangePolicy "
+        "supplementalGroupsPolicy",
+    "core.v1.PodSpec": "enableServiceLinks hostUsers hostnameOverride priority runtimeClassName setHostnameAsFQDN "
+        "shareProcessNamespace",
+    "core.v1.PortStatus": "error",
+    "core.v1.ReplicationControllerSpec": "replicas",
+    "core.v1.ResourceHealth": "message",
+    "core.v1.SecurityContext": "allowPrivilegeEscalation privileged procMount readOnlyRootFilesystem runAsGroup "
+        "runAsNonRoot runAsUser",
+    "core.v1.ServiceSpec": "allocateLoadBalancerNodePorts internalTrafficPolicy ipFamilyPolicy loadBalancerClass "
+        "trafficDistribution",
+    "core.v1.TopologySpreadConstraint": "minDomains nodeAffinityPolicy nodeTaintsPolicy",
+    "core.v1.TypedLocalObjectReference": "apiGroup",
+    "core.v1.TypedObjectReference": "apiGroup namespace",
+    "core.v1.VolumeMount": "mountPropagation",
+    "core.v1.WindowsSecurityContextOptions": "gmsaCredentialSpec gmsaCredentialSpecName hostProcess runAsUserName",
+    "discovery.v1.Endpoint": "hostname nodeName zone",
+    "discovery.v1.EndpointConditions": "ready serving terminating",
+    "discovery.v1.EndpointPort": "name port protocol",
+    "flowcontrol.v1.ExemptPriorityLevelConfiguration": "lendablePercent nominalConcurrencyShares",
+    "flowcontrol.v1.LimitedPriorityLevelConfiguration": "borrowingLimitPercent lendablePercent nominalConcurrencyShares",
+    "meta.v1.DeleteOptions": "gracePeriodSeconds ignoreStoreReadErrorWithClusterBreakingPotential orphanDependents "
+        "propagationPolicy",
+    "meta.v1.OwnerReference": "controller",
+    "meta.v1.Preconditions": "resourceVersion uid",
+    "networking.v1.IngressClassParametersReference": "apiGroup namespace scope",
+    "networking.v1.IngressPortStatus": "error",
+    "networking.v1.IngressSpec": "ingressClassName",
+    "networking.v1.NetworkPolicyPort": "endPort protocol",
+    "policy.v1.PodDisruptionBudgetSpec": "unhealthyPodEvictionPolicy",
+    "storage.v1.CSIDriverSpec": "attachRequired fsGroupPolicy nodeAllocatableUpdatePeriodSeconds podInfoOnMount "
+        "preventPodSchedulingIfMissing requiresRepublish seLinuxMount serviceAccountTokenInSecrets storageCapacity",
+    "storage.v1.StorageClass": "allowVolumeExpansion volumeBindingMode",
+    "storage.v1.VolumeAttachmentSource": "persistentVolumeName",
+    "storage.v1.VolumeError": "errorCode",
+    "storage.v1.VolumeNodeResources": "count",
+}
+
+
+def emptiness(name, field, kind, schemas):
+    """How Go takes an empty value of an optional field."""
+    group = name.rsplit(".", 1)[0]
+    # What embeds others in Go is flat in OpenAPI, under the name of the whole.
+    schema = schemas.get(name.removesuffix("Common"), {})
+    value = schema.get("properties", {}).get(field)
+    if kind not in PLAIN or group not in SORTED or value is None:
+        return []
+    if field in schema.get("required", []) or "default" in value:
+        return []
+    listed = (POINTERS[""] + " " + POINTERS.get(name, "")).split()
+    return ["*"] if field in listed else ["~"]
+
+
 def main():
     types, messages, schemas = read_openapi(sys.argv[1]), read_pb(sys.argv[2]), read_schemas(sys.argv[3:])
     patch, merge = strategies(schemas), structure(schemas)
@@ -212,7 +343,7 @@ def main():
         print(*[name] + merge.get((name, ""), []))
         for tag, field, kind in out[name]:
             strategy = [patch[name, field]] if (name, field) in patch else []
-            print("", tag, field, kind, *strategy + merge.get((name, field), []))
+            print("", tag, field, kind, *strategy + merge.get((name, field), []) + emptiness(name, field, kind, schemas))
 
 
 main()

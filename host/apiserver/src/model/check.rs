@@ -2,12 +2,13 @@
 //!
 //! Kubernetes decodes into a Go struct and encodes that again; what a struct does not hold is gone
 //! afterwards. The same comes out here: unknown fields are named and dropped, nulls and empty
-//! lists and maps go, quantities and times get their canonical spelling.
+//! lists and maps go, and with them empty texts, zeros and falses that say nothing; quantities and
+//! times get their canonical spelling.
 
 use jiff::{SignedDuration, Timestamp, Unit, fmt::temporal::DateTimePrinter};
 use serde_json::{Map, Value};
 
-use super::{Kind, Model, Type, Zero};
+use super::{Empty, Field, Kind, Model, Type, Zero};
 use crate::{
     kinds::{TypeError, UnknownField},
     quantity::Quantity,
@@ -72,7 +73,7 @@ impl Walk {
                         self.value(of, &field.kind, value, depth + 1)?;
                         // Who sends an empty list that is always shown comes to manage it.
                         let is_shown = depth == 0 && field.zero != Zero::Absent && value.is_array();
-                        if droppable(&field.kind, value) && !is_shown {
+                        if droppable(field, value) && !is_shown {
                             map.remove(&name);
                         }
                     }
@@ -230,12 +231,22 @@ fn push(path: &mut String, name: &str) {
     path.push_str(name);
 }
 
-fn droppable(kind: &Kind, value: &Value) -> bool {
-    match (kind, value) {
+fn droppable(field: &Field, value: &Value) -> bool {
+    match (&field.kind, value) {
         (Kind::Any(_), _) => false,
         (_, Value::Null) => true,
         (Kind::List(_), Value::Array(items)) => items.is_empty(),
         (Kind::Map(_), Value::Object(map)) => map.is_empty(),
+        (_, value) => field.empty == Empty::Nothing && is_zero(value),
+    }
+}
+
+/// The empty text, zero, false.
+pub(crate) fn is_zero(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.is_empty(),
+        Value::Bool(flag) => !flag,
+        Value::Number(number) => number.as_f64() == Some(0.0),
         _ => false,
     }
 }

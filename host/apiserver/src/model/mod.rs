@@ -13,7 +13,7 @@ mod tests;
 use std::{collections::HashMap, sync::OnceLock};
 
 pub use check::check;
-pub(crate) use check::spelled;
+pub(crate) use check::{is_zero, spelled};
 
 /// The type of a field.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,6 +93,18 @@ pub enum Zero {
     Null,
 }
 
+/// What it says to send an empty text, zero or false in a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Empty {
+    /// The field must be given, or it is not known how Go holds it: the value stays.
+    #[default]
+    Kept,
+    /// Nothing: Go holds a plain value and writes it only where it is something else.
+    Nothing,
+    /// Just that: Go holds a pointer.
+    Itself,
+}
+
 #[derive(Debug)]
 pub struct Field {
     /// Number on the wire; 0 where JSON alone has the field here.
@@ -103,6 +115,7 @@ pub struct Field {
     pub strategy: Strategy,
     pub structure: Structure,
     pub zero: Zero,
+    pub empty: Empty,
     /// JSON, for fields that are keys of a list.
     pub default: Option<&'static str>,
 }
@@ -224,6 +237,7 @@ impl Model {
                     strategy: Strategy::default(),
                     structure: Structure::Unsaid,
                     zero: Zero::Absent,
+                    empty: Empty::Kept,
                     default: None,
                 };
                 words.for_each(|word| say(&mut field, word));
@@ -303,6 +317,8 @@ fn say(field: &mut Field, word: &'static str) {
         "set" => field.structure = Structure::Set,
         "!" => field.zero = Zero::Empty,
         "!null" => field.zero = Zero::Null,
+        "~" => field.empty = Empty::Nothing,
+        "*" => field.empty = Empty::Itself,
         _ => match (word.strip_prefix("map:"), word.strip_prefix('=')) {
             (Some(keys), _) => field.structure = Structure::Map(keys),
             (_, Some(default)) => field.default = Some(default),

@@ -54,6 +54,31 @@ fn bodies_come_out_in_stored_form() {
 }
 
 #[test]
+fn an_empty_value_goes_unless_go_holds_a_pointer() {
+    let (value, _) = checked(
+        "Pod",
+        json!({"spec": {"hostNetwork": false, "nodeName": "", "hostUsers": false, "priority": 0,
+            "enableServiceLinks": false, "terminationGracePeriodSeconds": 0,
+            "containers": [{"name": "", "stdin": false, "env": [{"name": "a", "value": ""}],
+                "ports": [{"containerPort": 0, "hostPort": 0, "name": ""}],
+                "securityContext": {"privileged": false, "runAsUser": 0},
+                "volumeMounts": [{"name": "v", "mountPath": "", "readOnly": false}]}],
+            "volumes": [{"name": "v", "hostPath": {"path": "/v", "type": ""}}]}}),
+    )
+    .unwrap();
+    assert_eq!(
+        value,
+        json!({"spec": {"hostUsers": false, "priority": 0,
+            "enableServiceLinks": false, "terminationGracePeriodSeconds": 0,
+            "containers": [{"name": "", "env": [{"name": "a"}],
+                "ports": [{"containerPort": 0}],
+                "securityContext": {"privileged": false, "runAsUser": 0},
+                "volumeMounts": [{"name": "v", "mountPath": ""}]}],
+            "volumes": [{"name": "v", "hostPath": {"path": "/v", "type": ""}}]}})
+    );
+}
+
+#[test]
 fn wrong_types_are_named_as_go_names_them() {
     let error = |kind: &str, value: Value| checked(kind, value).unwrap_err();
     assert_eq!(

@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 
 use self::wire::{Reader, Wire};
 pub use self::write::{encode, encode_event, encode_list, is_known};
-use crate::model::{Kind, Model, Raw, SchemaOr, Type, spelled};
+use crate::model::{Empty, Field, Kind, Model, Raw, SchemaOr, Type, is_zero, spelled};
 
 /// Every body starts with these four bytes.
 const MAGIC: &[u8] = b"k8s\0";
@@ -144,7 +144,7 @@ impl Walk {
                 self.path.push('.');
             }
             self.path.push_str(field.name);
-            self.field(field.name, &field.kind, wire, object, depth)?;
+            self.field(field, wire, object, depth)?;
             self.path.truncate(length);
         }
         Ok(())
@@ -152,13 +152,13 @@ impl Walk {
 
     fn field(
         &mut self,
-        name: &str,
-        kind: &Kind,
+        field: &Field,
         wire: Wire<'_>,
         object: &mut Map<String, Value>,
         depth: usize,
     ) -> Result<(), ProtobufError> {
-        match kind {
+        let name = field.name;
+        match &field.kind {
             Kind::List(of) => {
                 let values = self.elements(of, wire, depth)?;
                 let list = object
@@ -179,7 +179,7 @@ impl Walk {
             }
             kind => {
                 let value = self.value(kind, wire, depth)?;
-                if !is_absent(name, &value) {
+                if !is_absent(field, &value) {
                     object.insert(name.to_owned(), value);
                 }
             }
@@ -378,52 +378,12 @@ impl Walk {
     }
 }
 
-/// Numbers and switches that Go always writes, because they are no pointers: zero and false say
-/// nothing. All others are written only where somebody set them, and zero then means zero.
-const PLAIN: [&str; 32] = [
-    "generation",
-    "observedGeneration",
-    "hostPort",
-    "nodePort",
-    "healthCheckNodePort",
-    "initialDelaySeconds",
-    "timeoutSeconds",
-    "periodSeconds",
-    "successThreshold",
-    "failureThreshold",
-    "minReadySeconds",
-    "readyReplicas",
-    "availableReplicas",
-    "updatedReplicas",
-    "unavailableReplicas",
-    "fullyLabeledReplicas",
-    "currentReplicas",
-    "count",
-    "hostNetwork",
-    "hostPID",
-    "hostIPC",
-    "stdin",
-    "stdinOnce",
-    "tty",
-    "publishNotReadyAddresses",
-    "readOnly",
-    "paused",
-    "unschedulable",
-    "deprecated",
-    "exclusiveMaximum",
-    "exclusiveMinimum",
-    "uniqueItems",
-];
-
-/// Pointers to text, where the empty text differs from none.
-const POINTERS: [&str; 2] = ["storageClassName", "volumeAttributesClassName"];
-
-fn is_absent(name: &str, value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::String(text) => text.is_empty() && !POINTERS.contains(&name),
-        Value::Bool(false) => PLAIN.contains(&name) || name == "nullable",
-        Value::Number(number) => number.as_i64() == Some(0) && PLAIN.contains(&name),
-        _ => false,
+/// What Go writes although nobody set it: it writes every value that is no pointer. An empty text
+/// that must be given is none, either.
+fn is_absent(field: &Field, value: &Value) -> bool {
+    match field.empty {
+        Empty::Nothing => value.is_null() || is_zero(value),
+        Empty::Kept => value.is_null() || value == "",
+        Empty::Itself => value.is_null(),
     }
 }
