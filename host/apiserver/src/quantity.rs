@@ -108,6 +108,18 @@ impl Quantity {
         }
     }
 
+    /// In thousandths, rounded away from zero: the finest that amounts of resources are kept in.
+    #[must_use]
+    pub fn in_thousandths(self) -> Quantity {
+        const MILLI: i128 = NANO / 1000;
+        let rest = self.nano % MILLI;
+        let nano = match rest {
+            0 => self.nano,
+            rest => self.nano - rest + rest.signum() * MILLI,
+        };
+        Quantity { nano, ..self }
+    }
+
     /// The next whole number.
     #[must_use]
     pub fn rounded_up(self) -> Quantity {

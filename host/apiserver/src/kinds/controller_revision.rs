@@ -6,7 +6,8 @@ use super::{
     KindSpec, check,
     descent::Descent,
     json::{at, fill, has, int, list, text},
-    names, validate_metadata,
+    metadata::{Look, judge},
+    names,
 };
 use crate::{
     field_error::FieldError,
@@ -58,12 +59,16 @@ fn controller(object: &Value) -> String {
 }
 
 fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    const LOOKS: &[Look] = &[Look::Changes, Look::Whole, Look::Rules];
     let mut f = Descent::at("");
-    f.extend(validate_metadata(object, old, true, names::subdomain));
-    if !has(object, "/data") {
-        f.required("data", "data is mandatory");
-    }
-    f.not_negative(object, "revision");
+    f.extend(judge(object, old, true, names::subdomain, LOOKS, || {
+        let mut f = Descent::at("");
+        if !has(object, "/data") {
+            f.required("data", "data is mandatory");
+        }
+        f.not_negative(object, "revision");
+        f.into_errors()
+    }));
     if let Some(old) = old {
         f.immutable(object, old, "data");
     }

@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 use super::{
     KindSpec, check,
     findings::{Findings, IMMUTABLE, structure, text_or_empty},
-    json::{at, child, fill, has, list, remove, text},
+    json::{at, child, entries, fill, has, list, remove, text},
+    metadata::{ANEW_THEN_CHANGES, judge},
     names,
+    pod::warnings::deprecated,
     resource_name::quantity,
-    validate_metadata,
     volume_source::driver_name,
     workload::validate_selector,
 };
@@ -106,8 +107,12 @@ pub(super) const NODE: KindSpec = KindSpec {
     default: |object| fill(child(object, "spec"), "drivers", Value::Null),
     validate: |object, old| {
         let mut errors = Findings::default();
-        errors.extend(validate_metadata(object, old, false, names::subdomain));
-        node_drivers(list(object, "/spec/drivers"), &mut errors);
+        let looks = ANEW_THEN_CHANGES;
+        errors.extend(judge(object, old, false, names::subdomain, looks, || {
+            let mut errors = Findings::default();
+            node_drivers(list(object, "/spec/drivers"), &mut errors);
+            errors.done()
+        }));
         if let Some(old) = old {
             node_changes(object, old, &mut errors);
         }
@@ -139,23 +144,16 @@ pub(super) const CAPACITY: KindSpec = KindSpec {
     default: |object| fill(object, "storageClassName", ""),
     validate: |object, old| {
         let mut errors = Findings::default();
-        errors.extend(validate_metadata(object, old, true, names::subdomain));
-        if has(object, "/nodeTopology") {
-            let topology = at(object, "/nodeTopology");
-            errors.extend(validate_selector(topology, "nodeTopology"));
-        }
-        let class = text(object, "/storageClassName");
-        errors.named("storageClassName", class, names::subdomain);
-        let capacity = at(object, "/capacity");
-        if quantity(capacity).is_some_and(|amount| amount.is_negative()) {
-            errors.invalid("capacity", capacity.clone(), super::findings::NOT_NEGATIVE);
-        }
+        let looks = ANEW_THEN_CHANGES;
+        let judged = judge(object, old, true, names::subdomain, looks, || room(object));
+        errors.extend(judged);
         if let Some(old) = old {
             errors.immutable(object, old, "/nodeTopology", "nodeTopology");
             errors.immutable(object, old, "/storageClassName", "storageClassName");
         }
         errors.done()
     },
+    warnings: room_warnings,
     columns: &[Column::name(), Column::created()],
     cells: |object, _| {
         vec![
@@ -166,9 +164,58 @@ pub(super) const CAPACITY: KindSpec = KindSpec {
     ..KindSpec::NAMESPACED
 };
 
+fn room(object: &Value) -> Vec<FieldError> {
+    let mut errors = Findings::default();
+    if has(object, "/nodeTopology") {
+        let topology = at(object, "/nodeTopology");
+        errors.extend(validate_selector(topology, "nodeTopology"));
+    }
+    let class = text(object, "/storageClassName");
+    errors.named("storageClassName", class, names::subdomain);
+    let capacity = at(object, "/capacity");
+    if quantity(capacity).is_some_and(|amount| amount.is_negative()) {
+        errors.invalid("capacity", capacity.clone(), super::findings::NOT_NEGATIVE);
+    }
+    errors.done()
+}
+
+/// Old labels of nodes.
+fn room_warnings(object: &Value, _: Option<&Value>) -> Vec<String> {
+    let topology = at(object, "/nodeTopology");
+    let mut all = Vec::new();
+    for (index, one) in list(topology, "/matchExpressions").iter().enumerate() {
+        let key = text(one, "/key");
+        if let Some(why) = deprecated(key) {
+            let field = format!("nodeTopology.matchExpressions[{index}].key");
+            all.push(format!("{field}: {key} is {why}"));
+        }
+    }
+    for (key, _) in entries(topology, "/matchLabels") {
+        if let Some(why) = deprecated(key) {
+            all.push(format!("nodeTopology.matchLabels.{key}: {why}"));
+        }
+    }
+    all
+}
+
 fn validate_driver(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut errors = Findings::default();
-    errors.extend(validate_metadata(object, old, false, names::subdomain));
+    let looks = ANEW_THEN_CHANGES;
+    let judged = judge(object, old, false, names::subdomain, looks, || {
+        driver_rules(object)
+    });
+    errors.extend(judged);
+    if let Some(old) = old {
+        let (spec, old) = (at(object, "/spec"), at(old, "/spec"));
+        errors.immutable(spec, old, "/attachRequired", "spec.attachedRequired");
+        let field = "spec.volumeLifecycleModes";
+        errors.immutable(spec, old, "/volumeLifecycleModes", field);
+    }
+    errors.done()
+}
+
+fn driver_rules(object: &Value) -> Vec<FieldError> {
+    let mut errors = Findings::default();
     let spec = at(object, "/spec");
     if let Some(policy) = at(spec, "/fsGroupPolicy").as_str() {
         errors.one_of("spec.fsGroupPolicy", policy, &GROUP_POLICIES);
@@ -183,12 +230,6 @@ fn validate_driver(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     {
         let field = "spec.nodeAllocatableUpdatePeriodSeconds";
         errors.invalid(field, period, "must be greater than or equal to 10 seconds");
-    }
-    if let Some(old) = old {
-        let old = at(old, "/spec");
-        errors.immutable(spec, old, "/attachRequired", "spec.attachedRequired");
-        let field = "spec.volumeLifecycleModes";
-        errors.immutable(spec, old, "/volumeLifecycleModes", field);
     }
     errors.done()
 }

@@ -6,7 +6,8 @@ use super::{
     KindSpec, check,
     descent::Descent,
     json::{at, child, fill, int, text},
-    metadata, names, pod, status_only, validate_metadata, workload,
+    metadata::{self, TWICE, judge},
+    names, pod, status_only, workload,
 };
 use crate::{
     field_error::FieldError,
@@ -118,8 +119,17 @@ fn prepare(object: &mut Value, old: Option<&Value>) {
 }
 
 fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    let mut errors = judge(object, old, true, names::subdomain, TWICE, || rules(object));
+    let mut f = Descent::at("spec");
+    if let Some(old) = old {
+        f.immutable(at(object, "/spec"), at(old, "/spec"), "selector");
+    }
+    errors.extend(f.into_errors());
+    errors
+}
+
+fn rules(object: &Value) -> Vec<FieldError> {
     let mut f = Descent::at("");
-    f.extend(validate_metadata(object, old, true, names::subdomain));
     let spec = at(object, "/spec");
     f.within("spec", |f| {
         let before = f.count();
@@ -136,9 +146,6 @@ fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
         f.not_negative(spec, "minReadySeconds");
         strategy(f, at(spec, "/updateStrategy"));
         f.not_negative(spec, "revisionHistoryLimit");
-        if let Some(old) = old {
-            f.immutable(spec, at(old, "/spec"), "selector");
-        }
     });
     f.into_errors()
 }

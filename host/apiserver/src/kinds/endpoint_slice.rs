@@ -10,7 +10,8 @@ use super::{
     findings::Findings,
     ip,
     json::{at, child, fill, has, items, list, text},
-    names, validate_metadata,
+    metadata::{self, ANEW, judge},
+    names,
 };
 use crate::{
     field_error::FieldError,
@@ -45,12 +46,19 @@ pub(super) const SPEC: KindSpec = KindSpec {
             fill(port, "protocol", "TCP");
         }
     },
-    prepare: |object, _| {
+    prepare: |object, old| {
+        // Services find their slices by labels, so those count, too.
+        if let Some(old) = old
+            && at(old, "/metadata/labels") != at(object, "/metadata/labels")
+        {
+            metadata::count_change(object, old);
+        }
         for endpoint in items(object, "endpoints") {
             super::json::remove(endpoint, "deprecatedTopology");
         }
     },
     validate,
+    warnings,
     columns: &[
         Column::name(),
         Column::new("AddressType", "What sort of addresses it holds."),
@@ -97,7 +105,31 @@ fn shown(all: impl Iterator<Item = String>) -> String {
 
 fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut errors = Findings::default();
-    errors.extend(validate_metadata(object, old, true, names::subdomain));
+    let judged = judge(object, old, true, names::subdomain, ANEW, || rules(object));
+    errors.extend(judged);
+    if let Some(old) = old {
+        errors.immutable(object, old, "/addressType", "addressType");
+    }
+    errors.done()
+}
+
+/// Kinds of addresses that are going, and addresses that are spelled unusually.
+fn warnings(object: &Value, _: Option<&Value>) -> Vec<String> {
+    if text(object, "/addressType") == "FQDN" {
+        return vec!["spec.addressType: FQDN endpoints are deprecated".to_owned()];
+    }
+    let mut all = Vec::new();
+    for (index, endpoint) in list(object, "/endpoints").iter().enumerate() {
+        for (at_address, address) in list(endpoint, "/addresses").iter().enumerate() {
+            let field = format!("endpoints[{index}].addresses[{at_address}]");
+            all.extend(ip::warning(address.as_str().unwrap_or_default(), &field));
+        }
+    }
+    all
+}
+
+fn rules(object: &Value) -> Vec<FieldError> {
+    let mut errors = Findings::default();
     let kind = text(object, "/addressType");
     errors.required_one_of("addressType", kind, &ADDRESS_TYPES);
     let endpoints = list(object, "/endpoints");
@@ -109,9 +141,6 @@ fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
         }
     }
     ports(list(object, "/ports"), &mut errors);
-    if let Some(old) = old {
-        errors.immutable(object, old, "/addressType", "addressType");
-    }
     errors.done()
 }
 

@@ -7,7 +7,8 @@ use super::{
     findings::Findings,
     ip,
     json::{at, child, fill, has, int, items, list, text},
-    names, validate_metadata,
+    metadata::{Look, judge},
+    names,
 };
 use crate::{
     field_error::FieldError,
@@ -40,9 +41,10 @@ pub(super) const SPEC: KindSpec = KindSpec {
         }
     },
     validate: |object, old| {
-        let mut errors = validate_metadata(object, old, true, names::subdomain);
-        errors.extend(subsets(object));
-        errors
+        const LOOKS: &[Look] = &[Look::Changes, Look::Whole, Look::Rules];
+        judge(object, old, true, names::subdomain, LOOKS, || {
+            subsets(object)
+        })
     },
     deprecated: "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
     columns: &[

@@ -11,7 +11,8 @@ use super::{
     KindSpec, check,
     findings::{Findings, structure, text_or_empty},
     json::{at, child, fill, has, int, items, list, text},
-    names, status_only, validate_metadata,
+    metadata::{ANEW, judge},
+    names, status_only,
 };
 use crate::table::{self, Column};
 
@@ -45,11 +46,12 @@ pub(super) const SPEC: KindSpec = KindSpec {
     default,
     prepare: status_only,
     validate: |object, old| {
-        let mut errors = Findings::default();
-        errors.extend(validate_metadata(object, old, false, names::subdomain));
-        spec(object, &mut errors);
-        conditions(object, &mut errors);
-        errors.done()
+        judge(object, old, false, names::subdomain, ANEW, || {
+            let mut errors = Findings::default();
+            spec(object, &mut errors);
+            conditions(object, &mut errors);
+            errors.done()
+        })
     },
     status_keeps_metadata: true,
     validate_status: |object, _| {

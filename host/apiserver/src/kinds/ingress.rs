@@ -7,7 +7,8 @@ use super::{
     findings::Findings,
     ip,
     json::{at, child, entries, fill, has, int, list, text},
-    names, status_only, validate_metadata,
+    metadata::{Look, judge},
+    names, status_only,
 };
 use crate::{
     field_error::FieldError,
@@ -37,6 +38,11 @@ pub(super) const SPEC: KindSpec = KindSpec {
     },
     prepare: status_only,
     validate,
+    warnings: |object, old| match old {
+        // Only who makes one is told.
+        None => warnings(object),
+        Some(_) => Vec::new(),
+    },
     validate_status,
     columns: &[
         Column::name(),
@@ -95,8 +101,27 @@ fn addresses(object: &Value) -> String {
 }
 
 fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    const LOOKS: &[Look] = &[Look::Changes, Look::Whole, Look::Rules];
+    judge(object, old, true, names::subdomain, LOOKS, || {
+        rules(object, old)
+    })
+}
+
+/// The class in the old place.
+fn warnings(object: &Value) -> Vec<String> {
+    let annotated =
+        entries(object, "/metadata/annotations").any(|(key, _)| key == CLASS_ANNOTATION);
+    let old_style = annotated && !has(object, "/spec/ingressClassName");
+    Vec::from_iter(old_style.then(|| {
+        format!(
+            "annotation {CLASS_ANNOTATION:?} is deprecated, please use 'spec.ingressClassName' \
+             instead"
+        )
+    }))
+}
+
+fn rules(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut errors = Findings::default();
-    errors.extend(validate_metadata(object, old, true, names::subdomain));
     let spec = at(object, "/spec");
     let rules = list(spec, "/rules");
     if rules.is_empty() && !has(spec, "/defaultBackend") {

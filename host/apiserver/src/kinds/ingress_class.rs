@@ -7,7 +7,8 @@ use super::{
     findings::Findings,
     ingress::typed_reference,
     json::{at, child, fill, has, text},
-    names, validate_metadata,
+    metadata::{self, ANEW, judge},
+    names,
 };
 use crate::{
     field_error::FieldError,
@@ -55,12 +56,20 @@ pub(super) const SPEC: KindSpec = KindSpec {
 };
 
 fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    let Some(old) = old else {
+        return judge(object, None, false, names::subdomain, ANEW, || {
+            rules(object)
+        });
+    };
     let mut errors = Findings::default();
-    if let Some(old) = old {
-        errors.immutable(object, old, "/spec/controller", "spec.controller");
-    }
-    let mut all = validate_metadata(object, old, false, names::subdomain);
-    all.extend(errors.done());
+    errors.extend(metadata::validate_update(object, old));
+    errors.immutable(object, old, "/spec/controller", "spec.controller");
+    errors.extend(metadata::whole(object, false, names::subdomain));
+    errors.extend(rules(object));
+    errors.done()
+}
+
+fn rules(object: &Value) -> Vec<FieldError> {
     let mut errors = Findings::default();
     let controller = text(object, "/spec/controller");
     if controller.is_empty() {
@@ -72,8 +81,7 @@ fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
         domain_path(controller, "spec.controller", &mut errors);
     }
     parameters(at(object, "/spec/parameters"), &mut errors);
-    all.extend(errors.done());
-    all
+    errors.done()
 }
 
 /// `acme.io/foo`

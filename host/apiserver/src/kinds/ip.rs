@@ -137,6 +137,39 @@ pub(super) fn warning(text: &str, field: &str) -> Option<String> {
     })
 }
 
+/// The same of a range.
+pub(super) fn range_warnings(text: &str, field: &str) -> Vec<String> {
+    let Some((address, range)) = parse_range(text) else {
+        return Vec::new();
+    };
+    let mut all = Vec::new();
+    if address != range.first {
+        let single = format!("{address}/{}", width(address));
+        all.push(format!(
+            "{field}: CIDR value {text:?} is ambiguous in this context (should be \"{range}\" or \
+             {single:?}?)"
+        ));
+    }
+    let (written, bits) = text.split_once('/').unwrap_or_default();
+    let plain = !(bits.len() > 1 && bits.starts_with('0'));
+    match written.parse::<IpAddr>() {
+        Ok(IpAddr::V6(six)) if plain && six.to_ipv4_mapped().is_none() => {
+            if text != format!("{six}/{}", range.bits) {
+                all.push(format!(
+                    "{field}: IPv6 CIDR value {text:?} should be in RFC 5952 canonical format \
+                     (\"{range}\")"
+                ));
+            }
+        }
+        Ok(IpAddr::V4(_)) if plain => {}
+        _ => all.push(format!(
+            "{field}: non-standard CIDR value {text:?} will be considered invalid in a future \
+             Kubernetes release: use \"{range}\""
+        )),
+    }
+    all
+}
+
 /// A range in a field that predates the strict rules.
 pub(super) fn legacy_range(text: &str, field: &str) -> Vec<FieldError> {
     let invalid = |detail: &str| vec![FieldError::invalid(field, &Value::from(text), detail)];

@@ -8,9 +8,9 @@ use super::{
     KindSpec, check,
     findings::Findings,
     json::{at, child, entries, fill, items, list, text},
+    metadata::{ANEW, judge},
     names,
     resource_name::{self, quantity},
-    validate_metadata,
 };
 use crate::{field_error::FieldError, quantity::Quantity, table::Column};
 
@@ -71,8 +71,11 @@ fn defaults(limit: &mut Value) {
 }
 
 fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    judge(object, old, true, names::subdomain, ANEW, || rules(object))
+}
+
+fn rules(object: &Value) -> Vec<FieldError> {
     let mut errors = Findings::default();
-    errors.extend(validate_metadata(object, old, true, names::subdomain));
     let mut seen = HashSet::new();
     for (index, limit) in list(object, "/spec/limits").iter().enumerate() {
         let field = format!("spec.limits[{index}]");

@@ -32,8 +32,7 @@ const FOREGROUND: &str = "foregroundDeletion";
 /// Object metadata of a built-in kind: names, labels, annotations, owners, finalizers; with the
 /// stored object for an update (what may not change).
 ///
-/// Some kinds of Kubernetes look at all of it again on an update, with their own rule for names:
-/// those add [`whole`].
+/// Kinds that look at more than the changes in an update use [`judge`].
 pub(super) fn validate_metadata(
     object: &Value,
     old: Option<&Value>,
@@ -48,6 +47,51 @@ pub(super) fn validate_metadata(
             errors
         }
     }
+}
+
+/// What a kind looks at when an object changes, in its order, beside what Kubernetes looks at in every
+/// update. Many kinds look at the new object as if it were being made, and then once more as a
+/// change: a fault is a cause each time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// All metadata.
+    Whole,
+    /// What of the metadata may not change.
+    Changes,
+    /// All the rest.
+    Rules,
+}
+
+/// As for a new object.
+pub(super) const ANEW: &[Look] = &[Look::Whole, Look::Rules];
+/// As for a new object, and then what may not change.
+pub(super) const ANEW_THEN_CHANGES: &[Look] = &[Look::Whole, Look::Rules, Look::Changes];
+/// As for a new object, and then all of it as a change.
+pub(super) const TWICE: &[Look] = &[Look::Whole, Look::Rules, Look::Changes, Look::Rules];
+
+/// A whole object of a built-in kind, new or changed.
+pub(super) fn judge(
+    object: &Value,
+    old: Option<&Value>,
+    namespaced: bool,
+    name_rule: fn(&str) -> Vec<String>,
+    update: &[Look],
+    rules: impl FnOnce() -> Vec<FieldError>,
+) -> Vec<FieldError> {
+    let ruled = rules();
+    let (mut errors, looks) = match old {
+        None => (Vec::new(), ANEW),
+        Some(old) => (common_update(object, old, namespaced), update),
+    };
+    for look in looks {
+        match (look, old) {
+            (Look::Whole, _) => errors.extend(whole(object, namespaced, name_rule)),
+            (Look::Changes, Some(old)) => errors.extend(of_kind_update(object, old)),
+            (Look::Changes, None) => {}
+            (Look::Rules, _) => errors.extend(ruled.iter().cloned()),
+        }
+    }
+    errors
 }
 
 /// The same for custom resources and the few built-in kinds that let anybody's finalizer go without

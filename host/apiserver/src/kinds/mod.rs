@@ -29,6 +29,7 @@ mod ingress_class;
 pub(crate) mod ip;
 mod job;
 mod json;
+mod key_pair;
 mod lease;
 mod limit_range;
 mod metadata;

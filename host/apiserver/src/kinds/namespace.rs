@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use super::{
     KindSpec, check,
     json::{carry, child, fill, has, list, text},
-    metadata::{self, invalid, standard_finalizer},
-    metadata_fields, names, status_only, validate_metadata,
+    metadata::{self, ANEW_THEN_CHANGES, invalid, judge, standard_finalizer},
+    metadata_fields, names, status_only,
 };
 use crate::{
     field_error::FieldError,
@@ -38,11 +38,9 @@ pub(super) const SPEC: KindSpec = KindSpec {
     },
     prepare,
     validate: |object, old| {
-        let mut errors = validate_metadata(object, old, false, names::label);
-        if old.is_none() {
-            errors.extend(finalizers(object, |_| "spec.finalizers".to_owned()));
-        }
-        errors
+        judge(object, old, false, names::label, ANEW_THEN_CHANGES, || {
+            finalizers(object, |_| "spec.finalizers".to_owned())
+        })
     },
     validate_status,
     fields: |object| {

@@ -7,7 +7,8 @@ use super::{
     findings::Findings,
     ip,
     json::{at, child, fill, has, items, list, text},
-    names, validate_metadata,
+    metadata::{TWICE, judge},
+    names,
     workload::{selector_text, validate_selector},
 };
 use crate::{
@@ -28,6 +29,7 @@ pub(super) const SPEC: KindSpec = KindSpec {
     decode: |value| check("networking.k8s.io/v1", "NetworkPolicy", value),
     default,
     validate,
+    warnings,
     columns: &[
         Column::name(),
         Column::new("Pod-Selector", "Which pods it is about."),
@@ -59,8 +61,11 @@ fn default(object: &mut Value) {
 }
 
 fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    judge(object, old, true, names::subdomain, TWICE, || rules(object))
+}
+
+fn rules(object: &Value) -> Vec<FieldError> {
     let mut errors = Findings::default();
-    errors.extend(validate_metadata(object, old, true, names::subdomain));
     let spec = at(object, "/spec");
     let selector = at(spec, "/podSelector");
     errors.extend(validate_selector(selector, "spec.podSelector"));
@@ -86,6 +91,31 @@ fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
         errors.one_of(field, kind.as_str().unwrap_or_default(), &TYPES);
     }
     errors.done()
+}
+
+/// Ranges that are taken although they are spelled unusually.
+fn warnings(object: &Value, _: Option<&Value>) -> Vec<String> {
+    let mut all = Vec::new();
+    for (direction, peers) in [("ingress", "from"), ("egress", "to")] {
+        let rules = list(object, &format!("/spec/{direction}")).iter();
+        for (rule, given) in rules.enumerate() {
+            let given = list(given, &format!("/{peers}")).iter().enumerate();
+            for (index, peer) in given {
+                let block = at(peer, "/ipBlock");
+                let field = format!("spec.{direction}[{rule}].{peers}[{index}].ipBlock");
+                let whole = text(block, "/cidr");
+                all.extend(ip::range_warnings(whole, &format!("{field}.cidr")));
+                for (index, part) in list(block, "/except").iter().enumerate() {
+                    let part = part.as_str().unwrap_or_default();
+                    all.extend(ip::range_warnings(
+                        part,
+                        &format!("{field}.except[{index}]"),
+                    ));
+                }
+            }
+        }
+    }
+    all
 }
 
 fn port(one: &Value, field: &str, errors: &mut Findings) {

@@ -7,7 +7,8 @@ use super::{
     findings::{Findings, structure, text_or_empty},
     ip,
     json::{at, carry, child, entries, fill, list, remove, text},
-    metadata, metadata_fields, names, resource_name, validate_metadata,
+    metadata::{self, ANEW_THEN_CHANGES, judge},
+    metadata_fields, names, resource_name,
 };
 use crate::{
     field_error::FieldError,
@@ -38,18 +39,24 @@ pub(super) const SPEC: KindSpec = KindSpec {
         remove(child(object, "spec"), "configSource");
         remove(child(object, "status"), "config");
     },
-    validate: |object, old| match old {
-        None => {
+    validate: |object, old| {
+        let looks = ANEW_THEN_CHANGES;
+        let mut errors = judge(object, old, false, names::subdomain, looks, || {
             let mut errors = Findings::default();
-            errors.extend(validate_metadata(object, None, false, names::subdomain));
             taints(object, &mut errors);
             amounts(object, &mut errors);
             pod_ranges(object, &mut errors);
             errors.done()
-        }
-        Some(old) => changes(object, old),
+        });
+        errors.extend(old.into_iter().flat_map(|old| changes(object, old)));
+        errors
     },
-    validate_status: changes,
+    validate_status: |object, old| {
+        let mut errors = metadata::validate_update(object, old);
+        errors.extend(changes(object, old));
+        errors
+    },
+    warnings,
     fields: |object| {
         let mut fields = metadata_fields(object, false);
         let closed = at(object, "/spec/unschedulable") == &Value::Bool(true);
@@ -140,7 +147,6 @@ fn one_range(spec: &mut Value) {
 /// What an update of the node or of its status may change.
 fn changes(object: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = Findings::default();
-    errors.extend(metadata::validate_update(object, old));
     amounts(object, &mut errors);
     let addresses = list(object, "/status/addresses");
     for (index, one) in addresses.iter().enumerate() {
@@ -173,6 +179,22 @@ fn changes(object: &Value, old: &Value) -> Vec<FieldError> {
         errors.forbidden("spec.externalID", "may not be updated");
     }
     errors.done()
+}
+
+fn warnings(object: &Value, _: Option<&Value>) -> Vec<String> {
+    let mut all = Vec::new();
+    if !text(object, "/spec/externalID").is_empty() {
+        let text = "spec.externalID: this field is deprecated, and is unused by Kubernetes";
+        all.push(text.to_owned());
+    }
+    for (index, range) in list(object, "/spec/podCIDRs").iter().enumerate() {
+        let range = range.as_str().unwrap_or_default();
+        all.extend(ip::range_warnings(
+            range,
+            &format!("spec.podCIDRs[{index}]"),
+        ));
+    }
+    all
 }
 
 fn amounts(object: &Value, errors: &mut Findings) {

@@ -6,10 +6,10 @@ use super::{
     KindSpec, check,
     findings::Findings,
     json::{at, child, entries, fill, has, list, text},
-    metadata::finalizer,
-    names, node_selector,
+    metadata::{Look, finalizer, judge},
+    names, node_selector, pod,
     resource_name::quantity,
-    status_only, validate_metadata, volume_source,
+    status_only, volume_source,
 };
 use crate::{
     field_error::FieldError,
@@ -19,6 +19,7 @@ use crate::{
 /// Held until no claim is bound to the volume.
 const PROTECTION: &str = "kubernetes.io/pv-protection";
 pub(super) const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
+const MOUNT_OPTIONS: &str = "volume.beta.kubernetes.io/mount-options";
 pub(super) const MODES: [&str; 2] = ["Block", "Filesystem"];
 const ACCESS: [(&str, &str); 4] = [
     ("ReadWriteOnce", "RWO"),
@@ -60,6 +61,7 @@ pub(super) const SPEC: KindSpec = KindSpec {
         }
     },
     validate,
+    warnings,
     columns: &[
         Column::name(),
         Column::new("Capacity", "How much fits in."),
@@ -158,15 +160,50 @@ pub(super) fn check_access_modes(modes: &[Value], at_spec: &str, errors: &mut Fi
 }
 
 fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
-    let mut errors = Findings::default();
-    errors.extend(validate_metadata(object, old, false, names::subdomain));
+    const LOOKS: &[Look] = &[Look::Whole, Look::Rules, Look::Whole, Look::Rules];
     let spec = at(object, "/spec");
-    let name = text(object, "/metadata/name");
-    validate_spec(spec, name, false, "spec", &mut errors);
+    let mut errors = judge(object, old, false, names::subdomain, LOOKS, || {
+        let mut errors = Findings::default();
+        let name = text(object, "/metadata/name");
+        validate_spec(spec, name, false, "spec", &mut errors);
+        errors.done()
+    });
     if let Some(old) = old {
-        changes(spec, at(old, "/spec"), &mut errors);
+        let mut found = Findings::default();
+        changes(spec, at(old, "/spec"), &mut found);
+        errors.extend(found.done());
     }
-    errors.done()
+    errors
+}
+
+/// What a client should be told about a volume that is accepted all the same.
+fn warnings(object: &Value, _: Option<&Value>) -> Vec<String> {
+    let spec = at(object, "/spec");
+    let mut all = Vec::new();
+    let notes = at(object, "/metadata/annotations");
+    for (key, since, field) in [
+        (CLASS_ANNOTATION, "v1.8", "storageClassName"),
+        (MOUNT_OPTIONS, "v1.31", "mountOptions"),
+    ] {
+        if notes.get(key).is_some() {
+            all.push(format!(
+                "metadata.annotations[{key}]: deprecated since {since}; use \"{field}\" attribute \
+                 instead"
+            ));
+        }
+    }
+    if text(spec, "/persistentVolumeReclaimPolicy") == "Recycle" {
+        let text = "spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. \
+                    Instead, the recommended approach is to use dynamic provisioning.";
+        all.push(text.to_owned());
+    }
+    let terms = list(spec, "/nodeAffinity/required/nodeSelectorTerms");
+    for (index, term) in terms.iter().enumerate() {
+        let field = format!("spec.nodeAffinity.required.nodeSelectorTerms[{index}]");
+        pod::warnings::term(term, &field, false, &mut all);
+    }
+    all.extend(pod::warnings::driver(spec, "spec"));
+    all
 }
 
 const INLINE: &str = "may not be specified in the context of inline volumes";
@@ -255,7 +292,17 @@ fn capacity(capacity: &Value, errors: &mut Findings) {
         errors.unsupported("spec.capacity", capacity.clone(), &["storage"]);
     }
     for (name, value) in entries(capacity, "") {
-        positive(value, &format!("spec.capacity[{name}]"), errors);
+        let field = format!("spec.capacity[{name}]");
+        basic(value, &field, errors);
+        positive(value, &field, errors);
+    }
+}
+
+/// An amount that is not below zero, shown in whole units.
+pub(super) fn basic(value: &Value, field: &str, errors: &mut Findings) {
+    if let Some(amount) = quantity(value).filter(|amount| amount.is_negative()) {
+        let whole = i64::try_from(amount.milli() / 1000).unwrap_or(i64::MIN);
+        errors.invalid(field, whole, "must be a valid resource quantity");
     }
 }
 
@@ -301,8 +348,16 @@ fn changes(spec: &Value, old: &Value, errors: &mut Findings) {
         name => spec.get(name) != old.get(name),
     });
     if moved {
-        let detail = "spec.persistentvolumesource is immutable after creation";
-        errors.forbidden("spec.persistentvolumesource", detail);
+        let source = |spec: &Value| {
+            let names = volume_source::names();
+            let given = names.filter_map(|name| Some((name.to_owned(), spec.get(name)?.clone())));
+            Value::Object(given.collect())
+        };
+        let detail = format!(
+            "spec.persistentvolumesource is immutable after creation\n{}",
+            pod::difference(&source(old), &source(spec))
+        );
+        errors.forbidden("spec.persistentvolumesource", &detail);
     }
     errors.immutable(spec, old, "/volumeMode", "volumeMode");
     if has(old, "/nodeAffinity") && at(spec, "/nodeAffinity") != at(old, "/nodeAffinity") {

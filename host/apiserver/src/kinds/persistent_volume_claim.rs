@@ -6,14 +6,14 @@ use super::{
     KindSpec, check,
     findings::Findings,
     json::{at, child, entries, fill, has, list, remove, text},
-    metadata::finalizer,
+    metadata::{Look, finalizer, judge},
     names,
     persistent_volume::{
-        CLASS_ANNOTATION, MODES, access_modes, amount, check_access_modes, class, or_unset, phase,
-        positive,
+        CLASS_ANNOTATION, MODES, access_modes, amount, basic, check_access_modes, class, or_unset,
+        phase, positive,
     },
     resource_name::{self, quantity},
-    status_only, validate_metadata,
+    status_only,
     workload::validate_selector,
 };
 use crate::{
@@ -41,6 +41,7 @@ pub(super) const SPEC: KindSpec = KindSpec {
     },
     prepare,
     validate,
+    warnings,
     validate_status,
     columns: &[
         Column::name(),
@@ -117,14 +118,50 @@ fn prepare(object: &mut Value, old: Option<&Value>) {
 }
 
 fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
-    let mut errors = Findings::default();
-    errors.extend(validate_metadata(object, old, true, names::subdomain));
-    let old_spec = old.map(|old| at(old, "/spec"));
-    validate_spec(at(object, "/spec"), old_spec, &mut errors);
+    const LOOKS: &[Look] = &[
+        Look::Whole,
+        Look::Rules,
+        Look::Changes,
+        Look::Whole,
+        Look::Rules,
+    ];
+    let mut errors = judge(object, old, true, names::subdomain, LOOKS, || {
+        let mut errors = Findings::default();
+        let old_spec = old.map(|old| at(old, "/spec"));
+        validate_spec(at(object, "/spec"), old_spec, &mut errors);
+        errors.done()
+    });
     if let Some(old) = old {
-        changes(object, old, &mut errors);
+        let mut found = Findings::default();
+        changes(object, old, &mut found);
+        errors.extend(found.done());
     }
-    errors.done()
+    errors
+}
+
+/// What a client should be told about a claim that is accepted all the same.
+fn warnings(object: &Value, _: Option<&Value>) -> Vec<String> {
+    let annotated =
+        entries(object, "/metadata/annotations").any(|(key, _)| key == CLASS_ANNOTATION);
+    let note = annotated.then(|| {
+        format!(
+            "metadata.annotations[{CLASS_ANNOTATION}]: deprecated since v1.8; use \
+             \"storageClassName\" attribute instead"
+        )
+    });
+    let spec = spec_warnings(at(object, "/spec"), "spec");
+    note.into_iter().chain(spec).collect()
+}
+
+/// The same of a claim's spec at `field`.
+pub(super) fn spec_warnings(spec: &Value, field: &str) -> Vec<String> {
+    let mut all = Vec::new();
+    for which in ["requests", "limits"] {
+        let value = at(spec, &format!("/resources/{which}/storage"));
+        let field = format!("{field}.resources.{which}[storage]");
+        super::pod::warnings::fraction(value, &field, &mut all);
+    }
+    all
 }
 
 pub(super) fn validate_spec(spec: &Value, old: Option<&Value>, errors: &mut Findings) {
@@ -248,9 +285,12 @@ fn changes(object: &Value, old: &Value, errors: &mut Findings) {
         }
     }
     if new != same {
-        let detail = "spec is immutable after creation except resources.requests and \
-                      volumeAttributesClassName for bound claims";
-        errors.forbidden("spec", detail);
+        let detail = format!(
+            "spec is immutable after creation except resources.requests and \
+             volumeAttributesClassName for bound claims\n{}",
+            super::pod::difference(&same, &new)
+        );
+        errors.forbidden("spec", &detail);
     }
     size(spec, stored, at(old, "/status/capacity/storage"), errors);
     errors.immutable(spec, stored, "/volumeMode", "volumeMode");
@@ -310,13 +350,6 @@ fn validate_status(object: &Value, old: &Value) -> Vec<FieldError> {
         }
     }
     errors.done()
-}
-
-fn basic(value: &Value, field: &str, errors: &mut Findings) {
-    if let Some(amount) = quantity(value).filter(|amount| amount.is_negative()) {
-        let whole = i64::try_from(amount.milli() / 1000).unwrap_or(i64::MIN);
-        errors.invalid(field, whole, "must be a valid resource quantity");
-    }
 }
 
 fn resource_key(name: &str, field: &str, errors: &mut Findings) {

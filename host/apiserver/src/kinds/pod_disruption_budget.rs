@@ -7,7 +7,7 @@ use super::{
     descent::Descent,
     findings::Findings,
     json::{at, child, fill, has, int, list, text},
-    metadata, names, status_only, validate_metadata, workload,
+    metadata, names, status_only, workload,
 };
 use crate::{
     field_error::FieldError,
@@ -76,9 +76,22 @@ pub(super) const SPEC: KindSpec = KindSpec {
 };
 
 fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    let found = rules(object);
+    match old {
+        Some(old) => {
+            let mut errors = metadata::common_update(object, old, true);
+            errors.extend(found);
+            errors
+        }
+        // Kubernetes does not look at the metadata before the rest is right, and any name that fits
+        // into a path will do.
+        None if found.is_empty() => metadata::generic(object, true, names::path_segment),
+        None => found,
+    }
+}
+
+fn rules(object: &Value) -> Vec<FieldError> {
     let mut f = Descent::at("");
-    // Any name that fits into a path will do.
-    f.extend(validate_metadata(object, old, true, names::path_segment));
     let spec = at(object, "/spec");
     f.within("spec", |f| {
         let both = ["minAvailable", "maxUnavailable"];

@@ -7,7 +7,8 @@ use super::{
     findings::{Findings, structure, text_or_empty},
     flow_schema::{GROUP, conditions, same},
     json::{at, child, fill, has, int, text},
-    names, status_only, validate_metadata,
+    metadata::{ANEW, judge},
+    names, status_only,
 };
 use crate::{
     field_error::FieldError,
@@ -118,8 +119,11 @@ pub(crate) fn fixed(name: &str) -> Option<Value> {
 }
 
 fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    judge(object, old, false, names::subdomain, ANEW, || rules(object))
+}
+
+fn rules(object: &Value) -> Vec<FieldError> {
     let mut errors = Findings::default();
-    errors.extend(validate_metadata(object, old, false, names::subdomain));
     let (name, spec) = (text(object, "/metadata/name"), at(object, "/spec"));
     let kind = text(spec, "/type");
     if (name == "exempt") != (kind == "Exempt") {

@@ -8,7 +8,8 @@ use super::{
     KindSpec, check,
     findings::{Findings, structure, text_or_empty},
     json::{at, child, fill, items, list, text},
-    names, validate_metadata,
+    metadata::{ANEW_THEN_CHANGES, judge},
+    names,
 };
 use crate::{
     field_error::FieldError,
@@ -27,9 +28,14 @@ pub(super) const ROLE: KindSpec = KindSpec {
     decode: |value| check("rbac.authorization.k8s.io/v1", "Role", value),
     default: |object| fill(object, "rules", Value::Null),
     validate: |object, old| {
-        let mut errors = validate_metadata(object, old, true, names::path_segment);
-        errors.extend(rules(object, true));
-        errors
+        judge(
+            object,
+            old,
+            true,
+            names::path_segment,
+            ANEW_THEN_CHANGES,
+            || rules(object, true),
+        )
     },
     columns: CREATED,
     cells: |object, _| created(object),
@@ -46,24 +52,18 @@ pub(super) const CLUSTER_ROLE: KindSpec = KindSpec {
     decode: |value| check("rbac.authorization.k8s.io/v1", "ClusterRole", value),
     default: |object| fill(object, "rules", Value::Null),
     validate: |object, old| {
-        let mut errors = validate_metadata(object, old, false, names::path_segment);
-        errors.extend(rules(object, false));
-        let selectors = list(object, "/aggregationRule/clusterRoleSelectors");
-        let mut found = Findings::default();
-        if at(object, "/aggregationRule").is_object() {
-            let field = "aggregationRule.clusterRoleSelectors";
-            if selectors.is_empty() {
-                let detail = "at least one clusterRoleSelector required if aggregationRule is \
-                              non-nil";
-                found.required(field, detail);
-            }
-            for (index, selector) in selectors.iter().enumerate() {
-                let field = format!("{field}[{index}]");
-                found.extend(super::workload::validate_selector(selector, &field));
-            }
-        }
-        errors.extend(found.done());
-        errors
+        judge(
+            object,
+            old,
+            false,
+            names::path_segment,
+            ANEW_THEN_CHANGES,
+            || {
+                let mut errors = rules(object, false);
+                errors.extend(aggregation(object));
+                errors
+            },
+        )
     },
     columns: CREATED,
     cells: |object, _| created(object),
@@ -80,8 +80,15 @@ pub(super) const ROLE_BINDING: KindSpec = KindSpec {
     decode: |value| check("rbac.authorization.k8s.io/v1", "RoleBinding", value),
     default: default_binding,
     validate: |object, old| {
-        let mut errors = validate_metadata(object, old, true, names::path_segment);
-        errors.extend(binding(object, old, true));
+        let mut errors = judge(
+            object,
+            old,
+            true,
+            names::path_segment,
+            ANEW_THEN_CHANGES,
+            || binding(object, true),
+        );
+        errors.extend(old.and_then(|old| changed_role(object, old)));
         errors
     },
     columns: BINDING,
@@ -99,8 +106,15 @@ pub(super) const CLUSTER_ROLE_BINDING: KindSpec = KindSpec {
     decode: |value| check("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", value),
     default: default_binding,
     validate: |object, old| {
-        let mut errors = validate_metadata(object, old, false, names::path_segment);
-        errors.extend(binding(object, old, false));
+        let mut errors = judge(
+            object,
+            old,
+            false,
+            names::path_segment,
+            ANEW_THEN_CHANGES,
+            || binding(object, false),
+        );
+        errors.extend(old.and_then(|old| changed_role(object, old)));
         errors
     },
     columns: BINDING,
@@ -196,7 +210,25 @@ fn validate_rule(rule: &Value, namespaced: bool, field: &str, errors: &mut Findi
     }
 }
 
-fn binding(object: &Value, old: Option<&Value>, namespaced: bool) -> Vec<FieldError> {
+fn aggregation(object: &Value) -> Vec<FieldError> {
+    let mut found = Findings::default();
+    if !at(object, "/aggregationRule").is_object() {
+        return Vec::new();
+    }
+    let selectors = list(object, "/aggregationRule/clusterRoleSelectors");
+    let field = "aggregationRule.clusterRoleSelectors";
+    if selectors.is_empty() {
+        let detail = "at least one clusterRoleSelector required if aggregationRule is non-nil";
+        found.required(field, detail);
+    }
+    for (index, selector) in selectors.iter().enumerate() {
+        let field = format!("{field}[{index}]");
+        found.extend(super::workload::validate_selector(selector, &field));
+    }
+    found.done()
+}
+
+fn binding(object: &Value, namespaced: bool) -> Vec<FieldError> {
     let mut errors = Findings::default();
     let role = at(object, "/roleRef");
     errors.one_of("roleRef.apiGroup", text(role, "/apiGroup"), &[GROUP]);
@@ -210,17 +242,19 @@ fn binding(object: &Value, old: Option<&Value>, namespaced: bool) -> Vec<FieldEr
     for (index, one) in list(object, "/subjects").iter().enumerate() {
         subject(one, namespaced, &format!("subjects[{index}]"), &mut errors);
     }
-    if let Some(old) = old
-        && at(old, "/roleRef") != role
-    {
-        let shown = structure(&[
-            ("APIGroup", &text_or_empty(role, "/apiGroup")),
-            ("Kind", &text_or_empty(role, "/kind")),
-            ("Name", &text_or_empty(role, "/name")),
-        ]);
-        errors.invalid_shown("roleRef", &shown, "cannot change roleRef");
-    }
     errors.done()
+}
+
+/// Who is given a role may change, but not which role.
+fn changed_role(object: &Value, old: &Value) -> Option<FieldError> {
+    let role = at(object, "/roleRef");
+    let shown = structure(&[
+        ("APIGroup", &text_or_empty(role, "/apiGroup")),
+        ("Kind", &text_or_empty(role, "/kind")),
+        ("Name", &text_or_empty(role, "/name")),
+    ]);
+    let changed = at(old, "/roleRef") != role;
+    changed.then(|| FieldError::invalid_shown("roleRef", &shown, "cannot change roleRef"))
 }
 
 fn subject(one: &Value, namespaced: bool, field: &str, errors: &mut Findings) {

@@ -6,7 +6,8 @@ use super::{
     KindSpec, check,
     descent::Descent,
     json::{at, child, fill, int, text},
-    metadata, metadata_fields, names, status_only, validate_metadata, workload,
+    metadata::{self, TWICE, judge},
+    metadata_fields, names, status_only, workload,
 };
 use crate::{
     field_error::FieldError,
@@ -71,8 +72,17 @@ fn prepare(object: &mut Value, old: Option<&Value>) {
 }
 
 fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    let mut errors = judge(object, old, true, names::subdomain, TWICE, || rules(object));
+    let mut f = Descent::at("spec");
+    if let Some(old) = old {
+        f.immutable(at(object, "/spec"), at(old, "/spec"), "selector");
+    }
+    errors.extend(f.into_errors());
+    errors
+}
+
+fn rules(object: &Value) -> Vec<FieldError> {
     let mut f = Descent::at("");
-    f.extend(validate_metadata(object, old, true, names::subdomain));
     let spec = at(object, "/spec");
     f.within("spec", |f| {
         f.not_negative(spec, "replicas");
@@ -87,9 +97,6 @@ fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
         } else {
             let detail = "invalid label selector";
             f.invalid("selector", at(spec, "/selector").clone(), detail);
-        }
-        if let Some(old) = old {
-            f.immutable(spec, at(old, "/spec"), "selector");
         }
     });
     f.into_errors()

@@ -6,7 +6,8 @@ use super::{
     KindSpec, check,
     descent::Descent,
     json::{at, child, entries, fill, has, int, text},
-    metadata_fields, names, pod, replica_set, status_only, validate_metadata, workload,
+    metadata::{TWICE, judge},
+    metadata_fields, names, pod, replica_set, status_only, workload,
 };
 use crate::{
     field_error::FieldError,
@@ -85,8 +86,11 @@ fn default(object: &mut Value) {
 }
 
 fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    judge(object, old, true, names::subdomain, TWICE, || rules(object))
+}
+
+fn rules(object: &Value) -> Vec<FieldError> {
     let mut f = Descent::at("");
-    f.extend(validate_metadata(object, old, true, names::subdomain));
     let spec = at(object, "/spec");
     f.within("spec", |f| {
         f.not_negative(spec, "minReadySeconds");

@@ -8,7 +8,8 @@ use super::{
     KindSpec, check,
     descent::Descent,
     json::{at, has, text},
-    metadata_fields, names, pod, validate_metadata,
+    metadata::{ANEW_THEN_CHANGES, judge},
+    metadata_fields, names, pod,
 };
 use crate::{
     field_error::FieldError,
@@ -47,11 +48,19 @@ pub(super) const SPEC: KindSpec = KindSpec {
 
 fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut f = Descent::at("");
-    f.extend(validate_metadata(object, old, false, names::subdomain));
+    let looks = ANEW_THEN_CHANGES;
+    let judged = judge(object, old, false, names::subdomain, looks, || {
+        rules(object)
+    });
+    f.extend(judged);
     if let Some(old) = old {
         f.immutable(object, old, "handler");
-        return f.into_errors();
     }
+    f.into_errors()
+}
+
+fn rules(object: &Value) -> Vec<FieldError> {
+    let mut f = Descent::at("");
     f.named("handler", text(object, "/handler"), names::label);
     if has(object, "/overhead") {
         let overhead = json!({"overhead": at(object, "/overhead/podFixed")});

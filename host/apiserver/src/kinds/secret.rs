@@ -8,6 +8,7 @@ use super::{
     config_map::{MAX_SIZE, decoded_size, immutable},
     findings::IMMUTABLE,
     json::{at, child, entries, fill, remove, text},
+    key_pair,
     metadata::{self, invalid},
     metadata_fields, names,
 };
@@ -41,6 +42,7 @@ pub(super) const SPEC: KindSpec = KindSpec {
         }
     },
     validate,
+    warnings,
     fields: |object| {
         let mut fields = metadata_fields(object, true);
         fields.push(("type".into(), text(object, "/type").into()));
@@ -104,6 +106,20 @@ fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     }
     errors.extend(needed(object));
     errors
+}
+
+/// A certificate and a key that no server could use.
+fn warnings(object: &Value, _: Option<&Value>) -> Vec<String> {
+    if text(object, "/type") != "kubernetes.io/tls" {
+        return Vec::new();
+    }
+    let data = at(object, "/data");
+    let part = |key: &str| {
+        let text = data.get(key).and_then(Value::as_str).unwrap_or_default();
+        let engine = base64::engine::general_purpose::STANDARD;
+        engine.decode(text).unwrap_or_default()
+    };
+    Vec::from_iter(key_pair::fault(&part("tls.crt"), &part("tls.key")))
 }
 
 /// What a secret of a known type must hold.

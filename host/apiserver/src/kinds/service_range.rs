@@ -7,6 +7,7 @@ use super::{
     findings::{Findings, IMMUTABLE, structure, text_or_empty},
     ip,
     json::{at, child, has, list, text},
+    metadata::{ANEW_THEN_CHANGES, judge},
     names, status_only, validate_metadata,
 };
 use crate::{
@@ -63,17 +64,17 @@ pub(super) const ADDRESS: KindSpec = KindSpec {
         child(object, "spec");
     },
     validate: |object, old| {
-        let mut errors = validate_metadata(object, old, false, address_name);
-        match old {
-            None => errors.extend(parent(object)),
-            Some(old) => {
-                let mut changes = Findings::default();
-                if at(object, "/spec/parentRef") != at(old, "/spec/parentRef") {
-                    let given = reference(at(object, "/spec/parentRef"));
-                    changes.invalid_shown("spec.parentRef", &given, IMMUTABLE);
-                }
-                errors.extend(changes.done());
-            }
+        let looks = ANEW_THEN_CHANGES;
+        let mut errors = judge(object, old, false, address_name, looks, || parent(object));
+        if let Some(old) = old
+            && at(object, "/spec/parentRef") != at(old, "/spec/parentRef")
+        {
+            let given = reference(at(object, "/spec/parentRef"));
+            errors.push(FieldError::invalid_shown(
+                "spec.parentRef",
+                &given,
+                IMMUTABLE,
+            ));
         }
         errors
     },

@@ -355,8 +355,11 @@ fn conditions(object: &Value, old: Option<&Value>, errors: &mut Findings) {
     }
 }
 
+/// A domain, a slash, and a subdomain with one more label.
+const SIGNER_LENGTH: usize = 253 + 1 + 253 + 1 + 63;
+
 /// `example.com/name`
-fn signer_name(name: &str, field: &str, errors: &mut Findings) {
+pub(super) fn signer_name(name: &str, field: &str, errors: &mut Findings) {
     if name.is_empty() {
         return errors.required(field, "");
     }
@@ -381,6 +384,9 @@ fn signer_name(name: &str, field: &str, errors: &mut Findings) {
         errors.invalid(field, domain, detail);
     }
     bad_label(path, names::subdomain, errors);
+    if name.len() > SIGNER_LENGTH {
+        errors.too_long(field, SIGNER_LENGTH);
+    }
 }
 
 /// The blocks of a PEM text that stands in base64 in the object.

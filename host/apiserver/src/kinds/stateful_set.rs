@@ -6,7 +6,7 @@ use super::{
     KindSpec, check,
     descent::Descent,
     json::{at, carry, child, fill, has, int, items, list, text},
-    metadata, names, pod, status_only, validate_metadata, workload,
+    metadata, names, persistent_volume_claim, pod, status_only, validate_metadata, workload,
 };
 use crate::{
     field_error::FieldError,
@@ -249,6 +249,15 @@ fn warnings(object: &Value, old: Option<&Value>) -> Vec<String> {
     let mut all = workload::warnings(object, old, "/spec/template");
     let unchanged = old
         .is_some_and(|old| at(old, "/metadata/generation") == at(object, "/metadata/generation"));
+    for (index, claim) in list(object, "/spec/volumeClaimTemplates")
+        .iter()
+        .enumerate()
+        .filter(|_| !unchanged)
+    {
+        let field = format!("spec.volumeClaimTemplates[{index}]");
+        let claim = at(claim, "/spec");
+        all.extend(persistent_volume_claim::spec_warnings(claim, &field));
+    }
     if !unchanged && int(object, "/spec/revisionHistoryLimit") < 0 {
         all.push(
             "spec.revisionHistoryLimit: a negative value retains all historical revisions; a value \

@@ -8,7 +8,8 @@ use super::{
     KindSpec, check,
     findings::Findings,
     json::{at, entries, fill, list, text},
-    names, validate_metadata,
+    metadata::{ANEW_THEN_CHANGES, judge},
+    names,
 };
 use crate::{
     field_error::FieldError,
@@ -38,6 +39,7 @@ pub(super) const STORAGE: KindSpec = KindSpec {
         fill(object, "volumeBindingMode", "Immediate");
     },
     validate,
+    warnings,
     columns: &[
         Column::name(),
         Column::new("Provisioner", "Who makes volumes of the class."),
@@ -81,14 +83,19 @@ pub(super) const ATTRIBUTES: KindSpec = KindSpec {
     decode: |value| check("storage.k8s.io/v1", "VolumeAttributesClass", value),
     default: |object| fill(object, "driverName", ""),
     validate: |object, old| {
+        let rules = || {
+            let mut errors = Findings::default();
+            provisioner(object, "driverName", &mut errors);
+            parameters(object, &mut errors);
+            if entries(object, "/parameters").next().is_none() {
+                let detail = "must contain at least one key/value pair";
+                errors.required("parameters", detail);
+            }
+            errors.done()
+        };
+        let looks = ANEW_THEN_CHANGES;
         let mut errors = Findings::default();
-        errors.extend(validate_metadata(object, old, false, names::subdomain));
-        provisioner(object, "driverName", &mut errors);
-        parameters(object, &mut errors);
-        if entries(object, "/parameters").next().is_none() {
-            let detail = "must contain at least one key/value pair";
-            errors.required("parameters", detail);
-        }
+        errors.extend(judge(object, old, false, names::subdomain, looks, rules));
         for name in ["driverName", "parameters"] {
             unchanged(object, old, name, &mut errors);
         }
@@ -111,7 +118,39 @@ pub(super) const ATTRIBUTES: KindSpec = KindSpec {
 
 fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut errors = Findings::default();
-    errors.extend(validate_metadata(object, old, false, names::subdomain));
+    let looks = ANEW_THEN_CHANGES;
+    let judged = judge(object, old, false, names::subdomain, looks, || {
+        rules(object)
+    });
+    errors.extend(judged);
+    for name in ["parameters", "provisioner", "reclaimPolicy"] {
+        unchanged(object, old, name, &mut errors);
+    }
+    if let Some(old) = old {
+        let field = "volumeBindingMode";
+        errors.immutable(object, old, "/volumeBindingMode", field);
+    }
+    errors.done()
+}
+
+/// Old labels of nodes.
+fn warnings(object: &Value, _: Option<&Value>) -> Vec<String> {
+    let mut all = Vec::new();
+    for (term, one) in list(object, "/allowedTopologies").iter().enumerate() {
+        let expressions = list(one, "/matchLabelExpressions").iter();
+        for (index, one) in expressions.enumerate() {
+            if let Some(why) = super::pod::warnings::deprecated(text(one, "/key")) {
+                all.push(format!(
+                    "allowedTopologies[{term}].matchLabelExpressions[{index}].key: {why}"
+                ));
+            }
+        }
+    }
+    all
+}
+
+fn rules(object: &Value) -> Vec<FieldError> {
+    let mut errors = Findings::default();
     provisioner(object, "provisioner", &mut errors);
     parameters(object, &mut errors);
     let policy = text(object, "/reclaimPolicy");
@@ -121,13 +160,6 @@ fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mode = text(object, "/volumeBindingMode");
     errors.one_of("volumeBindingMode", mode, &MODES);
     topologies(list(object, "/allowedTopologies"), &mut errors);
-    for name in ["parameters", "provisioner", "reclaimPolicy"] {
-        unchanged(object, old, name, &mut errors);
-    }
-    if let Some(old) = old {
-        let field = "volumeBindingMode";
-        errors.immutable(object, old, "/volumeBindingMode", field);
-    }
     errors.done()
 }
 
@@ -139,7 +171,13 @@ fn unchanged(object: &Value, old: Option<&Value>, name: &str, errors: &mut Findi
 
 fn provisioner(object: &Value, field: &str, errors: &mut Findings) {
     let name = text(object, &format!("/{field}"));
-    errors.required_name(field, &name.to_lowercase(), names::qualified);
+    if name.is_empty() {
+        return errors.required(field, "");
+    }
+    // Capitals are taken, and shown as they are.
+    for detail in names::qualified(&name.to_lowercase()) {
+        errors.invalid(field, name, &detail);
+    }
 }
 
 fn parameters(object: &Value, errors: &mut Findings) {

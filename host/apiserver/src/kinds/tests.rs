@@ -12,6 +12,7 @@ mod policies;
 mod rights;
 mod service;
 mod storage;
+mod updates;
 mod workloads;
 
 use eyot_store::Store;

@@ -6,9 +6,10 @@ use super::{
     KindSpec, check,
     findings::{Findings, IMMUTABLE, structure, text_or_empty},
     json::{at, child, entries, fill, has, text},
+    metadata::{ANEW_THEN_CHANGES, judge},
     names,
     persistent_volume::validate_spec,
-    status_only, validate_metadata,
+    status_only,
     volume_source::driver_name,
 };
 use crate::{
@@ -72,15 +73,13 @@ pub(super) const SPEC: KindSpec = KindSpec {
 
 fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut errors = Findings::default();
-    errors.extend(validate_metadata(object, old, false, names::subdomain));
+    let looks = ANEW_THEN_CHANGES;
+    let judged = judge(object, old, false, names::subdomain, looks, || {
+        rules(object)
+    });
+    errors.extend(judged);
     let spec = at(object, "/spec");
     let attacher = text(spec, "/attacher");
-    if attacher.is_empty() {
-        errors.required("spec.attacher", "");
-    }
-    source(at(spec, "/source"), &mut errors);
-    errors.named("spec.nodeName", text(spec, "/nodeName"), names::subdomain);
-    status(at(object, "/status"), &mut errors);
     match old {
         None => {
             driver_name(attacher, "spec.attacher", &mut errors);
@@ -104,6 +103,18 @@ fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
         }
         Some(_) => {}
     }
+    errors.done()
+}
+
+fn rules(object: &Value) -> Vec<FieldError> {
+    let mut errors = Findings::default();
+    let spec = at(object, "/spec");
+    if text(spec, "/attacher").is_empty() {
+        errors.required("spec.attacher", "");
+    }
+    source(at(spec, "/source"), &mut errors);
+    errors.named("spec.nodeName", text(spec, "/nodeName"), names::subdomain);
+    status(at(object, "/status"), &mut errors);
     errors.done()
 }
 

@@ -18,12 +18,16 @@ use crate::{
 /// stay well inside a thread's stack.
 const MAX_DEPTH: usize = 256;
 
+/// The groups whose maps of amounts are lists of resources, kept in thousandths.
+const RESOURCES: [&str; 2] = ["core.", "node."];
+
 /// Checks `value` as an object of type `root`, in place. Answers the unknown fields it dropped.
 pub fn check(root: &Type, value: &mut Value) -> Result<Vec<UnknownField>, TypeError> {
     let mut walk = Walk {
         unknown: Vec::new(),
         path: String::new(),
         go_path: String::new(),
+        in_resources: false,
     };
     match value {
         Value::Object(map) => walk.object(root, map, 0)?,
@@ -47,6 +51,8 @@ struct Walk {
     path: String,
     /// `spec.containers`: Go's decoder leaves out indexes and keys.
     go_path: String,
+    /// The amounts here are those of a list of resources.
+    in_resources: bool,
 }
 
 impl Walk {
@@ -139,9 +145,12 @@ impl Walk {
                     Value::String(text) => text.clone(),
                     other => other.to_string(),
                 };
-                let quantity: Quantity = text
+                let mut quantity: Quantity = text
                     .parse()
                     .map_err(|error| self.error(format!("{error}")))?;
+                if self.in_resources {
+                    quantity = quantity.in_thousandths();
+                }
                 *value = Value::String(quantity.to_string());
                 Ok(())
             }
@@ -157,6 +166,7 @@ impl Walk {
             }
             (Kind::List(of), Value::Array(items)) => {
                 for (at, item) in items.iter_mut().enumerate() {
+                    fill_null(of, item);
                     let path = self.path.len();
                     self.path.push_str(&format!("[{at}]"));
                     self.value(parent, of, item, depth + 1)?;
@@ -165,12 +175,17 @@ impl Walk {
                 Ok(())
             }
             (Kind::Map(of), Value::Object(map)) => {
+                let before = self.in_resources;
+                self.in_resources = **of == Kind::Quantity
+                    && RESOURCES.iter().any(|group| parent.name.starts_with(group));
                 for (key, item) in map.iter_mut() {
+                    fill_null(of, item);
                     let path = self.path.len();
                     self.path.push_str(&format!("[{key}]"));
                     self.value(parent, of, item, depth + 1)?;
                     self.path.truncate(path);
                 }
+                self.in_resources = before;
                 Ok(())
             }
             (Kind::Object(at), Value::Object(map)) => match Model::get().at(*at) {
@@ -239,6 +254,21 @@ fn droppable(field: &Field, value: &Value) -> bool {
         (Kind::Map(_), Value::Object(map)) => map.is_empty(),
         (_, value) => field.empty == Empty::Nothing && is_zero(value),
     }
+}
+
+/// In a list or a map Go makes an empty value of null, where there are such values.
+fn fill_null(of: &Kind, item: &mut Value) {
+    if !item.is_null() {
+        return;
+    }
+    *item = match of {
+        Kind::String => "".into(),
+        Kind::Bool => false.into(),
+        Kind::Int32 | Kind::Int64 => 0.into(),
+        Kind::Quantity => "0".into(),
+        Kind::Object(_) => Value::Object(Map::new()),
+        _ => return,
+    };
 }
 
 /// The empty text, zero, false.

@@ -40,7 +40,7 @@ fn bodies_come_out_in_stored_form() {
         json!({"apiVersion": "v1", "kind": "Pod", "bogus": 1,
             "metadata": {"creationTimestamp": null, "labels": {}, "deletionTimestamp": "2026-01-01T02:00:00.5+02:00"},
             "spec": {"containers": [{"name": "c", "typo": {}, "args": [],
-                "resources": {"limits": {"cpu": 0.5, "memory": "2048Ki"}}}]}}),
+                "resources": {"limits": {"cpu": 0.5, "memory": "2048Ki"}, "requests": {"cpu": "100u"}}}]}}),
     )
     .unwrap();
     assert_eq!(unknown, ["bogus", "spec.containers[0].typo"]);
@@ -49,7 +49,7 @@ fn bodies_come_out_in_stored_form() {
         json!({"apiVersion": "v1", "kind": "Pod",
             "metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"},
             "spec": {"containers": [{"name": "c",
-                "resources": {"limits": {"cpu": "500m", "memory": "2Mi"}}}]}})
+                "resources": {"limits": {"cpu": "500m", "memory": "2Mi"}, "requests": {"cpu": "1m"}}}]}})
     );
 }
 
@@ -75,6 +75,21 @@ fn an_empty_value_goes_unless_go_holds_a_pointer() {
                 "securityContext": {"privileged": false, "runAsUser": 0},
                 "volumeMounts": [{"name": "v", "mountPath": ""}]}],
             "volumes": [{"name": "v", "hostPath": {"path": "/v", "type": ""}}]}})
+    );
+}
+
+#[test]
+fn null_in_a_list_or_a_map_is_an_empty_value() {
+    let (value, _) = checked(
+        "Pod",
+        json!({"metadata": {"labels": {"a": null}}, "spec": {"nodeSelector": null,
+            "containers": [null, {"name": "c", "args": [null], "resources": {"limits": {"cpu": null}}}]}}),
+    )
+    .unwrap();
+    assert_eq!(
+        value,
+        json!({"metadata": {"labels": {"a": ""}}, "spec": {
+            "containers": [{}, {"name": "c", "args": [""], "resources": {"limits": {"cpu": "0"}}}]}})
     );
 }
 

@@ -10,7 +10,7 @@ use crate::{
     kinds::{
         descent::Descent,
         json::{at, carry, child, entries, has, int, items, list, remove, text},
-        names, pod, validate_metadata,
+        metadata, names, pod,
     },
     selector::LabelSelector,
 };
@@ -30,12 +30,28 @@ const ACTIONS: [&str; 4] = ["Count", "FailIndex", "FailJob", "Ignore"];
 const VALID_POLICIES: &str = "valid values: \"OnFailure\", \"Never\"";
 
 pub(super) fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
-    let mut f = Descent::at("");
-    f.extend(validate_metadata(object, old, true, names::subdomain));
     let spec = at(object, "/spec");
-    if old.is_none() {
-        generated(&mut f, object);
+    // A job that exists is looked at as if it were new, and then at what changes.
+    let mut f = Descent::at("");
+    if let Some(old) = old {
+        f.extend(metadata::common_update(object, old, true));
     }
+    f.extend(metadata::whole(object, true, names::subdomain));
+    generated(&mut f, object);
+    let ruled = own(spec);
+    f.extend(ruled.iter().cloned());
+    last_name(&mut f, object);
+    if let Some(old) = old {
+        f.extend(metadata::of_kind_update(object, old));
+        f.extend(ruled);
+        f.within("spec", |f| changes(f, spec, old));
+    }
+    f.into_errors()
+}
+
+/// The rules of a job's own spec, which has a selector.
+fn own(spec: &Value) -> Vec<FieldError> {
+    let mut f = Descent::at("");
     f.within("spec", |f| {
         rules(f, spec);
         if has(spec, "/selector") {
@@ -50,13 +66,15 @@ pub(super) fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
             let detail = "`selector` does not match template `labels`";
             f.invalid("template.metadata.labels", labels.clone(), detail);
         }
-        if let Some(old) = old {
-            changes(f, spec, old);
-        }
     });
+    f.into_errors()
+}
+
+/// Pods of an indexed job are called after their index.
+fn last_name(f: &mut Descent, object: &Value) {
+    let spec = at(object, "/spec");
     let completions = int(spec, "/completions");
-    if old.is_none() && is_indexed(spec) && completions > 0 {
-        // Pods of an indexed job are called after their index.
+    if is_indexed(spec) && completions > 0 {
         let name = text(object, "/metadata/name");
         let last = format!("{name}-{}", completions - 1);
         if !names::label(&last).is_empty() {
@@ -64,7 +82,6 @@ pub(super) fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
             f.invalid("metadata.name", name, &detail);
         }
     }
-    f.into_errors()
 }
 
 /// Rules of a job template; selectors are made with each job.

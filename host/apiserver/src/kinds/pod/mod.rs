@@ -15,15 +15,15 @@ use super::{
     KindSpec, check,
     descent::Descent,
     json::{at, child, items, list, text},
-    metadata_fields, names, status_only, validate_metadata,
+    metadata, metadata_fields, names, status_only, validate_metadata,
 };
 use crate::{field_error::FieldError, table::Column};
 
-pub(super) use self::quality::class as quality_class;
 pub(super) use self::{
     defaults::template as default_template,
     rules::{overhead, template as validate_template, tolerations},
 };
+pub(super) use self::{quality::class as quality_class, update::difference};
 
 pub(super) const SPEC: KindSpec = KindSpec {
     group: "",
@@ -157,10 +157,13 @@ fn merge_label_keys(term: &mut Value, labels: &Value) {
 fn validate(pod: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut f = Descent::at("");
     f.extend(validate_metadata(pod, old, true, names::subdomain));
+    if old.is_some() {
+        f.extend(metadata::whole(pod, true, names::subdomain));
+    }
     rules::of_pod(&mut f, pod);
     match old {
         Some(old) => {
-            update::annotations(&mut f, pod, old);
+            update::changed_annotations(&mut f, pod, old);
             update::spec(&mut f, pod, old);
         }
         None => f.within("spec", |f| {

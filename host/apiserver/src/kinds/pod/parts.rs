@@ -9,7 +9,7 @@ use crate::{
         PartSpec,
         descent::Descent,
         json::{at, carry, child, has, items, list, remove, text},
-        names, validate_metadata,
+        metadata, names, validate_metadata,
     },
 };
 
@@ -42,13 +42,14 @@ pub(super) const PARTS: &[PartSpec] = &[
 fn whole(pod: &Value, old: &Value) -> Descent {
     let mut f = Descent::at("");
     f.extend(validate_metadata(pod, Some(old), true, names::subdomain));
+    f.extend(metadata::whole(pod, true, names::subdomain));
     rules::of_pod(&mut f, pod);
     f
 }
 
 fn ephemeral(pod: &Value, old: &Value) -> Vec<FieldError> {
     let mut f = whole(pod, old);
-    update::annotations(&mut f, pod, old);
+    update::changed_annotations(&mut f, pod, old);
     if has(old, MIRROR) {
         let detail = "static pods do not support ephemeral containers";
         return vec![FieldError::forbidden("", detail)];

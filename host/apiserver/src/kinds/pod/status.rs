@@ -45,7 +45,7 @@ pub(super) fn prepare(pod: &mut Value, old: &Value) {
 pub(super) fn validate(pod: &Value, old: &Value) -> Vec<FieldError> {
     let mut f = Descent::at("");
     f.extend(validate_metadata(pod, Some(old), true, names::subdomain));
-    update::annotations(&mut f, pod, old);
+    update::changed_annotations(&mut f, pod, old);
     f.within("status", |f| {
         let (status, before) = (at(pod, "/status"), at(old, "/status"));
         conditions(f, status);

@@ -3,7 +3,10 @@
 use serde_json::Value;
 
 use super::{
-    rules::annotations::{APP_ARMOR, MIRROR},
+    rules::{
+        self,
+        annotations::{self, APP_ARMOR, MIRROR},
+    },
     tolerations,
 };
 use crate::kinds::{
@@ -17,7 +20,7 @@ const MUTABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].image`
                        set to 1 if it was previously negative)";
 
 /// Annotations that tell the node how to run the pod stay as they are.
-pub(super) fn annotations(f: &mut Descent, pod: &Value, old: &Value) {
+pub(super) fn changed_annotations(f: &mut Descent, pod: &Value, old: &Value) {
     let (new, old) = (
         at(pod, "/metadata/annotations"),
         at(old, "/metadata/annotations"),
@@ -43,6 +46,8 @@ pub(super) fn annotations(f: &mut Descent, pod: &Value, old: &Value) {
                 refuse(key, "add");
             }
         }
+        // Once more: Kubernetes looks at them with the whole, too.
+        annotations::of_pod(f, new, at(pod, "/spec"));
     });
 }
 
@@ -54,6 +59,10 @@ pub(super) fn spec(f: &mut Descent, pod: &Value, old: &Value) {
             if list(new, &pointer).len() != list(old, &pointer).len() {
                 return f.forbidden(group, "pod updates may not add or remove containers");
             }
+            f.each(new, group, |f, _, container| {
+                f.given(container, "image");
+                rules::only_in_pods(f, container);
+            });
         }
         if !deadline(f, new, old) {
             return;
@@ -213,7 +222,7 @@ fn only_adds(new: &Value, old: &Value) -> bool {
 const CONTEXT: usize = 3;
 
 /// The lines in which two values differ, as a unified difference of one piece.
-pub(super) fn difference(old: &Value, new: &Value) -> String {
+pub(in crate::kinds) fn difference(old: &Value, new: &Value) -> String {
     let lines = |value: &Value| -> Vec<String> {
         let text = serde_json::to_string_pretty(value).unwrap_or_default();
         text.lines().map(str::to_owned).collect()

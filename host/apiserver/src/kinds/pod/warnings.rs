@@ -12,7 +12,7 @@ use super::rules::{
 };
 use crate::kinds::{
     json::{at, entries, has, int, list, text},
-    names,
+    names, persistent_volume_claim,
 };
 
 const NODE_LABELS: [(&str, &str); 5] = [
@@ -175,7 +175,8 @@ fn containers<'a>(spec: &'a Value, field: &dyn Fn(&str) -> String) -> Vec<(&'a V
         .collect()
 }
 
-fn deprecated(label: &str) -> Option<&'static str> {
+/// What to say of an old label of nodes.
+pub(in crate::kinds) fn deprecated(label: &str) -> Option<&'static str> {
     let found = NODE_LABELS.iter().find(|(key, _)| *key == label);
     found.map(|(_, why)| *why)
 }
@@ -211,7 +212,8 @@ fn node_labels(spec: &Value, field: &dyn Fn(&str) -> String, all: &mut Vec<Strin
     }
 }
 
-fn term(term: &Value, at: &str, values: bool, all: &mut Vec<String>) {
+/// Old labels of nodes in a term of a node selector at `at`, and values that no label has.
+pub(in crate::kinds) fn term(term: &Value, at: &str, values: bool, all: &mut Vec<String>) {
     for (index, one) in list(term, "/matchExpressions").iter().enumerate() {
         let (key, at) = (text(one, "/key"), format!("{at}.matchExpressions[{index}]"));
         if let Some(why) = deprecated(key) {
@@ -258,18 +260,24 @@ fn null_selectors(spec: &Value, field: &dyn Fn(&str) -> String, all: &mut Vec<St
 fn volumes(spec: &Value, field: &dyn Fn(&str) -> String, all: &mut Vec<String>) {
     let volumes = list(spec, "/volumes");
     for (index, volume) in volumes.iter().enumerate() {
-        for (source, name, why) in VOLUMES {
-            if has(volume, &format!("/{source}")) {
-                all.push(format!(
-                    "{}: {why}",
-                    field(&format!("volumes[{index}].{name}"))
-                ));
-            }
+        let at_volume = field(&format!("volumes[{index}]"));
+        all.extend(driver(volume, &at_volume));
+        if has(volume, "/ephemeral/volumeClaimTemplate") {
+            let claim = at(volume, "/ephemeral/volumeClaimTemplate/spec");
+            let field = format!("{at_volume}.ephemeral.volumeClaimTemplate.spec");
+            all.extend(persistent_volume_claim::spec_warnings(claim, &field));
         }
     }
     for volume in volumes {
         overlaps(volume, all);
     }
+}
+
+/// What to say of a volume at `field` whose driver is gone.
+pub(in crate::kinds) fn driver(volume: &Value, field: &str) -> Option<String> {
+    let mut known = VOLUMES.iter();
+    let (_, name, why) = known.find(|(source, ..)| has(volume, &format!("/{source}")))?;
+    Some(format!("{field}.{name}: {why}"))
 }
 
 /// Files of one volume that would lie upon each other.
@@ -388,7 +396,8 @@ fn amounts(container: &Value, at_container: &str, all: &mut Vec<String>) {
     }
 }
 
-fn fraction(value: &Value, field: &str, all: &mut Vec<String>) {
+/// Bytes come whole.
+pub(in crate::kinds) fn fraction(value: &Value, field: &str, all: &mut Vec<String>) {
     if quantity(value).is_some_and(|amount| !amount.is_integer()) {
         let shown = value.as_str().unwrap_or_default();
         all.push(format!(

@@ -53,6 +53,9 @@ pub(super) fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
             errors.forbidden("spec.healthCheckNodePort", IMMUTABLE);
         }
     }
+    if old.is_some() {
+        errors.extend(metadata::whole(object, true, names::label));
+    }
     let note = |name: &str| at(object, "/metadata/annotations").get(name);
     if let (Some(mode), Some(hints)) = (note(MODE), note(HINTS))
         && mode != hints
@@ -523,6 +526,13 @@ pub(super) fn warnings(object: &Value) -> Vec<String> {
         text(spec, "/loadBalancerIP"),
         "spec.loadBalancerIP",
     ));
+    for (index, range) in addresses(spec, "loadBalancerSourceRanges")
+        .into_iter()
+        .enumerate()
+    {
+        let field = format!("spec.loadBalancerSourceRanges[{index}]");
+        found.extend(ip::range_warnings(range, &field));
+    }
     if kind == "ExternalName" && !external.is_empty() {
         found.push("spec.externalIPs is ignored when spec.type is \"ExternalName\"".to_owned());
     }

@@ -20,7 +20,7 @@ fn value<'a>(annotations: &'a Value, key: &str) -> Option<&'a str> {
 }
 
 /// At `metadata.annotations` of a pod or a template.
-pub(super) fn of_pod(f: &mut Descent, annotations: &Value, spec: &Value) {
+pub(in crate::kinds::pod) fn of_pod(f: &mut Descent, annotations: &Value, spec: &Value) {
     if annotations.is_null() {
         return;
     }

@@ -120,7 +120,7 @@ fn names_in<'a>(spec: &'a Value, group: &str) -> impl Iterator<Item = &'a str> {
 }
 
 /// What only real pods must keep to, not templates.
-pub(super) fn only_in_pods(f: &mut Descent, container: &Value) {
+pub(in crate::kinds::pod) fn only_in_pods(f: &mut Descent, container: &Value) {
     let image = text(container, "/image");
     if image.trim() != image {
         let detail = "must not have leading or trailing whitespace";

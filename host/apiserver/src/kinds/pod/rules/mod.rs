@@ -27,6 +27,7 @@ use crate::{
     },
 };
 
+pub(super) use self::container::only_in_pods;
 pub(in crate::kinds) use self::{placement::tolerations, resources::overhead};
 
 /// What the rules of a part need to know of the whole.

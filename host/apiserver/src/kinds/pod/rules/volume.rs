@@ -10,7 +10,7 @@ use crate::{
         descent::Descent,
         findings::Findings,
         json::{at, entries, has, int, list, text},
-        metadata, names, persistent_volume_claim,
+        metadata, names, persistent_volume_claim, signing_request,
     },
     quantity::Quantity,
 };
@@ -192,12 +192,12 @@ fn source(f: &mut Descent, volume: &Value, context: &Context<'_>) {
         } else {
             found = true;
             f.within(place, |f| rules(f, source, context));
+            if name == "ephemeral" {
+                claim_name(f, volume, context);
+            }
         }
         if name == "iscsi" {
             initiator_fits(f, volume);
-        }
-        if name == "ephemeral" {
-            claim_name(f, volume, context);
         }
     }
     if !found {
@@ -217,6 +217,12 @@ fn claim_template(f: &mut Descent, template: &Value) {
         at(template, "/metadata/labels"),
         &format!("{metadata}.labels"),
     ));
+    // Whatever else would name or own the claim is not for the user to say.
+    for (name, shown) in NOT_IN_TEMPLATES {
+        if has(template, &format!("/metadata/{name}")) {
+            f.forbidden(&format!("metadata.{shown}"), "cannot be set");
+        }
+    }
     let mut found = Findings::default();
     persistent_volume_claim::validate_spec(at(template, "/spec"), None, &mut found);
     f.extend(found.done().into_iter().map(|mut error| {
@@ -224,6 +230,24 @@ fn claim_template(f: &mut Descent, template: &Value) {
         error
     }));
 }
+
+/// Metadata that the template of a claim may not have, with the names that Kubernetes derives from
+/// those of its own source.
+const NOT_IN_TEMPLATES: [(&str, &str); 13] = [
+    ("name", "name"),
+    ("generateName", "generateName"),
+    ("namespace", "namespace"),
+    ("selfLink", "selfLink"),
+    ("uid", "uID"),
+    ("resourceVersion", "resourceVersion"),
+    ("generation", "generation"),
+    ("creationTimestamp", "creationTimestamp"),
+    ("deletionTimestamp", "deletionTimestamp"),
+    ("deletionGracePeriodSeconds", "deletionGracePeriodSeconds"),
+    ("ownerReferences", "ownerReferences"),
+    ("finalizers", "finalizers"),
+    ("managedFields", "managedFields"),
+];
 
 /// The claim is named after pod and volume, so the two together must make a name.
 fn claim_name(f: &mut Descent, volume: &Value, context: &Context<'_>) {
@@ -598,30 +622,10 @@ fn trust_bundle(f: &mut Descent, bundle: &Value) {
 
 /// `example.com/path`.
 fn signer(f: &mut Descent, object: &Value) {
-    let name = text(object, "/signerName");
-    if name.is_empty() {
-        return f.required("signerName", "");
-    }
-    let Some((domain, path)) = name.split_once('/') else {
-        let detail =
-            "must be a fully qualified domain and path of the form 'example.com/signer-name'";
-        return f.invalid("signerName", name, detail);
-    };
-    for detail in names::subdomain(domain) {
-        let detail = format!("validating label {domain:?}: {detail}");
-        f.invalid("signerName", domain, &detail);
-    }
-    if !domain.contains('.') {
-        let detail = "should be a domain with at least two segments separated by dots";
-        f.invalid("signerName", domain, detail);
-    }
-    for detail in names::subdomain(path) {
-        f.invalid(
-            "signerName",
-            path,
-            &format!("validating label {path:?}: {detail}"),
-        );
-    }
+    let mut found = Findings::default();
+    let field = f.field("signerName");
+    signing_request::signer_name(text(object, "/signerName"), &field, &mut found);
+    f.extend(found.done());
 }
 
 fn pod_certificate(
