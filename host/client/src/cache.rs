@@ -149,13 +149,28 @@ impl<K> Cache<K> {
         here.map(|(_, object)| object.clone()).collect()
     }
 
-    /// Be told of every change from now on, in order. The listener is called while the watch
-    /// waits, so it must be quick, and may read this cache.
+    /// Be told of what there is, and of every change from now on, in order. The listener is called
+    /// while the watch waits, so it must be quick, and may read this cache.
     pub fn listen(&self, listener: impl Fn(Change<'_, K>) + Send + Sync + 'static) {
+        // No change is told meanwhile.
         let listeners = self.shared.listeners.write();
-        listeners
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(Box::new(listener));
+        let mut listeners = listeners.unwrap_or_else(PoisonError::into_inner);
+        let there: Vec<_> = (self.objects().iter())
+            .map(|(key, object)| (key.clone(), object.clone()))
+            .collect();
+        for (key, object) in &there {
+            listener(Change {
+                key,
+                before: None,
+                after: Some(object),
+            });
+        }
+        listeners.push(Box::new(listener));
+    }
+
+    /// Whether both are one cache.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
     }
 
     /// Resolves once the first full list has arrived.
@@ -189,6 +204,12 @@ impl<K> Cache<K> {
 
     /// Apply one change, with which the cache has come to `version`; zero if that cannot be said.
     fn set(&self, key: &Key, after: Option<Arc<K>>, version: u64) {
+        // Held over both, so that who begins to listen is told of each object once.
+        let listeners = self
+            .shared
+            .listeners
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         let before = match &after {
             Some(object) => self.objects_mut().insert(key.clone(), object.clone()),
             None => self.objects_mut().remove(key),
@@ -198,11 +219,6 @@ impl<K> Cache<K> {
         if before.is_none() && after.is_none() {
             return;
         }
-        let listeners = self
-            .shared
-            .listeners
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
         for listener in listeners.iter() {
             listener(Change {
                 key,
@@ -312,6 +328,24 @@ mod tests {
         map.metadata.name = Some(name.into());
         map.metadata.resource_version = Some(version.into());
         map
+    }
+
+    #[tokio::test]
+    async fn who_begins_to_listen_is_told_of_what_is_there() {
+        let cache = Cache::default();
+        let events = futures::stream::iter([Ok(Event::Apply(map("a", "1")))]);
+        cache.follow(events, CancellationToken::new()).await;
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let log = told.clone();
+        cache.listen(move |change: Change<'_, ConfigMap>| {
+            log.lock()
+                .unwrap()
+                .push((change.key.to_string(), change.before.is_none()));
+        });
+        let events = futures::stream::iter([Ok(Event::Apply(map("a", "2")))]);
+        cache.follow(events, CancellationToken::new()).await;
+        let expected = [("d/a".to_owned(), true), ("d/a".to_owned(), false)];
+        assert_eq!(*told.lock().unwrap(), expected);
     }
 
     #[tokio::test]

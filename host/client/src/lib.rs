@@ -5,8 +5,11 @@ mod cache;
 pub mod controller;
 mod queue;
 mod recorder;
+pub mod view;
+mod watches;
 
 pub use cache::{Cache, Change, Key, follow};
 pub use controller::{Controller, Reconciler, Requeue};
 pub use queue::Queue;
 pub use recorder::{EventType, Recorder};
+pub use watches::{Kind, Watches};

@@ -4,9 +4,9 @@
 //! Reads PersistentVolumeClaims, PersistentVolumes and Pods; writes finalizers alone. A claim is in
 //! use while a pod on a node mounts it and has not ended, a volume while it is bound.
 
-use eyot_client::{Cache, Key, Reconciler, Requeue};
+use eyot_client::{Cache, Key, Reconciler, Requeue, view::Pod};
 use k8s_openapi::{
-    api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod},
+    api::core::v1::{PersistentVolume, PersistentVolumeClaim},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{

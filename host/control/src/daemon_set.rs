@@ -15,10 +15,10 @@ mod tests;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use eyot_client::{Cache, Change, Key, Reconciler, Requeue};
+use eyot_client::{Cache, Change, Key, Reconciler, Requeue, view::Pod};
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, DaemonSet},
-    core::v1::{Node, Pod},
+    core::v1::Node,
 };
 use kube::{
     Api, Client,

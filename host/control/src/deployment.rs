@@ -13,11 +13,8 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-use eyot_client::{Cache, Change, Key, Reconciler, Requeue};
-use k8s_openapi::api::{
-    apps::v1::{Deployment, ReplicaSet},
-    core::v1::Pod,
-};
+use eyot_client::{Cache, Change, Key, Reconciler, Requeue, view::Pod};
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use kube::{
     Api, Client, Resource,
     api::{DeleteParams, Patch, PatchParams, PostParams},

@@ -10,10 +10,10 @@ mod tests;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use eyot_client::{Cache, Change, Key, Reconciler, Requeue};
+use eyot_client::{Cache, Change, Key, Reconciler, Requeue, view::Pod};
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::{core::v1::Pod, policy::v1::PodDisruptionBudget},
+    api::policy::v1::PodDisruptionBudget,
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
 use kube::{

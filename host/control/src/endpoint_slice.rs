@@ -12,9 +12,9 @@ mod tests;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use eyot_client::{Cache, Change, Key, Reconciler, Requeue};
+use eyot_client::{Cache, Change, Key, Reconciler, Requeue, view::Pod};
 use k8s_openapi::api::{
-    core::v1::{Node, Pod, Service},
+    core::v1::{Node, Service},
     discovery::v1::EndpointSlice,
 };
 use kube::{

@@ -7,9 +7,9 @@ mod subsets;
 
 use std::collections::BTreeMap;
 
-use eyot_client::{Cache, Change, Key, Reconciler, Requeue};
+use eyot_client::{Cache, Change, Key, Reconciler, Requeue, view::Pod};
 use k8s_openapi::{
-    api::core::v1::{Endpoints, Pod, Service},
+    api::core::v1::{Endpoints, Service},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{

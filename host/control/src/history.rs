@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use eyot_client::{Cache, Key};
+use eyot_client::{Cache, Key, view::Pod};
 use k8s_openapi::{
     api::{apps::v1::ControllerRevision, core::v1::PodTemplateSpec},
     apimachinery::pkg::{
@@ -217,9 +217,7 @@ pub(crate) async fn forget(
 }
 
 /// The labels' hashes or names by which pods may mean a revision.
-pub(crate) fn marks<'a>(
-    pods: impl Iterator<Item = &'a k8s_openapi::api::core::v1::Pod>,
-) -> HashSet<String> {
+pub(crate) fn marks<'a>(pods: impl Iterator<Item = &'a Pod>) -> HashSet<String> {
     let marks = pods.filter_map(|pod| crate::pod::label(pod, HASH));
     marks.map(str::to_owned).collect()
 }

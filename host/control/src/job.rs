@@ -18,9 +18,9 @@ pub(crate) mod ttl;
 
 use std::sync::Arc;
 
-use eyot_client::{Cache, Change, EventType, Key, Reconciler, Requeue};
+use eyot_client::{Cache, Change, EventType, Key, Reconciler, Requeue, view::Pod};
 use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture};
-use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
+use k8s_openapi::api::batch::v1::Job;
 use kube::{
     Api, Client,
     api::{Patch, PatchParams, PostParams},

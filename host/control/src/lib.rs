@@ -63,26 +63,24 @@ mod simulation;
 mod stateful_set;
 mod storage;
 mod taint_eviction;
-mod trim;
 mod wiring;
 mod workloads;
 
-use std::{fmt::Debug, sync::Arc};
+use std::sync::Arc;
 
-use eyot_client::{Cache, Controller, Key, Queue};
+use eyot_client::{Cache, Controller, Key, Queue, Watches, view::Pod};
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet},
     certificates::v1::CertificateSigningRequest,
     core::v1::{
-        ConfigMap, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
-        ReplicationController, ServiceAccount,
+        ConfigMap, Namespace, Node, PersistentVolume, PersistentVolumeClaim, ReplicationController,
+        ServiceAccount,
     },
     networking::v1::ServiceCIDR,
     rbac::v1::ClusterRole,
     storage::v1::StorageClass,
 };
-use kube::{Api, Client, Resource, runtime::watcher};
-use serde::de::DeserializeOwned;
+use kube::Client;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -98,7 +96,6 @@ pub use certificates::{
 pub use error::ControlError;
 
 /// The local copies that the controllers share.
-#[derive(Default)]
 struct Caches {
     deployments: Cache<Deployment>,
     sets: Cache<ReplicaSet>,
@@ -114,11 +111,32 @@ struct Caches {
     classes: Cache<StorageClass>,
     /// Those named `default`.
     accounts: Cache<ServiceAccount>,
-    /// Those named `kube-root-ca.crt`.
-    root_cas: Cache<ConfigMap>,
     cluster_roles: Cache<ClusterRole>,
     requests: Cache<CertificateSigningRequest>,
     service_ranges: Cache<ServiceCIDR>,
+}
+
+impl Caches {
+    fn of(watches: &Watches) -> Self {
+        Self {
+            deployments: watches.of(),
+            sets: watches.of(),
+            daemon_sets: watches.of(),
+            stateful_sets: watches.of(),
+            revisions: watches.of(),
+            replication_controllers: watches.of(),
+            pods: watches.of(),
+            nodes: watches.of(),
+            namespaces: watches.of(),
+            claims: watches.of(),
+            volumes: watches.of(),
+            classes: watches.of(),
+            accounts: watches.some(service_account::SELECTED),
+            cluster_roles: watches.of(),
+            requests: watches.of(),
+            service_ranges: watches.of(),
+        }
+    }
 }
 
 /// What the controllers need to know beside what the API tells them.
@@ -131,11 +149,9 @@ pub struct Options {
 }
 
 /// Run all controllers until `stop` is cancelled, then let them finish what they began.
-pub async fn run(client: Client, options: Options, stop: CancellationToken) {
-    let caches = Caches {
-        pods: Cache::trimmed(trim::pod),
-        ..Caches::default()
-    };
+/// They look at the copies of `watches` and write through `client`.
+pub async fn run(client: Client, watches: Watches, options: Options, stop: CancellationToken) {
+    let caches = Caches::of(&watches);
     let mut tasks = JoinSet::new();
     tasks.spawn(schedule(&client, &caches, &stop).run(stop.clone()));
     workloads::run(&mut tasks, &client, &caches, &stop);
@@ -148,14 +164,15 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) {
     tasks.spawn(hold_ranges(&client, &caches).run(stop.clone()));
     tasks.spawn(certify(&client, &caches, options.authority).run(stop.clone()));
     if let Some(bundle) = options.root_ca {
-        tasks.spawn(publish(&client, &caches, bundle).run(stop.clone()));
-        let named = format!("metadata.name={}", root_ca::NAME);
-        follow_some(&mut tasks, &client, caches.root_cas.clone(), &named, &stop);
+        let config_maps = watches.some(root_ca::SELECTED);
+        let publishing = publish(&client, &caches, config_maps, bundle);
+        tasks.spawn(publishing.run(stop.clone()));
     }
     tasks.spawn(gc::run(client.clone(), stop.clone()));
     let wiring = wiring::Wiring {
         client: &client,
         stop: &stop,
+        watches: &watches,
         pods: &caches.pods,
         nodes: &caches.nodes,
         claims: &caches.claims,
@@ -164,54 +181,11 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) {
         tasks: &mut tasks,
     };
     wiring.start();
-    // Last, so that no listener misses anything.
-    follow(&mut tasks, &client, caches.deployments, &stop);
-    follow(&mut tasks, &client, caches.sets, &stop);
-    follow(&mut tasks, &client, caches.daemon_sets, &stop);
-    follow(&mut tasks, &client, caches.stateful_sets, &stop);
-    follow(&mut tasks, &client, caches.revisions, &stop);
-    follow(&mut tasks, &client, caches.replication_controllers, &stop);
-    follow(&mut tasks, &client, caches.pods, &stop);
-    follow(&mut tasks, &client, caches.nodes, &stop);
-    follow(&mut tasks, &client, caches.namespaces, &stop);
-    follow(&mut tasks, &client, caches.claims, &stop);
-    follow(&mut tasks, &client, caches.volumes, &stop);
-    follow(&mut tasks, &client, caches.classes, &stop);
-    follow(&mut tasks, &client, caches.cluster_roles, &stop);
-    follow(&mut tasks, &client, caches.requests, &stop);
-    follow(&mut tasks, &client, caches.service_ranges, &stop);
-    let named = format!("metadata.name={}", service_account::NAME);
-    follow_some(&mut tasks, &client, caches.accounts, &named, &stop);
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended {
             tracing::error!(%error, "a controller broke off");
         }
     }
-}
-
-fn follow<K>(tasks: &mut JoinSet<()>, client: &Client, cache: Cache<K>, stop: &CancellationToken)
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-{
-    follow_some(tasks, client, cache, "", stop);
-}
-
-/// The same for the objects that a field selector selects.
-fn follow_some<K>(
-    tasks: &mut JoinSet<()>,
-    client: &Client,
-    cache: Cache<K>,
-    fields: &str,
-    stop: &CancellationToken,
-) where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-{
-    let (api, stop) = (Api::all(client.clone()), stop.clone());
-    let config = match fields {
-        "" => watcher::Config::default(),
-        fields => watcher::Config::default().fields(fields),
-    };
-    tasks.spawn(async move { cache.run(api, config, stop).await });
 }
 
 fn schedule(client: &Client, caches: &Caches, stop: &CancellationToken) -> Controller<Scheduler> {
@@ -260,15 +234,21 @@ fn account_namespaces(client: &Client, caches: &Caches) -> Controller<ServiceAcc
     })
 }
 
-fn publish(client: &Client, caches: &Caches, bundle: String) -> Controller<RootCas> {
+/// `config_maps`: those of the name in question.
+fn publish(
+    client: &Client,
+    caches: &Caches,
+    config_maps: Cache<ConfigMap>,
+    bundle: String,
+) -> Controller<RootCas> {
     Controller::new(RootCas {
         client: client.clone(),
         namespaces: caches.namespaces.clone(),
-        config_maps: caches.root_cas.clone(),
+        config_maps: config_maps.clone(),
         bundle,
     })
     .on(&caches.namespaces, |change| Some(change.key.clone()))
-    .on(&caches.root_cas, |change| {
+    .on(&config_maps, |change| {
         Some(Key::new("", &change.key.namespace))
     })
 }

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use eyot_client::view::{Pod, PodCondition};
 use jiff::Timestamp;
-use k8s_openapi::{
-    api::core::v1::{Pod, PodCondition, PodTemplateSpec},
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
-};
+/// A pod that is to be made: whole, as the others are only seen.
+pub(crate) use k8s_openapi::api::core::v1::Pod as NewPod;
+use k8s_openapi::{api::core::v1::PodTemplateSpec, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 
 pub(crate) fn phase(pod: &Pod) -> &str {
     pod.status
@@ -63,7 +63,7 @@ pub(crate) fn label<'a>(pod: &'a Pod, key: &str) -> Option<&'a str> {
 }
 
 /// A pod from an owner's template, not yet named.
-pub(crate) fn from_template(template: &PodTemplateSpec, namespace: Option<&str>) -> Pod {
+pub(crate) fn from_template(template: &PodTemplateSpec, namespace: Option<&str>) -> NewPod {
     let from = template.metadata.clone().unwrap_or_default();
     let metadata = ObjectMeta {
         namespace: namespace.map(Into::into),
@@ -72,11 +72,19 @@ pub(crate) fn from_template(template: &PodTemplateSpec, namespace: Option<&str>)
         finalizers: from.finalizers,
         ..ObjectMeta::default()
     };
-    Pod {
+    NewPod {
         metadata,
         spec: template.spec.clone(),
         status: None,
     }
+}
+
+/// A made pod as the cache will show it.
+#[cfg(test)]
+pub(crate) fn seen(made: &NewPod) -> Pod {
+    serde_json::to_value(made)
+        .and_then(serde_json::from_value)
+        .unwrap()
 }
 
 pub(crate) fn restarts(pod: &Pod) -> i32 {

@@ -10,11 +10,9 @@ mod claim;
 
 use std::{sync::Arc, time::Duration};
 
-use eyot_client::{Cache, Key};
+use eyot_client::{Cache, Key, view::Pod};
 use futures::{StreamExt, stream};
-use k8s_openapi::{
-    NamespaceResourceScope, api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::ObjectMeta,
-};
+use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
     Api, Client, Resource,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
@@ -28,6 +26,7 @@ use crate::{
     announce::Announcer,
     error::{Act, ControlError, is, is_namespace_ending, said},
     owner,
+    pod::NewPod,
 };
 
 /// Requests under way for one owner: enough for the store to group their writes.
@@ -109,7 +108,7 @@ impl PodControl {
     pub(crate) async fn create<K: Owner>(
         &self,
         owner: &K,
-        pods: &[Pod],
+        pods: &[NewPod],
     ) -> Result<(), ControlError> {
         let (mut done, mut size) = (0, 1);
         while done < pods.len() {
@@ -134,9 +133,9 @@ impl PodControl {
         Ok(())
     }
 
-    async fn create_one<K: Owner>(&self, owner: &K, pod: &Pod) -> Result<(), ControlError> {
+    async fn create_one<K: Owner>(&self, owner: &K, pod: &NewPod) -> Result<(), ControlError> {
         let key = Key::of(owner.meta());
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
+        let api: Api<NewPod> = Api::namespaced(self.client.clone(), &key.namespace);
         let name = name(&pod.metadata);
         match api.create(&PostParams::default(), pod).await {
             Ok(made) => {
@@ -150,7 +149,7 @@ impl PodControl {
                 // cache must come to show it.
                 let there = api.get_opt(name).await;
                 let there = there.act(|| format!("looking for pod {name}"))?;
-                let ours = |pod: &Pod| owner::is_controlled_by(&pod.metadata, owner.meta());
+                let ours = |pod: &NewPod| owner::is_controlled_by(&pod.metadata, owner.meta());
                 match there {
                     Some(there)
                         if ours(&there) || self.pods.get(&Key::of(&there.metadata)).is_none() =>

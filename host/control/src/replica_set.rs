@@ -15,8 +15,7 @@ mod tests;
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use eyot_client::{Cache, Change, Key, Reconciler, Requeue};
-use k8s_openapi::api::core::v1::Pod;
+use eyot_client::{Cache, Change, Key, Reconciler, Requeue, view::Pod};
 use kube::{
     Api, Client,
     api::{Patch, PatchParams},

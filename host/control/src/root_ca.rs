@@ -21,7 +21,9 @@ use crate::{
     namespace::is_active,
 };
 
-pub(crate) const NAME: &str = "kube-root-ca.crt";
+const NAME: &str = "kube-root-ca.crt";
+/// Selects those of the name.
+pub(crate) const SELECTED: &str = "metadata.name=kube-root-ca.crt";
 const KEY: &str = "ca.crt";
 const DESCRIPTION: (&str, &str) = (
     "kubernetes.io/description",

@@ -17,9 +17,9 @@ use std::{
     time::Duration,
 };
 
-use eyot_client::{Cache, Change, Key, Queue, Reconciler, Requeue};
+use eyot_client::{Cache, Change, Key, Queue, Reconciler, Requeue, view::Pod};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use kube::{
     Api, Client,
     api::{Patch, PatchParams, PostParams},

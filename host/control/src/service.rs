@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use eyot_client::{Cache, Change, Key};
+use eyot_client::{Cache, Change, Key, view::Pod};
 use k8s_openapi::{
-    api::core::v1::{ContainerPort, ObjectReference, Pod, Service, ServicePort},
+    api::core::v1::{ContainerPort, ObjectReference, Service, ServicePort},
     apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
 };
 

@@ -14,7 +14,9 @@ use crate::{
     namespace::is_active,
 };
 
-pub(crate) const NAME: &str = "default";
+const NAME: &str = "default";
+/// Selects those of the name.
+pub(crate) const SELECTED: &str = "metadata.name=default";
 
 pub(crate) struct ServiceAccounts {
     pub(crate) client: Client,

@@ -15,10 +15,10 @@ mod update;
 
 use std::{collections::HashSet, sync::Arc};
 
-use eyot_client::{Cache, Change, Key, Reconciler, Requeue};
+use eyot_client::{Cache, Change, Key, Reconciler, Requeue, view::Pod};
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, StatefulSet},
-    core::v1::{PersistentVolumeClaim, Pod},
+    core::v1::PersistentVolumeClaim,
 };
 use kube::{
     Api, Client,

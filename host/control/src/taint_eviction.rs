@@ -11,9 +11,9 @@ use std::{
     time::Duration,
 };
 
-use eyot_client::{Cache, Change, Key, Reconciler, Requeue};
+use eyot_client::{Cache, Change, Key, Reconciler, Requeue, view::Pod};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, Pod, Taint};
+use k8s_openapi::api::core::v1::{Node, Taint};
 use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, Preconditions},

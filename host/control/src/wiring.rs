@@ -2,10 +2,10 @@
 
 use std::sync::Mutex;
 
-use eyot_client::{Cache, Change, Controller, Key};
+use eyot_client::{Cache, Change, Controller, Key, Watches, view::Pod};
 use k8s_openapi::api::{
     batch::v1::{CronJob, Job},
-    core::v1::{Endpoints, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service},
+    core::v1::{Endpoints, Node, PersistentVolume, PersistentVolumeClaim, Service},
     discovery::v1::EndpointSlice,
     policy::v1::PodDisruptionBudget,
     storage::v1::StorageClass,
@@ -20,16 +20,17 @@ use crate::{
     disruption::{self, Disruptions},
     endpoint_slice::{self, EndpointSlices, mirror},
     endpoints::{self, AllEndpoints},
-    follow, job,
+    job,
     pod_control::PodControl,
     service, storage,
     taint_eviction::{self, TaintEvictions},
 };
 
-/// Starts controllers, and then the watches that feed them.
+/// Starts controllers.
 pub(crate) struct Wiring<'a> {
     pub(crate) client: &'a Client,
     pub(crate) stop: &'a CancellationToken,
+    pub(crate) watches: &'a Watches,
     pub(crate) pods: &'a Cache<Pod>,
     pub(crate) nodes: &'a Cache<Node>,
     pub(crate) claims: &'a Cache<PersistentVolumeClaim>,
@@ -122,9 +123,9 @@ impl Wiring<'_> {
     }
 
     fn endpoints(&mut self) {
-        let services: Cache<Service> = Cache::default();
-        let all: Cache<Endpoints> = Cache::default();
-        let slices: Cache<EndpointSlice> = Cache::default();
+        let services: Cache<Service> = self.watches.of();
+        let all: Cache<Endpoints> = self.watches.of();
+        let slices: Cache<EndpointSlice> = self.watches.of();
         let of_service = |change: Change<'_, Service>| Some(change.key.clone());
         let (here, there, everywhere) = (services.clone(), services.clone(), services.clone());
         let slicing = Controller::new(EndpointSlices {
@@ -172,13 +173,10 @@ impl Wiring<'_> {
         self.run(slicing);
         self.run(mirroring);
         self.run(listing);
-        follow(self.tasks, self.client, services, self.stop);
-        follow(self.tasks, self.client, all, self.stop);
-        follow(self.tasks, self.client, slices, self.stop);
     }
 
     fn jobs(&mut self) {
-        let jobs: Cache<Job> = Cache::default();
+        let jobs: Cache<Job> = self.watches.of();
         let announcer = self.announcer("job-controller");
         let (client, pods) = (self.client.clone(), self.pods.clone());
         let of_job = |change: Change<'_, Job>| Some(change.key.clone());
@@ -197,7 +195,7 @@ impl Wiring<'_> {
             jobs: jobs.clone(),
         })
         .on(&jobs, of_job);
-        let cron_jobs: Cache<CronJob> = Cache::default();
+        let cron_jobs: Cache<CronJob> = self.watches.of();
         let starting = Controller::new(CronJobs {
             client: self.client.clone(),
             cron_jobs: cron_jobs.clone(),
@@ -209,12 +207,10 @@ impl Wiring<'_> {
         self.run(running);
         self.run(ending);
         self.run(starting);
-        follow(self.tasks, self.client, jobs, self.stop);
-        follow(self.tasks, self.client, cron_jobs, self.stop);
     }
 
     fn budgets(&mut self) {
-        let budgets: Cache<PodDisruptionBudget> = Cache::default();
+        let budgets: Cache<PodDisruptionBudget> = self.watches.of();
         let here = budgets.clone();
         let reckoning = Controller::new(Disruptions {
             client: self.client.clone(),
@@ -225,6 +221,5 @@ impl Wiring<'_> {
         .on(&budgets, |change| Some(change.key.clone()))
         .on(self.pods, move |change| disruption::of_pod(&here, &change));
         self.run(reckoning);
-        follow(self.tasks, self.client, budgets, self.stop);
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     stateful_set::{self, StatefulSets},
 };
 
-/// Start the controllers that keep pods. The watches that feed them are started by the caller.
+/// Start the controllers that keep pods.
 pub(crate) fn run(
     tasks: &mut JoinSet<()>,
     client: &Client,

@@ -12,6 +12,7 @@ mod jobs;
 use std::{future::Future, sync::Arc, time::Duration};
 
 use eyot_apiserver::{ApiServer, Options, User};
+use eyot_client::Watches;
 use eyot_store::Store;
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet},
@@ -48,7 +49,13 @@ async fn start_with(options: eyot_control::Options) -> World {
     let service = server.as_user(User::new("test", &["system:masters"]));
     let client = Client::new(service, "default");
     let stop = CancellationToken::new();
-    tokio::spawn(eyot_control::run(client.clone(), options, stop.clone()));
+    let watches = Watches::new(client.clone(), stop.clone());
+    tokio::spawn(eyot_control::run(
+        client.clone(),
+        watches,
+        options,
+        stop.clone(),
+    ));
     World {
         client,
         _stop: stop.drop_guard(),
@@ -668,8 +675,10 @@ async fn controllers_that_are_killed_and_started_again_converge() {
     world.apply("i:1", 10).await;
     for round in 0..10 {
         // Aborted at whatever it does, as a kill would.
+        let seen = stop.child_token();
         let task = tokio::spawn(eyot_control::run(
             client.clone(),
+            Watches::new(client.clone(), seen.clone()),
             eyot_control::Options::default(),
             (*stop).clone(),
         ));
@@ -683,13 +692,15 @@ async fn controllers_that_are_killed_and_started_again_converge() {
         })
         .await;
         task.abort();
+        seen.cancel();
         let _ = task.await;
         if round == 5 {
             world.apply("i:2", 10).await;
         }
     }
     tokio::spawn(eyot_control::run(
-        client,
+        client.clone(),
+        Watches::new(client, (*stop).clone()),
         eyot_control::Options::default(),
         (*stop).clone(),
     ));

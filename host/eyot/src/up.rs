@@ -20,6 +20,7 @@ use std::{
 
 use anyhow::Context;
 use eyot_apiserver::{ApiServer, Nodes, User, sealing::Sealer};
+use eyot_client::Watches;
 use eyot_devices::{Devices, EdgexService};
 use eyot_http::{Request, Response};
 use eyot_network::{Balancer, Cluster, Dns, Guard, IngressRouter, NetworkError, PodNetwork};
@@ -120,8 +121,11 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
     parts.spawn(security::rotate_keys(token_keys, stop.clone()));
     let client = |name: &str| internal_client(&api, name);
     crate::crds::install(&client("system:eyot-setup")).await?;
+    // One copy of each kind for all parts of the host.
+    let watches = Watches::new(client("system:eyot-watches"), stop.clone());
     parts.spawn(eyot_control::run(
         client("system:eyot-control"),
+        watches.clone(),
         eyot_control::Options {
             root_ca: Some(pki.ca),
             authority: Some(pki.authority),
@@ -176,7 +180,10 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
         async move { devices.run(stop).await }
     });
     let doors = (listeners.ingress, listeners.ingress_tls);
-    serve_cluster(&settings, &network, &client, doors, &mut parts, &stop);
+    let cluster = Cluster::of(&watches);
+    serve_cluster(
+        &settings, &network, &cluster, &client, doors, &mut parts, &stop,
+    );
     let node = start_node(
         &settings,
         &client,
@@ -371,34 +378,33 @@ fn start_node(
 fn serve_cluster(
     settings: &Resolved,
     network: &PodNetwork,
+    cluster: &Cluster,
     client: &impl Fn(&str) -> Client,
     (plain, secure): (Option<TcpListener>, Option<TcpListener>),
     parts: &mut JoinSet<()>,
     stop: &CancellationToken,
 ) {
-    let cluster = Cluster::default();
     let proxy = client("system:kube-proxy");
     let host = eyot_node::own_address();
-    let balancer = Balancer::new(network, &cluster, proxy.clone(), &settings.node_name, host);
+    let balancer = Balancer::new(network, cluster, proxy, &settings.node_name, host);
     parts.spawn(balancer.run(stop.clone()));
     let guard = Guard::new(
         network,
-        &cluster,
+        cluster,
         client("system:eyot-network"),
         &settings.node_name,
     );
     parts.spawn(guard.run(stop.clone()));
     let names = Dns::new(
         network,
-        &cluster,
+        cluster,
         client("system:kube-dns"),
         settings.services.dns_address(),
         RESOLV_CONF.into(),
     );
     parts.spawn(names.run(stop.clone()));
-    let router = IngressRouter::new(&cluster, client("system:eyot-ingress"), plain, secure, host);
+    let router = IngressRouter::new(cluster, client("system:eyot-ingress"), plain, secure, host);
     parts.spawn(router.run(stop.clone()));
-    parts.spawn(cluster.run(proxy, stop.clone()));
 }
 
 /// A client for a part of the host: the API service itself, without a socket.

@@ -1,9 +1,10 @@
 //! Which nodes a DaemonSet is for. Pure.
 
+use eyot_client::view::{self, Pod};
 use k8s_openapi::api::{
     apps::v1::DaemonSet,
     core::v1::{
-        Affinity, Node, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod,
+        Affinity, Node, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm,
         PodSpec, Toleration,
     },
 };
@@ -62,8 +63,8 @@ pub(super) fn spec(set: &DaemonSet) -> PodSpec {
     spec
 }
 
-/// `spec` as [`spec`] made it.
-pub(super) fn wanted(spec: &PodSpec, node: &Node) -> Wanted {
+/// `spec` as [`spec`] made it, seen as those of pods that are there.
+pub(super) fn wanted(spec: &view::PodSpec, node: &Node) -> Wanted {
     let name = node.metadata.name.as_deref();
     let named = spec.node_name.as_deref().filter(|name| !name.is_empty());
     if named.is_some() && named != name || !scheduler::selected(spec, node) {

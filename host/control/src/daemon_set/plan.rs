@@ -3,11 +3,9 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use eyot_client::view::Pod;
 use jiff::Timestamp;
-use k8s_openapi::api::{
-    apps::v1::DaemonSet,
-    core::v1::{Node, Pod},
-};
+use k8s_openapi::api::{apps::v1::DaemonSet, core::v1::Node};
 
 use super::{
     placement::{self, Wanted},
@@ -15,7 +13,10 @@ use super::{
     rolling::{self, Bounds},
     status::Counts,
 };
-use crate::{history, pod};
+use crate::{
+    history,
+    pod::{self, NewPod},
+};
 
 /// Pods created and deleted in one pass, each.
 const BURST: usize = 250;
@@ -43,7 +44,7 @@ pub(super) struct Ended {
 pub(super) struct Plan {
     pub(super) ended: Vec<Ended>,
     pub(super) delete: Vec<Arc<Pod>>,
-    pub(super) create: Vec<Pod>,
+    pub(super) create: Vec<NewPod>,
     pub(super) status: Counts,
     /// When a pod will count as available, or a node's back-off is over.
     pub(super) again: Option<Duration>,
@@ -118,7 +119,7 @@ fn living(pod: &Pod) -> bool {
 
 /// The nodes with their pods, and the pods of no node.
 fn places<'a>(input: &Input<'a>) -> (Vec<Place<'a>>, Vec<&'a Arc<Pod>>) {
-    let spec = placement::spec(input.set);
+    let spec = placement::spec(input.set).into();
     let place = |node: &'a Arc<Node>| {
         let name = node.metadata.name.as_deref().unwrap_or_default();
         let wanted = placement::wanted(&spec, node);

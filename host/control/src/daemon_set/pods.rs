@@ -2,10 +2,13 @@
 
 use std::collections::HashSet;
 
-use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use k8s_openapi::api::core::v1::PodSpec;
 
 use super::{placement, plan::Input};
-use crate::{history, names, owner, pod};
+use crate::{
+    history, names, owner,
+    pod::{self, NewPod},
+};
 
 /// The server counts the templates of a DaemonSet in this annotation, and pods say of which they
 /// are in the label.
@@ -31,7 +34,7 @@ impl<'a> Maker<'a> {
 
     /// The pod of a node. Its name follows from the node, so that a pass on an old cache asks for
     /// the same.
-    pub(super) fn pod_for(&mut self, node: &str) -> Pod {
+    pub(super) fn pod_for(&mut self, node: &str) -> NewPod {
         let meta = &self.input.set.metadata;
         let base = meta.name.as_deref().unwrap_or_default();
         let uid = meta.uid.as_deref().unwrap_or_default();

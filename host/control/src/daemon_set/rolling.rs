@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::{
-    api::{apps::v1::DaemonSet, core::v1::Pod},
-    apimachinery::pkg::util::intstr::IntOrString,
-};
+use eyot_client::view::Pod;
+use k8s_openapi::{api::apps::v1::DaemonSet, apimachinery::pkg::util::intstr::IntOrString};
 
 use super::{
     placement::Wanted,

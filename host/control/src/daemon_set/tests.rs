@@ -2,11 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
+use eyot_client::view::Pod;
 use jiff::Timestamp;
-use k8s_openapi::api::{
-    apps::v1::DaemonSet,
-    core::v1::{Node, Pod},
-};
+use k8s_openapi::api::{apps::v1::DaemonSet, core::v1::Node};
 use serde_json::{Value, json};
 
 use super::{
@@ -96,9 +94,10 @@ fn gone(plan: &Plan) -> Vec<&str> {
 }
 
 /// The nodes that the made pods are meant for.
-fn made(plan: &Plan) -> Vec<&str> {
-    let nodes = plan.create.iter().map(super::placement::target);
-    nodes.flatten().collect()
+fn made(plan: &Plan) -> Vec<String> {
+    let pods = plan.create.iter().map(crate::pod::seen);
+    pods.filter_map(|pod| super::placement::target(&pod).map(str::to_owned))
+        .collect()
 }
 
 #[test]
@@ -169,9 +168,13 @@ fn pods_for_nodes_that_are_gone_go_unless_they_are_bound() {
         .create
         .remove(0);
     unbound.metadata.name = Some("unbound".into());
-    let pods = [Arc::new(unbound), pod("bound", "lost", "new", json!({}))];
+    let pods = [
+        Arc::new(crate::pod::seen(&unbound)),
+        pod("bound", "lost", "new", json!({})),
+    ];
     let plan = planned(&set, &nodes(1), &pods);
-    assert_eq!((gone(&plan), made(&plan)), (vec!["unbound"], vec!["n0"]));
+    assert_eq!(gone(&plan), ["unbound"]);
+    assert_eq!(made(&plan), ["n0"]);
 }
 
 #[test]
@@ -253,7 +256,8 @@ fn with_surge_the_new_pod_works_before_the_old_one_goes() {
     let old = |n: usize| pod(&format!("p{n}"), &format!("n{n}"), "old", json!({}));
     let mut pods = vec![old(0), old(1), old(2)];
     let plan = planned(&set, &nodes, &pods);
-    assert_eq!((made(&plan), gone(&plan)), (vec!["n0"], vec![]));
+    assert_eq!(made(&plan), ["n0"]);
+    assert!(gone(&plan).is_empty());
     pods.push(pod("q0", "n0", "new", unready()));
     assert!(planned(&set, &nodes, &pods).is_idle());
     pods[3] = pod("q0", "n0", "new", json!({}));

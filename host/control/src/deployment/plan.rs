@@ -3,11 +3,12 @@
 
 use std::{sync::Arc, time::Duration};
 
+use eyot_client::view::Pod;
 use jiff::Timestamp;
 use k8s_openapi::{
     api::{
         apps::v1::{Deployment, ReplicaSet, ReplicaSetSpec},
-        core::v1::{Pod, PodTemplateSpec},
+        core::v1::PodTemplateSpec,
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };

@@ -3,12 +3,10 @@
 
 use std::sync::Arc;
 
+use eyot_client::view::Pod;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
-    api::{
-        apps::v1::{Deployment, ReplicaSet, ReplicaSetStatus},
-        core::v1::Pod,
-    },
+    api::apps::v1::{Deployment, ReplicaSet, ReplicaSetStatus},
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use serde_json::{Value, json};

@@ -2,12 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use eyot_client::view::Pod;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
-    api::{
-        core::v1::Pod,
-        policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus},
-    },
+    api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus},
     apimachinery::pkg::{
         apis::meta::v1::{Condition, Time},
         util::intstr::IntOrString,

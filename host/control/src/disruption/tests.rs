@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
+use eyot_client::view::Pod;
 use jiff::Timestamp;
-use k8s_openapi::api::{core::v1::Pod, policy::v1::PodDisruptionBudget};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use serde_json::{Value, json};
 
 use super::plan::{self, Plan};

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use eyot_client::view::Pod;
 use k8s_openapi::api::{
-    core::v1::{Node, Pod, Service},
+    core::v1::{Node, Service},
     discovery::v1::{Endpoint, EndpointConditions, EndpointHints, EndpointPort, ForNode, ForZone},
 };
 

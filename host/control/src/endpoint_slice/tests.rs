@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
+use eyot_client::view::Pod;
 use k8s_openapi::api::{
-    core::v1::{EndpointSubset, Node, Pod, Service},
+    core::v1::{EndpointSubset, Node, Service},
     discovery::v1::EndpointSlice,
 };
 use serde_json::{Value, json};

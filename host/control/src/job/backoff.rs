@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 
 use crate::pod;
+use eyot_client::view::{ContainerStatus, Pod};
 
 /// After the first failure; it doubles with each further one.
 const FIRST: Duration = Duration::from_secs(10);

@@ -2,7 +2,8 @@
 
 use std::{cmp::Reverse, collections::HashMap, sync::Arc, time::Duration};
 
-use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
+use eyot_client::view::Pod;
+use k8s_openapi::api::batch::v1::Job;
 
 use super::{
     backoff, of_index,
@@ -10,7 +11,10 @@ use super::{
     policy::{self, Verdict},
     template::Maker,
 };
-use crate::{pod, pod_control::BURST};
+use crate::{
+    pod::{self, NewPod},
+    pod_control::BURST,
+};
 
 /// How often the pods of an index failed so far, on each pod of the index.
 const FAILURES: &str = "batch.kubernetes.io/job-index-failure-count";
@@ -19,7 +23,7 @@ const IGNORED: &str = "batch.kubernetes.io/job-index-ignored-failure-count";
 
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Change {
-    pub(super) create: Vec<Pod>,
+    pub(super) create: Vec<NewPod>,
     /// Taken away, and counted.
     pub(super) stop: Vec<Arc<Pod>>,
     /// Taken away as if they had not been.
@@ -178,7 +182,7 @@ pub(super) fn failures_in_all(pod: &Pod) -> u32 {
     counted.saturating_add(ignored)
 }
 
-fn note_failures(job: &Job, pod: &mut Pod, before: Option<&Pod>) {
+fn note_failures(job: &Job, pod: &mut NewPod, before: Option<&Pod>) {
     let (mut counted, mut ignored) = before.map(failures).unwrap_or_default();
     if let Some(before) = before {
         match policy::verdict(job, before) {

@@ -12,13 +12,10 @@ use std::{
     time::Duration,
 };
 
-use eyot_client::EventType;
+use eyot_client::{EventType, view::Pod};
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::{
-        batch::v1::{Job, JobSpec, JobStatus, UncountedTerminatedPods},
-        core::v1::Pod,
-    },
+    api::batch::v1::{Job, JobSpec, JobStatus, UncountedTerminatedPods},
     apimachinery::pkg::apis::meta::v1::Time,
 };
 

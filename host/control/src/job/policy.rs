@@ -1,9 +1,7 @@
 //! What a pod's failure means to its Job, and when enough indexes have succeeded. Pure.
 
-use k8s_openapi::api::{
-    batch::v1::{Job, PodFailurePolicyOnExitCodesRequirement, SuccessPolicy},
-    core::v1::{ContainerStatus, Pod},
-};
+use eyot_client::view::{ContainerStatus, Pod};
+use k8s_openapi::api::batch::v1::{Job, PodFailurePolicyOnExitCodesRequirement, SuccessPolicy};
 
 use super::indexes::Indexes;
 use crate::pod;

@@ -4,11 +4,14 @@ use std::collections::HashSet;
 
 use k8s_openapi::api::{
     batch::v1::Job,
-    core::v1::{Container, EnvVar, EnvVarSource, ObjectFieldSelector, Pod},
+    core::v1::{Container, EnvVar, EnvVarSource, ObjectFieldSelector},
 };
 
 use super::{FINALIZER, INDEX};
-use crate::{names, owner, pod};
+use crate::{
+    names, owner,
+    pod::{self, NewPod},
+};
 
 const INDEX_ENV: &str = "JOB_COMPLETION_INDEX";
 /// Longest start of a pod's name, so that five letters fit after it in a host name.
@@ -24,7 +27,7 @@ pub(super) struct Maker<'a> {
 
 impl Maker<'_> {
     /// A pod for an index, or for none.
-    pub(super) fn pod(&mut self, index: Option<u32>) -> Pod {
+    pub(super) fn pod(&mut self, index: Option<u32>) -> NewPod {
         let (job, mut template) = (self.job, Default::default());
         if let Some(spec) = &job.spec {
             template = spec.template.clone();
@@ -66,7 +69,7 @@ impl Maker<'_> {
     }
 }
 
-fn give_index(pod: &mut Pod, job: &str, index: u32) {
+fn give_index(pod: &mut NewPod, job: &str, index: u32) {
     let pair = (INDEX.to_owned(), index.to_string());
     let annotations = pod.metadata.annotations.get_or_insert_default();
     annotations.extend([pair.clone()]);

@@ -1,10 +1,8 @@
 use std::sync::Arc;
 
+use eyot_client::view::Pod;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::{
-    batch::v1::{Job, JobStatus},
-    core::v1::Pod,
-};
+use k8s_openapi::api::batch::v1::{Job, JobStatus};
 use serde_json::{Value, json};
 
 use super::{FINALIZER, conditions, plan, plan::Plan};
@@ -59,7 +57,7 @@ impl World {
         let plan = self.plan();
         for pod in &plan.change.create {
             self.made += 1;
-            let mut pod = pod.clone();
+            let mut pod = crate::pod::seen(pod);
             pod.metadata.uid = Some(format!("u{}", self.made));
             pod.metadata.creation_timestamp = Some(
                 k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(self.now),
@@ -348,9 +346,10 @@ fn an_indexed_job_works_on_each_index_until_it_succeeded() {
     let mut world = World::new(json!({
         "completionMode": "Indexed", "completions": 4, "parallelism": 2,
     }));
+    let made = world.plan().change.create;
     world.settle();
     assert_eq!(world.indexes(), ["0", "1"]);
-    let pod = serde_json::to_value(&*world.pods[1]).unwrap();
+    let pod = serde_json::to_value(&made[1]).unwrap();
     assert!(
         pod["metadata"]["name"]
             .as_str()

@@ -89,8 +89,8 @@ impl Awaited {
 
 #[cfg(test)]
 mod tests {
+    use eyot_client::view::Pod;
     use futures::stream;
-    use k8s_openapi::api::core::v1::Pod;
     use kube::runtime::watcher::Event;
     use tokio_util::sync::CancellationToken;
 

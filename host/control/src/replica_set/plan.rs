@@ -7,17 +7,15 @@ use std::{
     time::Duration,
 };
 
+use eyot_client::view::Pod;
 use jiff::Timestamp;
-use k8s_openapi::{
-    api::{apps::v1::ReplicaSet, core::v1::Pod},
-    apimachinery::pkg::apis::meta::v1::OwnerReference,
-};
+use k8s_openapi::{api::apps::v1::ReplicaSet, apimachinery::pkg::apis::meta::v1::OwnerReference};
 
 use super::{Pods, sooner};
 use crate::{
     names,
     owner::{self, Selects},
-    pod,
+    pod::{self, NewPod},
     pod_control::{BURST, Claim, claim},
 };
 
@@ -35,7 +33,7 @@ pub(super) struct Counts {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Plan {
     pub(super) claim: Claim<Pod>,
-    pub(super) create: Vec<Pod>,
+    pub(super) create: Vec<NewPod>,
     pub(super) delete: Vec<Arc<Pod>>,
     pub(super) status: Counts,
     /// When a ready pod will have been ready for long enough.
@@ -119,7 +117,7 @@ impl Plan {
 
 /// Pods for the first free places. A place is free once no pod of the namespace has its name, so a
 /// second pass on an old cache asks for the same names, and the API refuses them.
-fn new_pods(set: &ReplicaSet, owner: &OwnerReference, pods: &Pods, count: usize) -> Vec<Pod> {
+fn new_pods(set: &ReplicaSet, owner: &OwnerReference, pods: &Pods, count: usize) -> Vec<NewPod> {
     let base = set.metadata.name.as_deref().unwrap_or_default();
     let uid = set.metadata.uid.as_deref().unwrap_or_default();
     let mut taken: HashSet<String> = pods

@@ -2,11 +2,9 @@
 
 use std::{collections::HashSet, sync::Arc};
 
+use eyot_client::view::Pod;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::{
-    apps::v1::ReplicaSet,
-    core::v1::{Pod, ReplicationController},
-};
+use k8s_openapi::api::{apps::v1::ReplicaSet, core::v1::ReplicationController};
 use serde_json::json;
 
 use super::{
@@ -77,7 +75,8 @@ fn names<'a>(pods: impl IntoIterator<Item = &'a Pod>) -> Vec<String> {
 }
 
 fn made(plan: &Plan) -> Vec<String> {
-    names(&plan.create)
+    let pods: Vec<_> = plan.create.iter().map(crate::pod::seen).collect();
+    names(&pods)
 }
 
 fn surrendered(plan: &Plan) -> Vec<String> {

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use eyot_client::Key;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use eyot_client::{Key, view::Pod};
+use k8s_openapi::api::core::v1::Node;
 use serde_json::{Value, json};
 
 use super::{

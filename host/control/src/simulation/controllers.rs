@@ -65,7 +65,7 @@ pub(super) struct Controllers {
 impl Controllers {
     /// With caches that have just listed everything.
     pub(super) async fn start(client: &Client, truth: &Truth, nodes: &[Node]) -> Self {
-        let pods = Cache::trimmed(crate::trim::pod);
+        let pods = Cache::default();
         let control = || PodControl::new(client.clone(), pods.clone(), Announcer::silent());
         let revisions: Cache<ControllerRevision> = Cache::default();
         let sets: Cache<ReplicaSet> = Cache::default();

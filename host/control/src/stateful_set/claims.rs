@@ -9,11 +9,9 @@
 //! | Retain | Delete | nobody | the pod |
 //! | Delete | Delete | the set | the pod |
 
+use eyot_client::view::Pod;
 use k8s_openapi::{
-    api::{
-        apps::v1::StatefulSet,
-        core::v1::{PersistentVolumeClaim, Pod},
-    },
+    api::{apps::v1::StatefulSet, core::v1::PersistentVolumeClaim},
     apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
 use serde_json::{Value, json};

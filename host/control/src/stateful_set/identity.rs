@@ -1,12 +1,16 @@
 //! Who a pod of a StatefulSet is: its ordinal, and the name, labels and volumes that follow. Pure.
 
+use eyot_client::view::Pod;
 use k8s_openapi::api::{
     apps::v1::StatefulSet,
-    core::v1::{PersistentVolumeClaimVolumeSource, Pod, PodTemplateSpec, Volume},
+    core::v1::{PersistentVolumeClaimVolumeSource, PodTemplateSpec, Volume},
 };
 
 use super::claims;
-use crate::{history, owner, pod};
+use crate::{
+    history, owner,
+    pod::{self, NewPod},
+};
 
 const POD_NAME: &str = "statefulset.kubernetes.io/pod-name";
 const POD_INDEX: &str = "apps.kubernetes.io/pod-index";
@@ -32,7 +36,12 @@ impl Member {
     }
 
     /// The pod of this member, of a template whose revision has this name.
-    pub(super) fn pod(self, set: &StatefulSet, template: &PodTemplateSpec, revision: &str) -> Pod {
+    pub(super) fn pod(
+        self,
+        set: &StatefulSet,
+        template: &PodTemplateSpec,
+        revision: &str,
+    ) -> NewPod {
         let name = self.name(set);
         let mut made = pod::from_template(template, set.metadata.namespace.as_deref());
         let base = set.metadata.name.as_deref().unwrap_or_default();

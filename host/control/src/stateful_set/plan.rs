@@ -6,15 +6,20 @@
 
 use std::{sync::Arc, time::Duration};
 
+use eyot_client::view::Pod;
 use jiff::Timestamp;
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, StatefulSet},
-    core::v1::{PersistentVolumeClaim, Pod, PodTemplateSpec},
+    core::v1::{PersistentVolumeClaim, PodTemplateSpec},
 };
 use serde_json::Value;
 
 use super::{claims, identity::Member, status::Status, update};
-use crate::{history, pod, pod_control::BURST};
+use crate::{
+    history,
+    pod::{self, NewPod},
+    pod_control::BURST,
+};
 
 pub(super) struct Input<'a> {
     pub(super) set: &'a StatefulSet,
@@ -37,7 +42,7 @@ pub(super) struct Plan {
     pub(super) owners: Vec<(String, Value)>,
     /// Pods whose labels change: name and merge patch.
     pub(super) labels: Vec<(String, Value)>,
-    pub(super) create: Vec<Pod>,
+    pub(super) create: Vec<NewPod>,
     pub(super) delete: Vec<Arc<Pod>>,
     pub(super) status: Status,
     /// When a ready pod will have been ready for long enough.

@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use eyot_client::view::Pod;
 use jiff::Timestamp;
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, StatefulSet},
-    core::v1::{PersistentVolumeClaim, Pod},
+    core::v1::PersistentVolumeClaim,
 };
 use serde_json::{Value, json};
 

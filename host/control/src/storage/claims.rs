@@ -12,9 +12,9 @@ mod tests;
 
 use std::sync::Arc;
 
-use eyot_client::{Cache, Change, EventType, Key, Reconciler, Requeue};
+use eyot_client::{Cache, Change, EventType, Key, Reconciler, Requeue, view::Pod};
 use k8s_openapi::api::{
-    core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod},
+    core::v1::{Node, PersistentVolume, PersistentVolumeClaim},
     storage::v1::StorageClass,
 };
 use kube::{

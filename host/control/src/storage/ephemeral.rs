@@ -1,9 +1,11 @@
 //! Makes the claims of generic ephemeral volumes, each owned by its pod and gone with it.
 
-use eyot_client::{Cache, Key, Reconciler, Requeue};
+use eyot_client::{
+    Cache, Key, Reconciler, Requeue,
+    view::{Pod, Volume},
+};
 use k8s_openapi::{
-    api::core::v1::{PersistentVolumeClaim, Pod, Volume},
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    api::core::v1::PersistentVolumeClaim, apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{Api, Client, api::PostParams};
 

@@ -19,9 +19,9 @@ use std::{
     time::Duration,
 };
 
-use eyot_client::{Cache, Key};
+use eyot_client::{Cache, Key, view::Pod};
 use k8s_openapi::api::{
-    core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod},
+    core::v1::{Node, PersistentVolume, PersistentVolumeClaim},
     storage::v1::StorageClass,
 };
 use kube::{

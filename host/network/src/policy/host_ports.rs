@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc};
 
-use k8s_openapi::api::core::v1::{ContainerPort, Pod};
+use eyot_client::view::Pod;
+use k8s_openapi::api::core::v1::ContainerPort;
 
 use super::plan::{own_address, protocol_number, serving};
 use crate::table::Ruleset;

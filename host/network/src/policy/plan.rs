@@ -13,9 +13,10 @@ use std::{
     sync::Arc,
 };
 
+use eyot_client::view::{Container, Pod};
 use k8s_openapi::{
     api::{
-        core::v1::{Container, Namespace, Pod},
+        core::v1::Namespace,
         networking::v1::{IPBlock, NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort},
     },
     apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},

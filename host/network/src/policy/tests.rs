@@ -7,10 +7,8 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::{
-    core::v1::{Namespace, Pod},
-    networking::v1::NetworkPolicy,
-};
+use eyot_client::view::Pod;
+use k8s_openapi::api::{core::v1::Namespace, networking::v1::NetworkPolicy};
 use serde_json::{Value, json};
 
 use super::{host_ports::host_ports, *};
