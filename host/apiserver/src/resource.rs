@@ -3,7 +3,10 @@
 //! A verb never asks whether a resource is built in. It asks this type to decode, default, prepare,
 //! validate and print, and gets the kind's own functions or the CRD's schema.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, LazyLock},
+};
 
 use bytes::Bytes;
 use eyot_store::{Object, Pairs};
@@ -626,11 +629,12 @@ pub(crate) fn generic_fields(value: &Value) -> Vec<(Box<str>, Box<str>)> {
 
 /// The store's hook: which fields of an object selectors can use.
 pub fn extract(resource: &str, object: &Value) -> Vec<(Box<str>, Box<str>)> {
-    let kind = kinds::all()
-        .iter()
-        .find(|spec| match resource.split_once('.') {
-            None => spec.group.is_empty() && spec.plural == resource,
-            Some((plural, group)) => spec.plural == plural && spec.group == group,
-        });
+    // Asked for every object at every start.
+    static KINDS: LazyLock<HashMap<String, &KindSpec>> = LazyLock::new(|| {
+        // Of several of one name the first counts.
+        let kinds = kinds::all().iter().rev();
+        kinds.map(|spec| (spec.resource(), spec)).collect()
+    });
+    let kind = KINDS.get(resource);
     kind.map_or_else(|| generic_fields(object), |spec| (spec.fields)(object))
 }

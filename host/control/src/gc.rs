@@ -115,7 +115,7 @@ impl Reconciler for Collector {
         match decide::decide(item.owners(), &states, has_dependents) {
             Decided::Keep => {}
             Decided::Release(uids) => {
-                let patch = owner::release(&item.meta, &uids);
+                let patch = owner::release(&item.meta(), &uids);
                 self.patch(&item, patch).await?;
             }
             Decided::Delete(policy) => self.delete(&item, policy).await?,
@@ -128,7 +128,7 @@ impl Collector {
     /// What has become of an owner.
     async fn state(&self, of: &Item, owner: &OwnerReference) -> Result<OwnerState, ControlError> {
         if let Some(known) = self.world.graph().get(&owner.uid) {
-            return Ok(OwnerState::of(&known.meta));
+            return Ok(known.state());
         }
         let Some(served) = self.world.served(owner) else {
             // A kind that nobody serves (yet): whether such an object exists cannot be known.
@@ -138,7 +138,9 @@ impl Collector {
         let found = api.get_metadata_opt(&owner.name).await;
         let found = found.act(|| format!("looking for {} {}", owner.kind, owner.name))?;
         let found = found.filter(|found| found.metadata.uid.as_ref() == Some(&owner.uid));
-        Ok(found.map_or(OwnerState::Gone, |found| OwnerState::of(&found.metadata)))
+        Ok(found.map_or(OwnerState::Gone, |found| {
+            Item::new(served, found.metadata).state()
+        }))
     }
 
     /// Carry out the finalizers of an owner that is being deleted.
@@ -146,7 +148,7 @@ impl Collector {
         let dependents = self.world.graph().dependents(item.uid());
         if item.has_finalizer(decide::ORPHAN) {
             for dependent in &dependents {
-                self.patch(dependent, owner::release(&dependent.meta, &[item.uid()]))
+                self.patch(dependent, owner::release(&dependent.meta(), &[item.uid()]))
                     .await?;
             }
             return self.remove_finalizer(item, decide::ORPHAN).await;
@@ -166,7 +168,7 @@ impl Collector {
                 match decide::decide(dependent.owners(), &states, waits) {
                     Decided::Keep => {}
                     Decided::Release(uids) => {
-                        self.patch(dependent, owner::release(&dependent.meta, &uids))
+                        self.patch(dependent, owner::release(&dependent.meta(), &uids))
                             .await?;
                     }
                     Decided::Delete(policy) => self.delete(dependent, policy).await?,
@@ -198,10 +200,10 @@ impl Collector {
     }
 
     async fn remove_finalizer(&self, item: &Item, finalizer: &str) -> Result<(), ControlError> {
-        let all = item.meta.finalizers.iter().flatten();
+        let all = item.finalizers().iter();
         let left: Vec<_> = all.filter(|found| *found != finalizer).collect();
         let patch = json!({ "metadata": {
-            "resourceVersion": item.meta.resource_version, "finalizers": left,
+            "resourceVersion": item.version(), "finalizers": left,
         }});
         self.patch(item, patch).await
     }
@@ -214,13 +216,12 @@ impl Collector {
     }
 
     async fn delete(&self, item: &Item, how: PropagationPolicy) -> Result<(), ControlError> {
-        let (uid, resource_version) = (item.meta.uid.clone(), item.meta.resource_version.clone());
         // Only as it was judged: somebody may just have given it another owner.
         let params = DeleteParams {
             propagation_policy: Some(how),
             preconditions: Some(Preconditions {
-                uid,
-                resource_version,
+                uid: Some(item.uid().to_owned()),
+                resource_version: Some(item.version().to_owned()),
             }),
             ..DeleteParams::default()
         };

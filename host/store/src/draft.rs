@@ -3,7 +3,7 @@
 //! changes anything is a comparison of bytes.
 
 use bytes::Bytes;
-use serde_json::{Map, Value, value::RawValue};
+use serde_json::{Map, Value};
 
 use crate::{ChangeKind, Extract, Key, Object, Pairs, WriteError, lean};
 
@@ -77,9 +77,10 @@ pub(crate) fn stored(
     json: &[u8],
     extract: Extract,
 ) -> Result<Object, String> {
-    let version_at = find_version(json, revision)?;
-    let value = lean::parse(json).map_err(|error| error.to_string())?;
-    let (labels, fields) = selectable(&key.resource, &value, extract);
+    let text = std::str::from_utf8(json).map_err(|error| error.to_string())?;
+    let found = lean::parse(text).map_err(|error| error.to_string())?;
+    let version_at = version_in(text, found.version, revision)?;
+    let (labels, fields) = selectable(&key.resource, &found.value, extract);
     let end = version_at + revision.to_string().len();
     let (before, after) = (
         json.get(..version_at).unwrap_or_default(),
@@ -97,31 +98,15 @@ pub(crate) fn stored(
     })
 }
 
-/// Where the digits of `metadata.resourceVersion` begin.
-fn find_version(json: &[u8], revision: u64) -> Result<usize, String> {
-    #[derive(serde::Deserialize)]
-    struct Outer<'a> {
-        #[serde(borrow)]
-        metadata: &'a RawValue,
-    }
-    #[derive(serde::Deserialize)]
-    struct Inner<'a> {
-        #[serde(borrow, rename = "resourceVersion")]
-        version: &'a RawValue,
-    }
-    let text = std::str::from_utf8(json).map_err(|error| error.to_string())?;
-    let outer: Outer<'_> = serde_json::from_str(text).map_err(|error| error.to_string())?;
-    let metadata = outer.metadata.get();
-    let inner: Inner<'_> = serde_json::from_str(metadata).map_err(|error| error.to_string())?;
-    let version = inner.version.get();
+/// Where the digits of `version`, which is a part of `json`, begin.
+fn version_in(json: &str, version: &str, revision: u64) -> Result<usize, String> {
     let digits = version.trim_matches('"');
     if digits != revision.to_string() {
         return Err(format!(
             "its resourceVersion is {version}, not the revision it was stored under"
         ));
     }
-    // All three are parts of the same text.
-    Ok(digits.as_ptr() as usize - text.as_ptr() as usize)
+    Ok(digits.as_ptr() as usize - json.as_ptr() as usize)
 }
 
 fn selectable(resource: &str, value: &Value, extract: Extract) -> (Pairs, Pairs) {

@@ -12,9 +12,9 @@ use bytes::Bytes;
 
 /// The fields of an object that field selectors may ask for; the API server supplies the function.
 ///
-/// When a database is read at start, the object comes without its arrays and without its top-level
-/// `data` and `binaryData`: nothing that a selector asks for is in there, and skipping them is what
-/// makes the start fast.
+/// When a database is read at start, the object comes without its arrays, its annotations, its
+/// `metadata.resourceVersion` and its top-level `data` and `binaryData`: nothing that a selector asks
+/// for is in there, and skipping them is what makes the start fast.
 pub type Extract = fn(resource: &str, object: &serde_json::Value) -> Vec<(Box<str>, Box<str>)>;
 
 /// The name of an object among all others.

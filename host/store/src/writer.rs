@@ -46,6 +46,9 @@ const RESERVE: u64 = 10_000;
 /// on, so that failing so often takes a crowd.
 const ATTEMPTS: usize = 32;
 
+/// Pause before what others wrote is read again, after it could not be.
+const AGAIN: Duration = Duration::from_millis(500);
+
 /// The wakers of the resources that changed, with their latest revisions.
 type Wakers = BTreeMap<Arc<str>, (watch::Sender<u64>, u64)>;
 
@@ -87,6 +90,8 @@ pub(crate) async fn run(
     };
     let mut waiting = VecDeque::with_capacity(GROUP);
     let mut arrived = Vec::with_capacity(GROUP);
+    // Others told that they wrote, and what could not be read. They may not tell again.
+    let mut missed = false;
     loop {
         if waiting.is_empty() {
             tokio::select! {
@@ -95,8 +100,11 @@ pub(crate) async fn run(
                     _ => waiting.extend(arrived.drain(..)),
                 },
                 () = others() => {
-                    // If it fails, the next write or notification tries again.
-                    let _ = writer.catch_up().await;
+                    missed = writer.catch_up().await.is_err();
+                    continue;
+                }
+                () = tokio::time::sleep(AGAIN), if missed => {
+                    missed = writer.catch_up().await.is_err();
                     continue;
                 }
                 () = tokio::time::sleep(TIDY) => {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::PropagationPolicy;
 
 /// The finalizer of an owner that goes after its dependents.
@@ -19,13 +19,10 @@ pub(super) enum OwnerState {
 }
 
 impl OwnerState {
-    pub(super) fn of(owner: &ObjectMeta) -> Self {
-        let finalizers = owner.finalizers.as_deref().unwrap_or_default();
-        match owner.deletion_timestamp {
-            Some(_) if finalizers.iter().any(|found| found == FOREGROUND) => {
-                Self::WaitsForDependents
-            }
-            _ => Self::There,
+    pub(super) fn of(deleting: bool, finalizers: &[String]) -> Self {
+        match deleting && finalizers.iter().any(|found| found == FOREGROUND) {
+            true => Self::WaitsForDependents,
+            false => Self::There,
         }
     }
 }

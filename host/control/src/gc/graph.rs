@@ -8,14 +8,26 @@ use std::{
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
-use super::decide;
+use super::decide::{self, OwnerState};
 use crate::resources::Served;
 
-/// One object.
+/// One object. There is one of these for every object there is, so it is small.
 #[derive(Debug, Clone)]
 pub(super) struct Item {
     pub(super) served: Arc<Served>,
-    pub(super) meta: Arc<ObjectMeta>,
+    known: Arc<Known>,
+}
+
+/// Of an object's metadata what says who owns whom.
+#[derive(Debug)]
+struct Known {
+    uid: Arc<str>,
+    namespace: Box<str>,
+    name: Box<str>,
+    version: Box<str>,
+    deleting: bool,
+    finalizers: Box<[String]>,
+    owners: Box<[OwnerReference]>,
 }
 
 impl fmt::Display for Item {
@@ -29,32 +41,71 @@ impl fmt::Display for Item {
 }
 
 impl Item {
+    pub(super) fn new(served: Arc<Served>, meta: ObjectMeta) -> Self {
+        let text = |given: Option<String>| given.unwrap_or_default().into_boxed_str();
+        let known = Known {
+            uid: meta.uid.unwrap_or_default().into(),
+            namespace: text(meta.namespace),
+            name: text(meta.name),
+            version: text(meta.resource_version),
+            deleting: meta.deletion_timestamp.is_some(),
+            finalizers: meta.finalizers.unwrap_or_default().into(),
+            owners: meta.owner_references.unwrap_or_default().into(),
+        };
+        Self {
+            served,
+            known: Arc::new(known),
+        }
+    }
+
     pub(super) fn name(&self) -> &str {
-        self.meta.name.as_deref().unwrap_or_default()
+        &self.known.name
     }
 
     pub(super) fn namespace(&self) -> &str {
-        self.meta.namespace.as_deref().unwrap_or_default()
+        &self.known.namespace
     }
 
     pub(super) fn uid(&self) -> &str {
-        self.meta.uid.as_deref().unwrap_or_default()
+        &self.known.uid
+    }
+
+    pub(super) fn shared_uid(&self) -> Arc<str> {
+        self.known.uid.clone()
+    }
+
+    pub(super) fn version(&self) -> &str {
+        &self.known.version
     }
 
     pub(super) fn owners(&self) -> &[OwnerReference] {
-        self.meta.owner_references.as_deref().unwrap_or_default()
+        &self.known.owners
+    }
+
+    pub(super) fn finalizers(&self) -> &[String] {
+        &self.known.finalizers
     }
 
     pub(super) fn is_deleting(&self) -> bool {
-        self.meta.deletion_timestamp.is_some()
+        self.known.deleting
     }
 
     pub(super) fn has_finalizer(&self, name: &str) -> bool {
-        self.meta
-            .finalizers
-            .iter()
-            .flatten()
-            .any(|found| found == name)
+        self.finalizers().iter().any(|found| found == name)
+    }
+
+    pub(super) fn state(&self) -> OwnerState {
+        OwnerState::of(self.is_deleting(), self.finalizers())
+    }
+
+    /// What a patch of its owners is made from.
+    pub(super) fn meta(&self) -> ObjectMeta {
+        ObjectMeta {
+            uid: Some(self.uid().to_owned()),
+            resource_version: Some(self.version().to_owned()),
+            owner_references: Some(self.owners().to_vec()),
+            ..ObjectMeta::default()
+        }
     }
 
     /// It keeps this owner from going before it.
@@ -72,8 +123,8 @@ impl Item {
 
 #[derive(Default)]
 pub(super) struct Graph {
-    items: HashMap<String, Item>,
-    dependents: HashMap<String, BTreeSet<String>>,
+    items: HashMap<Arc<str>, Item>,
+    dependents: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
 }
 
 impl Graph {
@@ -109,8 +160,8 @@ impl Graph {
     }
 
     /// An object as it is now; answers the uids that are to be looked at.
-    pub(super) fn put(&mut self, item: Item) -> Vec<String> {
-        let uid = item.uid().to_owned();
+    pub(super) fn put(&mut self, item: Item) -> Vec<Arc<str>> {
+        let uid = item.known.uid.clone();
         let before = self.items.get(&uid);
         let same_owners = before.is_some_and(|before| before.owners() == item.owners());
         let mut look = Vec::new();
@@ -123,8 +174,9 @@ impl Graph {
             );
             self.unlink(&uid);
             for owner in item.owners() {
+                let owner = self.shared(&owner.uid);
                 self.dependents
-                    .entry(owner.uid.clone())
+                    .entry(owner)
                     .or_default()
                     .insert(uid.clone());
             }
@@ -138,7 +190,7 @@ impl Graph {
 
     /// An object is gone; answers the uids that are to be looked at: its dependents, and owners
     /// that wait for it.
-    pub(super) fn remove(&mut self, uid: &str) -> Vec<String> {
+    pub(super) fn remove(&mut self, uid: &str) -> Vec<Arc<str>> {
         self.unlink(uid);
         let Some(item) = self.items.remove(uid) else {
             return Vec::new();
@@ -149,24 +201,36 @@ impl Graph {
     }
 
     /// Of one kind there are these uids and no others; answers what is to be looked at.
-    pub(super) fn retain(&mut self, served: &Arc<Served>, uids: &HashSet<String>) -> Vec<String> {
+    pub(super) fn retain(
+        &mut self,
+        served: &Arc<Served>,
+        uids: &HashSet<Arc<str>>,
+    ) -> Vec<Arc<str>> {
         let of_kind = self
             .items
             .iter()
             .filter(|(_, item)| Arc::ptr_eq(&item.served, served));
-        let gone: Vec<String> = of_kind
+        let gone: Vec<Arc<str>> = of_kind
             .filter(|(uid, _)| !uids.contains(*uid))
             .map(|(uid, _)| uid.clone())
             .collect();
         gone.iter().flat_map(|uid| self.remove(uid)).collect()
     }
 
-    fn waiting_owners(&self, of: &Item) -> Vec<String> {
-        let owners = of.owners().iter().map(|owner| &owner.uid);
+    fn waiting_owners(&self, of: &Item) -> Vec<Arc<str>> {
+        let owners = of.owners().iter();
         owners
-            .filter(|uid| self.items.get(*uid).is_some_and(Item::waits))
-            .cloned()
+            .filter_map(|owner| self.items.get(&*owner.uid))
+            .filter(|owner| owner.waits())
+            .map(|owner| owner.known.uid.clone())
             .collect()
+    }
+
+    /// A uid, as the same text that others use.
+    fn shared(&self, uid: &str) -> Arc<str> {
+        let known = self.items.get_key_value(uid).map(|(known, _)| known);
+        let known = known.or_else(|| self.dependents.get_key_value(uid).map(|(known, _)| known));
+        known.map_or_else(|| uid.into(), Arc::clone)
     }
 
     fn unlink(&mut self, uid: &str) {
@@ -174,10 +238,10 @@ impl Graph {
             return;
         };
         for owner in item.owners() {
-            if let Some(dependents) = self.dependents.get_mut(&owner.uid) {
+            if let Some(dependents) = self.dependents.get_mut(&*owner.uid) {
                 dependents.remove(uid);
                 if dependents.is_empty() {
-                    self.dependents.remove(&owner.uid);
+                    self.dependents.remove(&*owner.uid);
                 }
             }
         }

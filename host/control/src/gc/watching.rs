@@ -2,18 +2,21 @@
 //! and go with their CustomResourceDefinitions.
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, HashSet},
     sync::{Arc, PoisonError},
     time::Duration,
 };
 
 use eyot_client::Queue;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use kube::{
-    Api, Client,
-    api::{DynamicObject, PartialObjectMeta},
+    Api, Client, Resource,
+    api::DynamicObject,
+    core::{ApiResource, DynamicResourceScope},
     runtime::watcher::{self, Event},
 };
+use serde::{Deserialize, Deserializer};
 use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -25,7 +28,72 @@ const SETTLE: Duration = Duration::from_secs(1);
 /// Kinds may also come without a definition, from other API servers.
 const REFRESH: Duration = Duration::from_secs(10 * 60);
 
-type Meta = PartialObjectMeta<DynamicObject>;
+/// An object of any kind, of which only what is needed is read. Whole objects are asked for
+/// nevertheless: those the API has ready as they are, and metadata alone it would have to make.
+#[derive(Debug, Clone, Deserialize)]
+struct Owned {
+    #[serde(deserialize_with = "owning")]
+    metadata: ObjectMeta,
+}
+
+impl Resource for Owned {
+    type DynamicType = ApiResource;
+    type Scope = DynamicResourceScope;
+
+    fn kind(of: &ApiResource) -> Cow<'_, str> {
+        DynamicObject::kind(of)
+    }
+
+    fn group(of: &ApiResource) -> Cow<'_, str> {
+        DynamicObject::group(of)
+    }
+
+    fn version(of: &ApiResource) -> Cow<'_, str> {
+        DynamicObject::version(of)
+    }
+
+    fn api_version(of: &ApiResource) -> Cow<'_, str> {
+        DynamicObject::api_version(of)
+    }
+
+    fn plural(of: &ApiResource) -> Cow<'_, str> {
+        DynamicObject::plural(of)
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+/// Of the metadata what says who owns whom.
+fn owning<'de, D: Deserializer<'de>>(from: D) -> Result<ObjectMeta, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Read {
+        name: Option<String>,
+        namespace: Option<String>,
+        uid: Option<String>,
+        resource_version: Option<String>,
+        deletion_timestamp: Option<Time>,
+        finalizers: Option<Vec<String>>,
+        owner_references: Option<Vec<OwnerReference>>,
+    }
+    let read = Read::deserialize(from)?;
+    Ok(ObjectMeta {
+        name: read.name,
+        namespace: read.namespace,
+        uid: read.uid,
+        resource_version: read.resource_version,
+        deletion_timestamp: read.deletion_timestamp,
+        finalizers: read.finalizers,
+        owner_references: read.owner_references,
+        ..ObjectMeta::default()
+    })
+}
 
 /// Feed the graph until `stop` is cancelled.
 pub(super) async fn watch_everything(
@@ -109,22 +177,25 @@ async fn watch(
     changed: Option<Arc<Notify>>,
     stop: CancellationToken,
 ) {
-    let api: Api<Meta> = Api::all_with(client, &served.resource);
-    let events = watcher::watcher(api, watcher::Config::default());
-    let mut listed = HashSet::new();
-    let take = |event: Event<Meta>| {
+    let api: Api<Owned> = Api::all_with(client, &served.resource);
+    // One object after the other: a page of whole objects could be large.
+    let events = watcher::watcher(api, watcher::Config::default().streaming_lists());
+    let mut listed: HashSet<Arc<str>> = HashSet::new();
+    let take = |event: Event<Owned>| {
         let looks = match event {
             Event::Init => return listed.clear(),
             Event::InitApply(object) => {
-                let item = item(&served, object.metadata);
-                listed.insert(item.uid().to_owned());
+                let item = Item::new(served.clone(), object.metadata);
+                listed.insert(item.shared_uid());
                 world.graph().put(item)
             }
             Event::InitDone => {
                 let listed = std::mem::take(&mut listed);
                 world.graph().retain(&served, &listed)
             }
-            Event::Apply(object) => world.graph().put(item(&served, object.metadata)),
+            Event::Apply(object) => world
+                .graph()
+                .put(Item::new(served.clone(), object.metadata)),
             Event::Delete(object) => {
                 let uid = object.metadata.uid.unwrap_or_default();
                 world.graph().remove(&uid)
@@ -141,24 +212,6 @@ async fn watch(
     look(&queue, looks);
 }
 
-/// Of the metadata only what says who owns whom is kept: there is one of these for every object.
-fn item(served: &Arc<Served>, meta: ObjectMeta) -> Item {
-    let meta = ObjectMeta {
-        name: meta.name,
-        namespace: meta.namespace,
-        uid: meta.uid,
-        resource_version: meta.resource_version,
-        deletion_timestamp: meta.deletion_timestamp,
-        finalizers: meta.finalizers,
-        owner_references: meta.owner_references,
-        ..ObjectMeta::default()
-    };
-    Item {
-        served: served.clone(),
-        meta: Arc::new(meta),
-    }
-}
-
-fn look(queue: &Queue, uids: Vec<String>) {
+fn look(queue: &Queue, uids: Vec<Arc<str>>) {
     uids.iter().for_each(|uid| queue.add(key_of(uid)));
 }

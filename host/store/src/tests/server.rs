@@ -194,6 +194,29 @@ async fn a_connection_that_breaks_is_made_again() {
 }
 
 #[tokio::test]
+async fn what_is_told_while_it_cannot_be_read_is_read_later() {
+    let Some(two) = Two::start("what_is_told_while_it_cannot_be_read").await else {
+        return;
+    };
+    two.one.create(pod("a"), value("a", "1")).await.unwrap();
+    two.other.catch_up().await.unwrap();
+    let mut watch = two.other.watch("pods", None, 1).unwrap();
+    // Who listens goes on listening; who reads and writes has to connect again.
+    let mut connection = admin(two.cluster.sockets()).await.unwrap();
+    let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+               WHERE datname = 'shared' AND query NOT LIKE 'LISTEN%'";
+    sqlx::query(sql).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    // One notification is sent, after a first attempt that finds the connection broken.
+    let mut written = two.one.create(pod("b"), value("b", "1")).await;
+    if written.is_err() {
+        written = two.one.create(pod("b"), value("b", "1")).await;
+    }
+    written.unwrap();
+    assert_eq!(next(&mut watch).await, (ChangeKind::Added, "b".into(), 2));
+}
+
+#[tokio::test]
 async fn a_damaged_row_and_a_newer_format_are_refused() {
     let Some(two) = Two::start("a_damaged_row").await else {
         return;

@@ -1,15 +1,17 @@
 //! Notes in each quota's status what is used, after every change: what admission cannot see coming
 //! is objects that go, pods that end, and quotas that are new.
 //!
-//! Without quotas it sleeps. With some it looks ten times a second whether anything was written, and
-//! counts again if so; what did not change since is not measured again.
+//! It sleeps until a quota is written, or something that one of them counts; what did not change
+//! since is not measured again.
 
-use std::{sync::Weak, time::Duration};
+use std::{collections::BTreeSet, sync::Weak, time::Duration};
 
-use super::{super::written, note};
+use futures::future;
+
+use super::{super::written, measure, note};
 use crate::api::Api;
 
-/// How soon a change shows in the status.
+/// How soon a change shows in the status: what comes in meanwhile is counted together.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Pods stop counting when their grace period is over, which nobody writes.
 const RECOUNT: Duration = Duration::from_secs(10);
@@ -21,32 +23,38 @@ pub(crate) async fn keep(api: Weak<Api>) {
     };
     let (stop, store) = (strong.options.shutdown.clone(), strong.store.clone());
     drop(strong);
-    let (mut seen, mut since) = (0, Duration::ZERO);
     while !stop.is_cancelled() {
         let Some(api) = api.upgrade() else {
             return;
         };
         let quotas = api.admission.quotas.get(&store);
-        let revision = store.revision();
-        if revision != seen || since >= RECOUNT {
-            (seen, since) = (revision, Duration::ZERO);
-            api.admission.ledger.retain(&quotas);
-            for (namespace, quotas) in quotas.iter() {
-                let mut turn = api.admission.ledger.turn(namespace).await;
-                for quota in quotas {
-                    let used = turn.used(&api, namespace, quota);
-                    if let Err(error) = note(&api, namespace, quota, &used).await {
-                        tracing::warn!(%error, namespace, "the status of a quota was not written");
-                    }
+        let seen = store.revision();
+        let mut counted = BTreeSet::from(["resourcequotas".to_owned()]);
+        api.admission.ledger.retain(&quotas);
+        for (namespace, quotas) in quotas.iter() {
+            let mut turn = api.admission.ledger.turn(namespace).await;
+            for quota in quotas {
+                let resources = measure::counted(&api, &quota.hard).into_iter();
+                counted.extend(resources.map(|(resource, _)| resource));
+                let used = turn.used(&api, namespace, quota);
+                if let Err(error) = note(&api, namespace, quota, &used).await {
+                    tracing::warn!(%error, namespace, "the status of a quota was not written");
                 }
             }
         }
         let idle = quotas.is_empty();
         drop((quotas, api));
+        let news = counted.iter().map(|name| written(&store, name, seen));
+        let news = async {
+            future::select_all(news.map(Box::pin)).await;
+            if !idle {
+                tokio::time::sleep(PAUSE).await;
+            }
+        };
         tokio::select! {
             () = stop.cancelled() => return,
-            () = written(&store, "resourcequotas", seen) => {}
-            () = tokio::time::sleep(PAUSE), if !idle => since += PAUSE,
+            () = news => {}
+            () = tokio::time::sleep(RECOUNT), if !idle => {}
         }
     }
 }
