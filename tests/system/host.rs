@@ -36,6 +36,7 @@ pub struct Ports {
     pub core_data: u16,
     pub core_metadata: u16,
     pub core_command: u16,
+    pub core_keeper: u16,
     pub ingress: u16,
     pub ingress_tls: u16,
     /// Third byte of the pod network.
@@ -52,6 +53,7 @@ impl Ports {
             core_data: free_port()?,
             core_metadata: free_port()?,
             core_command: free_port()?,
+            core_keeper: free_port()?,
             ingress: free_port()?,
             ingress_tls: free_port()?,
             net: NET.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
@@ -67,6 +69,7 @@ impl Ports {
             ("core-data", self.core_data),
             ("core-metadata", self.core_metadata),
             ("core-command", self.core_command),
+            ("core-keeper", self.core_keeper),
             ("ingress", self.ingress),
             ("ingress-tls", self.ingress_tls),
         ]

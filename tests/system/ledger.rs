@@ -91,6 +91,7 @@ fn the_ledger_of_edgex_operations_is_true() -> anyhow::Result<()> {
             "core-data" => host.ports.core_data,
             "core-metadata" => host.ports.core_metadata,
             "core-command" => host.ports.core_command,
+            "core-keeper" => host.ports.core_keeper,
             _ => continue,
         };
         let path = operation

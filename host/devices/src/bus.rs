@@ -106,10 +106,14 @@ impl Bus {
     }
 
     fn send(&self, topic: String, body: &[u8]) {
-        let message = Message {
+        self.say(Message {
             topic: topic.into(),
             payload: encode::envelope(body),
-        };
+        });
+    }
+
+    /// Give MQTT a message that is no event.
+    pub(crate) fn say(&self, message: Message) {
         if !(self.inner.publisher)(message) {
             self.inner.broker_loss.lost(1);
         }

@@ -1,6 +1,6 @@
 //! EdgeX's REST API (v3, as EdgeX 4 serves it): a second door onto the same objects and readings.
 //!
-//! Core-metadata, core-data and core-command. One namespace of the Kubernetes API is what EdgeX
+//! Core-metadata, core-data, core-command and core-keeper. One namespace of the Kubernetes API is what EdgeX
 //! sees. Answers and errors have EdgeX's envelope; a name in a path is
 //! percent-decoded after the path is split, so it may contain anything.
 
@@ -11,6 +11,7 @@ mod common;
 mod data;
 mod dto;
 mod events;
+mod keeper;
 mod metadata;
 mod numeric;
 mod objects;
@@ -29,7 +30,7 @@ use futures::future::BoxFuture;
 use http::{Method, StatusCode};
 use tower::Service;
 
-pub(crate) use self::system_events::announce;
+pub(crate) use self::{keeper::watch_over, system_events::announce};
 use self::{
     reply::{Failure, Reply, reply},
     request::Parsed,
@@ -42,6 +43,7 @@ pub enum EdgexService {
     CoreData,
     CoreMetadata,
     CoreCommand,
+    CoreKeeper,
     All,
 }
 
@@ -51,6 +53,7 @@ impl EdgexService {
             Self::CoreData => "core-data",
             Self::CoreMetadata => "core-metadata",
             Self::CoreCommand => "core-command",
+            Self::CoreKeeper => "core-keeper",
             Self::All => "eyot",
         }
     }
@@ -131,6 +134,9 @@ impl Edgex {
                 ..,
             ] if self.service.is(EdgexService::CoreMetadata) => {
                 metadata::route(self, request, path).await
+            }
+            ["kvs" | "registry", ..] if self.service.is(EdgexService::CoreKeeper) => {
+                keeper::route(self, request, path).await
             }
             _ => None,
         };

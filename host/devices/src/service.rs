@@ -32,7 +32,7 @@ use crate::{
     bus::{self, Bus},
     catalog::Cache,
     device::{self, Assignment, Binding, Handle},
-    edgex::{Edgex, EdgexService, announce},
+    edgex::{Edgex, EdgexService, announce, watch_over},
     pipeline,
     status::{Board, DeviceKey},
 };
@@ -80,6 +80,8 @@ pub(crate) struct Inner {
     handles: RwLock<HashMap<DeviceKey, Handle>>,
     /// EdgeX's clients write metadata one after the other.
     pub(crate) writing: tokio::sync::Mutex<()>,
+    /// A service has registered with core-keeper.
+    pub(crate) registered: Notify,
     /// Devices, profiles or drivers have changed.
     changed: Arc<Notify>,
     pipelines_changed: Arc<Notify>,
@@ -114,6 +116,7 @@ impl Devices {
             binding: AtomicU64::new(0),
             handles: RwLock::default(),
             writing: tokio::sync::Mutex::default(),
+            registered: Notify::new(),
             changed,
             pipelines_changed,
         };
@@ -191,6 +194,7 @@ impl Devices {
             inner.bus.clone(),
             stop.clone(),
         ));
+        tasks.spawn(watch_over(self.service(), stop.clone()));
         let this = inner.clone();
         tasks.spawn(async move { this.assign(stop).await });
         while tasks.join_next().await.is_some() {}

@@ -50,6 +50,7 @@ struct Listeners {
     core_data: TcpListener,
     core_metadata: TcpListener,
     core_command: TcpListener,
+    core_keeper: TcpListener,
     ingress: Option<TcpListener>,
     ingress_tls: Option<TcpListener>,
 }
@@ -167,6 +168,7 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
         (listeners.core_data, EdgexService::CoreData),
         (listeners.core_metadata, EdgexService::CoreMetadata),
         (listeners.core_command, EdgexService::CoreCommand),
+        (listeners.core_keeper, EdgexService::CoreKeeper),
     ] {
         parts.spawn(eyot_http::serve(
             listener,
@@ -273,6 +275,11 @@ async fn bind(settings: &Resolved) -> anyhow::Result<Listeners> {
         core_command: bind(
             "EdgeX core-command (core-command-address)",
             settings.core_command_address,
+        )
+        .await?,
+        core_keeper: bind(
+            "EdgeX core-keeper (core-keeper-address)",
+            settings.core_keeper_address,
         )
         .await?,
         ingress: bind_ingress("ingress-address", settings.ingress_address, 80).await?,

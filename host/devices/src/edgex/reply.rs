@@ -21,6 +21,7 @@ enum Content {
     Written(String),
     /// One envelope for each item of the request.
     Many(Vec<Json>),
+    Nothing,
 }
 
 impl Reply {
@@ -45,6 +46,14 @@ impl Reply {
         Self {
             status: StatusCode::OK,
             content: Content::Written(body),
+        }
+    }
+
+    /// Nothing to say: 204.
+    pub(super) fn empty() -> Self {
+        Self {
+            status: StatusCode::NO_CONTENT,
+            content: Content::Nothing,
         }
     }
 
@@ -166,6 +175,11 @@ pub(super) fn reply(outcome: Result<Reply, Failure>, correlation: &str) -> Respo
                 response
             }
             Content::Many(items) => eyot_http::json(status, &items),
+            Content::Nothing => {
+                let mut response = Response::new(eyot_http::empty());
+                *response.status_mut() = status;
+                response
+            }
             Content::Fields(fields) => {
                 let mut json = json!({ "apiVersion": "v3", "statusCode": status.as_u16() });
                 if let Some(all) = json.as_object_mut() {

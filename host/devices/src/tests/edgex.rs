@@ -705,6 +705,113 @@ async fn events_are_stored_told_counted_and_deleted() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_and_registrations_are_kept() {
+    let host = host().await;
+    let documents = documents();
+    let mut bus = subscribe(&host.broker, "edgex/configs/#").await;
+    let keeper = Client {
+        host: &host,
+        service: EdgexService::CoreKeeper,
+        documents: documents.as_ref(),
+    };
+    let (get, post) = (Method::GET, Method::POST);
+    let (put, delete) = (Method::PUT, Method::DELETE);
+    for path in ["/ping", "/version", "/config"] {
+        keeper.get(path).await;
+    }
+    let tree = json!({ "value": { "Writable": { "LogLevel": "INFO" }, "Port": 59999 } });
+    let path = "/kvs/key/edgex/v4/my_svc";
+    let answer = keeper
+        .ask(put.clone(), &format!("{path}?flatten=true"), tree, 200)
+        .await;
+    assert_eq!(answer["response"].as_array().unwrap().len(), 2);
+    let (topic, message) = tokio::time::timeout(DEADLINE, bus.recv())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(topic, "edgex/configs/edgex/v4/my_svc");
+    assert_eq!(message["payload"]["value"]["Port"], 59999);
+    let level = format!("{path}/Writable/LogLevel");
+    keeper
+        .ask(put.clone(), &level, json!({ "value": "DEBUG" }), 200)
+        .await;
+    let plain = keeper.get(&format!("{path}?plaintext=true")).await;
+    assert_eq!(plain["response"][0]["value"], "59999");
+    assert_eq!(plain["response"][1]["value"], "DEBUG");
+    assert_eq!(keeper.get(&level).await["response"][0]["value"], "REVCVUc=");
+    let names = keeper.get(&format!("{path}?keyOnly=true")).await;
+    assert_eq!(names["response"][0], "edgex/v4/my_svc/Port");
+    keeper
+        .ask(get.clone(), "/kvs/key/edgex/v4/my", Json::Null, 404)
+        .await;
+    keeper
+        .ask(get.clone(), "/kvs/key/a%21", Json::Null, 400)
+        .await;
+    keeper.ask(put.clone(), path, json!({}), 400).await;
+    keeper.ask(delete.clone(), path, Json::Null, 409).await;
+    let all = format!("{path}?prefixMatch=true");
+    keeper.ask(delete.clone(), &all, Json::Null, 200).await;
+    keeper.ask(delete.clone(), &all, Json::Null, 404).await;
+
+    // A service that answers is up, and is seen to be.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let well = tower::service_fn(|_: eyot_http::Request| async {
+        Ok::<_, std::convert::Infallible>(eyot_http::text(StatusCode::OK, "pong"))
+    });
+    let stop = tokio_util::sync::CancellationToken::new();
+    tokio::spawn(eyot_http::serve(listener, None, well, stop.clone()));
+    let registration = |status: &str| {
+        json!({ "apiVersion": "v3", "registration": {
+            "serviceId": "my_svc", "host": "127.0.0.1", "port": port, "status": status,
+            "healthCheck": { "interval": "1s", "path": "/api/v3/ping", "type": "http" },
+        }})
+    };
+    keeper
+        .ask(put.clone(), "/registry", registration("UNKNOWN"), 404)
+        .await;
+    keeper
+        .ask(post.clone(), "/registry", registration("UNKNOWN"), 201)
+        .await;
+    keeper
+        .ask(post.clone(), "/registry", registration("UNKNOWN"), 409)
+        .await;
+    keeper
+        .ask(
+            post.clone(),
+            "/registry",
+            json!({ "apiVersion": "v3" }),
+            400,
+        )
+        .await;
+    let one = "/registry/serviceId/my_svc";
+    let seen = |wanted: &'static str| {
+        let keeper = &keeper;
+        async move {
+            let answer = keeper.get(one).await;
+            (answer["registration"]["status"] == wanted).then_some(())
+        }
+    };
+    until("the service is up", || seen("UP")).await;
+    stop.cancel();
+    until("the service is down", || seen("DOWN")).await;
+    keeper
+        .ask(put.clone(), "/registry", registration("HALT"), 204)
+        .await;
+    assert_eq!(keeper.get("/registry/all").await["totalCount"], 0);
+    assert_eq!(
+        keeper.get("/registry/all?deregistered=true").await["totalCount"],
+        1
+    );
+    keeper.ask(delete.clone(), one, Json::Null, 204).await;
+    keeper.ask(delete.clone(), one, Json::Null, 404).await;
+    if let Some(documents) = &documents {
+        let left = documents.unasked(EdgexService::CoreKeeper);
+        assert!(left.is_empty(), "operations that were not asked: {left:?}");
+    }
+}
+
 /// Put bytes where a text stands in for them.
 fn bytes_for_text(value: &mut ciborium::Value, text: &str, bytes: &[u8]) {
     use ciborium::Value::{Array, Bytes, Map, Text};

@@ -244,7 +244,15 @@ impl Host {
         let bytes = eyot_http::collect(response.into_body(), 1 << 20)
             .await
             .unwrap();
-        (status, serde_json::from_slice(&bytes).unwrap())
+        // 204 has nothing to say.
+        let empty = status == StatusCode::NO_CONTENT;
+        assert_eq!(empty, bytes.is_empty());
+        let answer = if empty {
+            Json::Null
+        } else {
+            serde_json::from_slice(&bytes).unwrap()
+        };
+        (status, answer)
     }
 
     /// Wait until a read by command works.

@@ -32,6 +32,7 @@ pub fn documents() -> Option<Documents> {
             file(EdgexService::CoreMetadata, "core-metadata.yaml"),
             file(EdgexService::CoreData, "core-data.yaml"),
             file(EdgexService::CoreCommand, "core-command.yaml"),
+            file(EdgexService::CoreKeeper, "core-keeper.yaml"),
         ],
         asked: Mutex::default(),
     })
@@ -102,7 +103,9 @@ impl Documents {
 fn fits(template: &str, path: &str) -> bool {
     let (template, path): (Vec<_>, Vec<_>) =
         (template.split('/').collect(), path.split('/').collect());
-    template.len() == path.len()
+    // A key may have slashes.
+    let keys = template.last() == Some(&"{key}") && path.len() > template.len();
+    (keys || template.len() == path.len())
         && template
             .iter()
             .zip(path)
