@@ -28,6 +28,7 @@ mod soak;
 mod tools;
 mod usage;
 mod verbs;
+mod volume;
 mod wasm;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -48,6 +49,7 @@ fn main() {
         ("container", container::CASES),
         ("security", security::CASES),
         ("hooks", hooks::CASES),
+        ("volume", volume::CASES),
         ("reach", reach::CASES),
         ("clients", clients::CASES),
         ("registry", registry::CASES),

@@ -7,6 +7,7 @@ mod memory;
 mod pki;
 mod security;
 mod settings;
+mod storage;
 mod up;
 
 use std::process::ExitCode;

@@ -122,6 +122,7 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
     parts.spawn(security::rotate_keys(token_keys, stop.clone()));
     let client = |name: &str| internal_client(&api, name);
     crate::crds::install(&client("system:eyot-setup")).await?;
+    crate::storage::install(&client("system:eyot-setup")).await?;
     // One copy of each kind for all parts of the host.
     let watches = Watches::new(client("system:eyot-watches"), stop.clone());
     parts.spawn(eyot_control::run(

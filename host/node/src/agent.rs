@@ -21,8 +21,9 @@ use crate::{
     context::{Context, EventTask},
     inherit::Inherited,
     kubelet::Kubelet,
+    local_path,
     pod::{Actor, Handle},
-    register, usage,
+    register, usage, volumes,
 };
 
 /// How long actors may take to end once the host stops. Their containers are killed well before.
@@ -58,6 +59,7 @@ impl Node {
             let (context, stop) = (Arc::clone(&context), stop.clone());
             async move { register::keep(&context, &stop).await }
         });
+        let storing = tokio::spawn(local_path::keep(Arc::clone(&context), stop.clone()));
         let measuring = tokio::spawn(usage::keep(Arc::clone(&context), stop.clone()));
         let context_stop = context.stop.clone();
         let mut pods = Pods {
@@ -79,6 +81,7 @@ impl Node {
         }
         let _ = registering.await;
         let _ = measuring.await;
+        let _ = storing.await;
         recording.abort();
     }
 }
@@ -205,7 +208,9 @@ fn clear_files(context: &Context, listed: &HashSet<String>) {
     let entries = std::fs::read_dir(&context.pods_dir);
     for entry in entries.into_iter().flatten().flatten() {
         if entry.file_name().to_str().is_some_and(|uid| !keep(uid)) {
-            let _ = std::fs::remove_dir_all(entry.path());
+            if let Err(error) = volumes::mounted::remove(&entry.path()) {
+                tracing::warn!(%error, "volumes of a pod that is gone were not removed");
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Kind, Policy, capacity::Capacity, inherit::Heritage, live::Live, log::Logs, network::Network,
-    pod::PodState, usage::Meter,
+    pod::PodState, usage::Meter, volumes::objects::Objects,
 };
 
 /// Events that wait to be recorded. More are dropped: they are a courtesy, and the log has them.
@@ -32,6 +32,8 @@ pub(crate) struct Context {
     pub logs: Logs,
     /// Volumes, a directory for each uid.
     pub pods_dir: PathBuf,
+    /// Volumes that outlive their pods, a directory for each.
+    pub storage_dir: PathBuf,
     /// Seccomp profiles of `type: Localhost`.
     pub profiles: PathBuf,
     pub policy: Policy,
@@ -42,6 +44,7 @@ pub(crate) struct Context {
     pub heritage: Heritage,
     /// See [`crate::Options::stop_pods`].
     pub stop_pods: bool,
+    pub objects: Objects,
     pub meter: Meter,
     /// Ends the sessions of exec, attach and port-forward.
     pub stop: CancellationToken,
@@ -59,9 +62,11 @@ pub(crate) struct View {
 impl Context {
     pub(crate) fn new(options: crate::Options, address: IpAddr) -> (Self, EventTask) {
         let (events, task) = events(options.client.clone());
+        let objects = Objects::new(options.client.clone());
         let context = Self {
             logs: Logs::new(options.data_dir.join("logs")),
             pods_dir: options.data_dir.join("pods"),
+            storage_dir: absolute(&options.data_dir).join("storage"),
             profiles: options.data_dir.join("seccomp"),
             policy: options.policy,
             name: options.name,
@@ -76,11 +81,22 @@ impl Context {
             live: Live::default(),
             heritage: Heritage::default(),
             stop_pods: options.stop_pods,
+            objects,
             meter: Meter::default(),
             stop: CancellationToken::new(),
             views: Mutex::default(),
         };
         (context, task)
+    }
+
+    /// The directory of a pod's volumes.
+    pub(crate) fn volumes_of(&self, uid: &str) -> PathBuf {
+        self.pods_dir.join(uid).join("volumes")
+    }
+
+    /// The directory where parts of a pod's volumes are bound.
+    pub(crate) fn parts_of(&self, uid: &str) -> PathBuf {
+        self.pods_dir.join(uid).join("volume-subpaths")
     }
 
     /// Who runs images of this content, and the scheme of its containers' identifiers.
@@ -189,6 +205,12 @@ impl EventTask {
             self.recorder.event(&object, kind, reason, &message).await;
         }
     }
+}
+
+/// Objects of the API name it, so it must mean the same to every later host.
+fn absolute(path: &Path) -> PathBuf {
+    let absolute = path.canonicalize().or_else(|_| std::path::absolute(path));
+    absolute.unwrap_or_else(|_| path.to_owned())
 }
 
 fn events(client: Client) -> (Events, EventTask) {

@@ -122,6 +122,10 @@ pub(crate) fn environment(
 /// Replace `$(NAME)` by the variable's value; `$$` is a dollar sign, and a name that is not known
 /// stays as it was written.
 pub(crate) fn expand(text: &str, variables: &BTreeMap<String, String>) -> String {
+    substitute(text, |name| variables.get(name).map(String::as_str))
+}
+
+fn substitute<'a>(text: &str, mut value: impl FnMut(&str) -> Option<&'a str>) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -131,7 +135,7 @@ pub(crate) fn expand(text: &str, variables: &BTreeMap<String, String>) -> String
             out.push('$');
             rest = next;
         } else if let Some((name, next)) = after.strip_prefix('(').and_then(|s| s.split_once(')')) {
-            match variables.get(name) {
+            match value(name) {
                 Some(value) => out.push_str(value),
                 None => {
                     out.push_str("$(");
@@ -147,6 +151,22 @@ pub(crate) fn expand(text: &str, variables: &BTreeMap<String, String>) -> String
     }
     out.push_str(rest);
     out
+}
+
+/// The same, but a name that is not known is an error: the answer is that name.
+pub(crate) fn expand_known(
+    text: &str,
+    variables: &BTreeMap<String, String>,
+) -> Result<String, String> {
+    let mut missing = None;
+    let expanded = substitute(text, |name| {
+        let value = variables.get(name).map(String::as_str);
+        if value.is_none() {
+            missing.get_or_insert_with(|| name.to_owned());
+        }
+        value
+    });
+    missing.map_or(Ok(expanded), Err)
 }
 
 /// The value of a `resourceFieldRef`, with what the node offers standing in for a missing limit.

@@ -1,8 +1,12 @@
 //! Reading the ConfigMaps, Secrets and Services that concern a pod, and asking for tokens of its account.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use futures::future::try_join_all;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{
     authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec},
     core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount},
@@ -13,6 +17,50 @@ use kube::{
 };
 
 use crate::env::Sources;
+
+/// A token is renewed when a fifth of its life is left, and in any case after a day.
+const LIFE_LEFT: i64 = 5;
+const OLDEST: i64 = 24 * 3600;
+
+/// Audience and lifetime in seconds of a token.
+type TokenKey = (String, i64);
+
+/// The tokens of one pod's volumes, and when they are to be renewed.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tokens {
+    texts: HashMap<TokenKey, String>,
+    due: Option<Timestamp>,
+}
+
+impl Tokens {
+    pub(crate) fn texts(&self) -> HashMap<TokenKey, String> {
+        self.texts.clone()
+    }
+
+    /// How long until they are to be renewed; `None` if there are none.
+    pub(crate) fn due(&self) -> Option<Duration> {
+        let left = self.due?.duration_since(Timestamp::now());
+        Some(Duration::try_from(left).unwrap_or_default())
+    }
+
+    pub(crate) fn are_due(&self) -> bool {
+        self.due().is_some_and(|left| left.is_zero())
+    }
+
+    /// Renew them a while later.
+    pub(crate) fn put_off(&mut self, by: Duration) {
+        self.due = Timestamp::now().checked_add(by).ok();
+    }
+
+    fn add(&mut self, key: TokenKey, text: String, expires: Option<Timestamp>) {
+        let now = Timestamp::now();
+        let life = expires.map_or(key.1, |at| at.duration_since(now).as_secs());
+        let kept = (life - life / LIFE_LEFT).clamp(1, OLDEST);
+        let due = now.checked_add(SignedDuration::from_secs(kept)).ok();
+        self.due = self.due.into_iter().chain(due).min();
+        self.texts.insert(key, text);
+    }
+}
 
 /// Fetch the named objects of one namespace; those that do not exist are `None`.
 pub(crate) async fn sources(
@@ -59,7 +107,7 @@ pub(crate) async fn tokens(
     client: &Client,
     namespace: &str,
     pod: &Pod,
-) -> Result<HashMap<(String, i64), String>, kube::Error> {
+) -> Result<Tokens, kube::Error> {
     let wanted = crate::volumes::tokens(pod);
     let account = pod
         .spec
@@ -67,7 +115,7 @@ pub(crate) async fn tokens(
         .and_then(|spec| spec.service_account_name.as_deref())
         .unwrap_or("default");
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
-    let mut tokens = HashMap::new();
+    let mut tokens = Tokens::default();
     for (audience, seconds) in wanted {
         let request = TokenRequest {
             spec: Some(TokenRequestSpec {
@@ -88,11 +136,12 @@ pub(crate) async fn tokens(
             .await
         {
             Ok(answer) => {
-                let token = answer
-                    .status
-                    .and_then(|status| status.token)
-                    .unwrap_or_default();
-                tokens.insert((audience, seconds), token);
+                let Some(status) = answer.status else {
+                    continue;
+                };
+                let expires = status.expiration_timestamp.map(|time| time.0);
+                let token = status.token.unwrap_or_default();
+                tokens.add((audience, seconds), token, expires);
             }
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 405) => {
                 tracing::debug!(account, "the API gives out no tokens");
@@ -101,4 +150,29 @@ pub(crate) async fn tokens(
         }
     }
     Ok(tokens)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_renewed_before_they_expire_and_at_least_daily() {
+        let due_after = |seconds: i64| {
+            let mut tokens = Tokens::default();
+            let expires = Timestamp::now() + SignedDuration::from_secs(seconds);
+            tokens.add((String::new(), seconds), "t".into(), Some(expires));
+            tokens.due().unwrap().as_secs()
+        };
+        assert!((475..=481).contains(&due_after(600)), "{}", due_after(600));
+        let day = 24 * 3600;
+        assert!((day - 5..=day).contains(&due_after(1_000_000)));
+        let mut tokens = Tokens::default();
+        assert_eq!(tokens.due(), None);
+        assert!(!tokens.are_due());
+        let past = Timestamp::now() - SignedDuration::from_secs(9);
+        tokens.add((String::new(), 1), "t".into(), Some(past));
+        tokens.put_off(Duration::ZERO);
+        assert!(tokens.are_due());
+    }
 }

@@ -17,6 +17,7 @@ mod fetch;
 mod inherit;
 mod kubelet;
 mod live;
+mod local_path;
 mod log;
 mod names;
 mod network;

@@ -247,6 +247,7 @@ pub(crate) fn write(
                 source,
                 target: target.to_owned(),
                 read_only: security.and_then(|s| s.read_only_root_filesystem) == Some(true),
+                ..Mount::default()
             });
         }
     }

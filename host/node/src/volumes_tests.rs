@@ -1,3 +1,6 @@
+use std::os::unix::fs::PermissionsExt;
+
+use k8s_openapi::api::core::v1::Container;
 use serde_json::{Value, json};
 
 use super::*;
@@ -32,7 +35,8 @@ fn known() -> Sources {
 }
 
 fn made(name: &str, volumes: Value) -> Result<Places, String> {
-    set_up(&pod(volumes), &directory(name), &known(), &Facts::default())
+    let (pod, none) = (pod(volumes), Backings::new());
+    set_up(&pod, &directory(name), &known(), &Facts::default(), &none)
         .map_err(|error| error.to_string())
 }
 
@@ -69,7 +73,12 @@ fn objects_become_files() {
         .permissions()
         .mode();
     assert_eq!(mode & 0o777, 0o400);
-    assert_eq!(fs::read_dir(&places["none"].path).unwrap().count(), 0);
+    let shown = fs::read_dir(&places["none"].path).unwrap();
+    let shown = shown.filter(|entry| {
+        let name = entry.as_ref().unwrap().file_name();
+        !name.to_string_lossy().starts_with("..")
+    });
+    assert_eq!(shown.count(), 0);
     assert_eq!(read("mixed", "token"), b"s3cret");
     assert_eq!(read("mixed", "labels"), b"a=\"1\"");
     assert_eq!(read("api", "token"), b"t0ken");
@@ -84,11 +93,11 @@ fn what_cannot_be_set_up_is_named() {
     for (volume, message) in [
         (
             json!({ "name": "v", "configMap": { "name": "absent" } }),
-            "MountVolume.SetUp failed for volume \"v\" : configmap \"shop/absent\" not found",
+            "MountVolume.SetUp failed for volume \"v\" : configmap \"absent\" not found",
         ),
         (
             json!({ "name": "v", "secret": { "secretName": "key", "items": [{ "key": "x", "path": "x" }] } }),
-            "MountVolume.SetUp failed for volume \"v\" : references non-existent secret key: key/x",
+            "MountVolume.SetUp failed for volume \"v\" : references non-existent secret key: x",
         ),
     ] {
         assert_eq!(made("errors", json!([volume])), Err(message.to_owned()));
@@ -101,24 +110,109 @@ fn what_cannot_be_set_up_is_named() {
     );
 }
 
-#[test]
-fn a_sub_path_never_leads_out_of_its_volume() {
-    let places = made("sub", json!([{ "name": "scratch", "emptyDir": {} }])).unwrap();
-    let root = &places["scratch"].path;
-    std::os::unix::fs::symlink("/", root.join("link")).unwrap();
-    assert!(sub_path(root, "../x").is_err());
-    assert!(sub_path(root, "/etc").is_err());
-    assert!(sub_path(root, "link/etc").is_err());
-    assert_eq!(
-        sub_path(root, "a/b").unwrap(),
-        root.canonicalize().unwrap().join("a/b")
-    );
+/// A container that mounts `mount` beside a name and a path.
+fn container(mount: Value) -> Container {
+    let mut whole = json!({ "name": "scratch", "mountPath": "/x" });
+    let mount = mount.as_object().unwrap().clone();
+    whole.as_object_mut().unwrap().extend(mount);
+    serde_json::from_value(json!({ "name": "c", "volumeMounts": [whole] })).unwrap()
 }
 
 #[test]
 fn mounts_name_the_volume_that_is_not_there() {
-    let container = json!({ "name": "c", "volumeMounts": [{ "name": "gone", "mountPath": "/x" }] });
-    let container: Container = serde_json::from_value(container).unwrap();
-    let error = mounts(&container, &Places::new()).unwrap_err().to_string();
+    let error = mounts(
+        &container(json!({ "name": "gone" })),
+        &Places::new(),
+        &BTreeMap::new(),
+        Path::new("/none"),
+    );
+    let error = error.unwrap_err().to_string();
     assert!(error.contains("\"gone\""), "{error}");
+}
+
+#[test]
+fn a_part_of_a_volume_may_be_named_by_variables() {
+    let places = made("parts", json!([{ "name": "scratch", "emptyDir": {} }])).unwrap();
+    let parts = directory("parts-bound");
+    let variables = [("POD".to_owned(), "web-0".to_owned())].into();
+    let mount = |mount: Value| mounts(&container(mount), &places, &variables, &parts);
+    let made = mount(json!({ "subPathExpr": "logs/$(POD)", "readOnly": true })).unwrap();
+    assert!(made[0].read_only && made[0].source.is_dir());
+    let scratch = &places["scratch"].path;
+    fs::write(scratch.join("logs/web-0/file"), "text").unwrap();
+    let seen = fs::read_to_string(made[0].source.join("file"));
+    assert_eq!(seen.unwrap(), "text");
+    let unknown = mount(json!({ "subPathExpr": "$(NONE)" })).unwrap_err();
+    assert!(
+        unknown.to_string().contains("missing value for \"NONE\""),
+        "{unknown}"
+    );
+    let out = mount(json!({ "subPath": "../.." })).unwrap_err();
+    assert!(out.to_string().contains("must stay inside"), "{out}");
+    mounted::remove(&parts).unwrap();
+    assert!(
+        scratch.join("logs/web-0/file").exists(),
+        "unmounted, not emptied"
+    );
+}
+
+#[test]
+fn setting_up_again_keeps_what_containers_wrote_and_an_update_changes_what_the_api_says() {
+    let pod = pod(json!([
+        { "name": "scratch", "emptyDir": {} },
+        { "name": "all", "configMap": { "name": "cfg" } },
+        { "name": "gone", "secret": { "secretName": "key" } },
+    ]));
+    let at = directory("again");
+    let (facts, none) = (Facts::default(), Backings::new());
+    let places = set_up(&pod, &at, &known(), &facts, &none).unwrap();
+    fs::write(places["scratch"].path.join("mine"), "kept").unwrap();
+    set_up(&pod, &at, &known(), &facts, &none).unwrap();
+    assert!(places["scratch"].path.join("mine").exists());
+    let mut later = known();
+    let map = json!({ "data": { "a.conf": "omega" } });
+    later
+        .config_maps
+        .insert("cfg".into(), Some(serde_json::from_value(map).unwrap()));
+    later.secrets.insert("key".into(), None);
+    // One that cannot be told keeps no other from being brought up to date.
+    let error = update(&pod, &at, &later, &facts).unwrap_err().to_string();
+    assert!(error.contains("secret \"key\" not found"), "{error}");
+    let read = |volume: &str, file: &str| fs::read_to_string(places[volume].path.join(file));
+    assert_eq!(read("all", "a.conf").unwrap(), "omega");
+    assert!(read("all", "b.conf").is_err());
+    assert_eq!(read("gone", "token").unwrap(), "s3cret");
+}
+
+#[test]
+fn a_claim_shows_what_its_volume_shows() {
+    let data = directory("claimed");
+    let pod = pod(json!([{ "name": "v", "persistentVolumeClaim": { "claimName": "c" } }]));
+    let try_ = |host_path: Option<&str>| {
+        let backing = Backing {
+            name: "pv".into(),
+            path: data.clone(),
+            host_path: host_path.map(str::to_owned),
+            read_only: true,
+        };
+        let backings = [("v".to_owned(), backing)].into();
+        let (known, facts) = (known(), Facts::default());
+        set_up(&pod, &directory("claimed-pod"), &known, &facts, &backings)
+            .map_err(|error| error.to_string())
+    };
+    let missing = try_(None).unwrap_err();
+    let said = format!(
+        "MountVolume.SetUp failed for volume \"pv\" : path \"{}\" does not exist",
+        data.display()
+    );
+    assert_eq!(missing, said);
+    let places = try_(Some("DirectoryOrCreate")).unwrap();
+    assert_eq!(
+        places["v"],
+        Place {
+            path: data.clone(),
+            read_only: true
+        }
+    );
+    assert_eq!(try_(None).unwrap(), places);
 }

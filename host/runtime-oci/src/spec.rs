@@ -8,7 +8,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use eyot_runtime::{ContainerError, ContainerSpec, ImageConfig, Processes};
+use eyot_runtime::{ContainerError, ContainerSpec, ImageConfig, Mount, Processes, Propagation};
 use serde_json::{Value, json};
 
 use crate::{capability::Capabilities, user::User};
@@ -133,6 +133,11 @@ pub(crate) fn runtime_spec(
     if let Some(seccomp) = &around.seccomp {
         config["linux"]["seccomp"] = seccomp.clone();
     }
+    // What the container mounts leaves it only through a root that lets it.
+    let mut mounts = spec.mounts.iter();
+    if mounts.any(|mount| mount.propagation == Propagation::Both) {
+        config["linux"]["rootfsPropagation"] = "shared".into();
+    }
     if security.no_new_privileges {
         config["process"]["noNewPrivileges"] = true.into();
     }
@@ -253,6 +258,23 @@ fn mounts(spec: &ContainerSpec, around: &Surroundings<'_>) -> Result<Vec<Value>,
             "options": ["rbind", "rprivate", access],
         })
     };
+    let volume = |mount: &Mount| {
+        let propagation = match mount.propagation {
+            Propagation::None => "rprivate",
+            Propagation::FromHost => "rslave",
+            Propagation::Both => "rshared",
+        };
+        let access = if mount.read_only { "ro" } else { "rw" };
+        let mut options = vec!["rbind", propagation, access];
+        // Everything below, too.
+        options.extend(mount.recursive_read_only.then_some("rro"));
+        json!({
+            "type": "bind",
+            "source": mount.source,
+            "destination": mount.target,
+            "options": options,
+        })
+    };
     for file in HOST_FILES {
         if spec.mounts.iter().all(|mount| mount.target != *file) {
             let name = file.rsplit('/').next().unwrap_or(file);
@@ -273,8 +295,7 @@ fn mounts(spec: &ContainerSpec, around: &Surroundings<'_>) -> Result<Vec<Value>,
             let reason = format!("{} does not exist on the node", mount.source.display());
             return Err(refuse(spec, "volumeMounts", &reason));
         }
-        let access = if mount.read_only { "ro" } else { "rw" };
-        mounts.push(bind(&mount.source, &mount.target, access));
+        mounts.push(volume(mount));
     }
     Ok(mounts)
 }

@@ -412,6 +412,7 @@ async fn the_program_sees_what_the_pod_asked_for(site: &Site) {
         source: shared.clone(),
         target: "/data".into(),
         read_only: true,
+        ..Mount::default()
     }];
     let (code, reason, output) = site.live(spec, &log).await;
     assert_eq!(

@@ -68,11 +68,25 @@ pub struct ContainerSpec {
 }
 
 /// A directory or file of the host shown inside.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Mount {
     pub source: PathBuf,
     pub target: String,
     pub read_only: bool,
+    /// Also what is mounted below it is read-only. Only where `read_only` is.
+    pub recursive_read_only: bool,
+    pub propagation: Propagation,
+}
+
+/// Which later mounts show on the other side.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Propagation {
+    #[default]
+    None,
+    /// The host's show in the container.
+    FromHost,
+    /// And the container's on the host: for privileged containers only.
+    Both,
 }
 
 /// Upper bounds; `None` is unbounded.

@@ -16,7 +16,7 @@ pub mod security;
 
 pub use container::{
     Container, ContainerError, ContainerSpec, Exit, Left, Limits, LogSink, LogStream, Mount,
-    PodRef, Runtime, Sandbox, Signal, Usage,
+    PodRef, Propagation, Runtime, Sandbox, Signal, Usage,
 };
 pub use image::{Image, ImageConfig, ImageContent, ImageError, ImageStore};
 pub use instance::Instance;

@@ -33,7 +33,10 @@ use crate::{
     context::{Context, View},
     inherit::Inherited,
     log::Log,
-    volumes::Places,
+    volumes::{
+        self, Places,
+        refresh::{self, Refresh},
+    },
 };
 
 /// What the containers get to end when the host stops; less if their own grace is shorter.
@@ -101,6 +104,8 @@ pub(crate) struct Actor {
     /// Whether one of them is in a network namespace.
     inherited_netns: bool,
     preparing: Option<JoinHandle<()>>,
+    /// Keeps the volumes current.
+    refreshing: Option<JoinHandle<()>>,
     prepare_cancel: CancellationToken,
     cleanups: Vec<JoinHandle<()>>,
     object: watch::Receiver<Option<Arc<Pod>>>,
@@ -157,6 +162,7 @@ impl Actor {
             inherited_netns: inherited.iter().any(|one| one.runtime.needs_netns()),
             inherited,
             preparing: None,
+            refreshing: None,
             prepare_cancel: CancellationToken::new(),
             cleanups: Vec::new(),
             object: updates,
@@ -290,6 +296,7 @@ impl Actor {
                     .live
                     .placed(&self.reference.uid, &prepared.sandbox);
                 self.places = Arc::new(std::mem::take(&mut prepared.places));
+                self.refresh(&mut prepared);
                 self.prepared = Some(prepared);
                 Some(Event::Prepared)
             }
@@ -300,6 +307,24 @@ impl Actor {
             }
             Err(NotPrepared::Cancelled) => None,
         }
+    }
+
+    /// Keep current what the volumes show.
+    fn refresh(&mut self, prepared: &mut Prepared) {
+        if !refresh::concerns(&self.pod) {
+            return;
+        }
+        let refresh = Refresh {
+            context: Arc::clone(&self.context),
+            reference: self.reference.clone(),
+            pod: Arc::clone(&self.pod),
+            updates: self.object.clone(),
+            facts: prepared.facts.clone(),
+            tokens: std::mem::take(&mut prepared.tokens),
+            object: self.object_reference(None),
+        };
+        // Ended before the pod's directory is removed.
+        self.refreshing = Some(tokio::spawn(refresh.run(self.prepare_cancel.clone())));
     }
 
     fn started(&mut self, unit: usize, outcome: Result<Started, Failure>) -> Event {
@@ -639,7 +664,8 @@ impl Actor {
 
     fn release(&mut self) {
         self.prepare_cancel.cancel();
-        let (preparing, cleanups) = (self.preparing.take(), std::mem::take(&mut self.cleanups));
+        let own = [self.preparing.take(), self.refreshing.take()];
+        let cleanups = std::mem::take(&mut self.cleanups);
         let (context, pod, post) = (
             Arc::clone(&self.context),
             self.reference.clone(),
@@ -647,7 +673,7 @@ impl Actor {
         );
         let stop = self.stop.clone();
         self.tasks.spawn(async move {
-            for task in preparing.into_iter().chain(cleanups) {
+            for task in own.into_iter().flatten().chain(cleanups) {
                 let _ = task.await;
             }
             while let Err(error) = context.network.detach(&pod).await {
@@ -783,11 +809,8 @@ impl Actor {
             if let Err(error) = context.logs.remove(&pod) {
                 tracing::warn!(%pod, %error, "logs were not removed");
             }
-            match std::fs::remove_dir_all(context.pods_dir.join(&pod.uid)) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    tracing::warn!(%pod, %error, "volumes were not removed");
-                }
-                _ => {}
+            if let Err(error) = volumes::mounted::remove(&context.pods_dir.join(&pod.uid)) {
+                tracing::warn!(%pod, %error, "volumes were not removed");
             }
         });
         let _ = removed.await;

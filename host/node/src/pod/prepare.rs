@@ -16,7 +16,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio_util::sync::CancellationToken;
 
 use super::unit::{Failure, FailureKind};
-use crate::{context::Context, env::Facts, fetch, names, ownership, volumes};
+use crate::{context::Context, env::Facts, fetch, names, volumes};
 
 /// A pod whose containers can start.
 pub(crate) struct Prepared {
@@ -25,6 +25,8 @@ pub(crate) struct Prepared {
     /// For the first start of each container.
     pub images: HashMap<usize, Image>,
     pub facts: Facts,
+    /// Those that the volumes hold.
+    pub tokens: fetch::Tokens,
 }
 
 /// Why it cannot yet.
@@ -81,8 +83,8 @@ pub(crate) async fn prepare(
         node_cpu_millis: u64::from(context.capacity.cpus) * 1000,
         node_memory: context.capacity.memory,
     };
-    let places = tokio::select! {
-        places = volumes(context, pod, reference, &facts) => places?,
+    let (places, tokens) = tokio::select! {
+        ready = volumes(context, pod, reference, &facts) => ready?,
         () = cancel.cancelled() => return Err(NotPrepared::Cancelled),
     };
     Ok(Prepared {
@@ -90,6 +92,7 @@ pub(crate) async fn prepare(
         places,
         images: found,
         facts,
+        tokens,
     })
 }
 
@@ -182,13 +185,13 @@ async fn volumes(
     pod: &Pod,
     reference: &PodRef,
     facts: &Facts,
-) -> Result<volumes::Places, NotPrepared> {
+) -> Result<(volumes::Places, fetch::Tokens), NotPrepared> {
     let none = pod
         .spec
         .as_ref()
         .is_none_or(|s| s.volumes.as_ref().is_none_or(Vec::is_empty));
     if none {
-        return Ok(volumes::Places::new());
+        return Ok(Default::default());
     }
     let fails = |message: String| NotPrepared::Pod {
         reason: "FailedMount",
@@ -198,49 +201,21 @@ async fn volumes(
     let mut sources = fetch::sources(&context.client, &reference.namespace, maps, secrets)
         .await
         .map_err(|error| fails(format!("ConfigMaps and Secrets cannot be read: {error}")))?;
-    sources.tokens = fetch::tokens(&context.client, &reference.namespace, pod)
+    let tokens = fetch::tokens(&context.client, &reference.namespace, pod)
         .await
         .map_err(|error| fails(format!("failed to fetch token: {error}")))?;
-    let directory = context.pods_dir.join(&reference.uid).join("volumes");
+    sources.tokens = tokens.texts();
+    let backings = volumes::claim::follow(&context.client, pod)
+        .await
+        .map_err(|error| fails(error.to_string()))?;
+    let directory = context.volumes_of(&reference.uid);
     let (pod, facts) = (Arc::new(pod.clone()), facts.clone());
     let set_up = tokio::task::spawn_blocking(move || {
-        let places = volumes::set_up(&pod, &directory, &sources, &facts)
-            .map_err(|error| error.to_string())?;
-        own(&pod, &places)?;
-        Ok(places)
+        volumes::set_up(&pod, &directory, &sources, &facts, &backings)
     });
     match set_up.await {
-        Ok(result) => result.map_err(fails),
+        Ok(Ok(places)) => Ok((places, tokens)),
+        Ok(Err(error)) => Err(fails(error.to_string())),
         Err(error) => Err(fails(error.to_string())),
     }
-}
-
-/// Give the volumes to the pod's `fsGroup`, if it has one. What a `hostPath` shows is the machine's.
-fn own(pod: &Pod, places: &volumes::Places) -> Result<(), String> {
-    let spec = pod.spec.as_ref();
-    let context = spec.and_then(|spec| spec.security_context.as_ref());
-    let Some(group) = context.and_then(|context| context.fs_group) else {
-        return Ok(());
-    };
-    let group = u32::try_from(group).map_err(|_| format!("fsGroup {group} is out of range"))?;
-    let policy = context.and_then(|context| context.fs_group_change_policy.as_deref());
-    let volumes = spec.into_iter().flat_map(|s| s.volumes.iter().flatten());
-    for volume in volumes.filter(|volume| volume.host_path.is_none()) {
-        let Some(place) = places.get(&volume.name) else {
-            continue;
-        };
-        ownership::give(
-            &place.path,
-            group,
-            place.read_only,
-            policy == Some("OnRootMismatch"),
-        )
-        .map_err(|error| {
-            format!(
-                "MountVolume.SetUp failed for volume \"{}\" : applyFSGroup failed: {error}",
-                volume.name
-            )
-        })?;
-    }
-    Ok(())
 }

@@ -217,8 +217,9 @@ fn spec(
             .map(|word| env::expand(word, &variables))
             .collect()
     };
-    let mounts =
-        volumes::mounts(container, &attempt.places).map_err(|error| config(error.to_string()))?;
+    let parts = context.parts_of(&attempt.reference.uid);
+    let mounts = volumes::mounts(container, &attempt.places, &variables, &parts)
+        .map_err(|error| config(error.to_string()))?;
     let (policy, profiles) = (&context.policy, &context.profiles);
     let security = security::security(&attempt.pod, container, &image, policy, profiles);
     let ports = container.ports.iter().flatten();

@@ -105,6 +105,9 @@ impl Runtime for FakeRuntime {
         for mount in &spec.mounts {
             for entry in std::fs::read_dir(&mount.source).unwrap() {
                 let path = entry.unwrap().path();
+                if path.is_dir() {
+                    continue;
+                }
                 let text = std::fs::read_to_string(&path).unwrap();
                 let name = path.file_name().unwrap().to_str().unwrap();
                 let line = format!("{}/{name}: {text}\n", mount.target);

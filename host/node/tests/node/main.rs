@@ -8,6 +8,7 @@
 )]
 
 mod fakes;
+mod volumes;
 
 use std::{path::Path, sync::Arc, time::Duration};
 

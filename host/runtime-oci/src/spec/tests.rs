@@ -1,7 +1,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use eyot_runtime::{
-    Image, ImageContent, Limits, LogSink, LogStream, Mount, PodRef, Sandbox, Security,
+    Image, ImageContent, Limits, LogSink, LogStream, Mount, PodRef, Propagation, Sandbox, Security,
 };
 
 use super::*;
@@ -179,6 +179,7 @@ fn a_mount_over_a_file_of_the_hosts_making_replaces_it() {
         source: "/dev/null".into(),
         target: "/etc/hosts".into(),
         read_only: true,
+        ..Mount::default()
     };
     let spec = generate(&ContainerSpec {
         mounts: vec![mount],
@@ -197,6 +198,43 @@ fn a_mount_over_a_file_of_the_hosts_making_replaces_it() {
 }
 
 #[test]
+fn mounts_say_what_they_let_through_and_how_deep_they_are_read_only() {
+    let mount = |target: &str, propagation, read_only| Mount {
+        source: "/dev".into(),
+        target: target.into(),
+        read_only,
+        recursive_read_only: read_only,
+        propagation,
+    };
+    let from_host = mount("/a", Propagation::FromHost, true);
+    let both = mount("/b", Propagation::Both, false);
+    let made = |mounts: &[Mount]| {
+        let mounts = mounts.to_vec();
+        generate(&ContainerSpec {
+            mounts,
+            ..container()
+        })
+        .unwrap()
+    };
+    let options = |spec: &Value, target: &str| {
+        let mounts = spec["mounts"].as_array().unwrap().iter();
+        let mut named = mounts.filter(|mount| mount["destination"] == target);
+        named.next().unwrap()["options"].clone()
+    };
+    let spec = made(&[from_host.clone(), both]);
+    assert_eq!(
+        options(&spec, "/a"),
+        json!(["rbind", "rslave", "ro", "rro"])
+    );
+    assert_eq!(options(&spec, "/b"), json!(["rbind", "rshared", "rw"]));
+    assert_eq!(spec["linux"]["rootfsPropagation"], "shared");
+    assert_eq!(
+        made(&[from_host])["linux"]["rootfsPropagation"],
+        Value::Null
+    );
+}
+
+#[test]
 fn nonsense_is_refused_with_the_field_that_holds_it() {
     #[track_caller]
     fn check(spec: ContainerSpec, expected: &str) {
@@ -206,11 +244,13 @@ fn nonsense_is_refused_with_the_field_that_holds_it() {
         source: "/no/such".into(),
         target: "/x".into(),
         read_only: false,
+        ..Mount::default()
     };
     let escaping = Mount {
         source: "/dev".into(),
         target: "/x/../..".into(),
         read_only: false,
+        ..Mount::default()
     };
     check(
         ContainerSpec {

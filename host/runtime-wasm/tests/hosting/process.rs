@@ -144,6 +144,7 @@ async fn mounts_are_there_and_nothing_else_is() {
             source: dir.path().into(),
             target: target.into(),
             read_only,
+            ..Mount::default()
         };
         spec.mounts = vec![mount("/config", true), mount("/data", false)];
         end(&start(spec).await).await;
@@ -175,6 +176,7 @@ async fn a_missing_mount_names_its_place() {
         source: "/no/such".into(),
         target: "/config".into(),
         read_only: true,
+        ..Mount::default()
     }];
     let Err(error) = runtime().start(spec).await else {
         panic!("started")
