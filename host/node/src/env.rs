@@ -267,11 +267,8 @@ fn from_source(
             .as_deref()
             .filter(|name| !name.is_empty());
         let other = of.and_then(|name| {
-            pod.spec
-                .as_ref()?
-                .containers
-                .iter()
-                .find(|container| container.name == name)
+            let mut all = crate::pod::containers(pod);
+            all.find(|container| container.name == name)
         });
         return resource(other.unwrap_or(container), selector, facts).map(Some);
     }

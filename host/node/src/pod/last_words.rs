@@ -67,6 +67,7 @@ impl LastWords {
                 .unwrap_or(DEFAULT_PATH)
                 .to_owned(),
             read_only: false,
+            ..Mount::default()
         };
         Ok((words, mount))
     }

@@ -137,10 +137,13 @@ async fn sleep_until(due: Option<Duration>) {
     }
 }
 
+/// By name: what keeps an object watched, and what it says.
+type Shown<K> = HashMap<String, (Arc<Watched<K>>, watch::Receiver<Known<K>>)>;
+
 /// The objects that the volumes of one pod show.
 struct Subscriptions {
-    config_maps: HashMap<String, (Arc<Watched<ConfigMap>>, watch::Receiver<Known<ConfigMap>>)>,
-    secrets: HashMap<String, (Arc<Watched<Secret>>, watch::Receiver<Known<Secret>>)>,
+    config_maps: Shown<ConfigMap>,
+    secrets: Shown<Secret>,
 }
 
 impl Subscriptions {
