@@ -207,10 +207,10 @@ fn clear_files(context: &Context, listed: &HashSet<String>) {
     context.logs.retain(keep);
     let entries = std::fs::read_dir(&context.pods_dir);
     for entry in entries.into_iter().flatten().flatten() {
-        if entry.file_name().to_str().is_some_and(|uid| !keep(uid)) {
-            if let Err(error) = volumes::mounted::remove(&entry.path()) {
-                tracing::warn!(%error, "volumes of a pod that is gone were not removed");
-            }
+        if entry.file_name().to_str().is_some_and(|uid| !keep(uid))
+            && let Err(error) = volumes::mounted::remove(&entry.path())
+        {
+            tracing::warn!(%error, "volumes of a pod that is gone were not removed");
         }
     }
 }
