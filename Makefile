@@ -5,10 +5,10 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help build demo test fuzz soak bench check fmt lint doc deny clean
+.PHONY: help build demo test fuzz fuzz-guided soak bench check fmt lint doc deny clean
 
 help: ## Show this
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 build: ## Build the program (target/release/eyot)
 	scripts/setup.sh build
@@ -22,6 +22,11 @@ test: ## Run all tests
 
 fuzz: ## Try the parsers with many made inputs (EYOT_FUZZ_ROUNDS each; a million takes about ten minutes)
 	EYOT_FUZZ_ROUNDS=$${EYOT_FUZZ_ROUNDS:-1000000} cargo test --locked -p eyot-apiserver --lib fuzz -- --nocapture
+
+fuzz-guided: ## Fuzz one parser by what its inputs reach (needs cargo-fuzz and a nightly toolchain): TARGET=json TIME=60
+	@cp Cargo.lock fuzz/Cargo.lock
+	@cargo run --quiet --manifest-path fuzz/Cargo.toml --bin corpus -- fuzz
+	cargo +nightly fuzz run $${TARGET:-json} -- -max_total_time=$${TIME:-60} -max_len=4096
 
 soak: ## Let pods and Services come and go for ten minutes (EYOT_SOAK_SECONDS), and count what is left
 	scripts/setup.sh test

@@ -29,8 +29,10 @@ use kinds::{
     kinds_are_found_by_discovery_and_used_as_dynamic_objects,
 };
 use pods::{
-    a_pod_is_evicted_but_not_in_a_dry_run, logs_of_a_pod_are_read_and_followed,
-    ports_of_a_pod_are_forwarded_to_rust, programs_are_executed_and_attached_to_from_rust,
+    a_pod_is_evicted_but_not_in_a_dry_run,
+    an_eviction_that_a_budget_forbids_is_refused_with_its_cause,
+    logs_of_a_pod_are_read_and_followed, ports_of_a_pod_are_forwarded_to_rust,
+    programs_are_executed_and_attached_to_from_rust,
 };
 use verbs::{
     an_object_is_made_read_changed_and_deleted, appliers_conflict_until_one_forces,
@@ -72,6 +74,10 @@ pub const CASES: &[Case] = &[
     case!(events_are_recorded_and_counted, [Kubectl]),
     case!(logs_of_a_pod_are_read_and_followed, [Kubectl, Guests]),
     case!(a_pod_is_evicted_but_not_in_a_dry_run, [Kubectl, Guests]),
+    case!(
+        an_eviction_that_a_budget_forbids_is_refused_with_its_cause,
+        [Kubectl, Guests]
+    ),
     case!(ports_of_a_pod_are_forwarded_to_rust, [Kubectl, Guests]),
     case!(
         programs_are_executed_and_attached_to_from_rust,

@@ -144,8 +144,12 @@ impl Api {
         let authorizer = Arc::new(Authorizer::new(&store));
         let fairness = Fairness::new(&store);
         let addresses = ServiceAddresses::new(&store, options.services.clone());
-        let issuers = Issuers::new(&options.authentication, &store, &options.dialer);
-        let tokens = Tokens::new(&store, options.tokens.clone()).believing(issuers);
+        let tokens = Tokens::new(&store, options.tokens.clone());
+        tokens.believe(Issuers::new(
+            &options.authentication,
+            &store,
+            &options.dialer,
+        ));
         let webhooks = webhook::Client::new(&store, options.dialer.clone());
         let api = Arc::new(Api {
             store,
@@ -251,6 +255,23 @@ impl Api {
             }
         }
         self.reload();
+    }
+
+    /// Write a definition of a group, and settle the group: both, even if by then nobody waits for
+    /// the answer, so that none is stored and never served.
+    pub(crate) async fn write_definition<T: Send + 'static>(
+        self: &Arc<Self>,
+        group: &str,
+        write: impl Future<Output = Result<T, WriteError>> + Send + 'static,
+    ) -> Result<T, WriteError> {
+        let (api, group) = (self.clone(), group.to_owned());
+        let task = tokio::spawn(async move {
+            let _one_at_a_time = api.definitions.lock().await;
+            let written = write.await;
+            api.settle(&group).await;
+            written
+        });
+        task.await.unwrap_or(Err(WriteError::Closed))
     }
 
     /// Finish what a stop between two writes of a definition left.

@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use eyot_store::{Key, WriteError};
+use eyot_store::{Key, Object, WriteError};
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -86,12 +86,14 @@ async fn pass(api: &Arc<Api>, name: &str) -> bool {
     );
     let catalog = api.catalog();
     // In the version in which they are stored there is the least to convert.
-    let resource = catalog
+    let served = catalog
         .all()
         .iter()
         .filter(|resource| *resource.storage == *storage)
-        .max_by_key(|resource| resource.version == resource.storage_version);
-    if let Some(resource) = resource.map(Resource::for_request) {
+        .max_by_key(|resource| resource.version == resource.storage_version)
+        .map(Resource::for_request);
+    let resource = served.or_else(|| unserved(&stored, &definition));
+    if let Some(resource) = resource {
         for object in api.store.list(&storage, None).objects {
             let call = Call {
                 user: User::new("system:apiserver", &["system:masters"]),
@@ -133,4 +135,17 @@ async fn pass(api: &Arc<Api>, name: &str) -> bool {
     // Its names are free now.
     api.settle(text(&definition, &["spec", "group"])).await;
     matches!(written, Ok(()) | Err(WriteError::NotFound))
+}
+
+/// The resource of a definition none of whose versions is served: its objects are there all the
+/// same.
+fn unserved(stored: &Object, definition: &Value) -> Option<Arc<Resource>> {
+    let mut definition = definition.clone();
+    let versions = definition.pointer_mut("/spec/versions")?.as_array_mut()?;
+    versions.retain(|version| crd::flag(version, "storage"));
+    for version in versions {
+        version["served"] = true.into();
+    }
+    let made = crd::resources(&stored.json, stored.revision, &definition, &[]);
+    made.into_iter().next().map(Arc::new)
 }

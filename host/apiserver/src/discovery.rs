@@ -51,13 +51,16 @@ const MINOR: &str = "36";
 /// Objects of the version before are still understood.
 const COMPATIBLE: &str = "35";
 
+/// The version of Kubernetes that this server goes by, and nodes of the same host with it.
+pub const KUBERNETES_VERSION: &str = concat!("v1.36.2+eyot.", env!("CARGO_PKG_VERSION"));
+
 /// `/version`
 pub(crate) fn version() -> Value {
     json!({
         "major": "1", "minor": MINOR,
         "emulationMajor": "1", "emulationMinor": MINOR,
         "minCompatibilityMajor": "1", "minCompatibilityMinor": COMPATIBLE,
-        "gitVersion": format!("v1.{MINOR}.2+eyot.{}", env!("CARGO_PKG_VERSION")),
+        "gitVersion": KUBERNETES_VERSION,
         "gitCommit": "", "gitTreeState": "", "buildDate": "1970-01-01T00:00:00Z",
         "goVersion": "", "compiler": "rustc",
         "platform": format!("linux/{}", match std::env::consts::ARCH {

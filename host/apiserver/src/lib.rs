@@ -28,8 +28,8 @@ mod door;
 mod failure;
 mod fairness;
 pub mod field_error;
-#[cfg(test)]
-mod fuzz;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod health;
 mod issuer;
 pub mod jsonpath;
@@ -68,6 +68,7 @@ mod webhook;
 pub use admission::{AdmissionConfig, PodSecurityConfig};
 pub use aggregation::{FRONT_PROXY, FrontProxy};
 pub use api::{Kubelet, NoNodes, Nodes, Options};
+pub use discovery::KUBERNETES_VERSION;
 pub use resource::extract;
 pub use service::{ApiServer, AsUser, StartError};
 pub use service_addresses::{ServiceRangeError, ServiceRanges};

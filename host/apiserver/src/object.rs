@@ -5,6 +5,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::failure::Failure;
+
 /// The string at a path of keys, or "" if it is not there.
 pub(crate) fn text<'a>(object: &'a Value, path: &[&str]) -> &'a str {
     at(object, path).and_then(Value::as_str).unwrap_or_default()
@@ -13,6 +15,30 @@ pub(crate) fn text<'a>(object: &'a Value, path: &[&str]) -> &'a str {
 /// The value at a path of keys.
 pub(crate) fn at<'a>(object: &'a Value, path: &[&str]) -> Option<&'a Value> {
     path.iter().try_fold(object, |value, key| value.get(key))
+}
+
+/// Levels of an object: who reads JSON in Rust gives up at 128, this server and the host's own
+/// controllers among them, and lists, watches and tables put an object a few levels deeper. Managed
+/// fields count, which mirror an object.
+const DEPTH: usize = 120;
+
+/// Refuse an object that nobody could read any more once it is stored.
+pub(crate) fn check_depth(object: &Value) -> Result<(), Failure> {
+    match is_deeper(object, DEPTH) {
+        true => Err(Failure::bad_request(format!(
+            "exceeded max depth: an object may be nested {DEPTH} levels deep"
+        ))),
+        false => Ok(()),
+    }
+}
+
+fn is_deeper(value: &Value, levels: usize) -> bool {
+    let below = |value: &Value| levels == 0 || is_deeper(value, levels - 1);
+    match value {
+        Value::Object(map) => map.values().any(below),
+        Value::Array(items) => items.iter().any(below),
+        _ => false,
+    }
 }
 
 pub(crate) fn name(object: &Value) -> &str {

@@ -222,6 +222,14 @@ impl Query {
     }
 }
 
+/// Whether a query asks for a watch.
+pub(crate) fn is_watch(query: Option<&str>) -> bool {
+    let mut pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+    pairs
+        .find(|(key, _)| key == "watch")
+        .is_some_and(|(_, value)| flag(&value))
+}
+
 /// A whole number, refused in Go's words.
 fn number(value: &str) -> Result<i64, Failure> {
     let digits = value.strip_prefix(['-', '+']).unwrap_or(value);

@@ -22,7 +22,7 @@ use crate::{
     aggregation,
     api::{Api, Options},
     audit::{self, Trail},
-    auth::Attributes,
+    auth::{Attributes, AuthenticationConfig, oidc::Issuers},
     call::{self, Call},
     catalog::Catalog,
     deadline, discovery,
@@ -71,6 +71,14 @@ impl ApiServer {
     /// Serve what is in the store. Fails if the standing namespaces of a fresh one cannot be made.
     pub async fn new(store: Store, options: Options) -> Result<ApiServer, StartError> {
         Ok(ApiServer(Api::start(store, options).await?))
+    }
+
+    /// Believe the issuers of this configuration from now on instead of those before. Who may come
+    /// without a token stays as it was at the start, as in Kubernetes.
+    pub fn believe(&self, config: &AuthenticationConfig) {
+        let (store, dialer) = (&self.0.store, &self.0.options.dialer);
+        let issuers = Issuers::new(config, store, dialer);
+        self.0.tokens.believe(issuers);
     }
 
     /// The same server for callers inside this process, who need no credentials: what

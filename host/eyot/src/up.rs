@@ -90,6 +90,7 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
     let nodes = Arc::new(LocalNode::default());
     let security = security::options(&settings, &pki)?;
     let token_keys = security.tokens.keys.clone();
+    let token_issuer = security.tokens.issuer.clone();
     let audit = security.audit.clone();
     let api = ApiServer::new(
         store.clone(),
@@ -120,6 +121,14 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
     );
 
     parts.spawn(security::rotate_keys(token_keys, stop.clone()));
+    if let Some(path) = settings.authentication_config.clone() {
+        parts.spawn(security::follow_authentication(
+            path,
+            token_issuer,
+            api.clone(),
+            stop.clone(),
+        ));
+    }
     let client = |name: &str| internal_client(&api, name);
     crate::crds::install(&client("system:eyot-setup")).await?;
     crate::storage::install(&client("system:eyot-setup")).await?;
@@ -363,6 +372,7 @@ fn start_node(
     let wasm = WasmRuntime::new(engine, Arc::new(devices));
     Node::new(eyot_node::Options {
         name: settings.node_name.clone(),
+        version: eyot_apiserver::KUBERNETES_VERSION,
         client: client(&format!("system:node:{}", settings.node_name)),
         images: registry,
         runtimes: vec![

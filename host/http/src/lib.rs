@@ -5,6 +5,7 @@
 //! looks like is the caller's business.
 
 mod body;
+mod clients;
 mod limits;
 mod patience;
 pub mod relay;
@@ -14,6 +15,7 @@ pub mod upgrade;
 pub mod websocket;
 
 pub use body::{Body, BodyError, BoxError, collect, empty, from_stream, full, json, text};
+pub use clients::{Clients, Tls};
 pub use serve::{Memo, Peer, bind, serve};
 pub use tls::Credulous;
 pub use upgrade::{Connection, Upgrade};

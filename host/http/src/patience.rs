@@ -1,8 +1,9 @@
 //! A connection whose peer must begin in time and must go on taking what is ready for it.
 //!
 //! hyper has one limit for the head of a request and for the pause before it. Pauses may be long, so
-//! the first head has a limit of its own here, and with it the time until the protocol is known; and
-//! so has a write that stands still.
+//! a head has a limit of its own here: the first one from when the connection is there, and with it
+//! the time until the protocol is known, a later one from when its first bytes are there. So has a
+//! write that stands still.
 
 use std::{
     future::Future,
@@ -10,17 +11,22 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
 };
 
+use http_body::Body as _;
+use http_body_util::BodyExt;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::Sleep,
 };
 
-use crate::limits::{HELLO, STALLED};
+use crate::{
+    Body,
+    limits::{HELLO, STALLED},
+};
 
 /// How an HTTP/2 connection begins; anything else is HTTP/1.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -31,18 +37,35 @@ pub(crate) struct Progress(Arc<Flags>);
 
 #[derive(Default)]
 struct Flags {
-    begun: AtomicBool,
+    /// Requests of HTTP/1 that have begun.
+    begun: AtomicUsize,
+    /// Those of them whose answers have ended.
+    ended: AtomicUsize,
+    is_http2: AtomicBool,
     taken_over: AtomicBool,
 }
 
 impl Progress {
-    /// The first request is there.
-    pub(crate) fn begin(&self) {
-        self.0.begun.store(true, Ordering::Release);
+    /// The head of a request is there. On HTTP/2, which has many at once, there is nothing to keep.
+    pub(crate) fn begin(&self) -> Option<Exchange> {
+        if self.is_http2() {
+            return None;
+        }
+        self.0.begun.fetch_add(1, Ordering::AcqRel);
+        Some(Exchange(self.clone()))
     }
 
-    fn has_begun(&self) -> bool {
+    fn begun(&self) -> usize {
         self.0.begun.load(Ordering::Acquire)
+    }
+
+    /// Whether the next thing to come is the head of a request.
+    fn is_between_requests(&self) -> bool {
+        self.0.ended.load(Ordering::Acquire) == self.begun()
+    }
+
+    fn is_http2(&self) -> bool {
+        self.0.is_http2.load(Ordering::Acquire)
     }
 
     /// The connection was taken over: from now on its peer may be as slow as it likes.
@@ -55,11 +78,35 @@ impl Progress {
     }
 }
 
+/// A request and its answer; dropping it ends them.
+pub(crate) struct Exchange(Progress);
+
+impl Exchange {
+    pub(crate) fn until_the_end_of(self, body: Body) -> Body {
+        if body.is_end_stream() {
+            return body;
+        }
+        // Keeps the size of the body, which a stream would lose.
+        let keep = move |error| {
+            let _ = &self;
+            error
+        };
+        body.map_err(keep).boxed_unsync()
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.0.0.ended.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
 /// See the module.
 pub(crate) struct Patient<I> {
     io: I,
-    /// Runs until the protocol is known to be HTTP/2, or the first request of HTTP/1 is there.
-    beginning: Option<Pin<Box<Sleep>>>,
+    /// Runs until the protocol is known to be HTTP/2, or the request of HTTP/1 with this number is
+    /// there.
+    beginning: Option<(usize, Pin<Box<Sleep>>)>,
     /// Bytes of the preface that were seen.
     seen: usize,
     /// Runs while a write stands still.
@@ -71,7 +118,7 @@ impl<I> Patient<I> {
     pub(crate) fn new(io: I, progress: Progress) -> Self {
         Self {
             io,
-            beginning: Some(Box::pin(tokio::time::sleep(HELLO))),
+            beginning: Some((0, Box::pin(tokio::time::sleep(HELLO)))),
             seen: 0,
             stalled: None,
             progress,
@@ -88,6 +135,8 @@ impl<I> Patient<I> {
             self.seen = PREFACE.len() + 1;
         } else if new.is_empty() || self.seen == PREFACE.len() {
             self.beginning = None;
+            let is_http2 = self.seen == PREFACE.len();
+            self.progress.0.is_http2.store(is_http2, Ordering::Release);
         }
     }
 
@@ -124,21 +173,29 @@ impl<I: AsyncRead + Unpin> AsyncRead for Patient<I> {
         let this = &mut *self;
         let before = buffer.filled().len();
         let outcome = Pin::new(&mut this.io).poll_read(context, buffer);
-        let Some(beginning) = &mut this.beginning else {
-            return outcome;
-        };
-        if this.progress.has_begun() {
-            this.beginning = None;
+        if this.progress.is_http2() || this.progress.is_taken_over() {
             return outcome;
         }
+        let begun = this.progress.begun();
+        // A head that was waited for is there.
+        this.beginning.take_if(|(number, _)| *number < begun);
         if outcome.is_ready() {
-            this.see(buffer.filled().get(before..).unwrap_or_default());
+            let new = buffer.filled().get(before..).unwrap_or_default();
+            if begun == 0 {
+                this.see(new);
+            } else if this.beginning.is_none()
+                && !new.is_empty()
+                && this.progress.is_between_requests()
+            {
+                this.beginning = Some((begun, Box::pin(tokio::time::sleep(HELLO))));
+            }
             return outcome;
         }
-        match beginning.as_mut().poll(context) {
-            Poll::Ready(()) => Poll::Ready(Err(too_late("the peer did not begin"))),
-            Poll::Pending => Poll::Pending,
+        let late = this.beginning.as_mut();
+        if late.is_some_and(|(_, late)| late.as_mut().poll(context).is_ready()) {
+            return Poll::Ready(Err(too_late("the peer did not begin")));
         }
+        Poll::Pending
     }
 }
 

@@ -31,6 +31,7 @@ use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 
 use crate::{
     Request, Response,
+    clients::Tls,
     limits::{
         CONNECTIONS, DRAIN, HEADERS, HELLO, IDLE, PROBE, PROBE_ANSWER, RESETS, STREAMS, UNSENT,
     },
@@ -43,8 +44,9 @@ type BoxService = BoxCloneSyncService<Request, Response, Infallible>;
 #[derive(Debug, Clone)]
 pub struct Peer {
     pub address: SocketAddr,
-    /// The client's certificate, verified against the listener's client CA, if it showed one.
-    pub certificate: Option<CertificateDer<'static>>,
+    /// The client's certificate, if it showed one, or why the listener's client CA does not stand
+    /// for it.
+    pub certificate: Option<Result<CertificateDer<'static>, rustls::Error>>,
     pub memo: Memo,
 }
 
@@ -85,17 +87,12 @@ pub async fn bind(purpose: &str, address: SocketAddr) -> std::io::Result<TcpList
 /// Serve `service` on `listener` until `stop` is cancelled, then let running requests end.
 ///
 /// HTTP/1.1 and HTTP/2, both with and without TLS. Upgrades are passed through.
-pub async fn serve<S>(
-    listener: TcpListener,
-    tls: Option<Arc<rustls::ServerConfig>>,
-    service: S,
-    stop: CancellationToken,
-) where
+pub async fn serve<S>(listener: TcpListener, tls: Option<Tls>, service: S, stop: CancellationToken)
+where
     S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
 {
     let service = BoxCloneSyncService::new(service);
-    let acceptor = tls.map(TlsAcceptor::from);
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let graceful = GracefulShutdown::new();
     loop {
@@ -119,9 +116,9 @@ pub async fn serve<S>(
             },
             () = stop.cancelled() => break,
         };
-        let (acceptor, service, watcher) = (acceptor.clone(), service.clone(), graceful.watcher());
+        let (tls, service, watcher) = (tls.clone(), service.clone(), graceful.watcher());
         tokio::spawn(async move {
-            connection(stream, address, acceptor, service, watcher).await;
+            connection(stream, address, tls, service, watcher).await;
             drop(place);
         });
     }
@@ -132,14 +129,14 @@ pub async fn serve<S>(
 async fn connection(
     stream: TcpStream,
     address: SocketAddr,
-    acceptor: Option<TlsAcceptor>,
+    tls: Option<Tls>,
     service: BoxService,
     watcher: Watcher,
 ) {
     let _ = stream.set_nodelay(true);
     let probe = socket2::TcpKeepalive::new().with_time(PROBE);
     let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&probe);
-    let Some(acceptor) = acceptor else {
+    let Some(tls) = tls else {
         return converse(
             stream,
             Peer {
@@ -153,13 +150,11 @@ async fn connection(
         )
         .await;
     };
+    let acceptor = TlsAcceptor::from(tls.config().clone());
     match tokio::time::timeout(HELLO, secure(stream, &acceptor)).await {
         Ok(Ok(None)) => tracing::debug!(%address, "a client spoke plain HTTP"),
         Ok(Ok(Some(stream))) => {
-            let certificates = stream.get_ref().1.peer_certificates();
-            let certificate = certificates
-                .and_then(|chain| chain.first())
-                .map(|c| c.clone().into_owned());
+            let certificate = tls.judge(stream.get_ref().1.peer_certificates());
             converse(
                 stream,
                 Peer {
@@ -253,13 +248,18 @@ impl hyper::service::Service<http::Request<Incoming>> for Answer {
     fn call(&self, request: http::Request<Incoming>) -> Self::Future {
         let mut request = request.map(|body| body.map_err(Into::into).boxed_unsync());
         request.extensions_mut().insert(self.peer.clone());
-        self.progress.begin();
+        let exchange = self.progress.begin();
         let progress = self.progress.clone();
         let answer = self.service.clone().oneshot(request);
         // A combinator: the compiler cannot prove an async block over `dyn Error` to be `Send`.
-        Box::pin(answer.inspect_ok(move |response| {
+        Box::pin(answer.map_ok(move |response| {
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 progress.take_over();
+            }
+            match exchange {
+                // It lasts as long as the body of its answer.
+                Some(exchange) => response.map(|body| exchange.until_the_end_of(body)),
+                None => response,
             }
         }))
     }

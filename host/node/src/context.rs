@@ -24,6 +24,7 @@ const EVENTS: usize = 1024;
 
 pub(crate) struct Context {
     pub name: String,
+    pub version: &'static str,
     pub client: Client,
     pub images: Arc<dyn ImageStore>,
     pub runtimes: Vec<(Kind, Arc<dyn Runtime>)>,
@@ -70,6 +71,7 @@ impl Context {
             profiles: options.data_dir.join("seccomp"),
             policy: options.policy,
             name: options.name,
+            version: options.version,
             client: options.client,
             images: options.images,
             runtimes: options.runtimes,

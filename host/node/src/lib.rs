@@ -62,6 +62,8 @@ impl Kind {
 pub struct Options {
     /// Name of the Node object.
     pub name: String,
+    /// The version of Kubernetes that the node goes by.
+    pub version: &'static str,
     pub client: Client,
     pub images: Arc<dyn ImageStore>,
     pub runtimes: Vec<(Kind, Arc<dyn Runtime>)>,

@@ -33,8 +33,6 @@ const LEASE_SECONDS: i32 = 40;
 const REFRESH: Duration = Duration::from_secs(300);
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_LONGEST: Duration = Duration::from_secs(10);
-/// Version of the Kubernetes API that this node goes by.
-const KUBELET_VERSION: &str = concat!("v1.36.0+eyot.", env!("CARGO_PKG_VERSION"));
 
 /// Make the Node and keep it and its Lease up to date until `stop`.
 pub(crate) async fn keep(context: &Context, stop: &CancellationToken) {
@@ -143,7 +141,7 @@ fn status(context: &Context, before: Option<&Node>, now: Timestamp) -> Value {
             "kernelVersion": word("/proc/sys/kernel/osrelease"),
             "osImage": os_image(),
             "containerRuntimeVersion": concat!("eyot://", env!("CARGO_PKG_VERSION")),
-            "kubeletVersion": KUBELET_VERSION,
+            "kubeletVersion": context.version,
             "kubeProxyVersion": "",
             "operatingSystem": "linux",
             "architecture": architecture(),

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use futures::{AsyncBufReadExt, TryStreamExt};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::{core::v1::Pod, policy::v1::PodDisruptionBudget};
 use kube::{
-    Api, ResourceExt,
+    Api, Client, ResourceExt,
     api::{AttachParams, AttachedProcess, EvictParams, LogParams, PostParams},
     runtime::wait::{await_condition, conditions},
 };
@@ -117,6 +117,34 @@ pub fn a_pod_is_evicted_but_not_in_a_dry_run() -> anyhow::Result<()> {
         );
         ensure!(api.evict("evicted", &params).await?.is_success());
         await_condition(api, "evicted", conditions::is_deleted(&uid)).await?;
+        Ok(())
+    })
+}
+
+/// A client's own retries would keep the refusal from its program for minutes: without them it comes
+/// at once, with its cause.
+pub fn an_eviction_that_a_budget_forbids_is_refused_with_its_cause() -> anyhow::Result<()> {
+    session("kube-budgets", async |s| {
+        running(s, "guarded", web(s)?).await?;
+        let budgets: Api<PodDisruptionBudget> = s.api();
+        let budget = object(json!({
+            "metadata": {"name": "guard"},
+            "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "guarded"}}}
+        }))?;
+        budgets.create(&PostParams::default(), &budget).await?;
+        let counted = await_condition(budgets, "guard", |budget: Option<&PodDisruptionBudget>| {
+            let status = budget.and_then(|budget| budget.status.as_ref());
+            status.is_some_and(|status| status.current_healthy == Some(1))
+        });
+        counted.await?;
+        let mut config = s.config.clone();
+        config.default_retry = false;
+        let pods: Api<Pod> = Api::namespaced(Client::try_from(config)?, s.space);
+        let answer = pods.evict("guarded", &EvictParams::default()).await;
+        let refused = refusal(answer, 429, "TooManyRequests")?;
+        let causes = refused.details.context("details")?.causes;
+        let cause = causes.first().context("a cause")?;
+        ensure!(cause.reason == "DisruptionBudget", "{cause:?}");
         Ok(())
     })
 }

@@ -82,7 +82,7 @@ pub async fn serve(dir: &Path) -> Result<(), Error> {
         let _ = std::io::stdin().read_line(&mut String::new());
         ended.cancel();
     });
-    eyot_http::serve(listener, Some(Arc::new(tls)), server, stop).await;
+    eyot_http::serve(listener, Some(Arc::new(tls).into()), server, stop).await;
     store.close().await;
     Ok(())
 }

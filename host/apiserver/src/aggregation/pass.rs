@@ -9,6 +9,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use super::Remote;
 use crate::{
     failure::Failure,
+    query,
     subresource::proxy::{Passed, outgoing, relay},
     user::User,
     webhook,
@@ -65,7 +66,8 @@ pub(crate) async fn pass(
         .map_or("/", |path| path.as_str());
     let target = format!("{}{path}", remote.link.origin);
     let upgrade = passed.upgrade.clone();
-    let takes_its_time = headers.contains_key(header::UPGRADE) || is_watch(passed.uri.query());
+    let takes_its_time =
+        headers.contains_key(header::UPGRADE) || query::is_watch(passed.uri.query());
     let mut request = outgoing(headers, passed, &target)?;
     identify(request.headers_mut(), user)?;
     // The server behind has a name of its own.
@@ -85,11 +87,6 @@ pub(crate) async fn pass(
             Ok(plain(StatusCode::SERVICE_UNAVAILABLE, text))
         }
     }
-}
-
-fn is_watch(query: Option<&str>) -> bool {
-    let mut pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
-    pairs.any(|(key, value)| key == "watch" && !matches!(&*value, "0" | "false"))
 }
 
 /// The OpenAPI v3 document of a server behind this one, as it answers it to this one: documents are

@@ -125,7 +125,11 @@ impl Lines {
         old.push((at, name));
         self.open = Some(append(path)?);
         self.size = 0;
-        self.sweep(old, now)
+        // What cannot be deleted now is tried again at the next turn; nothing is lost by it.
+        if let Err(error) = self.sweep(old, now) {
+            tracing::warn!(%error, "old audit files could not be deleted");
+        }
+        Ok(())
     }
 
     /// Delete those of the old files that are too many or too old.

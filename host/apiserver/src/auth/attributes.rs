@@ -7,6 +7,7 @@ use http::Method;
 use crate::{
     failure::Failure,
     path::{ResourcePath, Route},
+    query,
     user::User,
 };
 
@@ -71,19 +72,21 @@ impl<'a> Attributes<'a> {
         if path.name.is_some() {
             return attributes;
         }
-        let query = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
-        let mut watch = false;
-        for (key, value) in query {
-            match &*key {
-                "watch" => watch = !matches!(&*value, "0" | "false"),
-                "fieldSelector" => attributes.field_selector = value,
-                "labelSelector" => attributes.label_selector = value,
-                _ => {}
+        let is_watch = query::is_watch(query);
+        // Of what is given twice the first counts.
+        for (key, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+            let selector = match &*key {
+                "fieldSelector" => &mut attributes.field_selector,
+                "labelSelector" => &mut attributes.label_selector,
+                _ => continue,
+            };
+            if selector.is_empty() {
+                *selector = value;
             }
         }
         match &*attributes.verb {
             "get" => {
-                attributes.verb = if watch { "watch" } else { "list" }.into();
+                attributes.verb = if is_watch { "watch" } else { "list" }.into();
                 // Whoever lists by name wants one object, and may be allowed only that.
                 let selector = attributes.field_selector.split(',');
                 let name = selector
@@ -180,9 +183,21 @@ mod tests {
             "/api/v1/nodes?watch=1",
             "nodes is forbidden: User \"u\" cannot watch resource \"nodes\" in API group \"\" at the cluster scope",
         );
+        for list in ["?watch=FALSE", "?watch=0&watch=1", "?Watch=1"] {
+            check(
+                "GET",
+                &format!("/api/v1/nodes{list}"),
+                "nodes is forbidden: User \"u\" cannot list resource \"nodes\" in API group \"\" at the cluster scope",
+            );
+        }
         check(
             "GET",
-            "/api/v1/namespaces/y/pods?fieldSelector=metadata.name%3Da",
+            "/api/v1/nodes?watch=T&watch=0",
+            "nodes is forbidden: User \"u\" cannot watch resource \"nodes\" in API group \"\" at the cluster scope",
+        );
+        check(
+            "GET",
+            "/api/v1/namespaces/y/pods?fieldSelector=metadata.name%3Da&fieldSelector=metadata.name%3Db",
             "pods \"a\" is forbidden: User \"u\" cannot list resource \"pods\" in API group \"\" in the namespace \"y\"",
         );
         check(

@@ -1,9 +1,9 @@
 //! Who sends a request: the authenticators in Kubernetes' order.
 //!
 //! A user set by this process comes first, since nothing from the wire can become one. Then the
-//! client certificate, which the TLS listener has verified against the client CA: common name is
+//! client certificate, which the TLS listener has held against the client CA: common name is
 //! the user, organisations are the groups. Then a bearer token. Who shows neither is anonymous; who
-//! shows a token that nobody accepts is refused, not anonymous.
+//! shows a certificate or a token that nobody accepts is refused, not anonymous.
 
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ pub(crate) async fn authenticate(
         return Ok(user.clone());
     }
     let peer = request.extensions().get::<Peer>();
-    let shown = peer.and_then(of_connection);
+    let shown = peer.map_or(Ok(None), of_connection);
     let headers = request.headers_mut();
     let token = match bearer(headers) {
         Some(token) => Some(token),
@@ -47,16 +47,17 @@ pub(crate) async fn authenticate(
     };
     headers.remove(header::AUTHORIZATION);
     match (shown, token) {
-        (Some(user), _) => Ok(user),
-        (None, Some(token)) => match tokens.find(&token, &tokens.own_audience()).await {
+        (Ok(Some(user)), _) => Ok(user),
+        // A good token makes up for a bad certificate.
+        (_, Some(token)) => match tokens.find(&token, &tokens.own_audience()).await {
             Ok(known) => Ok(known.user),
             Err(why) => {
                 tracing::debug!(%why, "a token was refused");
                 Err(Failure::unauthorized())
             }
         },
-        (None, None) if anonymous.is_allowed(request.uri().path()) => Ok(User::anonymous()),
-        (None, None) => Err(Failure::unauthorized()),
+        (Ok(None), None) if anonymous.is_allowed(request.uri().path()) => Ok(User::anonymous()),
+        (_, None) => Err(Failure::unauthorized()),
     }
 }
 
@@ -107,13 +108,27 @@ struct Shown {
     expires: i64,
 }
 
-fn of_connection(peer: &Peer) -> Option<User> {
-    let certificate = peer.certificate.as_ref()?;
-    let shown = peer.memo.get_or_init(|| Arc::new(read(certificate)))?;
+/// A certificate that is no good.
+struct Refused;
+
+/// The user that the certificate of a connection names; `None` if it names nobody.
+fn of_connection(peer: &Peer) -> Result<Option<User>, Refused> {
+    let certificate = match &peer.certificate {
+        None => return Ok(None),
+        Some(Ok(certificate)) => certificate,
+        Some(Err(why)) => {
+            tracing::debug!(address = %peer.address, %why, "a client certificate was refused");
+            return Err(Refused);
+        }
+    };
+    let Some(shown) = peer.memo.get_or_init(|| Arc::new(read(certificate))) else {
+        return Err(Refused);
+    };
     // The handshake may be long ago.
-    (Timestamp::now().as_second() <= shown.expires)
-        .then(|| shown.user.clone())
-        .flatten()
+    if Timestamp::now().as_second() > shown.expires {
+        return Err(Refused);
+    }
+    Ok(shown.user.clone())
 }
 
 fn read(der: &[u8]) -> Shown {

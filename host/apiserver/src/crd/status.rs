@@ -107,20 +107,17 @@ pub(crate) fn settled<'a>(
     let mut accepted = at(crd, &["status", "acceptedNames"])
         .cloned()
         .unwrap_or_else(|| json!({}));
-    let mut refusal: Option<(&str, String)> = None;
-    for (key, reason, used) in [
-        ("plural", "PluralConflict", &words),
-        ("singular", "SingularConflict", &words),
-        ("kind", "KindConflict", &kinds),
-        ("listKind", "ListKindConflict", &kinds),
-    ] {
+    let ask = |accepted: &mut Value, key: &str, reason: &'static str, used: &[String]| {
         let name = asked(key);
-        if name != text(&accepted, &[key]) && used.contains(&name) {
-            refusal = Some((reason, format!("{name:?} is already in use")));
-        } else {
-            accepted[key] = name.into();
+        if name != text(accepted, &[key]) && used.contains(&name) {
+            return Some((reason, format!("{name:?} is already in use")));
         }
-    }
+        accepted[key] = name.into();
+        None
+    };
+    // In this order: of several refusals the last one is told.
+    let plural = ask(&mut accepted, "plural", "PluralConflict", &words);
+    let singular = ask(&mut accepted, "singular", "SingularConflict", &words);
     let ours = strings(crd, &["status", "acceptedNames", "shortNames"]);
     let short = strings(crd, &["spec", "names", "shortNames"]);
     let taken: Vec<String> = short
@@ -128,11 +125,17 @@ pub(crate) fn settled<'a>(
         .filter(|name| !ours.contains(name) && words.contains(name))
         .map(|name| format!("{name:?} is already in use"))
         .collect();
-    match taken.as_slice() {
-        [] => carry(&mut accepted, crd, "shortNames"),
-        [one] => refusal = Some(("ShortNamesConflict", one.clone())),
-        many => refusal = Some(("ShortNamesConflict", format!("[{}]", many.join(", ")))),
-    }
+    let short = match taken.as_slice() {
+        [] => {
+            carry(&mut accepted, crd, "shortNames");
+            None
+        }
+        [one] => Some(("ShortNamesConflict", one.clone())),
+        many => Some(("ShortNamesConflict", format!("[{}]", many.join(", ")))),
+    };
+    let kind = ask(&mut accepted, "kind", "KindConflict", &kinds);
+    let list_kind = ask(&mut accepted, "listKind", "ListKindConflict", &kinds);
+    let refusal = list_kind.or(kind).or(short).or(singular).or(plural);
     carry(&mut accepted, crd, "categories");
     object::member(&mut next, "status").insert("acceptedNames".to_owned(), accepted);
     let accepted = refusal.is_none();
@@ -282,8 +285,8 @@ mod tests {
             (&names["status"], &names["reason"], &names["message"]),
             (
                 &json!("False"),
-                &json!("ShortNamesConflict"),
-                &json!("\"s\" is already in use")
+                &json!("ListKindConflict"),
+                &json!("\"WidgetList\" is already in use")
             )
         );
         assert_eq!(second["status"]["acceptedNames"]["plural"], "gadgets");

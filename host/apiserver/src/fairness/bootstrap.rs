@@ -186,19 +186,43 @@ async fn one(store: &Store, key: Key, wanted: Value) -> Result<(), WriteError> {
             Err(error) => Err(error),
         };
     };
-    let Ok(mut current) = serde_json::from_slice::<Value>(&stored.json) else {
+    let Ok(current) = serde_json::from_slice::<Value>(&stored.json) else {
         return Ok(());
     };
-    let annotation = object::text(&current, &["metadata", "annotations", AUTOUPDATE]);
-    let is_ours = MANDATORY.contains(&&*key.name) || annotation != "false";
-    if !is_ours || current.get("spec") == wanted.get("spec") {
+    let Some(next) = restored(&current, wanted, MANDATORY.contains(&&*key.name)) else {
         return Ok(());
-    }
-    current["spec"] = wanted["spec"].clone();
-    match store.update(&key, stored.revision, current).await {
+    };
+    match store.update(&key, stored.revision, next).await {
         Ok(_) | Err(WriteError::Conflict { .. }) => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// The stored object as it has to be; `None` if it is so.
+///
+/// An object without the annotation is its writer's once he changed its spec. How much the
+/// administrators' own level takes and lends is up to him, too.
+fn restored(current: &Value, mut wanted: Value, is_mandatory: bool) -> Option<Value> {
+    let is_ours = match object::text(current, &["metadata", "annotations", AUTOUPDATE]) {
+        "true" => true,
+        "false" => false,
+        _ => current["metadata"]["generation"] == 1,
+    };
+    let is_ours = is_mandatory || is_ours;
+    let mut next = current.clone();
+    let metadata = object::metadata(&mut next);
+    let annotations = metadata.entry("annotations").or_insert_with(|| json!({}));
+    annotations[AUTOUPDATE] = is_ours.to_string().into();
+    let exempt = &["spec", "exempt"];
+    if let (Some(own), Some(_)) = (object::at(current, exempt), object::at(&wanted, exempt)) {
+        wanted["spec"]["exempt"] = own.clone();
+    }
+    if is_ours && current.get("spec") != wanted.get("spec") {
+        next["spec"] = wanted["spec"].take();
+        let generation = current["metadata"]["generation"].as_i64().unwrap_or(0);
+        next["metadata"]["generation"] = (generation + 1).into();
+    }
+    (next != *current).then_some(next)
 }
 
 fn all() -> Vec<(Key, Value)> {
@@ -301,5 +325,135 @@ fn subject(text: &str) -> Value {
         }
         Some((_, name)) => json!({"kind": "Group", "group": {"name": name}}),
         None => Value::Null,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Names, levels and precedences, and names, shares and lending, as Kubernetes 1.36 has them.
+    #[test]
+    fn schemas_and_levels_are_those_of_kubernetes() {
+        let objects = all();
+        let of = |resource: &str| -> Vec<&Value> {
+            let mut found: Vec<&Value> = objects
+                .iter()
+                .filter(|(key, _)| &*key.resource == resource)
+                .map(|(_, value)| value)
+                .collect();
+            found.sort_by_key(|value| object::name(value));
+            found
+        };
+        let schemas: Vec<String> = of(SCHEMAS)
+            .iter()
+            .map(|value| {
+                let (spec, method) = (&value["spec"], "/distinguisherMethod/type");
+                format!(
+                    "{} {} {} {}",
+                    object::name(value),
+                    object::text(spec, &["priorityLevelConfiguration", "name"]),
+                    spec["matchingPrecedence"],
+                    spec.pointer(method).and_then(Value::as_str).unwrap_or("-"),
+                )
+            })
+            .collect();
+        assert_eq!(
+            schemas,
+            [
+                "catch-all catch-all 10000 ByUser",
+                "endpoint-controller workload-high 150 ByUser",
+                "exempt exempt 1 -",
+                "global-default global-default 9900 ByUser",
+                "kube-controller-manager workload-high 800 ByNamespace",
+                "kube-scheduler workload-high 800 ByNamespace",
+                "kube-system-service-accounts workload-high 900 ByNamespace",
+                "probes exempt 2 -",
+                "service-accounts workload-low 9000 ByUser",
+                "system-leader-election leader-election 100 ByUser",
+                "system-node-high node-high 400 ByUser",
+                "system-nodes system 500 ByUser",
+                "workload-leader-election leader-election 200 ByUser",
+            ]
+        );
+        let levels: Vec<String> = of(LEVELS)
+            .iter()
+            .map(|value| {
+                let spec = &value["spec"];
+                let part = spec.get("limited").unwrap_or(&spec["exempt"]);
+                let queuing = &part["limitResponse"]["queuing"];
+                let part = |name: &str| part[name].to_string();
+                let queue = |name: &str| queuing[name].as_u64().unwrap_or(0);
+                format!(
+                    "{} {} {} {} {} {} {}",
+                    object::name(value),
+                    object::text(spec, &["type"]),
+                    part("nominalConcurrencyShares"),
+                    part("lendablePercent"),
+                    queue("queues"),
+                    queue("handSize"),
+                    queue("queueLengthLimit"),
+                )
+            })
+            .collect();
+        assert_eq!(
+            levels,
+            [
+                "catch-all Limited 5 0 0 0 0",
+                "exempt Exempt 0 0 0 0 0",
+                "global-default Limited 20 50 128 6 50",
+                "leader-election Limited 10 0 16 4 50",
+                "node-high Limited 40 25 64 6 50",
+                "system Limited 30 33 64 6 50",
+                "workload-high Limited 40 50 128 6 50",
+                "workload-low Limited 100 90 128 6 50",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_an_administrator_took_over_stays_his() {
+        let find = |name: &str| {
+            let mut objects = all().into_iter();
+            objects
+                .find(|(key, _)| &*key.resource == LEVELS && &*key.name == name)
+                .unwrap()
+                .1
+        };
+        let changed = |name: &str, annotation: Option<&str>, generation: u32, field: &str| {
+            let mut current = find(name);
+            let annotations = annotation.map_or(json!({}), |word| json!({AUTOUPDATE: word}));
+            current["metadata"]["annotations"] = annotations;
+            current["metadata"]["generation"] = generation.into();
+            current["spec"][field]["nominalConcurrencyShares"] = 7.into();
+            let is_mandatory = MANDATORY.contains(&name);
+            let next = restored(&current, find(name), is_mandatory).unwrap_or(current);
+            let shares = next["spec"][field]["nominalConcurrencyShares"].clone();
+            let word = object::text(&next, &["metadata", "annotations", AUTOUPDATE]).to_owned();
+            (shares, word, next["metadata"]["generation"].clone())
+        };
+        let all = |shares: u32, word: &str, generation: u32| {
+            (json!(shares), word.to_owned(), json!(generation))
+        };
+        // Suggested: by the annotation, without it by whether it was ever changed.
+        assert_eq!(
+            changed("system", Some("true"), 2, "limited"),
+            all(30, "true", 3)
+        );
+        assert_eq!(
+            changed("system", Some("false"), 2, "limited"),
+            all(7, "false", 2)
+        );
+        assert_eq!(changed("system", None, 2, "limited"), all(7, "false", 2));
+        assert_eq!(changed("system", None, 1, "limited"), all(30, "true", 2));
+        // Mandatory: always, but for what is the administrator's to say.
+        assert_eq!(
+            changed("catch-all", Some("false"), 2, "limited"),
+            all(5, "true", 3)
+        );
+        assert_eq!(
+            changed("exempt", Some("true"), 2, "exempt"),
+            all(7, "true", 2)
+        );
     }
 }

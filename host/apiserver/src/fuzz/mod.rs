@@ -3,8 +3,14 @@
 //!
 //! A test tries each with inputs made from seeds by a deterministic generator ([`generator`]), a few
 //! on every run and as many as `EYOT_FUZZ_ROUNDS` says (`make fuzz`), of one target if `EYOT_FUZZ_TARGET`
-//! names it.
+//! names it. The folder `fuzz` has a target of cargo-fuzz for each, which calls the same functions.
 
+#![expect(
+    clippy::expect_used,
+    reason = "a parser that does not keep its word ends the run"
+)]
+
+#[cfg(test)]
 mod generator;
 mod seeds;
 
@@ -112,6 +118,18 @@ const TARGETS: [Target; 15] = [
         seeds: seeds::QUERIES,
     },
 ];
+
+/// Give an input to the parser of this name. Panics if the parser does not keep its word, and if
+/// there is none of that name.
+pub fn run(name: &str, input: &[u8]) {
+    let target = TARGETS.iter().find(|target| target.name == name);
+    (target.expect("a parser of that name").run)(input);
+}
+
+/// The names of all parsers, and what good inputs of each look like.
+pub fn targets() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
+    TARGETS.iter().map(|target| (target.name, target.seeds))
+}
 
 fn text(input: &[u8]) -> String {
     String::from_utf8_lossy(input).into_owned()
@@ -369,5 +387,19 @@ fn no_parser_panics_and_each_keeps_its_word() {
     for target in TARGETS.iter().filter(|target| chosen(target.name)) {
         eprintln!("fuzz {}: {rounds} inputs", target.name);
         generator::run(target, rounds);
+    }
+}
+
+/// Each parser has its target of cargo-fuzz.
+#[test]
+fn every_parser_can_be_fuzzed_guided() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz");
+    let manifest = std::fs::read_to_string(folder.join("Cargo.toml")).expect("a manifest");
+    for target in &TARGETS {
+        let file = target.name.to_lowercase().replace(' ', "_");
+        let source = std::fs::read_to_string(folder.join(format!("targets/{file}.rs")));
+        let call = format!("fuzz::run({:?}, input)", target.name);
+        assert!(source.expect("a file").contains(&call), "{file}");
+        assert!(manifest.contains(&format!("name = {file:?}")), "{file}");
     }
 }

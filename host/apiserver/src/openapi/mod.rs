@@ -348,7 +348,7 @@ fn index(catalog: &Catalog) -> Index {
 }
 
 fn info() -> Value {
-    json!({"title": "Kubernetes", "version": concat!("v1.36.2+eyot.", env!("CARGO_PKG_VERSION"))})
+    json!({"title": "Kubernetes", "version": discovery::KUBERNETES_VERSION})
 }
 
 fn security() -> Value {

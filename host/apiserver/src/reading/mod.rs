@@ -145,7 +145,11 @@ fn plain(path: &str) -> String {
 }
 
 fn words(body: &[u8], error: &serde_json::Error) -> String {
-    json_error(body).unwrap_or_else(|| error.to_string())
+    json_error(body).unwrap_or_else(|| match error.to_string() {
+        // Said of more than 128 levels; Go's decoder says it of more than 10,000.
+        text if text.starts_with("recursion limit") => "exceeded max depth".to_owned(),
+        text => text,
+    })
 }
 
 /// The body with everything replaced that is no text; `None` if that is not its fault.

@@ -1,16 +1,23 @@
 //! `pods/proxy`, `services/proxy`, `nodes/proxy`: HTTP to what runs in the cluster, through the API
 //! server's door and its credentials.
 //!
-//! The name may carry a scheme and a port: `http:web:8080`. For a pod the port is a number or the
+//! The name may carry a scheme and a port: `https:web:8443`. For a pod the port is a number or the
 //! name of one of its ports, its first one if nothing is said; for a Service it is a port of the
 //! Service.
 
-use std::sync::Arc;
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
 
 use eyot_http::{Body, Request, Response, Upgrade, relay};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header, request::Parts};
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
+use tokio_rustls::TlsConnector;
 
 use super::{connect, kubelet};
 use crate::{
@@ -19,8 +26,11 @@ use crate::{
     failure::Failure,
     object,
     translate::AsItIs,
-    webhook::{self, Stream, Where},
+    webhook::{self, Stream, Trust, Where},
 };
+
+/// A server behind this one that takes longer to agree on TLS is taken for stuck.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// A request that is passed on.
 pub(crate) struct Passed {
@@ -64,11 +74,6 @@ pub(crate) async fn proxy(
     }
     let (scheme, name, port) = split(&call.name)?;
     let (scheme, name, port) = (scheme.to_owned(), name.to_owned(), port.to_owned());
-    if scheme == "https" {
-        return Err(Failure::bad_request(
-            "this server passes requests on over HTTP only: leave https: out of the name",
-        ));
-    }
     call.name = name;
     let stored = api
         .store
@@ -88,7 +93,10 @@ pub(crate) async fn proxy(
         false => service(api, &call, &object, &port)?,
     };
     let stream = api.options.dialer.dial(to).await;
-    let stream = stream.map_err(|error| unreachable(&error))?;
+    let mut stream = stream.map_err(|error| unreachable(&error))?;
+    if scheme == "https" {
+        stream = tls(stream).await?;
+    }
     pass(stream, call.headers, passed, &target).await
 }
 
@@ -218,6 +226,18 @@ fn forwarded(headers: &HeaderMap) -> HeaderMap {
     // The client's credentials are for this server.
     headers.remove(header::AUTHORIZATION);
     headers
+}
+
+/// The same connection with TLS on it. Nobody can know what certificate a pod should have, so any
+/// will do, as in Kubernetes; and as there, whoever is reached by an address is not told a name.
+async fn tls(stream: Box<dyn Stream>) -> Result<Box<dyn Stream>, Failure> {
+    let config = webhook::tls_config(Trust::Anybody, None).map_err(Failure::internal)?;
+    let nobody = ServerName::from(IpAddr::from(Ipv4Addr::UNSPECIFIED));
+    let secured = TlsConnector::from(Arc::new(config)).connect(nobody, stream);
+    let secured = tokio::time::timeout(HANDSHAKE, secured)
+        .await
+        .unwrap_or_else(|_| Err(io::Error::other("net/http: TLS handshake timeout")));
+    Ok(Box::new(secured.map_err(|error| unreachable(&error))?))
 }
 
 async fn pass(

@@ -188,6 +188,7 @@ async fn check(api: &Api, call: &Call, value: &mut Value) -> Result<Admitted, Fa
     resource.identified(value);
     let trial = call.query.dry_run;
     let addresses = api.addresses.complete(resource, value, None, trial)?;
+    object::check_depth(value)?;
     let judged = resource.validate(value, None);
     if !judged.errors.is_empty() {
         return Err(resource.invalid(object::name(value), &judged.errors));
@@ -214,11 +215,10 @@ async fn check(api: &Api, call: &Call, value: &mut Value) -> Result<Admitted, Fa
 async fn write(api: &Arc<Api>, call: &Call, value: Value) -> Result<Arc<Object>, WriteError> {
     let key = call.key_of(object::name(&value));
     if &*call.resource.storage == crd::STORAGE {
-        let _one_at_a_time = api.definitions.lock().await;
         let group = object::text(&value, &["spec", "group"]).to_owned();
-        let written = api.store.create(key, value).await;
-        api.settle(&group).await;
-        return written;
+        let store = api.store.clone();
+        let write = async move { store.create(key, value).await };
+        return api.write_definition(&group, write).await;
     }
     let object = api.store.create(key.clone(), value).await?;
     // The namespace may have been removed after it was looked at; then nobody would ever delete

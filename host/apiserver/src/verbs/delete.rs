@@ -17,7 +17,7 @@ use crate::{
     failure::Failure,
     field_error::FieldError,
     kinds, media, object, reply,
-    verbs::{create::write_failure, update::after_delete},
+    verbs::{create::write_failure, update},
 };
 
 /// Tries against other writers of the same object.
@@ -188,26 +188,15 @@ pub(crate) async fn remove(
             return Ok((Deleted::Imagined(stored), warnings));
         }
         let done = match next {
-            None => {
-                let gone = api.store.delete(&key, Some(stored.revision)).await;
-                if gone.is_ok() {
-                    after_delete(api, resource, &key).await;
-                }
-                gone.map(Deleted::Gone)
-            }
+            None => update::delete(api, resource, &stored, &current)
+                .await
+                .map(Deleted::Gone),
             Some(next) if next == current => return Ok((Deleted::Marked(stored), warnings)),
             Some(next) => {
-                let is_definition = &*resource.storage == crd::STORAGE;
                 let next = convert::to_storage(api, resource, next).await?;
-                let marked = api.store.update(&key, stored.revision, next).await;
+                let marked = store_mark(api, call, &stored, next).await;
                 if let Ok(marked) = &marked {
                     convert::prepare(api, resource, [marked]).await?;
-                    if is_definition {
-                        // From now on it takes no new objects.
-                        let _one_at_a_time = api.definitions.lock().await;
-                        api.reload();
-                        cleanup::start(api, &call.name);
-                    }
                 }
                 marked.map(Deleted::Marked)
             }
@@ -219,6 +208,27 @@ pub(crate) async fn remove(
         }
     }
     Err(resource.modified(&call.name))
+}
+
+async fn store_mark(
+    api: &Arc<Api>,
+    call: &Call,
+    stored: &Object,
+    next: Value,
+) -> Result<Arc<Object>, WriteError> {
+    let (key, revision) = (stored.key.clone(), stored.revision);
+    if &*call.resource.storage != crd::STORAGE {
+        return api.store.update(&key, revision, next).await;
+    }
+    let group = object::text(&next, &["spec", "group"]).to_owned();
+    let (held, store, name) = (api.clone(), api.store.clone(), call.name.clone());
+    // Once it is marked, it takes no new objects.
+    let write = async move {
+        let marked = store.update(&key, revision, next).await?;
+        cleanup::start(&held, &name);
+        Ok(marked)
+    };
+    api.write_definition(&group, write).await
 }
 
 fn check_preconditions(

@@ -76,8 +76,6 @@ impl Tracking {
                 match versions.fetch(api).await {
                     Ok(true) => new.clone_from(sent),
                     Ok(false) => break,
-                    // Where there was nothing before, there is nothing that a webhook could show.
-                    Err(_) if live.is_none() => break,
                     Err(failure) => return Err(failure),
                 }
             }
@@ -127,7 +125,9 @@ impl Versions for Served<'_> {
     }
 
     fn show(&self, from: &str, to: &Resource, value: &Value) -> Option<Value> {
-        if self.resource.converted.is_some() && from != to.api_version() {
+        // Nothing, which a new object is compared with, is nothing in every version.
+        let is_nothing = value.as_object().is_some_and(Map::is_empty);
+        if self.resource.converted.is_some() && from != to.api_version() && !is_nothing {
             return self.shown.get(from, &self.find(&to.api_version())?, value);
         }
         Some(self.find(from)?.convert(to, value))

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use eyot_http::{Body, Response};
-use eyot_store::{Key, Object, WriteError};
+use eyot_store::{Object, WriteError};
 use http::StatusCode;
 use serde_json::Value;
 
@@ -213,9 +213,8 @@ pub(crate) async fn update_as(
         }
         let written = if is_finished(resource, &next) {
             // The last finalizer is gone: this write is the end of the object.
-            match api.store.delete(&key, Some(stored.revision)).await {
+            match delete(api, resource, &stored, &current).await {
                 Ok(_) => {
-                    after_delete(api, resource, &key).await;
                     return Ok((Written::Imagined(next), warnings));
                 }
                 Err(error) => Err(error),
@@ -252,11 +251,10 @@ async fn write(
     if &*call.resource.storage != crd::STORAGE {
         return api.store.update(key, stored.revision, next).await;
     }
-    let _one_at_a_time = api.definitions.lock().await;
     let group = object::text(&next, &["spec", "group"]).to_owned();
-    let written = api.store.update(key, stored.revision, next).await;
-    api.settle(&group).await;
-    written
+    let (store, key, revision) = (api.store.clone(), key.clone(), stored.revision);
+    let write = async move { store.update(&key, revision, next).await };
+    api.write_definition(&group, write).await
 }
 
 /// Whether a write says nothing but that the holder of a lease is still there. Such writes come every
@@ -282,12 +280,23 @@ fn is_renewal(stored: &Object, next: &Value) -> bool {
     before.is_ok_and(|before| bare(&before) == bare(next))
 }
 
-/// What must happen once an object is gone.
-pub(crate) async fn after_delete(api: &Api, resource: &Resource, key: &Key) {
+/// Delete an object that nothing keeps, and do what must happen once it is gone.
+pub(crate) async fn delete(
+    api: &Arc<Api>,
+    resource: &Resource,
+    stored: &Object,
+    current: &Value,
+) -> Result<Arc<Object>, WriteError> {
+    let (key, revision) = (stored.key.clone(), Some(stored.revision));
     if &*resource.storage == crd::STORAGE {
-        api.reload();
+        let store = api.store.clone();
+        let write = async move { store.delete(&key, revision).await };
+        let group = object::text(current, &["spec", "group"]);
+        return api.write_definition(group, write).await;
     }
-    records::settle(api, resource, key).await;
+    let gone = api.store.delete(&key, revision).await?;
+    records::settle(api, resource, &key).await;
+    Ok(gone)
 }
 
 /// The complete next state, checked, from what the client made of the present one.
@@ -355,6 +364,7 @@ async fn next(
             admission::validate(api, &attributes, &shown).await?
         }
     };
+    object::check_depth(&next)?;
     admitted.addresses = addresses;
     warnings.extend(admitted.warnings.iter().cloned());
     Ok((next, warnings, admitted))

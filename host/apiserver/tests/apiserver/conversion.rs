@@ -62,7 +62,7 @@ async fn setting(answer: fn(Value) -> Value) -> Setting {
         });
         Ok::<_, Infallible>(eyot_http::json(http::StatusCode::OK, &answer))
     });
-    let tls = Some(Arc::new(config));
+    let tls = Some(Arc::new(config).into());
     tokio::spawn(eyot_http::serve(listener, tls, service, stop.clone()));
     let setting = Setting {
         server: server().await,
@@ -432,6 +432,29 @@ async fn fields_are_managed_in_the_version_in_which_they_were_written() {
         owned(&taken, "third"),
         [("x.test/v2".to_owned(), json!({"f:port": {}}))]
     );
+}
+
+#[tokio::test]
+async fn a_new_object_keeps_the_managers_of_other_versions() {
+    let setting = setting(convert).await;
+    let server = &setting.server;
+    let mut object = v1("a", "h:1");
+    let entry = |manager: &str, version: &str, fields: Value| {
+        json!({"manager": manager, "operation": "Update", "apiVersion": version,
+               "fieldsType": "FieldsV1", "fieldsV1": fields})
+    };
+    object["metadata"]["managedFields"] = json!([
+        entry("gone", "x.test/v2", json!({"f:extra": {}})),
+        entry("taken", "x.test/v2", json!({"f:port": {}})),
+    ]);
+    let made = ok(server, "POST", &format!("{V1}?fieldManager=maker"), object).await;
+    // What is in the object is its maker's; what is not is left to whom it was given.
+    assert_eq!(
+        owned(&made, "gone"),
+        [("x.test/v2".to_owned(), json!({"f:extra": {}}))]
+    );
+    assert_eq!(owned(&made, "taken"), []);
+    assert_eq!(owned(&made, "maker").len(), 1);
 }
 
 #[tokio::test]

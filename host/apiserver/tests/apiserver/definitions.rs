@@ -546,3 +546,68 @@ async fn a_scale_needs_the_number_it_is_about() {
     let object = ok(&server, "GET", &format!("{THINGS}/a"), Value::Null).await;
     assert_eq!(object["metadata"]["generation"], 2);
 }
+
+/// A definition is served although its writer went before the answer came.
+#[tokio::test]
+async fn a_definition_whose_writer_went_away_is_served() {
+    let server = server().await;
+    let versions = json!([version("v1", true, json!({}))]);
+    let crd = definition("things", "Thing", versions).to_string();
+    // Dropped at every point where it waits.
+    for polls in 1.. {
+        let headers = [("content-type", "application/json")];
+        let mut request = Box::pin(raw(&server, "POST", CRDS, &headers, crd.clone()));
+        let mut done = false;
+        for _ in 0..polls {
+            if futures::poll!(&mut request).is_ready() {
+                done = true;
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        drop(request);
+        if get(&server, CRD).await.0 == 404 && !done {
+            continue;
+        }
+        let served = async {
+            while get(&server, THINGS).await.0 != 200 {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        let patience = std::time::Duration::from_secs(10);
+        tokio::time::timeout(patience, served)
+            .await
+            .expect("it is served");
+        if done {
+            break;
+        }
+        ok(&server, "DELETE", CRD, Value::Null).await;
+        while get(&server, CRD).await.0 != 404 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_definition_of_which_nothing_is_served_goes_with_its_objects() {
+    let server = things(json!({})).await;
+    ok(&server, "POST", THINGS, thing("a", json!({}))).await;
+    let mut unserved = version("v1", true, json!({}));
+    unserved["served"] = false.into();
+    ok(
+        &server,
+        "PATCH",
+        CRD,
+        json!({"spec": {"versions": [unserved]}}),
+    )
+    .await;
+    assert_eq!(get(&server, THINGS).await.0, 404);
+    ok(&server, "DELETE", CRD, Value::Null).await;
+    let gone = async {
+        while get(&server, CRD).await.0 != 404 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let patience = std::time::Duration::from_secs(10);
+    tokio::time::timeout(patience, gone).await.expect("it goes");
+}

@@ -56,7 +56,7 @@ impl Kubectl {
         let open = format!("https://{}", listener.local_addr().unwrap());
         tokio::spawn(eyot_http::serve(
             listener,
-            Some(tls()),
+            Some(tls().into()),
             server.clone(),
             stop.clone(),
         ));

@@ -5,12 +5,17 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use base64::{
+    Engine,
+    prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
+};
 use eyot_apiserver::{ApiServer, Options, auth::AuthenticationConfig};
 use eyot_http::Request;
 use ring::{
     rand::SystemRandom,
-    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair},
+    signature::{
+        self, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RsaEncoding, RsaKeyPair,
+    },
 };
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -25,6 +30,8 @@ struct Issuer {
     url: String,
     authority: String,
     keys: Arc<Mutex<Vec<Key>>>,
+    /// More keys, as they are told.
+    others: Arc<Mutex<Vec<Value>>>,
     /// The paths that were asked for.
     asked: Arc<Mutex<Vec<String>>>,
     _stop: DropGuard,
@@ -70,6 +77,54 @@ impl Key {
     }
 }
 
+/// Made for these tests.
+const RSA: &str = "MIIEpAIBAAKCAQEAmcEvg4EQspJox5Lu9p/7+hUhHmb22y8JA8N/dfwsJO6TqeZZ9RlzE52uWbrIzofSivcpGVQ4TCBA\
+    ZS+HgpQnoLE+h8zrLumx5EyitZLaz37LGtrFm21S/7HnITCOLI7L1HsdCPsKGvOHh2nSfFRKUPandlJ08Ysnjh/D0ZvU\
+    gJrlU0KYdzcLy+fDOJNdHW/GgPVo5UTpgC3eg31E8mwS6ZaW5w+jnPqHMjYcv4vvpkj93mgyS/IAWQG0qgqU4HtEx6mS\
+    arRYGNbOuDBGgXZpfwS+nNlX4sa3alxk0ESkqzstDWVsEusmMr+FkXknbMnMnBphsokzZojs4gNL73MDawIDAQABAoIB\
+    AAZh0Xdo774p0PWacMGF9ISgmeZUKc0BT84l2vA/zmlItJJp1bQUdrAKwducTYzdGxfaQzd3mnqhIBXTJOco/9gYuLAU\
+    XnLCZThFF2qStPMbSpJLyxtfggF2a1H3slRr0k7N6W+fqVS4ZRjG2LjWcDCaJxYEktwahZgi/hLWSronzfqbI98DvFSb\
+    t6aG5/skZsce7tyj4Tltr6v5H5Hh886v7QpL615TPUZaA7C8iMUMS6zRWh8DBigRjerf3Rq7gFln0JrONpQeR2d0Wtsr\
+    s3Jl88/lH8oUjbEGz331Kqi68niWs0zWdKl3j0G/TCVyLtVJomKQTpjkNrzwKFrD0KECgYEA0wVYrtEgXICUeSggB7jJ\
+    4czT809Q1Cv4Fu/uKar6EC+tINJHHVNtBijxiF4RHbOTe59Be/DGRFaUjipdUWahopciZPXyZ2m2kHg6iMKeFODcLWKf\
+    XirUqVYQC/AV/TqstKSRr+xouL3xQC52UDS86askHMagHUIyYO9f1HeEmNsCgYEAuocGYca/ws34tBlOjZHojzTFBHKY\
+    B2dScO/NYpRgALienBxIwo4RSk4QSLYndQq7Nmr4gxDAJ8CUTMJzM7xLdoBwp2P+EbcrdJL79E8WsjZyg9Dld2zRC5Pz\
+    9s6983Sr6BgpeeFlVUc8zxkN5HsN5TffvvVhpxP7PGHpxIx2PLECgYAn7SsKaKcm2W0+P0lQLLaF8qtnreotOuSF8n+t\
+    gpwt09d+DktGUTKfp7+LfcDfTcrp6QgK21OoOnmBLKLbc//BM7deQurKhkX0r8rjdW9To/gE3lQpDRGPuKjwmUyPzTpA\
+    M6MdFi36RnYPHrtkEZZs3+TFTQ+eeZfun1wSZ0q/YQKBgQCSLX8y4S8m24QsoCiPielXUWOVOLksFCznlQbAWsdhyU2D\
+    yia7Udr7AHKCiT4i22YcH3jiPh5ZCPMvtLPTt5zsIXwnspVKDOJhWU9bByAiSck0xGEQVpb9G9X1ddAnGygdm9HlUl63\
+    ljxxkJDynf0lxcPzQxpkdaROje1Fu05uAQKBgQCw0LaLSjCnkQ+jOyrcCfhMgJrf0bQIAxaLrcbY3A/oLNRg1cTjjlFZ\
+    kHZ8Ad3ulTUFy9gT5mWFrr6UKBjdwNCtQhkUFsb8XoCkfJ6zX3a1WJx/vtJHJWFAst17acTd8xr1hrlGovZIn81tM/lU\
+    JzIvdfYzUd2E7mx780I+RnTqlQ==";
+
+/// An RSA key, which ring cannot make, and what it signs by each algorithm.
+fn rsa_key() -> RsaKeyPair {
+    RsaKeyPair::from_der(&BASE64_STANDARD.decode(RSA).unwrap()).unwrap()
+}
+
+fn sign_rsa(
+    key: &RsaKeyPair,
+    padding: &'static dyn RsaEncoding,
+    head: &str,
+    claims: &Value,
+) -> String {
+    let header = json!({"alg": head, "kid": "rsa"});
+    let message = format!(
+        "{}.{}",
+        encode(header.to_string()),
+        encode(claims.to_string())
+    );
+    let mut signature = vec![0; key.public().modulus_len()];
+    key.sign(
+        padding,
+        &SystemRandom::new(),
+        message.as_bytes(),
+        &mut signature,
+    )
+    .unwrap();
+    format!("{message}.{}", encode(signature))
+}
+
 impl Issuer {
     async fn start() -> Issuer {
         let (authority, tls) = certified();
@@ -78,7 +133,9 @@ impl Issuer {
         let keys: Arc<Mutex<Vec<Key>>> = Arc::new(Mutex::new(vec![Key::new("first")]));
         let asked: Arc<Mutex<Vec<String>>> = Arc::default();
         let stop = CancellationToken::new();
+        let others: Arc<Mutex<Vec<Value>>> = Arc::default();
         let (known, paths, own) = (keys.clone(), asked.clone(), url.clone());
+        let more = others.clone();
         let service = tower::service_fn(move |request: Request| {
             let path = request.uri().path().to_owned();
             let answer = match path.as_str() {
@@ -86,7 +143,8 @@ impl Issuer {
                     json!({"issuer": own, "jwks_uri": format!("{own}/keys")})
                 }
                 _ => {
-                    let keys: Vec<Value> = known.lock().unwrap().iter().map(Key::jwk).collect();
+                    let mut keys: Vec<Value> = known.lock().unwrap().iter().map(Key::jwk).collect();
+                    keys.extend(more.lock().unwrap().iter().cloned());
                     json!({ "keys": keys })
                 }
             };
@@ -94,11 +152,17 @@ impl Issuer {
             let response = eyot_http::json(http::StatusCode::OK, &answer);
             std::future::ready(Ok::<_, Infallible>(response))
         });
-        tokio::spawn(eyot_http::serve(listener, Some(tls), service, stop.clone()));
+        tokio::spawn(eyot_http::serve(
+            listener,
+            Some(tls.into()),
+            service,
+            stop.clone(),
+        ));
         Issuer {
             url,
             authority,
             keys,
+            others,
             asked,
             _stop: stop.drop_guard(),
         }
@@ -121,8 +185,8 @@ impl Issuer {
         claims
     }
 
-    /// A server that believes this issuer.
-    async fn believed(&self, mappings: Value, rules: Value) -> ApiServer {
+    /// A configuration that believes this issuer.
+    fn config(&self, mappings: Value, rules: Value) -> AuthenticationConfig {
         let config = json!({
             "apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthenticationConfiguration",
             "jwt": [{
@@ -137,9 +201,13 @@ impl Issuer {
                 }],
             }],
         });
-        let config = AuthenticationConfig::parse(&config.to_string(), OWN).unwrap();
+        AuthenticationConfig::parse(&config.to_string(), OWN).unwrap()
+    }
+
+    /// A server that believes this issuer.
+    async fn believed(&self, mappings: Value, rules: Value) -> ApiServer {
         server_with(Options {
-            authentication: config,
+            authentication: self.config(mappings, rules),
             ..Options::default()
         })
         .await
@@ -281,6 +349,7 @@ async fn an_issuer_with_a_foreign_certificate_is_not_believed() {
     let stranger = Issuer {
         authority: certified().0,
         url: issuer.url.clone(),
+        others: Arc::default(),
         keys: issuer.keys.clone(),
         asked: issuer.asked.clone(),
         _stop: CancellationToken::new().drop_guard(),
@@ -366,4 +435,53 @@ fn mistakes_in_the_file_name_the_field() {
         "anonymous: {enabled: false, conditions: [{path: /a}]}",
         "anonymous.conditions",
     );
+}
+
+#[tokio::test]
+async fn tokens_signed_with_rsa_are_believed_by_their_own_algorithm() {
+    let issuer = Issuer::start().await;
+    let key = rsa_key();
+    let number = |bytes: &[u8]| encode(bytes);
+    let public: ring::rsa::PublicKeyComponents<Vec<u8>> = key.public().into();
+    issuer.others.lock().unwrap().push(json!({
+        "kty": "RSA", "kid": "rsa", "use": "sig", "n": number(&public.n), "e": number(&public.e),
+    }));
+    let server = issuer.believed(by_claims(), json!([])).await;
+    let claims = issuer.claims(json!({}));
+    let paddings: [(&str, &'static dyn RsaEncoding); 6] = [
+        ("RS256", &signature::RSA_PKCS1_SHA256),
+        ("RS384", &signature::RSA_PKCS1_SHA384),
+        ("RS512", &signature::RSA_PKCS1_SHA512),
+        ("PS256", &signature::RSA_PSS_SHA256),
+        ("PS384", &signature::RSA_PSS_SHA384),
+        ("PS512", &signature::RSA_PSS_SHA512),
+    ];
+    for (name, padding) in paddings {
+        let (code, user) = whoami(&server, &sign_rsa(&key, padding, name, &claims)).await;
+        assert_eq!(
+            (code, &user["username"]),
+            (201, &json!("oidc:jane")),
+            "{name}"
+        );
+        for (other, _) in paddings.iter().filter(|(other, _)| *other != name) {
+            let token = sign_rsa(&key, padding, other, &claims);
+            assert_eq!(whoami(&server, &token).await.0, 401, "{name} as {other}");
+        }
+        for wrong in ["none", "HS256", "ES256", "EdDSA"] {
+            let token = sign_rsa(&key, padding, wrong, &claims);
+            assert_eq!(whoami(&server, &token).await.0, 401, "{name} as {wrong}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn other_issuers_may_be_believed_while_the_server_runs() {
+    let (first, second) = (Issuer::start().await, Issuer::start().await);
+    let server = first.believed(by_claims(), json!([])).await;
+    let token = |issuer: &Issuer| issuer.key().sign(&issuer.claims(json!({})));
+    assert_eq!(whoami(&server, &token(&first)).await.0, 201);
+    assert_eq!(whoami(&server, &token(&second)).await.0, 401);
+    server.believe(&second.config(by_claims(), json!([])));
+    assert_eq!(whoami(&server, &token(&first)).await.0, 401);
+    assert_eq!(whoami(&server, &token(&second)).await.0, 201);
 }

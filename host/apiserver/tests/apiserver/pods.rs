@@ -7,7 +7,7 @@ use eyot_http::{Request, Response};
 use serde_json::{Value, json};
 use tower::util::BoxCloneSyncService;
 
-use crate::{bytes, get, ok, pod, raw, send, server, server_with};
+use crate::{PATIENCE, admin, bytes, get, ok, pod, raw, send, server, server_with};
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 
@@ -177,6 +177,44 @@ async fn a_budget_grants_evictions_as_long_as_it_has_some() {
     assert_eq!(status["details"]["causes"][0]["message"], cause);
     // What is on its way out already may be evicted again.
     assert_eq!(evict(&server, "a").await.0, 201);
+}
+
+/// What kube-rs makes of a refusal. Its default client tries again fifteen times, for minutes, before
+/// it tells: programs that want to know turn `Config::default_retry` off.
+#[tokio::test]
+async fn a_refused_eviction_is_an_error_with_its_cause_to_kube_rs() {
+    use kube::api::{EvictParams, ObjectMeta};
+    let server = server().await;
+    running(&server, "a", true).await;
+    let status = json!({"observedGeneration": 1, "disruptionsAllowed": 0, "currentHealthy": 1,
+                        "desiredHealthy": 1, "expectedPods": 1});
+    budget(&server, "web", json!({}), status).await;
+    let client = kube::Client::new(server.as_user(admin()), "default");
+    let pods: kube::Api<k8s_openapi::api::core::v1::Pod> = kube::Api::default_namespaced(client);
+    let params = EvictParams::default();
+    let refused = tokio::time::timeout(PATIENCE, pods.evict("a", &params));
+    let refused = refused.await.unwrap();
+    let Err(kube::Error::Api(refused)) = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!((refused.code, &*refused.reason), (429, "TooManyRequests"));
+    let cause = &refused.details.as_ref().unwrap().causes[0];
+    assert_eq!(cause.reason, "DisruptionBudget");
+    assert_eq!(
+        cause.message,
+        "The disruption budget web needs 1 healthy pods and has 1 currently"
+    );
+    // While the budget was not looked at yet, it is said when to come again.
+    let new = json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget",
+        "metadata": ObjectMeta { name: Some("web".into()), ..ObjectMeta::default() },
+        "spec": {"minAvailable": 2, "selector": {"matchLabels": {"app": "web"}}}});
+    ok(&server, "PATCH", &format!("{BUDGETS}/web"), new).await;
+    let eviction = json!({"metadata": {"name": "a"}}).to_string();
+    let headers = [("content-type", "application/json")];
+    let path = format!("{PODS}/a/eviction");
+    let answer = raw(&server, "POST", &path, &headers, eviction).await;
+    assert_eq!(answer.status(), 429);
+    assert_eq!(answer.headers()["retry-after"], "10");
 }
 
 #[tokio::test]

@@ -3,7 +3,8 @@
 use std::future::Future;
 
 use bytes::Bytes;
-use futures::stream;
+use futures::{StreamExt, stream};
+use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, DuplexStream, duplex};
 
 use super::*;
@@ -66,8 +67,65 @@ async fn a_kept_connection_may_pause_longer_than_clients_keep_theirs() {
         }
         tokio::time::sleep(Duration::from_secs(90)).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_later_request_must_be_complete_in_time_too() {
+    let mut client = connect(pong);
+    for pause in [0, 90, 90] {
+        tokio::time::sleep(Duration::from_secs(pause)).await;
+        client.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+        tokio::time::sleep(HELLO / 2).await;
+        client.write_all(b"\r\n").await.unwrap();
+        let mut said = Vec::new();
+        while !said.ends_with(b"pong") {
+            said.push(client.read_u8().await.unwrap());
+        }
+    }
+    tokio::time::sleep(Duration::from_secs(90)).await;
     let (time, _) = hang_up(&mut client, b"GET / HTTP/1.1\r\nA: ").await;
-    assert!(time <= IDLE, "{time:?}");
+    assert!(time >= HELLO && time < 2 * HELLO, "{time:?}");
+}
+
+/// The body of a request comes as slowly as its reader allows, and so does what a client sends ahead
+/// while its answer is still coming.
+#[tokio::test(start_paused = true)]
+async fn what_comes_during_an_exchange_is_no_late_head() {
+    let mut client = connect(|request: Request| async move {
+        let body = request.into_body().collect().await.unwrap().to_bytes();
+        let slow = stream::unfold(0, |n| async move {
+            tokio::time::sleep(2 * HELLO).await;
+            (n < 3).then(|| (Ok::<_, BoxError>(Bytes::from_static(b"-")), n + 1))
+        });
+        let first = stream::iter([Ok::<_, BoxError>(body)]);
+        http::Response::new(crate::from_stream(first.chain(slow)))
+    });
+    let head = b"POST / HTTP/1.1\r\nContent-Length: 4\r\n\r\n";
+    for _ in 0..2 {
+        client.write_all(head).await.unwrap();
+        for byte in b"ping" {
+            tokio::time::sleep(2 * HELLO).await;
+            client.write_all(&[*byte]).await.unwrap();
+        }
+        client.write_all(b"POST /").await.unwrap();
+        let mut said = Vec::new();
+        while !said.ends_with(b"0\r\n\r\n") {
+            said.push(client.read_u8().await.unwrap());
+        }
+        let said = String::from_utf8(said).unwrap();
+        assert!(
+            said.contains("ping") && said.matches("1\r\n-").count() == 3,
+            "{said}"
+        );
+        client
+            .write_all(b" HTTP/1.1\r\nContent-Length: 0\r\n\r\n")
+            .await
+            .unwrap();
+        let mut said = Vec::new();
+        while !said.ends_with(b"0\r\n\r\n") {
+            said.push(client.read_u8().await.unwrap());
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

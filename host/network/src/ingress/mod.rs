@@ -98,7 +98,7 @@ impl IngressRouter {
         let serve_secure = async {
             if let Some(listener) = secure {
                 let router = router.with_scheme("https");
-                eyot_http::serve(listener, Some(config), router, stop.clone()).await;
+                eyot_http::serve(listener, Some(config.into()), router, stop.clone()).await;
             }
         };
         let all = watcher::Config::default;

@@ -82,6 +82,7 @@ impl World {
         let network = Arc::new(FakeNetwork::default());
         let node = Node::new(Options {
             name: "n1".into(),
+            version: eyot_apiserver::KUBERNETES_VERSION,
             client: client.clone(),
             images,
             runtimes: vec![(Kind::Wasm, runtime.clone() as Arc<dyn Runtime>)],

@@ -42,10 +42,10 @@ async fn one(store: &Store, key: Key, wanted: Value) -> Result<(), WriteError> {
         return Ok(());
     };
     match complete(&current, &wanted) {
-        // A binding's role can never change, so it is made anew.
+        // A binding's role can never change, so it is made anew, for its own subjects only.
         Some(next) if next.get("roleRef") != current.get("roleRef") => {
             store.delete(&key, Some(stored.revision)).await?;
-            store.create(key, next).await.map(drop)
+            store.create(key, wanted).await.map(drop)
         }
         Some(next) => match store.update(&key, stored.revision, next).await {
             Ok(_) | Err(WriteError::Conflict { .. }) => Ok(()),
@@ -67,11 +67,25 @@ fn complete(current: &Value, wanted: &Value) -> Option<Value> {
         for (name, value) in wanted.into_iter().flatten() {
             let metadata = object::metadata(&mut next);
             let held = metadata.entry(key).or_insert_with(|| json!({}));
-            held[name] = value.clone();
+            // What somebody else wrote there stays.
+            if held.get(name).is_none() {
+                held[name] = value.clone();
+            }
         }
     }
-    if let Some(rule) = wanted.get("aggregationRule") {
-        next["aggregationRule"] = rule.clone();
+    if wanted.get("aggregationRule").is_some() {
+        const SELECTORS: &[&str] = &["aggregationRule", "clusterRoleSelectors"];
+        let wanted = object::at(wanted, SELECTORS).and_then(Value::as_array);
+        let mut selectors = match object::at(&next, SELECTORS) {
+            Some(Value::Array(selectors)) => selectors.clone(),
+            _ => Vec::new(),
+        };
+        for selector in wanted.into_iter().flatten() {
+            if !selectors.contains(selector) {
+                selectors.push(selector.clone());
+            }
+        }
+        next["aggregationRule"] = json!({"clusterRoleSelectors": selectors});
     } else if let Some(wanted) = wanted.get("rules") {
         let parse = |value: &Value| {
             serde_json::from_value::<Option<Vec<Rule>>>(value.clone())
@@ -310,6 +324,164 @@ mod tests {
             reader["roleRef"]["name"],
             "extension-apiserver-authentication-reader"
         );
+    }
+
+    /// The names are those of a Kubernetes 1.36 with its default features.
+    #[test]
+    fn the_names_are_those_of_kubernetes() {
+        let objects = all();
+        let names = |resource: &str| -> Vec<String> {
+            let mut names: Vec<String> = objects
+                .iter()
+                .filter(|(key, _)| &*key.resource == resource)
+                .map(|(key, _)| match &*key.namespace {
+                    "" => key.name.to_string(),
+                    namespace => format!("{namespace}/{}", key.name),
+                })
+                .collect();
+            names.sort_unstable();
+            names
+        };
+        let listed = |text: &str| -> Vec<String> {
+            let mut names: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+            names.sort_unstable();
+            names
+        };
+        const CONTROLLERS: &str = "attachdetach-controller certificate-controller
+            clusterrole-aggregation-controller cronjob-controller daemon-set-controller
+            deployment-controller device-taint-eviction-controller disruption-controller
+            endpoint-controller endpointslice-controller endpointslicemirroring-controller
+            ephemeral-volume-controller expand-controller generic-garbage-collector
+            horizontal-pod-autoscaler job-controller legacy-service-account-token-cleaner
+            namespace-controller node-controller persistent-volume-binder pod-garbage-collector
+            pv-protection-controller pvc-protection-controller replicaset-controller
+            replication-controller resource-claim-controller resourcequota-controller
+            root-ca-cert-publisher route-controller selinux-warning-controller
+            service-account-controller service-cidrs-controller service-controller
+            statefulset-controller ttl-after-finished-controller ttl-controller
+            validatingadmissionpolicy-status-controller volumeattributesclass-protection-controller";
+        let controllers = || {
+            CONTROLLERS
+                .split_whitespace()
+                .map(|name| format!("{CONTROLLER}{name}"))
+        };
+        let with_controllers = |text: &str| {
+            let mut names = listed(text);
+            names.extend(controllers());
+            names.sort_unstable();
+            names
+        };
+        assert_eq!(
+            names(CLUSTER_ROLES),
+            with_controllers(
+                "admin cluster-admin edit system:aggregate-to-admin system:aggregate-to-edit
+                system:aggregate-to-view system:auth-delegator system:basic-user
+                system:certificates.k8s.io:certificatesigningrequests:nodeclient
+                system:certificates.k8s.io:certificatesigningrequests:selfnodeclient
+                system:certificates.k8s.io:kube-apiserver-client-approver
+                system:certificates.k8s.io:kube-apiserver-client-kubelet-approver
+                system:certificates.k8s.io:kubelet-serving-approver
+                system:certificates.k8s.io:legacy-unknown-approver system:discovery
+                system:heapster system:kube-aggregator system:kube-controller-manager
+                system:kube-dns system:kube-scheduler system:kubelet-api-admin system:monitoring
+                system:node system:node-bootstrapper system:node-problem-detector
+                system:node-proxier system:persistent-volume-provisioner
+                system:public-info-viewer system:service-account-issuer-discovery
+                system:volume-scheduler view"
+            )
+        );
+        assert_eq!(
+            names(CLUSTER_ROLE_BINDINGS),
+            with_controllers(
+                "cluster-admin system:basic-user system:discovery system:kube-controller-manager
+                system:kube-dns system:kube-scheduler system:monitoring system:node
+                system:node-proxier system:public-info-viewer
+                system:service-account-issuer-discovery system:volume-scheduler"
+            )
+        );
+        let of_namespaces = "kube-public/system:controller:bootstrap-signer
+            kube-system/system::leader-locking-kube-controller-manager
+            kube-system/system::leader-locking-kube-scheduler
+            kube-system/system:controller:bootstrap-signer
+            kube-system/system:controller:cloud-provider
+            kube-system/system:controller:token-cleaner";
+        let reader = "extension-apiserver-authentication-reader";
+        assert_eq!(
+            names(ROLES),
+            listed(&format!("{of_namespaces} kube-system/{reader}"))
+        );
+        assert_eq!(
+            names(ROLE_BINDINGS),
+            listed(&format!("{of_namespaces} kube-system/system::{reader}"))
+        );
+        let allows = |role: &str, resource: &str, verb: &str| {
+            let role = find(&objects, &Key::new(CLUSTER_ROLES, "", role));
+            let has =
+                |value: &Value, word: &str| value.as_array().unwrap().iter().any(|one| one == word);
+            let mut rules = role["rules"].as_array().unwrap().iter();
+            rules.any(|rule| {
+                rule.get("resources")
+                    .is_some_and(|names| has(names, resource))
+                    && has(&rule["verbs"], verb)
+            })
+        };
+        for role in [
+            "system:kube-scheduler",
+            "system:controller:resource-claim-controller",
+        ] {
+            assert!(allows(role, "resourceclaims/binding", "patch"), "{role}");
+        }
+        assert!(allows("system:node", "serviceaccounts", "get"));
+        assert!(!allows("system:node", "resourceslices", "create"));
+        // What is aggregated reaches the roles that gather it.
+        assert!(allows("view", "pods/log", "get") && !allows("view", "secrets", "get"));
+        assert!(allows("edit", "pods/exec", "create") && !allows("edit", "roles", "get"));
+        assert!(allows("admin", "rolebindings", "create") && allows("admin", "pods/log", "get"));
+    }
+
+    #[test]
+    fn a_reconciled_object_keeps_what_others_wrote() {
+        let objects = all();
+        let admin = find(&objects, &Key::new(CLUSTER_ROLES, "", "admin"));
+        let mut current = admin.clone();
+        current["metadata"]["labels"]["kubernetes.io/bootstrapping"] = "mine".into();
+        let own = json!({"matchLabels": {"mine": "true"}});
+        current["aggregationRule"] = json!({"clusterRoleSelectors": [own]});
+        let next = complete(&current, admin).unwrap();
+        assert_eq!(
+            next["metadata"]["labels"]["kubernetes.io/bootstrapping"],
+            "mine"
+        );
+        let selectors = &next["aggregationRule"]["clusterRoleSelectors"];
+        assert_eq!(selectors[0], own);
+        assert_eq!(
+            selectors[1],
+            admin["aggregationRule"]["clusterRoleSelectors"][0]
+        );
+        assert_eq!(complete(&next, admin), None);
+    }
+
+    #[tokio::test]
+    async fn a_binding_to_another_role_is_made_anew() {
+        let store = Store::in_memory(|_, _| Vec::new());
+        reconcile(&store).await.unwrap();
+        let key = Key::new(CLUSTER_ROLE_BINDINGS, "", "system:discovery");
+        let read = || {
+            let stored = store.get(&key).unwrap();
+            let value: Value = serde_json::from_slice(&stored.json).unwrap();
+            (stored.revision, value)
+        };
+        let (revision, before) = read();
+        let mut other = before.clone();
+        other["roleRef"]["name"] = "cluster-admin".into();
+        let intruder = json!({"apiGroup": GROUP, "kind": "User", "name": "eve"});
+        other["subjects"] = json!([intruder]);
+        store.update(&key, revision, other).await.unwrap();
+        reconcile(&store).await.unwrap();
+        let (_, after) = read();
+        assert_eq!(after["roleRef"], before["roleRef"]);
+        assert_eq!(after["subjects"], before["subjects"]);
+        assert_ne!(object::uid(&after), object::uid(&before));
     }
 
     #[tokio::test]

@@ -15,7 +15,7 @@ mod table;
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 use eyot_store::{Key, Store, WriteError};
@@ -88,7 +88,7 @@ impl Unknown {
 pub(crate) struct Tokens {
     store: Store,
     options: TokenOptions,
-    issuers: Issuers,
+    issuers: RwLock<Arc<Issuers>>,
     remembered: Mutex<HashMap<[u8; 32], Remembered>>,
 }
 
@@ -106,15 +106,19 @@ impl Tokens {
         Tokens {
             store: store.clone(),
             options,
-            issuers: Issuers::default(),
+            issuers: RwLock::default(),
             remembered: Mutex::default(),
         }
     }
 
-    /// Believe these issuers, too.
-    pub(crate) fn believing(mut self, issuers: Issuers) -> Tokens {
-        self.issuers = issuers;
-        self
+    /// Believe these issuers from now on, and no others beside this server itself.
+    pub(crate) fn believe(&self, issuers: Issuers) {
+        *self.issuers.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(issuers);
+    }
+
+    fn issuers(&self) -> Arc<Issuers> {
+        let issuers = self.issuers.read();
+        issuers.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn options(&self) -> &TokenOptions {
@@ -131,7 +135,7 @@ impl Tokens {
     pub(crate) async fn find(&self, token: &str, audiences: &[String]) -> Result<Known, Unknown> {
         let theirs = match token.len() > LONGEST {
             true => None,
-            false => self.issuers.check(token).await,
+            false => self.issuers().check(token).await,
         };
         match theirs {
             Some(user) => self.implicit(user.map_err(Unknown::new)?, audiences),

@@ -127,7 +127,7 @@ impl Extension {
                 Box::pin(async move { Ok(state.answer(request).await) });
             answer
         });
-        let config = Some(Arc::new(config));
+        let config = Some(Arc::new(config).into());
         tokio::spawn(eyot_http::serve(listener, config, service, stop.clone()));
         Extension {
             address,

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use super::{Doors, status, talk};
-use crate::{bytes, config_map, get, ok, raw, server};
+use crate::{Lines, bytes, config_map, get, ok, raw, send, server};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const JSON: &str = "application/json";
@@ -357,4 +357,71 @@ async fn objects_of_odd_contents_are_judged_in_time() {
         let (code, _) = refusal(&server, "POST", path, &headers, body).await;
         assert!(matches!(code, 400 | 422), "{number:.10}: {code}");
     }
+}
+
+/// What is stored can be read again, by everybody: an object that could not is refused.
+#[tokio::test]
+async fn objects_are_as_deep_as_their_readers_can_go() {
+    let server = server().await;
+    let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    let crd = json!({
+        "metadata": {"name": "deeps.x.test"},
+        "spec": {"group": "x.test", "scope": "Namespaced",
+            "names": {"plural": "deeps", "singular": "deep", "kind": "Deep"},
+            "versions": [{"name": "v1", "served": true, "storage": true,
+                          "schema": {"openAPIV3Schema": schema}}]},
+    });
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    ok(&server, "POST", definitions, crd).await;
+    let deeps = "/apis/x.test/v1/namespaces/default/deeps";
+    let deep = |name: &str, levels: usize| {
+        let inside = nested("{\"a\":", "}", levels);
+        format!(
+            "{{\"apiVersion\":\"x.test/v1\",\"kind\":\"Deep\",\"metadata\":{{\"name\":\"{name}\"}},\
+             \"spec\":{inside}}}"
+        )
+    };
+    let refused = |text: &str| text.contains("exceeded max depth");
+    let (mut made, mut turned_away) = (0, 0);
+    for levels in 90..140 {
+        let (name, headers) = (format!("d{levels}"), [("content-type", "application/json")]);
+        let answer = raw(&server, "POST", deeps, &headers, deep(&name, levels)).await;
+        let code = answer.status().as_u16();
+        let text = String::from_utf8(bytes(answer).await.to_vec()).unwrap();
+        if code != 201 {
+            assert!(code == 400 && refused(&text), "{levels}: {code} {text}");
+            turned_away += 1;
+            continue;
+        }
+        made += 1;
+        let (code, seen) = get(&server, &format!("{deeps}/{name}")).await;
+        assert_eq!((code, &seen["kind"]), (200, &json!("Deep")), "{levels}");
+        let patch = json!({"metadata": {"labels": {"x": "y"}}});
+        ok(&server, "PATCH", &format!("{deeps}/{name}"), patch).await;
+    }
+    assert!(made > 20 && turned_away > 10, "{made} {turned_away}");
+    // As kube-rs and serde_json read them: in lists, tables and events.
+    let (_, list) = get(&server, deeps).await;
+    assert_eq!(list["items"].as_array().map(Vec::len), Some(made));
+    let table = [("accept", "application/json;as=Table;g=meta.k8s.io;v=v1")];
+    let whole = format!("{deeps}?includeObject=Object");
+    let table = bytes(raw(&server, "GET", &whole, &table, "").await).await;
+    let table: Value = serde_json::from_slice(&table).unwrap();
+    assert_eq!(table["rows"].as_array().map(Vec::len), Some(made));
+    let watch = format!("{deeps}?watch=true&timeoutSeconds=1&resourceVersion=0");
+    let mut events = Lines::open(&server, &watch, "application/json").await;
+    for _ in 0..made {
+        assert!(events.event().await.starts_with("ADDED d"));
+    }
+    // A patch cannot go deeper either.
+    let path = format!("/spec{}/b", "/a".repeat(89));
+    let value: Value = serde_json::from_str(&nested("{\"a\":", "}", 100)).unwrap();
+    let patch = json!([{"op": "add", "path": path, "value": value}]).to_string();
+    let headers = [("content-type", "application/json-patch+json")];
+    let answer = raw(&server, "PATCH", &format!("{deeps}/d90"), &headers, patch).await;
+    let code = answer.status().as_u16();
+    let text = String::from_utf8(bytes(answer).await.to_vec()).unwrap();
+    assert!(code == 400 && refused(&text), "{code} {text}");
+    let (_, gone) = send(&server, "DELETE", deeps, Value::Null).await;
+    assert_eq!(gone["items"].as_array().map(Vec::len), Some(made));
 }

@@ -44,7 +44,7 @@ impl Doors {
         let service = server;
         tokio::spawn(eyot_http::serve(
             listener,
-            Some(tls()),
+            Some(tls().into()),
             service,
             stop.clone(),
         ));

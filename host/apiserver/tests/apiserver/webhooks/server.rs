@@ -55,7 +55,7 @@ impl Webhook {
         let service = service(Arc::new(answer), Arc::clone(&seen));
         tokio::spawn(eyot_http::serve(
             listener,
-            Some(config),
+            Some(config.into()),
             service,
             stop.clone(),
         ));

@@ -1,0 +1,4 @@
+//! The parser "json patch", guided by what its inputs reach.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| eyot_apiserver::fuzz::run("json patch", input));

@@ -1,0 +1,4 @@
+//! The parser "path and query", guided by what its inputs reach.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| eyot_apiserver::fuzz::run("path and query", input));

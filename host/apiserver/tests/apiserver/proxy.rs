@@ -1,0 +1,71 @@
+//! `pods/proxy` and `services/proxy` to servers that speak TLS.
+
+use std::convert::Infallible;
+
+use eyot_http::{Request, Response};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{bytes, get, kubectl::tls, ok, pod, raw, server};
+
+#[tokio::test]
+async fn requests_are_passed_on_over_tls() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let stop = CancellationToken::new();
+    let _stop = stop.clone().drop_guard();
+    let backend = tower::service_fn(|request: Request| async move {
+        let said = json!({"path": request.uri().path(), "query": request.uri().query()});
+        Ok::<Response, Infallible>(eyot_http::json(http::StatusCode::OK, &said))
+    });
+    tokio::spawn(eyot_http::serve(
+        listener,
+        Some(tls().into()),
+        backend,
+        stop,
+    ));
+    let server = server().await;
+    let pods = "/api/v1/namespaces/default/pods";
+    let mut made = pod("a");
+    made["spec"]["containers"][0]["ports"] = json!([{"name": "web", "containerPort": port}]);
+    ok(&server, "POST", pods, made).await;
+    let status = json!({"status": {"podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}],
+        "phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+    ok(&server, "PATCH", &format!("{pods}/a/status"), status).await;
+    let services = "/api/v1/namespaces/default/services";
+    let service = json!({"metadata": {"name": "s"}, "spec": {"selector": {"app": "web"},
+        "ports": [{"name": "secure", "port": 443, "targetPort": port}]}});
+    ok(&server, "POST", services, service).await;
+    for through in [
+        format!("{pods}/https:a:{port}"),
+        format!("{pods}/https:a:web"),
+        format!("{services}/https:s:secure"),
+        format!("{services}/https:s:443"),
+        format!("{services}/https:s:"),
+    ] {
+        let answer = raw(&server, "GET", &format!("{through}/proxy/x/y?z=1"), &[], "").await;
+        assert_eq!(answer.status(), 200, "{through}");
+        let said: Value = serde_json::from_slice(&bytes(answer).await).unwrap();
+        assert_eq!(said, json!({"path": "/x/y", "query": "z=1"}), "{through}");
+    }
+    // Who speaks no TLS is not understood by who does.
+    let (code, _) = get(&server, &format!("{pods}/http:a:{port}/proxy/x")).await;
+    assert_eq!(code, 400);
+    let plain = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = plain.local_addr().unwrap().port();
+    let backend = tower::service_fn(|_: Request| async move {
+        Ok::<Response, Infallible>(eyot_http::text(http::StatusCode::OK, "plain"))
+    });
+    tokio::spawn(eyot_http::serve(
+        plain,
+        None,
+        backend,
+        CancellationToken::new(),
+    ));
+    let (code, status) = get(&server, &format!("{pods}/https:a:{port}/proxy/x")).await;
+    assert_eq!(
+        (code, &status["reason"]),
+        (503, &json!("ServiceUnavailable"))
+    );
+}
