@@ -12,3 +12,6 @@ printf '\n'
 [ "$(id -u)" != 0 ] || command -v etcd >/dev/null || apt-get -qq install -y --no-install-recommends etcd-server >/dev/null || true
 printf '\033[1mbench:\033[0m the API over HTTPS, beside etcd where there is one\n' >&2
 cargo run --quiet --release --locked -p eyot-apiserver --example bench-apiserver
+printf '\n'
+printf '\033[1mbench:\033[0m the scheduler and the controllers on many nodes\n' >&2
+cargo run --quiet --release --locked -p eyot-control --example bench-control

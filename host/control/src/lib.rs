@@ -8,12 +8,14 @@
 //! | `replica_set` | ReplicaSets, ReplicationControllers, Pods | Pods, their status |
 //! | `daemon_set` | DaemonSets, Nodes, Pods, ControllerRevisions | Pods, ControllerRevisions, DaemonSet status |
 //! | `stateful_set` | StatefulSets, Pods, claims, ControllerRevisions | Pods, claims, ControllerRevisions, StatefulSet status |
-//! | `scheduler` | Pods, Nodes, what Pods claim | bindings, the condition `PodScheduled` |
+//! | `scheduler` | Pods, Nodes, what Pods claim, Namespaces, PodDisruptionBudgets, Services, owners of pods | bindings, the condition `PodScheduled`, deletions of Pods for more important ones |
 //! | `storage` | claims, volumes, classes, Pods | claims, volumes, their phases; ephemeral volumes' claims |
 //! | `namespace` | Namespaces, everything in ending ones | deletions |
 //! | `service_account` | Namespaces, ServiceAccounts named `default` | the missing ones |
 //! | `root_ca` | Namespaces, ConfigMaps named `kube-root-ca.crt` | the missing and the wrong ones |
 //! | `claim_protection` | claims, volumes, Pods | finalizers of the deleted ones |
+//! | `node_life` | Nodes, their Leases, Pods | conditions of silent nodes, their `NoExecute` taints, readiness of their Pods |
+//! | `pod_gc` | Pods, Nodes | ends of Pods that nobody else ends |
 //! | `node_taint` | Nodes | their `NoSchedule` taints |
 //! | `taint_eviction` | Nodes, Pods | deletions of Pods that do not bear a `NoExecute` taint |
 //! | `certificates` | CertificateSigningRequests | their approval, certificate and end |
@@ -46,10 +48,12 @@ mod history;
 mod job;
 mod names;
 mod namespace;
+mod node_life;
 mod node_taint;
 mod owner;
 mod pod;
 mod pod_control;
+mod pod_gc;
 mod replica_set;
 mod resources;
 mod root_ca;
@@ -68,32 +72,43 @@ mod workloads;
 
 use std::sync::Arc;
 
-use eyot_client::{Cache, Controller, Key, Queue, Watches, view::Pod};
+use eyot_api::Device;
+use eyot_client::{Cache, Controller, Key, Watches, view::Pod};
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet},
     certificates::v1::CertificateSigningRequest,
     core::v1::{
         ConfigMap, Namespace, Node, PersistentVolume, PersistentVolumeClaim, ReplicationController,
-        ServiceAccount,
+        Service, ServiceAccount,
     },
     networking::v1::ServiceCIDR,
+    policy::v1::PodDisruptionBudget,
     rbac::v1::ClusterRole,
     storage::v1::StorageClass,
 };
-use kube::Client;
-use tokio::task::JoinSet;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::{Api, Client, runtime::watcher};
+use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    announce::Announcer, certificates::Certificates, cluster_roles::ClusterRoles,
-    namespace::Namespaces, node_taint::NodeTaints, root_ca::RootCas, scheduler::Scheduler,
-    service_account::ServiceAccounts, service_ranges::ServiceRanges, storage::scheduling::Storage,
+    announce::Announcer,
+    certificates::Certificates,
+    cluster_roles::ClusterRoles,
+    namespace::Namespaces,
+    node_taint::NodeTaints,
+    root_ca::RootCas,
+    scheduler::{Others, Scheduler, Watched},
+    service_account::ServiceAccounts,
+    service_ranges::ServiceRanges,
+    storage::scheduling::Storage,
 };
 pub use certificates::{
     authority::{Authority, AuthorityError},
     wish::WishError,
 };
 pub use error::ControlError;
+pub use scheduler::config::{ConfigError, SchedulerConfig};
 
 /// The local copies that the controllers share.
 struct Caches {
@@ -106,6 +121,8 @@ struct Caches {
     pods: Cache<Pod>,
     nodes: Cache<Node>,
     namespaces: Cache<Namespace>,
+    services: Cache<Service>,
+    budgets: Cache<PodDisruptionBudget>,
     claims: Cache<PersistentVolumeClaim>,
     volumes: Cache<PersistentVolume>,
     classes: Cache<StorageClass>,
@@ -128,6 +145,8 @@ impl Caches {
             pods: watches.of(),
             nodes: watches.of(),
             namespaces: watches.of(),
+            services: watches.of(),
+            budgets: watches.of(),
             claims: watches.of(),
             volumes: watches.of(),
             classes: watches.of(),
@@ -146,6 +165,8 @@ pub struct Options {
     pub root_ca: Option<String>,
     /// Signs the certificates that are asked for and approved; without one, nobody does.
     pub authority: Option<Arc<Authority>>,
+    /// How pods are placed on nodes.
+    pub scheduler: SchedulerConfig,
 }
 
 /// Run all controllers until `stop` is cancelled, then let them finish what they began.
@@ -153,7 +174,14 @@ pub struct Options {
 pub async fn run(client: Client, watches: Watches, options: Options, stop: CancellationToken) {
     let caches = Caches::of(&watches);
     let mut tasks = JoinSet::new();
-    tasks.spawn(schedule(&client, &caches, &stop).run(stop.clone()));
+    schedule(
+        &mut tasks,
+        &client,
+        &caches,
+        &watches,
+        options.scheduler,
+        &stop,
+    );
     workloads::run(&mut tasks, &client, &caches, &stop);
     tasks.spawn(end_namespaces(&client, &caches).run(stop.clone()));
     tasks.spawn(account_namespaces(&client, &caches).run(stop.clone()));
@@ -188,38 +216,79 @@ pub async fn run(client: Client, watches: Watches, options: Options, stop: Cance
     }
 }
 
-fn schedule(client: &Client, caches: &Caches, stop: &CancellationToken) -> Controller<Scheduler> {
+fn schedule(
+    tasks: &mut JoinSet<()>,
+    client: &Client,
+    caches: &Caches,
+    watches: &Watches,
+    config: SchedulerConfig,
+    stop: &CancellationToken,
+) {
     let announcer = Announcer::start(client.clone(), "default-scheduler", stop.clone());
-    let (pods, nodes) = (caches.pods.clone(), caches.nodes.clone());
+    let devices = Cache::trimmed(scheduler::devices::trim);
+    let watched = Watched {
+        pods: &caches.pods,
+        nodes: &caches.nodes,
+        namespaces: &caches.namespaces,
+        budgets: &caches.budgets,
+        devices: &devices,
+    };
     let storage = Storage::new(
         client.clone(),
-        pods.clone(),
+        caches.pods.clone(),
         caches.claims.clone(),
         caches.volumes.clone(),
         caches.classes.clone(),
     );
-    let queue = Queue::default();
-    let scheduler = Scheduler::new(
-        client.clone(),
-        pods,
-        nodes,
+    let others = Others {
+        pods: caches.pods.clone(),
+        nodes: caches.nodes.clone(),
         storage,
-        announcer,
-        queue.clone(),
-    );
-    scheduler.listen();
-    let controller = Controller::new(scheduler).concurrency(1).with_queue(queue);
-    controller
-        .on(&caches.nodes, |_| None)
-        .on(&caches.claims, |_| None)
-        .on(&caches.volumes, |_| None)
-        .on(&caches.classes, |_| None)
-        .on(&caches.pods, |change| {
-            change
-                .after
-                .filter(|pod| scheduler::is_ours(pod))
-                .map(|_| change.key.clone())
-        })
+        services: caches.services.clone(),
+        sets: caches.sets.clone(),
+        stateful_sets: caches.stateful_sets.clone(),
+        replication_controllers: caches.replication_controllers.clone(),
+    };
+    let scheduler = Scheduler::new(client.clone(), &watched, others, announcer, config);
+    follow_devices(tasks, client, watches, devices, stop);
+    let (pods, nodes) = (caches.pods.clone(), caches.nodes.clone());
+    let (claims, volumes) = (caches.claims.clone(), caches.volumes.clone());
+    let (classes, namespaces) = (caches.classes.clone(), caches.namespaces.clone());
+    let stop = stop.clone();
+    tasks.spawn(async move {
+        let synced = async {
+            tokio::join!(pods.synced(), nodes.synced(), namespaces.synced());
+            tokio::join!(claims.synced(), volumes.synced(), classes.synced());
+        };
+        if stop.run_until_cancelled(synced).await.is_some() {
+            scheduler.run(stop).await;
+        }
+    });
+}
+
+/// Selects the definition of Devices.
+const DEVICES: &str = "metadata.name=devices.eyot.dev";
+
+/// Follow Devices once the API knows what that is.
+fn follow_devices(
+    tasks: &mut JoinSet<()>,
+    client: &Client,
+    watches: &Watches,
+    devices: Cache<Device>,
+    stop: &CancellationToken,
+) {
+    let definitions: Cache<CustomResourceDefinition> = watches.some(DEVICES);
+    let known = Arc::new(Notify::new());
+    let tell = known.clone();
+    definitions.listen(move |_| tell.notify_one());
+    let (client, stop) = (client.clone(), stop.clone());
+    tasks.spawn(async move {
+        if stop.run_until_cancelled(known.notified()).await.is_some() {
+            devices
+                .run(Api::all(client), watcher::Config::default(), stop)
+                .await;
+        }
+    });
 }
 
 fn account_namespaces(client: &Client, caches: &Caches) -> Controller<ServiceAccounts> {

@@ -1,288 +1,434 @@
-//! Decides on which node a pod runs.
+//! Decides on which node a pod runs, as Kubernetes' kube-scheduler does and by the names that its
+//! framework has.
 //!
-//! Reads pods, nodes and what pods claim; binds through the `pods/binding` subresource, and says in the condition
-//! `PodScheduled` and an event why a pod finds no place. One pod at a time, so that no two take the
-//! same place: what was decided counts at once, before the watch shows it.
+//! Reads Pods, Nodes, Namespaces, PodDisruptionBudgets, and who selects pods together; binds
+//! through the `pods/binding` subresource, takes away pods of lower priority where that makes room
+//! for others, and says in the condition `PodScheduled` and an event why a pod finds no place.
+//!
+//! One pod is decided on at a time, in [`core`], with everything that is known in memory: which
+//! pods are next ([`queue`]), what is where ([`snapshot`]), which nodes can take the pod and which is
+//! the best ([`cycle`], with one file for each plugin), who could go for it ([`preemption`]). What was
+//! decided counts at once, before the watch shows it, so that no two take the same place; writing
+//! it down happens beside the next decisions, many at a time.
 
-mod fit;
-mod ledger;
+mod class;
+pub(crate) mod config;
+mod core;
+mod cycle;
+mod demand;
+pub(crate) mod devices;
+mod images;
+mod inter_pod_affinity;
+mod node;
+mod node_affinity;
+mod outside;
+mod preemption;
 mod quantity;
-mod request;
+mod queue;
+mod resources;
+mod selector;
+mod snapshot;
+mod status;
+mod taints;
 #[cfg(test)]
 mod tests;
+mod topology;
+mod topology_spread;
 
 use std::{
-    collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use eyot_client::{Cache, Change, Key, Queue, Reconciler, Requeue, view::Pod};
-use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Node;
-use kube::{
-    Api, Client,
-    api::{Patch, PatchParams, PostParams},
+use eyot_api::Device;
+use eyot_client::{Cache, Key, view::Pod};
+use k8s_openapi::api::{
+    core::v1::{Namespace, Node},
+    policy::v1::PodDisruptionBudget,
 };
-use serde_json::json;
+use kube::{
+    Api, Client, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+};
+use serde_json::{Value, json};
+use tokio::{
+    sync::Notify,
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
 
-use self::{ledger::Ledger, request::Demand};
+use self::{
+    config::SchedulerConfig,
+    core::{Core, Decided, Promise, Work},
+    preemption::Place,
+};
 use crate::{
     announce::Announcer,
+    clock,
     error::{Act, ControlError, is},
     pod,
-    storage::scheduling::{Promise, Storage, Wishes},
+    storage::scheduling::{Promise as Volumes, StorageError},
 };
-pub(crate) use fit::{node_matches, selected, tolerated};
+pub(crate) use node_affinity::{node_matches, selected};
+pub(crate) use outside::Others;
 pub(crate) use quantity::milli;
+pub(crate) use taints::tolerated;
 
-/// Pause before a pod is looked at again whose volumes could not be bound.
-const RETRY: Duration = Duration::from_secs(1);
 /// The scheduler that a pod means unless it names another.
 const NAME: &str = "default-scheduler";
+/// Decisions that are being written down at once: the store takes what waits as one transaction.
+const AT_ONCE: usize = 128;
+/// The pause before the API is asked again that did not answer.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// How long writing down may take once it is time to stop.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
-#[derive(Clone)]
 pub(crate) struct Scheduler {
     client: Client,
     pods: Cache<Pod>,
-    nodes: Cache<Node>,
-    storage: Storage,
+    others: Others,
     announcer: Announcer,
+    /// Its own name, which pods ask for it by.
+    name: String,
     board: Arc<Board>,
 }
 
 /// What the listeners and the scheduler share.
 struct Board {
-    ledger: Mutex<Ledger>,
-    /// Pods that found no place: to be tried again when a place may have come up.
-    waiting: Mutex<BTreeSet<Key>>,
-    queue: Queue,
+    core: Mutex<Core>,
+    /// Something has changed.
+    wake: Notify,
 }
 
 impl Board {
-    fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    fn core(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn waiting(&self) -> MutexGuard<'_, BTreeSet<Key>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn change(&self, change: impl FnOnce(&mut Core)) {
+        change(&mut self.core());
+        self.wake.notify_one();
     }
+}
+
+/// Why a decision could not be written down.
+#[derive(Debug, thiserror::Error)]
+enum SchedulingError {
+    #[error(transparent)]
+    Api(#[from] ControlError),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// What the scheduler watches.
+pub(crate) struct Watched<'a> {
+    pub(crate) pods: &'a Cache<Pod>,
+    pub(crate) nodes: &'a Cache<Node>,
+    pub(crate) namespaces: &'a Cache<Namespace>,
+    pub(crate) budgets: &'a Cache<PodDisruptionBudget>,
+    pub(crate) devices: &'a Cache<Device>,
 }
 
 impl Scheduler {
     pub(crate) fn new(
         client: Client,
-        pods: Cache<Pod>,
-        nodes: Cache<Node>,
-        storage: Storage,
+        watched: &Watched<'_>,
+        others: Others,
         announcer: Announcer,
-        queue: Queue,
+        config: SchedulerConfig,
     ) -> Self {
-        let board = Board {
-            ledger: Mutex::default(),
-            waiting: Mutex::default(),
-            queue,
-        };
-        Self {
+        let scheduler = Self {
             client,
-            pods,
-            nodes,
-            storage,
+            pods: watched.pods.clone(),
+            others,
             announcer,
-            board: Arc::new(board),
-        }
+            name: config.name.clone(),
+            board: Arc::new(Board {
+                core: Mutex::new(Core::new(config)),
+                wake: Notify::new(),
+            }),
+        };
+        scheduler.listen(watched);
+        scheduler
     }
 
-    /// Keep account of who runs where, and wake waiting pods when something may have become free.
-    pub(crate) fn listen(&self) {
+    fn listen(&self, watched: &Watched<'_>) {
         let board = self.board.clone();
-        self.pods.listen(move |change| {
-            if board.note(&change) {
-                board.wake();
-            }
+        watched.pods.listen(move |change| {
+            let (before, after) = (change.before.map(|p| &**p), change.after.map(|p| &**p));
+            board.change(|core| core.pod(change.key, before, after, Instant::now()));
         });
         let board = self.board.clone();
-        self.nodes.listen(move |change| {
-            if fit::may_fit_more(change.before.map(|n| &**n), change.after.map(|n| &**n)) {
-                board.wake();
-            }
+        watched.nodes.listen(move |change| {
+            let (before, after) = (change.before.map(|n| &**n), change.after.map(|n| &**n));
+            board.change(|core| core.node(&change.key.name, before, after, Instant::now()));
         });
         let board = self.board.clone();
-        self.storage.listen(move || board.wake());
-    }
-}
-
-impl Board {
-    /// Enter the change into the ledger; whether a place was given up.
-    fn note(&self, change: &Change<'_, Pod>) -> bool {
-        let holds = |pod: &&Arc<Pod>| pod::node(pod).is_some() && !pod::has_ended(pod);
-        let after = change.after.filter(holds);
-        if change.after.is_none() {
-            self.waiting().remove(change.key);
-        }
-        let Some(pod) = after else {
-            // An unbound pod may have been assigned a moment ago: that stands until the watch
-            // shows it bound or gone.
-            let gone = change.after.is_none_or(|pod| pod::has_ended(pod));
-            return gone && self.ledger().remove(change.key);
-        };
-        let node = pod::node(pod).unwrap_or_default();
-        // Most changes of a bound pod are of its status.
-        if change
-            .before
-            .is_none_or(|before| pod::node(before) != Some(node))
-        {
-            self.ledger().put(change.key, node, Demand::of(pod));
-        }
-        false
+        watched.namespaces.listen(move |change| {
+            let none = Default::default();
+            let labels = change
+                .after
+                .map(|n| n.metadata.labels.as_ref().unwrap_or(&none));
+            board.change(|core| core.namespace(&change.key.name, labels, Instant::now()));
+        });
+        let board = self.board.clone();
+        self.others
+            .storage
+            .listen(move || board.change(|core| core.storage(Instant::now())));
+        devices::listen(self.board.clone(), watched.devices);
+        let board = self.board.clone();
+        watched.budgets.listen(move |change| {
+            board
+                .core()
+                .budget(change.key, change.after.map(|budget| &**budget));
+        });
     }
 
-    fn wake(&self) {
-        for key in std::mem::take(&mut *self.waiting()) {
-            self.queue.add(key);
-        }
-    }
-}
-
-/// Whether the pod is this scheduler's to place.
-pub(crate) fn is_ours(pod: &Pod) -> bool {
-    let spec = pod.spec.as_ref();
-    let scheduler = spec
-        .and_then(|spec| spec.scheduler_name.as_deref())
-        .unwrap_or(NAME);
-    let gated = spec.and_then(|spec| spec.scheduling_gates.as_ref());
-    scheduler == NAME
-        && gated.is_none_or(Vec::is_empty)
-        && pod::node(pod).is_none()
-        && pod::is_active(pod)
-}
-
-impl Reconciler for Scheduler {
-    type Error = ControlError;
-
-    fn name(&self) -> &'static str {
-        "scheduler"
-    }
-
-    async fn reconcile(&self, key: &Key) -> Result<Requeue, ControlError> {
-        let Some(pod) = self.pods.get(key).filter(|pod| is_ours(pod)) else {
-            return Ok(Requeue::OnChange);
-        };
-        // Woken before the watch has shown what was decided: it stands.
-        if self.board.ledger().holds(key) {
-            return Ok(Requeue::OnChange);
-        }
-        let demand = Demand::of(&pod);
-        // Entered before looking, so that a place that comes up meanwhile wakes it.
-        self.board.waiting().insert(key.clone());
-        match self.place(key, &pod, demand) {
-            Ok((node, promise)) => {
-                self.board.waiting().remove(key);
-                if promise.is_fulfilled() {
-                    self.bind(key, &pod, &node).await?;
-                    promise.keep();
+    /// Place pods until `stop` is cancelled, then finish what was begun. The caches that it listens
+    /// to must be complete.
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let this = Arc::new(self);
+        let mut writing = JoinSet::new();
+        // Those whose volumes have to be made first may take minutes.
+        let mut preparing = JoinSet::new();
+        while !stop.is_cancelled() {
+            while writing.try_join_next().is_some() {}
+            while preparing.try_join_next().is_some() {}
+            let room = writing.len() < AT_ONCE;
+            if room && let Some(decided) = this.decide() {
+                let is_slow = decided.volumes.as_ref().is_some_and(|v| !v.is_fulfilled());
+                let this = this.clone();
+                let of = if is_slow {
+                    &mut preparing
                 } else {
-                    self.bind_later(key.clone(), pod, node, promise);
-                }
+                    &mut writing
+                };
+                of.spawn(async move { this.perform(decided).await });
+                // Decisions wait for nothing: others have to run too.
+                tokio::task::yield_now().await;
+                continue;
             }
-            Err(why) => self.refuse(key, &pod, &why).await?,
+            let due = this.board.core().due();
+            let later = async {
+                match due.filter(|_| room) {
+                    Some(due) => sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = this.board.wake.notified() => {}
+                Some(_) = writing.join_next() => {}
+                () = later => {}
+            }
         }
-        Ok(Requeue::OnChange)
+        let rest = async { while writing.join_next().await.is_some() {} };
+        // What is not written then is decided anew after the next start.
+        let _ = timeout(LAST_WORDS, rest).await;
+    }
+
+    /// The next decision, if there is one to be made.
+    pub(crate) fn decide(&self) -> Option<Decided> {
+        self.board.core().next(&self.others, Instant::now())
+    }
+
+    /// Write down what was decided.
+    pub(crate) async fn perform(&self, Decided { work, volumes }: Decided) {
+        let (key, uid) = match &work {
+            Work::Bind { key, uid, .. } | Work::Refuse { key, uid, .. } => (key, uid),
+        };
+        let done = match &work {
+            Work::Bind { node, .. } => self.bind(key, uid, node, volumes).await,
+            Work::Refuse {
+                message, promise, ..
+            } => self.refuse(key, uid, message, promise).await,
+        };
+        let Err(error) = done else { return };
+        tracing::debug!(%key, error = &error as &dyn std::error::Error, "scheduling failed");
+        // Who does not know whether the pod was bound must not give its place to another.
+        if matches!(work, Work::Bind { .. }) && self.is_bound(key, uid).await {
+            return;
+        }
+        self.board
+            .change(|core| core.unassume(key, uid, Instant::now()));
+    }
+
+    /// Whether the pod has a node after all; asked until there is an answer.
+    async fn is_bound(&self, key: &Key, uid: &str) -> bool {
+        loop {
+            match self.api(key).get_opt(&key.name).await {
+                Ok(Some(pod)) if pod.metadata.uid.as_deref().unwrap_or_default() == uid => {
+                    return pod::node(&pod).is_some();
+                }
+                Ok(_) => return false,
+                Err(_) => sleep(ASK_AGAIN).await,
+            }
+        }
     }
 }
 
 impl Scheduler {
-    /// Find the pod a node, and enter that into the ledger.
-    fn place(&self, key: &Key, pod: &Pod, demand: Demand) -> Result<(String, Promise), String> {
-        let nodes = self.nodes.list();
-        let nowhere = |why: &str| format!("0/{} nodes are available: {why}.", nodes.len());
-        let wishes: Wishes = self.storage.wishes(pod).map_err(|why| nowhere(&why))?;
-        let mut ledger = self.board.ledger();
-        let also = |node: &Node| self.storage.objections(&wishes, node);
-        let name = fit::choose(pod, &demand, &nodes, &ledger, also)?;
-        let mut named = nodes
-            .iter()
-            .filter(|node| node.metadata.name.as_ref() == Some(&name));
-        let node = named.next();
-        let promise = node.and_then(|node| self.storage.promise(&wishes, node));
-        // Claims and volumes change while they are looked at; that change wakes the pod again.
-        let promise = promise
-            .ok_or_else(|| nowhere("1 node(s) didn't find available persistent volumes to bind"))?;
-        ledger.put(key, &name, demand);
-        Ok((name, promise))
+    /// The pod as it is known, if it is still the one that was decided on.
+    fn pod(&self, key: &Key, uid: &str) -> Option<Arc<Pod>> {
+        let pod = self.pods.get(key)?;
+        (pod.metadata.uid.as_deref().unwrap_or_default() == uid).then_some(pod)
     }
 
-    /// Bind the pod once its volumes are there, beside the others that are looked at meanwhile.
-    fn bind_later(&self, key: Key, pod: Arc<Pod>, node: String, promise: Promise) {
-        let this = self.clone();
-        tokio::spawn(async move {
-            let failed = match this.storage.fulfil(&promise).await {
-                Ok(()) => match this.bind(&key, &pod, &node).await {
-                    Ok(()) => {
-                        promise.keep();
-                        return;
-                    }
-                    Err(error) => error.to_string(),
-                },
-                Err(error) => error.to_string(),
-            };
-            drop(promise);
-            let said = format!("running PreBind plugin \"VolumeBinding\": {failed}");
-            this.announcer.warning(&*pod, "FailedScheduling", said);
-            this.board.ledger().remove(&key);
-            this.board.queue.add_after(key, RETRY);
-        });
+    fn api(&self, key: &Key) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), &key.namespace)
     }
 
-    async fn bind(&self, key: &Key, pod: &Pod, node: &str) -> Result<(), ControlError> {
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
+    async fn bind(
+        &self,
+        key: &Key,
+        uid: &str,
+        node: &str,
+        volumes: Option<Volumes>,
+    ) -> Result<(), SchedulingError> {
+        if let Some(volumes) = &volumes
+            && !volumes.is_fulfilled()
+            && let Err(error) = self.others.storage.fulfil(volumes).await
+        {
+            if let Some(pod) = self.pod(key, uid) {
+                let said = format!("running PreBind plugin \"VolumeBinding\": {error}");
+                self.announcer.warning(&*pod, "FailedScheduling", said);
+            }
+            return Err(error.into());
+        }
         let binding = json!({
             "apiVersion": "v1", "kind": "Binding",
-            "metadata": { "name": &*key.name, "namespace": &*key.namespace,
-                          "uid": pod.metadata.uid },
+            "metadata": { "name": &*key.name, "namespace": &*key.namespace, "uid": uid },
             "target": { "apiVersion": "v1", "kind": "Node", "name": node },
         });
         let params = PostParams::default();
-        match pods
+        let pods = self.api(key);
+        let bound: Result<Value, _> = pods
             .create_subresource("binding", &key.name, &params, &binding)
-            .await
-        {
-            Ok::<serde_json::Value, _>(_) => {
-                let said = format!("Successfully assigned {key} to {node}");
-                self.announcer.normal(pod, "Scheduled", said);
-                Ok(())
-            }
-            Err(error) => {
-                self.board.ledger().remove(key);
-                // Gone, or somebody else was faster: the watch will tell.
-                if is(&error, 404) || is(&error, 409) {
-                    return Ok(());
-                }
-                Err(error).act(|| format!("binding pod {key} to node {node}"))
-            }
+            .await;
+        bound.act(|| format!("binding pod {key} to node {node}"))?;
+        if let Some(volumes) = volumes {
+            volumes.keep();
         }
-    }
-
-    async fn refuse(&self, key: &Key, pod: &Pod, why: &str) -> Result<(), ControlError> {
-        let known = pod::condition(pod, "PodScheduled");
-        if known.is_some_and(|known| known.message.as_deref() == Some(why)) {
-            return Ok(());
+        if let Some(pod) = self.pod(key, uid) {
+            let said = format!("Successfully assigned {key} to {node}");
+            self.announcer.normal(&*pod, "Scheduled", said);
         }
-        let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
-        let since = known.filter(|known| known.status == "False");
-        let since = since.and_then(|known| Some(known.last_transition_time.as_ref()?.0));
-        let condition = json!({
-            "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
-            "message": why, "lastProbeTime": null, "lastTransitionTime": since.unwrap_or(now),
-        });
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
-        // Strategic: conditions of other types are not this writer's.
-        let patch = Patch::Strategic(json!({ "status": { "conditions": [condition] } }));
-        pods.patch_status(&key.name, &PatchParams::default(), &patch)
-            .await
-            .act_if_there(|| format!("telling pod {key} why it finds no node"))?;
-        self.announcer
-            .warning(pod, "FailedScheduling", why.to_owned());
         Ok(())
     }
+
+    async fn refuse(
+        &self,
+        key: &Key,
+        uid: &str,
+        why: &str,
+        promise: &Promise,
+    ) -> Result<(), SchedulingError> {
+        let Some(pod) = self.pod(key, uid) else {
+            return Ok(());
+        };
+        self.tell(key, &pod, why, promise).await?;
+        let Promise::Make(place) = promise else {
+            return Ok(());
+        };
+        let outranked = self.board.core().outranked(key, &place.node);
+        for lesser in outranked {
+            let patch = Patch::Merge(json!({ "status": { "nominatedNodeName": null } }));
+            let params = PatchParams::default();
+            let cleared = self
+                .api(&lesser)
+                .patch_status(&lesser.name, &params, &patch)
+                .await;
+            cleared.act_if_there(|| format!("taking back the place promised to pod {lesser}"))?;
+        }
+        Ok(self.make_room(uid, place).await?)
+    }
+
+    /// Write down why the pod finds no place, and what it has been promised, if that is new.
+    async fn tell(
+        &self,
+        key: &Key,
+        pod: &Pod,
+        why: &str,
+        promise: &Promise,
+    ) -> Result<(), ControlError> {
+        let known = pod::condition(pod, "PodScheduled");
+        let told = known.is_some_and(|known| known.message.as_deref() == Some(why));
+        if told && *promise == Promise::Keep {
+            return Ok(());
+        }
+        let now = clock::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let since = known.filter(|known| known.status == "False");
+        let since = since.and_then(|known| known.last_transition_time.as_ref());
+        let mut status = json!({ "conditions": [{
+            "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+            "message": why, "lastProbeTime": null,
+            "lastTransitionTime": since.map_or(json!(now), |since| json!(since)),
+        }] });
+        match promise {
+            Promise::Keep => {}
+            Promise::Clear => status["nominatedNodeName"] = Value::Null,
+            Promise::Make(place) => status["nominatedNodeName"] = json!(&*place.node),
+        }
+        // Strategic: conditions of other types are not this writer's.
+        let patch = json!({ "metadata": { "uid": pod.uid() }, "status": status });
+        let patch = Patch::Strategic(patch);
+        let written = self
+            .api(key)
+            .patch_status(&key.name, &PatchParams::default(), &patch)
+            .await;
+        if written.as_ref().is_err_and(another) {
+            return Ok(());
+        }
+        written.act_if_there(|| format!("telling pod {key} why it finds no node"))?;
+        if !told {
+            self.announcer
+                .warning(pod, "FailedScheduling", why.to_owned());
+        }
+        Ok(())
+    }
+
+    /// Take away the pods that are in the way of the pod `uid`.
+    async fn make_room(&self, uid: &str, place: &Place) -> Result<(), ControlError> {
+        for (key, victim) in &place.victims {
+            let pods = self.api(key);
+            let told = Patch::Strategic(json!({
+                "metadata": { "uid": victim },
+                "status": { "conditions": [{
+                    "type": "DisruptionTarget", "status": "True",
+                    "reason": "PreemptionByScheduler",
+                    "message": format!(
+                        "{}: preempting to accommodate a higher priority pod", self.name
+                    ),
+                    "lastTransitionTime": clock::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+                }] },
+            }));
+            let told = pods
+                .patch_status(&key.name, &PatchParams::default(), &told)
+                .await;
+            if told.as_ref().is_err_and(another) {
+                continue;
+            }
+            told.act_if_there(|| format!("telling why pod {key} goes"))?;
+            let params = DeleteParams::default().preconditions(Preconditions {
+                uid: Some(victim.clone()),
+                resource_version: None,
+            });
+            let deleted = pods.delete(&key.name, &params).await;
+            if deleted.as_ref().is_err_and(another) {
+                continue;
+            }
+            deleted.act_if_there(|| format!("preempting pod {key}"))?;
+            if let Some(pod) = self.pod(key, victim) {
+                let said = format!("Preempted by pod {uid} on node {}", place.node);
+                self.announcer.normal(&*pod, "Preempted", said);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Another pod has the name by now.
+fn another(error: &kube::Error) -> bool {
+    is(error, 409)
 }

@@ -1,16 +1,17 @@
-//! What the controllers of Services, of jobs, of taints and of storage listen to.
+//! What the controllers of Services, of jobs, of nodes and of storage listen to.
 
 use std::sync::Mutex;
 
 use eyot_client::{Cache, Change, Controller, Key, Watches, view::Pod};
 use k8s_openapi::api::{
     batch::v1::{CronJob, Job},
+    coordination::v1::Lease,
     core::v1::{Endpoints, Node, PersistentVolume, PersistentVolumeClaim, Service},
     discovery::v1::EndpointSlice,
     policy::v1::PodDisruptionBudget,
     storage::v1::StorageClass,
 };
-use kube::Client;
+use kube::{Api, Client, runtime::watcher};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +22,9 @@ use crate::{
     endpoint_slice::{self, EndpointSlices, mirror},
     endpoints::{self, AllEndpoints},
     job,
+    node_life::{self, NodeLives},
     pod_control::PodControl,
+    pod_gc::{self, PodGc},
     service, storage,
     taint_eviction::{self, TaintEvictions},
 };
@@ -44,6 +47,7 @@ impl Wiring<'_> {
         self.endpoints();
         self.jobs();
         self.taints();
+        self.nodes();
         self.budgets();
         self.storage();
     }
@@ -120,6 +124,38 @@ impl Wiring<'_> {
         self.run(binding);
         self.run(reclaiming);
         self.run(making);
+    }
+
+    fn nodes(&mut self) {
+        let leases: Cache<Lease> = Cache::default();
+        let there = self.nodes.clone();
+        let living = Controller::new(NodeLives::new(
+            self.client.clone(),
+            self.nodes.clone(),
+            self.pods.clone(),
+            &leases,
+            self.announcer("node-controller"),
+        ))
+        .on(self.nodes, move |change| {
+            node_life::of_node(&there, &change)
+        });
+        self.run(living);
+        let api = Api::namespaced(self.client.clone(), node_life::LEASES);
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            leases.run(api, watcher::Config::default(), stop).await;
+        });
+        let (nodes, pods) = (self.nodes.clone(), self.pods.clone());
+        let clearing = Controller::new(PodGc {
+            client: self.client.clone(),
+            pods: self.pods.clone(),
+            nodes: self.nodes.clone(),
+            missing: Mutex::default(),
+            counted: Mutex::default(),
+        })
+        .on(self.pods, move |change| pod_gc::of_pod(&nodes, &change))
+        .on(self.nodes, move |change| pod_gc::of_node(&pods, &change));
+        self.run(clearing);
     }
 
     fn endpoints(&mut self) {

@@ -409,7 +409,9 @@ async fn a_pod_that_fits_nowhere_says_why_and_runs_once_there_is_room() {
         .await
         .unwrap();
     let why = until("b is refused", || message("b")).await;
-    assert_eq!(why, "0/1 nodes are available: 1 Insufficient cpu.");
+    let expected = "0/1 nodes are available: 1 Insufficient cpu. preemption: \
+                    0/1 nodes are available: 1 No preemption victims found for incoming pod.";
+    assert_eq!(why, expected);
     let events: Api<Event> = world.api();
     until("the event is there", || async {
         let events = events.list(&ListParams::default()).await.unwrap();

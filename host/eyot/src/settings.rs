@@ -86,6 +86,9 @@ pub struct Settings {
     /// without labels, and who is exempt [default: none]
     #[arg(long, env = "EYOT_ADMISSION_CONTROL_CONFIG_FILE", value_name = "FILE")]
     pub admission_control_config_file: Option<PathBuf>,
+    /// How pods are placed on nodes (`KubeSchedulerConfiguration`) [default: as Kubernetes does]
+    #[arg(long, env = "EYOT_SCHEDULER_CONFIG", value_name = "FILE")]
+    pub scheduler_config: Option<PathBuf>,
     /// Policy (`audit.k8s.io/v1`) that says which requests to the API are recorded [default: none
     /// are]
     #[arg(long, env = "EYOT_AUDIT_POLICY", value_name = "FILE")]
@@ -154,6 +157,7 @@ pub struct Resolved {
     pub service_account_issuer: Option<String>,
     pub authentication_config: Option<PathBuf>,
     pub admission_control_config_file: Option<PathBuf>,
+    pub scheduler_config: Option<PathBuf>,
     pub audit: Option<AuditSettings>,
     /// What the node lets pods have.
     pub policy: eyot_node::Policy,
@@ -200,6 +204,7 @@ impl Settings {
             admission_control_config_file: self
                 .admission_control_config_file
                 .or(other.admission_control_config_file),
+            scheduler_config: self.scheduler_config.or(other.scheduler_config),
             audit_policy: self.audit_policy.or(other.audit_policy),
             audit_log: self.audit_log.or(other.audit_log),
             audit_log_max_size: self.audit_log_max_size.or(other.audit_log_max_size),
@@ -259,6 +264,7 @@ impl Settings {
             service_account_issuer: self.service_account_issuer,
             authentication_config: self.authentication_config,
             admission_control_config_file: self.admission_control_config_file,
+            scheduler_config: self.scheduler_config,
         })
     }
 

@@ -21,6 +21,7 @@ use std::{
 use anyhow::Context;
 use eyot_apiserver::{ApiServer, Nodes, User, sealing::Sealer};
 use eyot_client::Watches;
+use eyot_control::SchedulerConfig;
 use eyot_devices::{Devices, EdgexService};
 use eyot_http::{Request, Response};
 use eyot_network::{Balancer, Cluster, Dns, Guard, IngressRouter, NetworkError, PodNetwork};
@@ -72,6 +73,16 @@ async fn open_store(settings: &Resolved) -> anyhow::Result<Store> {
     Ok(opened?)
 }
 
+/// How pods are placed on nodes, from the file if there is one.
+fn scheduler(settings: &Resolved) -> anyhow::Result<SchedulerConfig> {
+    let Some(path) = &settings.scheduler_config else {
+        return Ok(SchedulerConfig::default());
+    };
+    let read =
+        || -> anyhow::Result<_> { Ok(SchedulerConfig::read(&std::fs::read_to_string(path)?)?) };
+    read().with_context(|| format!("the scheduler's configuration {}", path.display()))
+}
+
 /// Run the host until a signal ends it.
 pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
@@ -105,6 +116,7 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
     )
     .await
     .context("the API cannot be started")?;
+    let scheduler = scheduler(&settings)?;
     let mut parts = JoinSet::new();
     for listener in [Some(listeners.api), inside.listener].into_iter().flatten() {
         parts.spawn(eyot_http::serve(
@@ -140,6 +152,7 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
         eyot_control::Options {
             root_ca: Some(pki.ca),
             authority: Some(pki.authority),
+            scheduler,
         },
         stop.clone(),
     ));

@@ -17,7 +17,7 @@ use kube::{
     api::{Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -29,6 +29,8 @@ const LEASES: &str = "kube-node-lease";
 const RENEW: Duration = Duration::from_secs(10);
 /// A node whose lease is this old is taken for lost.
 const LEASE_SECONDS: i32 = 40;
+/// How often it is looked whether the API still has the Node, and says that it is ready.
+const CHECK: Duration = Duration::from_secs(10);
 /// How often the status is written although nothing changed.
 const REFRESH: Duration = Duration::from_secs(300);
 const RETRY_FIRST: Duration = Duration::from_millis(200);
@@ -43,12 +45,28 @@ pub(crate) async fn keep(context: &Context, stop: &CancellationToken) {
 }
 
 async fn keep_node(context: &Context) {
-    let mut refresh = interval(REFRESH);
-    refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut check = interval(CHECK);
+    check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut due = Instant::now();
     loop {
-        refresh.tick().await;
-        insist("the Node was not written", || write_node(context)).await;
+        check.tick().await;
+        if Instant::now() >= due || is_doubted(context).await {
+            insist("the Node was not written", || write_node(context)).await;
+            due = Instant::now() + REFRESH;
+        }
     }
+}
+
+/// Whether the API does not say that the node is ready: somebody took it for lost, or away.
+async fn is_doubted(context: &Context) -> bool {
+    let api: Api<Node> = Api::all(context.client.clone());
+    let Ok(found) = api.get_opt(&context.name).await else {
+        // It does not answer; the next look will tell.
+        return false;
+    };
+    let conditions = found.and_then(|node| node.status?.conditions);
+    let mut conditions = conditions.into_iter().flatten();
+    !conditions.any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
 async fn keep_lease(context: &Context) {

@@ -81,6 +81,23 @@ pub(crate) struct Wishes {
     single: Vec<Key>,
 }
 
+impl Wishes {
+    /// Whether every node will do.
+    pub(crate) fn is_nothing(&self) -> bool {
+        let none = self.bound.is_empty() && self.open.is_empty();
+        none && !self.is_lost && !self.is_taken
+    }
+
+    /// Those of a pod whose volume is not there.
+    #[cfg(test)]
+    pub(crate) fn lost() -> Self {
+        Self {
+            is_lost: true,
+            ..Self::default()
+        }
+    }
+}
+
 /// Volumes that a pod was promised on a node. Dropped, they are free again.
 pub(crate) struct Promise {
     storage: Storage,

@@ -25,7 +25,9 @@ async fn members_come_update_and_go_in_order_with_their_claims() {
     world.kubelet("never");
     let sets: Api<StatefulSet> = world.api();
     let claims: Api<PersistentVolumeClaim> = world.api();
-    // Without a claim in the pods: nothing binds it here.
+    for name in ["a", "b", "c"] {
+        world.volume(name, json!({})).await;
+    }
     let storage = json!({ "accessModes": ["ReadWriteOnce"],
                           "resources": { "requests": { "storage": "1Mi" } } });
     let set = typed(json!({

@@ -23,7 +23,7 @@ impl World {
         Api::all(self.client.clone())
     }
 
-    async fn volume(&self, name: &str, spec: Value) {
+    pub(super) async fn volume(&self, name: &str, spec: Value) {
         let mut volume = json!({ "metadata": { "name": name }, "spec": {
             "accessModes": ["ReadWriteOnce"], "capacity": { "storage": "2Gi" },
             "hostPath": { "path": "/tmp/none" },
