@@ -11,6 +11,7 @@ mod client_certificates;
 mod conversion;
 mod custom_resources;
 mod deadlines;
+mod definition_cases;
 mod definition_schemas;
 mod definitions;
 mod devices;

@@ -1,4 +1,4 @@
-//! `pods/proxy` and `services/proxy` to servers that speak TLS.
+//! `pods/proxy` and `services/proxy`: every method, over HTTP and to servers that speak TLS.
 
 use std::convert::Infallible;
 
@@ -68,4 +68,55 @@ async fn requests_are_passed_on_over_tls() {
         (code, &status["reason"]),
         (503, &json!("ServiceUnavailable"))
     );
+}
+
+/// What Kubernetes' conformance suite sends through both doors.
+#[tokio::test]
+async fn every_method_is_passed_on_and_a_bare_path_leads_to_a_folder() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let stop = CancellationToken::new();
+    let _stop = stop.clone().drop_guard();
+    let backend = tower::service_fn(|request: Request| async move {
+        let said = json!({"Method": request.method().as_str(), "Path": request.uri().path()});
+        Ok::<Response, Infallible>(eyot_http::json(http::StatusCode::OK, &said))
+    });
+    tokio::spawn(eyot_http::serve(listener, None, backend, stop));
+    let server = server().await;
+    let pods = "/api/v1/namespaces/default/pods";
+    let mut made = pod("a");
+    made["spec"]["containers"][0]["ports"] = json!([{"containerPort": port}]);
+    ok(&server, "POST", pods, made).await;
+    let status = json!({"status": {"podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}],
+        "phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+    ok(&server, "PATCH", &format!("{pods}/a/status"), status).await;
+    let services = "/api/v1/namespaces/default/services";
+    let service = json!({"metadata": {"name": "s"}, "spec": {"selector": {"app": "web"},
+        "ports": [{"port": 80, "targetPort": port}]}});
+    ok(&server, "POST", services, service).await;
+    for door in [format!("{pods}/a/proxy"), format!("{services}/s/proxy")] {
+        for method in ["DELETE", "OPTIONS", "PATCH", "POST", "PUT", "GET", "HEAD"] {
+            let path = format!("{door}/some/path?method={method}");
+            let answer = raw(&server, method, &path, &[], "").await;
+            assert_eq!(answer.status(), 200, "{method} {path}");
+            let body = bytes(answer).await;
+            if method == "HEAD" {
+                assert!(body.is_empty());
+            } else {
+                let said: Value = serde_json::from_slice(&body).unwrap();
+                assert_eq!(said, json!({"Method": method, "Path": "/some/path"}));
+            }
+            let bare = format!("{door}?method={method}");
+            let answer = raw(&server, method, &bare, &[], "").await;
+            if ["GET", "HEAD"].contains(&method) {
+                assert_eq!(answer.status(), 301, "{method} {bare}");
+                let expected = format!("{door}/?method={method}");
+                assert_eq!(answer.headers()["location"], expected.as_str());
+            } else {
+                assert_eq!(answer.status(), 200, "{method} {bare}");
+                let said: Value = serde_json::from_slice(&bytes(answer).await).unwrap();
+                assert_eq!(said, json!({"Method": method, "Path": "/"}));
+            }
+        }
+    }
 }
