@@ -233,6 +233,17 @@ impl Scheduler {
         self.board.core().next(&self.others, Instant::now())
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.board.core().is_idle()
+    }
+
+    /// When there may be something to decide, if there is nothing now.
+    #[cfg(test)]
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.board.core().due()
+    }
+
     /// Write down what was decided.
     pub(crate) async fn perform(&self, Decided { work, volumes }: Decided) {
         let (key, uid) = match &work {

@@ -1,7 +1,7 @@
 //! The controllers of workloads in a world that is out to get them, the same for the same seed.
 //!
-//! A seed makes one workload and a run of events in random order: the caches learn of writes late,
-//! and in between lose their watch and list anew; requests fail before or after they took effect;
+//! A seed makes one workload and a run of events in random order: the scheduler places its pods on
+//! nodes that have just enough room, the caches learn of writes late, and in between lose their watch and list anew; requests fail before or after they took effect;
 //! the controllers die between any two writes and start again from nothing; pods come up, fail and
 //! are deleted; the user changes the image and the size. Time stands still but where it is moved.
 //!
@@ -15,7 +15,14 @@ mod controllers;
 mod promises;
 mod rng;
 
-use std::time::Duration;
+use std::{
+    num::NonZero,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node;
@@ -64,6 +71,8 @@ struct World {
     /// Pods fail and are deleted, and sizes change. Without, more can be promised.
     rough: bool,
     start: tokio::time::Instant,
+    /// The version at which it was last looked whether the promises hold.
+    held: Option<usize>,
 }
 
 impl World {
@@ -77,8 +86,14 @@ impl World {
             Workload::StatefulSet,
         ]);
         let node = |n: u64| {
-            let metadata = json!({ "name": format!("n{n}") });
-            serde_json::from_value(json!({ "metadata": metadata })).unwrap()
+            let node = json!({
+                "metadata": { "name": format!("n{n}") },
+                "status": {
+                    "allocatable": { "cpu": promises::ROOM.to_string(), "pods": "100" },
+                    "conditions": [{ "type": "Ready", "status": "True" }],
+                },
+            });
+            serde_json::from_value(node).unwrap()
         };
         let nodes: Vec<Node> = (0..1 + rng.below(4)).map(node).collect();
         let (spec, promises) = promises::made(&mut rng, workload, nodes.len());
@@ -95,6 +110,7 @@ impl World {
             promises,
             rough,
             start: tokio::time::Instant::now(),
+            held: None,
         };
         world.pass(0).await;
         world
@@ -122,7 +138,8 @@ impl World {
                 self.pass(seconds).await;
             }
             15..45 => return self.node(wild && self.rough) || self.truth.collect(),
-            45..70 => return self.deliver().await,
+            45..65 => return self.deliver().await,
+            65..75 => return self.controllers.schedule().await,
             _ => return self.controllers.reconcile(&mut self.rng).await,
         }
         true
@@ -141,7 +158,11 @@ impl World {
     /// Let the controllers die, perhaps in the middle of what they do.
     async fn die(&mut self) {
         self.truth.die_in(self.rng.below(4));
-        self.controllers.reconcile(&mut self.rng).await;
+        if self.rng.chance(30) {
+            self.controllers.schedule_and_die().await;
+        } else {
+            self.controllers.reconcile(&mut self.rng).await;
+        }
         self.truth.revive();
         self.controllers = Controllers::start(&self.client, &self.truth, &self.nodes).await;
     }
@@ -153,7 +174,8 @@ impl World {
         }
         let image = format!("i:{}", self.rng.below(4));
         let mut patch = json!({ "spec": { "template": { "spec": { "containers": [
-            { "name": "c", "image": image }] } } } });
+            { "name": "c", "image": image,
+              "resources": { "requests": { "cpu": "1" } } }] } } } });
         if self.rough && self.rng.chance(40) && self.workload != Workload::DaemonSet {
             patch = json!({ "spec": { "replicas": self.rng.below(6) } });
         } else if self.rough && self.rng.chance(30) {
@@ -172,26 +194,19 @@ impl World {
         let can = |pod: &&Value| {
             let status = &pod["status"];
             let ended = matches!(status["phase"].as_str(), Some("Failed" | "Succeeded"));
-            pod["metadata"].get("deletionTimestamp").is_some()
-                || !ended && status["conditions"][0]["status"] != "True"
-                || !ended && fails
+            let leaving = pod["metadata"].get("deletionTimestamp").is_some();
+            let working = status["conditions"][0]["status"] == "True";
+            leaving || !ended && pod["spec"].get("nodeName").is_some() && (!working || fails)
         };
-        let pods = self.truth.list("pods");
-        let pods: Vec<&Value> = pods.iter().filter(can).collect();
-        if pods.is_empty() {
-            return false;
-        }
-        let pod = *self.rng.pick(&pods);
+        let rng = &mut self.rng;
+        let pod = self.truth.with("pods", |pods| {
+            let pods: Vec<&Value> = pods.into_iter().filter(can).collect();
+            (!pods.is_empty()).then(|| (*rng.pick(&pods)).clone())
+        });
+        let Some(pod) = pod else { return false };
         let name = pod["metadata"]["name"].as_str().unwrap();
-        let terms = &pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
-            ["nodeSelectorTerms"];
-        let meant = terms[0]["matchFields"][0]["values"][0].as_str();
         if pod["metadata"].get("deletionTimestamp").is_some() {
             self.truth.remove("pods", name);
-        } else if pod["spec"].get("nodeName").is_none() {
-            let any = self.rng.pick(&self.nodes).metadata.name.clone().unwrap();
-            let patch = json!({ "spec": { "nodeName": meant.unwrap_or(&any) } });
-            self.truth.patch("pods", name, &patch);
         } else if fails && self.rng.chance(20) {
             let patch = json!({ "status": { "phase": "Failed", "conditions": null } });
             self.truth.patch("pods", name, &patch);
@@ -231,6 +246,12 @@ impl World {
     }
 
     fn hold(&mut self) {
+        // Only a write can break anything.
+        let version = self.truth.version();
+        if self.held == Some(version) {
+            return;
+        }
+        self.held = Some(version);
         if let Err(broken) = self.promises.hold(&self.truth, self.rough) {
             panic!("{broken}; what was written:\n{}", self.truth.told());
         }
@@ -245,7 +266,8 @@ fn workload_object(workload: Workload, spec: Value) -> Value {
             "selector": { "matchLabels": { "app": "web" } },
             "template": {
                 "metadata": { "labels": { "app": "web" } },
-                "spec": { "containers": [{ "name": "c", "image": "i:0" }] },
+                "spec": { "containers": [{ "name": "c", "image": "i:0",
+                    "resources": { "requests": { "cpu": "1" } } }] },
             },
         },
     });
@@ -268,6 +290,7 @@ async fn run(seed: u64) {
         .kept(&world.truth, world.workload, world.nodes.len());
     let version = world.truth.version();
     world.controllers = Controllers::start(&world.client, &world.truth, &world.nodes).await;
+    while world.controllers.schedule().await {}
     while world.controllers.reconcile(&mut world.rng).await {}
     assert_eq!(
         version,
@@ -282,19 +305,35 @@ fn whatever_happens_the_promises_are_kept_and_the_world_comes_to_rest() {
         .ok()
         .map(|seed| seed.parse().unwrap());
     let seeds = chosen.map_or(0..SEEDS, |seed| seed..seed + 1);
-    let mut failed: Vec<u64> = Vec::new();
-    for seed in seeds {
-        let one = move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_time()
-                .start_paused(true)
-                .build();
-            runtime.unwrap().block_on(run(seed));
-        };
-        let ended = std::panic::catch_unwind(one);
-        clock::simulate(None);
-        failed.extend(ended.is_err().then_some(seed));
-    }
+    let next = AtomicU64::new(seeds.start);
+    let failed = Mutex::new(Vec::new());
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
+                return;
+            }
+            let one = move || {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_time()
+                    .start_paused(true)
+                    .build();
+                runtime.unwrap().block_on(run(seed));
+            };
+            let ended = std::panic::catch_unwind(one);
+            clock::simulate(None);
+            if ended.is_err() {
+                failed.lock().unwrap().push(seed);
+            }
+        }
+    };
+    let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(work);
+        }
+    });
+    let failed = failed.into_inner().unwrap();
     assert!(
         failed.is_empty(),
         "EYOT_SEED=<seed> runs one alone: {failed:?} fail"

@@ -644,6 +644,10 @@ impl Event {
 
 #[cfg(test)]
 impl Core {
+    pub(super) fn is_idle(&self) -> bool {
+        self.queue.is_idle()
+    }
+
     pub(super) fn pending(&self, key: &Key) -> Option<&Pending> {
         self.queue.get(key)
     }

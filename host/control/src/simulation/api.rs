@@ -13,6 +13,9 @@ use serde_json::{Value, json};
 use super::rng::Rng;
 use crate::clock;
 
+/// The volume that all claims get.
+pub(super) const VOLUME: &str = "any";
+
 /// One write, as a watch tells it.
 #[derive(Clone)]
 pub(super) struct Written {
@@ -31,6 +34,8 @@ struct State {
     /// By plural and name: there is one namespace.
     objects: BTreeMap<(String, String), Value>,
     log: Vec<Written>,
+    /// Where in the log the writes of each kind are.
+    places: BTreeMap<String, Vec<usize>>,
     rng: Rng,
     faults: bool,
     unclear: bool,
@@ -45,6 +50,7 @@ impl Truth {
         let state = State {
             objects: BTreeMap::new(),
             log: Vec::new(),
+            places: BTreeMap::new(),
             rng: Rng::new(seed),
             faults: false,
             unclear: false,
@@ -130,17 +136,22 @@ impl Truth {
     /// Where that write is.
     pub(super) fn place(&self, plural: &str, seen: usize) -> Option<usize> {
         let state = self.state();
-        let mut rest = state.log.iter().enumerate().skip(seen);
-        rest.find(|(_, written)| written.plural == plural)
-            .map(|(at, _)| at)
+        let places = state.places.get(plural)?;
+        let next = places.partition_point(|at| *at < seen);
+        places.get(next).copied()
     }
 
     pub(super) fn list(&self, plural: &str) -> Vec<Value> {
+        self.with(plural, |all| all.into_iter().cloned().collect())
+    }
+
+    /// Look at all objects of a kind where they are.
+    pub(super) fn with<T>(&self, plural: &str, look: impl FnOnce(Vec<&Value>) -> T) -> T {
         let state = self.state();
-        let all = state.objects.iter();
-        all.filter(|((of, _), _)| of == plural)
-            .map(|(_, object)| object.clone())
-            .collect()
+        let first = (plural.to_owned(), String::new());
+        let all = state.objects.range(first..);
+        let all = all.take_while(|((of, _), _)| of == plural);
+        look(all.map(|(_, object)| object).collect())
     }
 
     pub(super) fn get(&self, plural: &str, name: &str) -> Option<Value> {
@@ -183,10 +194,12 @@ impl Truth {
 
 impl State {
     fn serve(&mut self, method: &Method, path: &str, body: &Value) -> Answer {
-        let mut parts = path
-            .split('/')
-            .skip_while(|part| *part != "namespaces")
-            .skip(2);
+        let within = path.contains("/namespaces/");
+        let mut parts = path.split('/').skip(if within { 0 } else { 3 });
+        if within {
+            parts.find(|part| *part == "namespaces");
+            parts.next();
+        }
         let plural = parts.next().ok_or((404, "NotFound"))?;
         let (name, sub) = (parts.next().unwrap_or_default(), parts.next());
         if method == Method::GET {
@@ -211,6 +224,7 @@ impl State {
             return Err((500, "InternalError"));
         }
         let answer = match *method {
+            Method::POST if sub == Some("binding") => self.bind(name, body),
             Method::POST => self.create(plural, body.clone()),
             Method::PATCH => self.patch(plural, name, sub, body),
             Method::DELETE => self.delete(plural, name, body),
@@ -226,6 +240,10 @@ impl State {
         object["metadata"]["resourceVersion"] = json!((self.log.len() + 1).to_string());
         let key = (plural.to_owned(), name.to_owned());
         self.objects.insert(key, object.clone());
+        self.places
+            .entry(plural.to_owned())
+            .or_default()
+            .push(self.log.len());
         self.log.push(Written {
             plural: plural.to_owned(),
             object: object.clone(),
@@ -238,6 +256,10 @@ impl State {
         let key = (plural.to_owned(), name.to_owned());
         let mut object = self.objects.remove(&key).unwrap();
         object["metadata"]["resourceVersion"] = json!((self.log.len() + 1).to_string());
+        self.places
+            .entry(plural.to_owned())
+            .or_default()
+            .push(self.log.len());
         self.log.push(Written {
             plural: plural.to_owned(),
             object: object.clone(),
@@ -260,7 +282,27 @@ impl State {
         if plural == "pods" {
             object["status"] = json!({ "phase": "Pending" });
         }
+        if plural == "persistentvolumeclaims" {
+            let bound = json!({
+                "metadata": { "annotations": { "pv.kubernetes.io/bind-completed": "yes" } },
+                "spec": { "volumeName": VOLUME }, "status": { "phase": "Bound" },
+            });
+            merge(&mut object, &bound);
+        }
         Ok(self.write(plural, &name, object))
+    }
+
+    fn bind(&mut self, name: &str, binding: &Value) -> Answer {
+        let key = ("pods".to_owned(), name.to_owned());
+        let mut pod = self.objects.get(&key).ok_or((404, "NotFound"))?.clone();
+        let wanted = &binding["metadata"]["uid"];
+        let taken = pod["spec"].get("nodeName").is_some();
+        let leaving = pod["metadata"].get("deletionTimestamp").is_some();
+        if *wanted != pod["metadata"]["uid"] || taken || leaving {
+            return Err((409, "Conflict"));
+        }
+        pod["spec"]["nodeName"] = binding["target"]["name"].clone();
+        Ok(self.write("pods", name, pod))
     }
 
     fn patch(&mut self, plural: &str, name: &str, sub: Option<&str>, patch: &Value) -> Answer {

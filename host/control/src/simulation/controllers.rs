@@ -10,15 +10,16 @@ use eyot_client::{Cache, Key, Reconciler, Requeue};
 use futures::stream;
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, ReplicaSet},
-    core::v1::Node,
+    core::v1::{Node, PersistentVolume, PersistentVolumeClaim},
 };
 use kube::{Client, Resource, runtime::watcher::Event};
 use serde::de::DeserializeOwned;
+use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    api::{Truth, Written},
+    api::{Truth, VOLUME, Written},
     rng::Rng,
 };
 use crate::{
@@ -27,7 +28,9 @@ use crate::{
     deployment::{self, Deployments},
     pod_control::{Awaited, PodControl},
     replica_set::{self, Replicas},
+    scheduler::{Others, Scheduler, Watched, config::SchedulerConfig},
     stateful_set::{self, StatefulSets},
+    storage::scheduling::Storage,
 };
 
 pub(super) const KINDS: [&str; 7] = [
@@ -48,6 +51,9 @@ enum Which {
     StatefulSet,
 }
 
+/// What is under way when everything ends.
+const AT_DEATH: Duration = Duration::from_millis(1);
+
 type Dirty = Arc<Mutex<BTreeSet<(Which, Key)>>>;
 
 pub(super) struct Controllers {
@@ -55,6 +61,7 @@ pub(super) struct Controllers {
     sets: Replicas<ReplicaSet>,
     daemons: DaemonSets,
     stateful: StatefulSets,
+    scheduler: Scheduler,
     /// What there is to look at, now and later.
     dirty: Dirty,
     due: BTreeMap<(Which, Key), Instant>,
@@ -70,8 +77,38 @@ impl Controllers {
         let revisions: Cache<ControllerRevision> = Cache::default();
         let sets: Cache<ReplicaSet> = Cache::default();
         let node_cache: Cache<Node> = Cache::default();
+        let claims: Cache<PersistentVolumeClaim> = Cache::default();
+        let volumes: Cache<PersistentVolume> = Cache::default();
+        let volume = serde_json::from_value(json!({ "metadata": { "name": VOLUME } }));
+        show(&volumes, [Event::Apply(volume.unwrap())]).await;
+        let watched = Watched {
+            pods: &pods,
+            nodes: &node_cache,
+            namespaces: &Cache::default(),
+            budgets: &Cache::default(),
+            devices: &Cache::default(),
+        };
+        let others = Others {
+            pods: pods.clone(),
+            nodes: node_cache.clone(),
+            storage: Storage::new(
+                client.clone(),
+                pods.clone(),
+                claims.clone(),
+                volumes,
+                Cache::default(),
+            ),
+            services: Cache::default(),
+            sets: sets.clone(),
+            stateful_sets: Cache::default(),
+            replication_controllers: Cache::default(),
+        };
+        let config = SchedulerConfig::default();
+        let announcer = Announcer::silent();
+        let scheduler = Scheduler::new(client.clone(), &watched, others, announcer, config);
         show(&node_cache, nodes.iter().cloned().map(Event::Apply)).await;
         let mut all = Self {
+            scheduler,
             deployments: Deployments {
                 client: client.clone(),
                 deployments: Cache::default(),
@@ -98,7 +135,7 @@ impl Controllers {
                 client: client.clone(),
                 sets: Cache::default(),
                 pods: pods.clone(),
-                claims: Cache::default(),
+                claims,
                 revisions,
                 control: control(),
             },
@@ -219,6 +256,26 @@ impl Controllers {
         true
     }
 
+    /// Place a pod that waits for it; whether there was any.
+    pub(super) async fn schedule(&self) -> bool {
+        let decided = self.scheduler.decide();
+        match decided {
+            Some(decided) => {
+                self.scheduler.perform(decided).await;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The same for a scheduler that dies before it knows how that ended.
+    pub(super) async fn schedule_and_die(&self) {
+        if let Some(decided) = self.scheduler.decide() {
+            // It would ask for ever how it ended.
+            let _ = tokio::time::timeout(AT_DEATH, self.scheduler.perform(decided)).await;
+        }
+    }
+
     /// Look at what has become due.
     pub(super) fn wake(&mut self) {
         let now = Instant::now();
@@ -227,11 +284,12 @@ impl Controllers {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.dirty.lock().unwrap().is_empty()
+        self.dirty.lock().unwrap().is_empty() && self.scheduler.is_idle()
     }
 
     pub(super) fn next_due(&self) -> Option<Duration> {
-        let next = self.due.values().min();
+        let scheduler = self.scheduler.due();
+        let next = self.due.values().copied().chain(scheduler).min();
         next.map(|at| at.saturating_duration_since(Instant::now()))
     }
 }

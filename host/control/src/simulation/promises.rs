@@ -6,6 +6,10 @@ use serde_json::{Value, json};
 
 use super::{Workload, api::Truth, rng::Rng};
 
+/// Pods that a node has room for: so that the largest workload with all its surge just finds room on
+/// the fewest nodes.
+pub(super) const ROOM: usize = 8;
+
 pub(super) struct Promises {
     workload: Workload,
     /// The most pods that may be at once beside those that are leaving.
@@ -77,10 +81,7 @@ fn works(pod: &Value) -> bool {
 impl Promises {
     /// What must hold at every moment; `rough` if pods fail and sizes change.
     pub(super) fn hold(&mut self, truth: &Truth, rough: bool) -> Result<(), String> {
-        let pods = truth.list("pods");
-        if self.workload == Workload::DaemonSet {
-            one_of_a_kind_on_a_node(&pods)?;
-        }
+        truth.with("pods", |pods| self.hold_pods(&pods))?;
         if rough {
             return Ok(());
         }
@@ -94,9 +95,11 @@ impl Promises {
             }
             // Where the old pod does not work, surge is free: only of each node something is said.
             Workload::DaemonSet => 0,
-            Workload::StatefulSet => pods.iter().filter(|pod| living(pod)).count(),
+            Workload::StatefulSet => {
+                truth.with("pods", |pods| pods.iter().filter(|pod| living(pod)).count())
+            }
         };
-        let work = pods.iter().filter(|pod| works(pod)).count();
+        let work = truth.with("pods", |pods| pods.iter().filter(|pod| works(pod)).count());
         if there > self.most {
             return Err(format!("{there} pods where {} are the most", self.most));
         }
@@ -105,6 +108,15 @@ impl Promises {
             return Err(format!("{work} work where {} are the fewest", self.fewest));
         }
         Ok(())
+    }
+
+    /// What must hold of pods whatever happens to them.
+    fn hold_pods(&self, pods: &[&Value]) -> Result<(), String> {
+        within_the_nodes(pods)?;
+        match self.workload {
+            Workload::DaemonSet => one_of_a_kind_on_a_node(pods),
+            _ => Ok(()),
+        }
     }
 
     /// Whether the workload's controller knows that all is as asked for. What it takes for broken
@@ -165,8 +177,28 @@ impl Promises {
 
 const KINDS_OF_OWNERS: [&str; 3] = ["replicasets", "daemonsets", "statefulsets"];
 
+/// No node has more pods than it has room for.
+fn within_the_nodes(pods: &[&Value]) -> Result<(), String> {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for pod in pods {
+        let phase = pod["status"]["phase"].as_str();
+        let Some(node) = pod["spec"]["nodeName"].as_str() else {
+            continue;
+        };
+        if matches!(phase, Some("Failed" | "Succeeded")) {
+            continue;
+        }
+        let count = counts.entry(node).or_default();
+        *count += 1;
+        if *count > ROOM {
+            return Err(format!("{count} pods on {node}, which has room for {ROOM}"));
+        }
+    }
+    Ok(())
+}
+
 /// No node has two living pods of one template.
-fn one_of_a_kind_on_a_node(pods: &[Value]) -> Result<(), String> {
+fn one_of_a_kind_on_a_node(pods: &[&Value]) -> Result<(), String> {
     let mut seen = BTreeMap::new();
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for pod in pods.iter().filter(|pod| living(pod)) {
