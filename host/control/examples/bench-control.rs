@@ -18,7 +18,7 @@ use futures::{StreamExt, stream};
 use k8s_openapi::api::{
     apps::v1::Deployment,
     coordination::v1::Lease,
-    core::v1::{Namespace, Node, Pod},
+    core::v1::{Namespace, Node, Pod, ServiceAccount},
 };
 use kube::{
     Api, Client,
@@ -182,6 +182,10 @@ async fn renew(api: Api<Lease>, node: usize) -> Result<()> {
 }
 
 async fn make_pods(client: &Client, pods: usize) -> Result<()> {
+    // No controller runs yet that would make it.
+    let accounts: Api<ServiceAccount> = Api::default_namespaced(client.clone());
+    let account = typed(json!({ "metadata": { "name": "default" } }))?;
+    accounts.create(&PostParams::default(), &account).await?;
     let api: Api<Pod> = Api::default_namespaced(client.clone());
     each(pods, async |n| {
         let app = format!("app-{}", n % 20);
