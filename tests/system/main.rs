@@ -14,6 +14,7 @@ mod device;
 mod hooks;
 #[expect(dead_code, reason = "the benchmark uses more of it")]
 mod host;
+mod images;
 mod jobs;
 mod keep;
 mod kube_rs;
@@ -53,6 +54,7 @@ fn main() {
         ("reach", reach::CASES),
         ("clients", clients::CASES),
         ("registry", registry::CASES),
+        ("images", images::CASES),
         ("service", service::CASES),
         ("device", device::CASES),
         ("bad_input", bad_input::CASES),

@@ -5,6 +5,7 @@ mod crds;
 mod files;
 mod memory;
 mod pki;
+mod registry_access;
 mod security;
 mod settings;
 mod storage;

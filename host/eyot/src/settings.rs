@@ -82,6 +82,18 @@ pub struct Settings {
     /// (`AuthenticationConfiguration`) [default: no issuers; anonymous anywhere]
     #[arg(long, env = "EYOT_AUTHENTICATION_CONFIG", value_name = "FILE")]
     pub authentication_config: Option<PathBuf>,
+    /// What those may do in the registry who show no token [default: everything on loopback, else
+    /// nothing]
+    #[arg(long, env = "EYOT_REGISTRY_ANONYMOUS", value_enum)]
+    pub registry_anonymous: Option<RegistryAnonymous>,
+    /// Whether the registry speaks TLS, with the API's certificate [default: unless it is on
+    /// loopback]
+    #[arg(long, env = "EYOT_REGISTRY_TLS", value_name = "BOOL")]
+    pub registry_tls: Option<bool>,
+    /// How other registries are spoken to: mirrors, authorities, plain HTTP, where names without a
+    /// host are looked for (TOML) [default: docker.io for names without a host, no mirrors]
+    #[arg(long, env = "EYOT_REGISTRIES", value_name = "FILE")]
+    pub registries: Option<PathBuf>,
     /// Configuration of admission (`AdmissionConfiguration`): Pod Security Standards of namespaces
     /// without labels, and who is exempt [default: none]
     #[arg(long, env = "EYOT_ADMISSION_CONTROL_CONFIG_FILE", value_name = "FILE")]
@@ -125,6 +137,25 @@ pub struct Settings {
     pub log_format: Option<LogFormat>,
 }
 
+/// What those may do who do not say who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RegistryAnonymous {
+    Nothing,
+    Read,
+    Everything,
+}
+
+impl From<RegistryAnonymous> for eyot_registry::Anonymous {
+    fn from(setting: RegistryAnonymous) -> Self {
+        match setting {
+            RegistryAnonymous::Nothing => Self::Nothing,
+            RegistryAnonymous::Read => Self::Read,
+            RegistryAnonymous::Everything => Self::Everything,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LogFormat {
@@ -158,6 +189,9 @@ pub struct Resolved {
     pub authentication_config: Option<PathBuf>,
     pub admission_control_config_file: Option<PathBuf>,
     pub scheduler_config: Option<PathBuf>,
+    pub registries: Option<PathBuf>,
+    pub registry_anonymous: RegistryAnonymous,
+    pub registry_tls: bool,
     pub audit: Option<AuditSettings>,
     /// What the node lets pods have.
     pub policy: eyot_node::Policy,
@@ -205,6 +239,9 @@ impl Settings {
                 .admission_control_config_file
                 .or(other.admission_control_config_file),
             scheduler_config: self.scheduler_config.or(other.scheduler_config),
+            registries: self.registries.or(other.registries),
+            registry_anonymous: self.registry_anonymous.or(other.registry_anonymous),
+            registry_tls: self.registry_tls.or(other.registry_tls),
             audit_policy: self.audit_policy.or(other.audit_policy),
             audit_log: self.audit_log.or(other.audit_log),
             audit_log_max_size: self.audit_log_max_size.or(other.audit_log_max_size),
@@ -232,13 +269,20 @@ impl Settings {
         let policy = eyot_node::Policy {
             privileged: self.allow_privileged.unwrap_or(false),
         };
+        let registry_address = self.registry_address.unwrap_or(local(5000));
+        let registry_is_local = registry_address.ip().is_loopback();
         Ok(Resolved {
             policy,
+            registry_anonymous: self.registry_anonymous.unwrap_or(match registry_is_local {
+                true => RegistryAnonymous::Everything,
+                false => RegistryAnonymous::Nothing,
+            }),
+            registry_tls: self.registry_tls.unwrap_or(!registry_is_local),
             audit,
             data_dir,
             store: self.store,
             api_address: self.api_address.unwrap_or(local(6443)),
-            registry_address: self.registry_address.unwrap_or(local(5000)),
+            registry_address,
             mqtt_address: self.mqtt_address.unwrap_or(local(1883)),
             core_data_address: self.core_data_address.unwrap_or(local(59880)),
             core_metadata_address: self.core_metadata_address.unwrap_or(local(59881)),
@@ -265,6 +309,7 @@ impl Settings {
             authentication_config: self.authentication_config,
             admission_control_config_file: self.admission_control_config_file,
             scheduler_config: self.scheduler_config,
+            registries: self.registries,
         })
     }
 
@@ -398,6 +443,21 @@ mod tests {
         assert_eq!(audit.log.max_size, 100 << 20);
         assert_eq!(audit.log.max_age, Some(Duration::from_secs(7 * 86_400)));
         assert_eq!(audit.log.max_backups, Some(10));
+    }
+
+    #[test]
+    fn a_registry_that_others_reach_is_closed_unless_it_is_said_to_be_open() {
+        let with = |text: &str| {
+            let settings: Settings = toml::from_str(text).unwrap();
+            let resolved = settings.resolve().unwrap();
+            (resolved.registry_anonymous, resolved.registry_tls)
+        };
+        let (all, none) = (RegistryAnonymous::Everything, RegistryAnonymous::Nothing);
+        assert_eq!(with("registry-address = '127.0.0.1:1'"), (all, false));
+        assert_eq!(with("registry-address = '0.0.0.0:5000'"), (none, true));
+        let read = "registry-address = '0.0.0.0:5000'\nregistry-anonymous = 'read'\n\
+                    registry-tls = false";
+        assert_eq!(with(read), (RegistryAnonymous::Read, false));
     }
 
     #[test]

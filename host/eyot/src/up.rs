@@ -26,7 +26,7 @@ use eyot_devices::{Devices, EdgexService};
 use eyot_http::{Request, Response};
 use eyot_network::{Balancer, Cluster, Dns, Guard, IngressRouter, NetworkError, PodNetwork};
 use eyot_node::Node;
-use eyot_registry::Registry;
+use eyot_registry::{Registry, pull::Registries};
 use eyot_runtime::Instance;
 use eyot_runtime_oci::{OciRuntime, launcher::Launcher};
 use eyot_runtime_wasm::{WasmEngine, WasmRuntime};
@@ -36,7 +36,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tower::util::BoxCloneSyncService;
 
-use crate::{pki, security, settings::Resolved};
+use crate::{pki, registry_access::ApiGatekeeper, security, settings::Resolved};
 
 /// How long the parts may take to end after a stop was asked for.
 const STOPPING: Duration = Duration::from_secs(20);
@@ -157,17 +157,18 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
         stop.clone(),
     ));
 
-    let registry = Arc::new(
-        Registry::open(
-            &settings.data_dir.join("registry"),
-            settings.registry_address,
-        )
-        .context("the registry cannot be opened")?,
-    );
+    let registry = Arc::new(open_registry(&settings)?);
+    parts.spawn(Registry::clone(&registry).keep_tidy(stop.clone()));
+    let tls = settings.registry_tls;
+    let guard = eyot_registry::Guard {
+        keeper: Arc::new(ApiGatekeeper::new(client("system:eyot-registry"))),
+        anonymous: settings.registry_anonymous.into(),
+        tls,
+    };
     parts.spawn(eyot_http::serve(
         listeners.registry,
-        None,
-        registry.service(),
+        tls.then(|| pki.server.clone()),
+        registry.guarded(guard),
         stop.clone(),
     ));
 
@@ -325,6 +326,17 @@ async fn bind_ingress(
         .await
         .inspect_err(|error| tracing::warn!(%error, "Ingresses are not served there"))
         .ok())
+}
+
+fn open_registry(settings: &Resolved) -> anyhow::Result<Registry> {
+    let others = settings.registries.as_deref().map(Registries::from_file);
+    let others = others.transpose().context("registries")?;
+    Registry::open(
+        &settings.data_dir.join("registry"),
+        settings.registry_address,
+        others.unwrap_or_default(),
+    )
+    .context("the registry cannot be opened")
 }
 
 async fn open_network(settings: &Resolved) -> Result<PodNetwork, NetworkError> {

@@ -11,6 +11,7 @@ mod patience;
 pub mod relay;
 mod serve;
 mod tls;
+pub mod trust;
 pub mod upgrade;
 pub mod websocket;
 

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Options,
     context::{Context, EventTask},
+    image_gc,
     inherit::Inherited,
     kubelet::Kubelet,
     local_path,
@@ -60,6 +61,10 @@ impl Node {
             async move { register::keep(&context, &stop).await }
         });
         let storing = tokio::spawn(local_path::keep(Arc::clone(&context), stop.clone()));
+        let making_room = tokio::spawn({
+            let (context, stop) = (Arc::clone(&context), stop.clone());
+            async move { image_gc::keep(&context, &stop).await }
+        });
         let measuring = tokio::spawn(usage::keep(Arc::clone(&context), stop.clone()));
         let context_stop = context.stop.clone();
         let mut pods = Pods {
@@ -80,6 +85,7 @@ impl Node {
             tracing::warn!("some pods did not end in {STOPPING:?}; leaving them to the next start");
         }
         let _ = registering.await;
+        let _ = making_room.await;
         let _ = measuring.await;
         let _ = storing.await;
         recording.abort();

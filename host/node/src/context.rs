@@ -31,6 +31,8 @@ pub(crate) struct Context {
     pub network: Arc<dyn Network>,
     pub dns: Option<IpAddr>,
     pub logs: Logs,
+    /// Images are on the same disk.
+    pub data_dir: PathBuf,
     /// Volumes, a directory for each uid.
     pub pods_dir: PathBuf,
     /// Volumes that outlive their pods, a directory for each.
@@ -79,6 +81,7 @@ impl Context {
             dns: options.dns,
             address,
             capacity: Capacity::read(&options.data_dir),
+            data_dir: options.data_dir,
             events,
             live: Live::default(),
             heritage: Heritage::default(),

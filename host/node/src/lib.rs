@@ -14,6 +14,7 @@ mod context;
 mod downward;
 mod env;
 mod fetch;
+mod image_gc;
 mod inherit;
 mod kubelet;
 mod live;
@@ -24,6 +25,7 @@ mod network;
 mod ownership;
 mod pod;
 mod policy;
+mod pull;
 mod quantity;
 mod register;
 mod service_env;
@@ -40,6 +42,7 @@ pub use agent::{Node, own_address};
 pub use kubelet::Kubelet;
 pub use network::{BoxError, Keep, Network};
 pub use policy::Policy;
+pub use pull::docker_credentials;
 
 /// Which images a runtime runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -19,9 +19,10 @@ mod status;
 mod unit;
 
 pub(crate) use actor::{Actor, Handle};
+pub(crate) use event::object_reference;
 pub(crate) use prepare::containers;
 pub(crate) use state::PodState;
-pub(crate) use unit::{Life, Unit};
+pub(crate) use unit::{Failure, FailureKind, Life, Unit};
 
 #[cfg(test)]
 mod tests;

@@ -35,6 +35,9 @@ const CHECK: Duration = Duration::from_secs(10);
 const REFRESH: Duration = Duration::from_secs(300);
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_LONGEST: Duration = Duration::from_secs(10);
+/// Images that a Node tells of, and names of each, as in Kubernetes.
+const IMAGES: usize = 50;
+const IMAGE_NAMES: usize = 5;
 
 /// Make the Node and keep it and its Lease up to date until `stop`.
 pub(crate) async fn keep(context: &Context, stop: &CancellationToken) {
@@ -116,7 +119,8 @@ async fn write_node(context: &Context) -> Result<(), kube::Error> {
             }
         }
     };
-    let status = status(context, before.as_ref(), Timestamp::now());
+    let mut status = status(context, before.as_ref(), Timestamp::now());
+    status["images"] = images(context).await;
     let patch = Patch::Strategic(json!({ "status": status }));
     api.patch_status(name, &PatchParams::default(), &patch)
         .await?;
@@ -165,6 +169,18 @@ fn status(context: &Context, before: Option<&Node>, now: Timestamp) -> Value {
             "architecture": architecture(),
         },
     })
+}
+
+/// The largest images, as the kubelet lists them.
+async fn images(context: &Context) -> Value {
+    // What cannot be listed is left out this time.
+    let images = context.images.list().await.unwrap_or_default();
+    let shown = images.into_iter().take(IMAGES);
+    let shown = shown.map(|mut image| {
+        image.names.truncate(IMAGE_NAMES);
+        json!({ "names": image.names, "sizeBytes": image.size })
+    });
+    shown.collect()
 }
 
 fn conditions(before: Option<&Node>, now: Timestamp) -> Value {

@@ -6,6 +6,7 @@
 //! repositories/<name>/_manifests/<algorithm>/<hex>            … this manifest; holds its media type
 //! repositories/<name>/_tags/<tag>                             holds a digest
 //! repositories/<name>/_referrers/<algorithm>/<hex>/<digest>   a manifest whose subject is <hex>
+//! images/                                                     what was fetched; see `ledger`
 //! uploads/                                                    unfinished; emptied at start
 //! ```
 //!
@@ -14,9 +15,10 @@
 //! takes it from no other. Everything here blocks; the service calls it from blocking threads.
 
 use std::{
+    collections::HashMap,
     fs, io,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
 };
 
 use crate::{
@@ -36,6 +38,10 @@ pub(crate) struct Content {
     /// Held while manifests and tags change, so that deleting a manifest and tagging it exclude
     /// each other.
     changing: Mutex<()>,
+    /// Held for reading while content comes in, for writing while what nobody needs is removed: else
+    /// a blob could go between its being found here and its being linked.
+    pub(crate) sweeping: RwLock<()>,
+    pub(crate) pins: Pins,
 }
 
 /// A manifest as stored.
@@ -51,6 +57,8 @@ impl Content {
         let content = Self {
             root: root.to_owned(),
             changing: Mutex::new(()),
+            sweeping: RwLock::new(()),
+            pins: Pins::default(),
         };
         match fs::remove_dir_all(content.scratch()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -98,15 +106,45 @@ impl Content {
         digest: &Digest,
         file: tempfile::TempPath,
     ) -> io::Result<()> {
-        let path = self.path(digest);
-        if !path.try_exists()? {
-            durable::place(file, &path)?;
-        }
-        self.add_blob(name, digest)
+        let _coming = self.coming();
+        self.keep(digest, file)?;
+        self.link_blob(name, digest)
     }
 
-    /// Give the repository a blob that is in the store.
-    pub(crate) fn add_blob(&self, name: &Name, digest: &Digest) -> io::Result<()> {
+    /// Take a finished file, whose digest the caller has verified and pinned.
+    pub(crate) fn keep(&self, digest: &Digest, file: tempfile::TempPath) -> io::Result<()> {
+        let path = self.path(digest);
+        match path.try_exists()? {
+            true => Ok(()),
+            false => durable::place(file, &path),
+        }
+    }
+
+    /// Take a small piece of content that is pinned.
+    pub(crate) fn keep_bytes(&self, digest: &Digest, bytes: &[u8]) -> io::Result<()> {
+        let path = self.path(digest);
+        match path.try_exists()? {
+            true => Ok(()),
+            false => durable::write(&self.scratch(), &path, bytes),
+        }
+    }
+
+    /// Keep content from being swept, whether it is here already or about to come.
+    pub(crate) fn pin(&self, digest: &Digest) -> Pin {
+        let _coming = self.coming();
+        self.pins.add(digest)
+    }
+
+    /// Give the repository a blob that is in the store; whether it still is.
+    pub(crate) fn add_blob(&self, name: &Name, digest: &Digest) -> io::Result<bool> {
+        let _coming = self.coming();
+        if !self.path(digest).try_exists()? {
+            return Ok(false);
+        }
+        self.link_blob(name, digest).map(|()| true)
+    }
+
+    fn link_blob(&self, name: &Name, digest: &Digest) -> io::Result<()> {
         let link = self.link(name, "_blobs", digest);
         if link.try_exists()? {
             return Ok(());
@@ -132,10 +170,8 @@ impl Content {
         manifest: &Manifest,
         bytes: &[u8],
     ) -> io::Result<()> {
-        let path = self.path(digest);
-        if !path.try_exists()? {
-            durable::write(&self.scratch(), &path, bytes)?;
-        }
+        let _coming = self.coming();
+        self.keep_bytes(digest, bytes)?;
         let _changing = self.change();
         if let Some(subject) = &manifest.subject {
             let entry = self
@@ -213,13 +249,20 @@ impl Content {
 
     /// The names of all repositories that hold, or held, a manifest, in byte order.
     pub(crate) fn repositories(&self) -> io::Result<Vec<String>> {
+        self.repositories_with(&["_manifests"])
+    }
+
+    /// The names of all repositories that have one of these directories.
+    pub(crate) fn repositories_with(&self, any_of: &[&str]) -> io::Result<Vec<String>> {
         let mut found = Vec::new();
         let mut open = vec![(String::new(), 0)];
         while let Some((name, depth)) = open.pop() {
-            for entry in entries(&self.root.join("repositories").join(&name))? {
-                if entry == "_manifests" {
-                    found.push(name.clone());
-                } else if !entry.starts_with('_') && depth < DEPTH_LIMIT {
+            let below = entries(&self.root.join("repositories").join(&name))?;
+            if below.iter().any(|entry| any_of.contains(&entry.as_str())) {
+                found.push(name.clone());
+            }
+            for entry in below {
+                if !entry.starts_with('_') && depth < DEPTH_LIMIT {
                     let child = if name.is_empty() {
                         entry
                     } else {
@@ -251,7 +294,11 @@ impl Content {
         Ok(found)
     }
 
-    fn repository(&self, name: &Name) -> PathBuf {
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn repository(&self, name: &Name) -> PathBuf {
         self.root.join("repositories").join(name.as_str())
     }
 
@@ -266,13 +313,58 @@ impl Content {
         self.repository(name).join("_tags").join(tag.as_str())
     }
 
-    fn change(&self) -> MutexGuard<'_, ()> {
+    fn coming(&self) -> RwLockReadGuard<'_, ()> {
+        self.sweeping.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn change(&self) -> MutexGuard<'_, ()> {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// Content that something is under way to.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Pins(Arc<Mutex<HashMap<Digest, usize>>>);
+
+impl Pins {
+    fn add(&self, digest: &Digest) -> Pin {
+        *self.lock().entry(digest.clone()).or_default() += 1;
+        Pin {
+            pins: self.clone(),
+            digest: digest.clone(),
+        }
+    }
+
+    pub(crate) fn all(&self) -> Vec<Digest> {
+        self.lock().keys().cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Digest, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps one piece of content until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Pin {
+    pins: Pins,
+    digest: Digest,
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let mut pins = self.pins.lock();
+        if let Some(count) = pins.get_mut(&self.digest) {
+            *count -= 1;
+            if *count == 0 {
+                pins.remove(&self.digest);
+            }
+        }
+    }
+}
+
 /// The names in a directory, sorted; none if it does not exist.
-fn entries(path: &Path) -> io::Result<Vec<String>> {
+pub(crate) fn entries(path: &Path) -> io::Result<Vec<String>> {
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -1,73 +1,248 @@
 //! Images for the node: from a reference to files that can be run.
+//!
+//! A name is looked for in two places: the repositories of the embedded registry, and the ledger of
+//! what was fetched from other registries. A repository that is called `HOST/NAME` holds what this
+//! host has in place of another registry's: it wins over that registry itself.
 
 use std::{fs, io, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
-use eyot_runtime::{Image, ImageConfig, ImageContent, ImageError, ImageStore, image::Layer};
+use eyot_runtime::{
+    Credential, Image, ImageConfig, ImageContent, ImageError, ImageStore, Pulled, StoredImage,
+    image::Layer,
+};
 use serde::Deserialize;
 
 use crate::{
     Registry,
-    content::Stored,
-    manifest::{Content, Descriptor, Manifest, Platform, WASM_CONFIG, WASM_LAYER},
-    name::{Digest, Reference, Selector},
+    content::{self, Stored},
+    ledger::Record,
+    manifest::{Content, Descriptor, Manifest, WASM_CONFIG, WASM_LAYER},
+    name::{Digest, Name, Reference, Selector},
+    platform, pull,
 };
 
 /// Largest image configuration that is read into memory.
-const CONFIG_LIMIT: u64 = 4 * 1024 * 1024;
+pub(crate) const CONFIG_LIMIT: u64 = 4 * 1024 * 1024;
 /// Indexes within indexes; real ones have one level.
-const INDEX_DEPTH: usize = 4;
+pub(crate) const INDEX_DEPTH: usize = 4;
 
 #[async_trait]
 impl ImageStore for Registry {
     async fn resolve(&self, reference: &str) -> Result<Image, ImageError> {
-        let (registry, text) = (self.clone(), reference.to_owned());
-        let joined = tokio::task::spawn_blocking(move || Resolver::new(&registry, &text)?.run());
-        joined.await.unwrap_or_else(|error| {
-            let reason = error.to_string();
+        let text = reference.to_owned();
+        self.blocking(reference, move |registry| {
+            registry.lookup(&text, None)?.image(&registry)
+        })
+        .await
+    }
+
+    async fn find(&self, reference: &str, credentials: &[Credential]) -> Result<Image, ImageError> {
+        let (text, credentials) = (reference.to_owned(), credentials.to_vec());
+        self.blocking(reference, move |registry| {
+            registry.lookup(&text, Some(&credentials))?.image(&registry)
+        })
+        .await
+    }
+
+    async fn pull(
+        &self,
+        reference: &str,
+        credentials: &[Credential],
+    ) -> Result<Pulled, ImageError> {
+        let parsed = parse(reference)?;
+        let own = {
+            let (text, parsed) = (reference.to_owned(), parsed.clone());
+            self.blocking(reference, move |registry| {
+                registry.in_repositories(&text, &parsed)
+            })
+            .await?
+        };
+        let found = match own {
+            Some(found) => found,
+            None => {
+                let record = self.fetch(reference, &parsed, credentials).await?;
+                Found::fetched(reference, record)
+            }
+        };
+        let size_of = found.root.clone();
+        self.blocking(reference, move |registry| {
+            let image = found.image(&registry)?;
+            let size = registry.size(&size_of);
+            Ok(Pulled { image, size })
+        })
+        .await
+    }
+
+    async fn list(&self) -> Result<Vec<StoredImage>, ImageError> {
+        self.blocking("*", |registry| {
+            registry.stored().map_err(|error| ImageError::Io {
+                reference: "*".to_owned(),
+                reason: error.to_string(),
+            })
+        })
+        .await
+    }
+
+    async fn forget(&self, digest: &str) -> Result<u64, ImageError> {
+        let digest = digest.to_owned();
+        self.blocking(&digest.clone(), move |registry| {
+            let failed = |error: io::Error| ImageError::Io {
+                reference: digest.clone(),
+                reason: error.to_string(),
+            };
+            if !registry.ledger().remove(&digest).map_err(failed)? {
+                return Ok(0);
+            }
+            registry.sweep().map_err(failed)
+        })
+        .await
+    }
+}
+
+fn parse(text: &str) -> Result<Reference, ImageError> {
+    text.parse().map_err(|error| ImageError::Reference {
+        reference: text.to_owned(),
+        reason: format!("{error}"),
+    })
+}
+
+impl Registry {
+    /// Run what blocks on files.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        reference: &str,
+        work: impl FnOnce(Self) -> Result<T, ImageError> + Send + 'static,
+    ) -> Result<T, ImageError> {
+        let registry = self.clone();
+        let joined = tokio::task::spawn_blocking(move || work(registry)).await;
+        joined.unwrap_or_else(|error| {
             Err(ImageError::Io {
                 reference: reference.to_owned(),
-                reason,
+                reason: error.to_string(),
             })
         })
     }
-}
 
-struct Resolver<'a> {
-    registry: &'a Registry,
-    text: &'a str,
-    reference: Reference,
-}
-
-impl<'a> Resolver<'a> {
-    fn new(registry: &'a Registry, text: &'a str) -> Result<Self, ImageError> {
-        let reference: Reference = text.parse().map_err(|error| ImageError::Reference {
+    /// What is here under that name, for those with `credentials` or for the host itself.
+    fn lookup(&self, text: &str, credentials: Option<&[Credential]>) -> Result<Found, ImageError> {
+        let reference = parse(text)?;
+        if let Some(found) = self.in_repositories(text, &reference)? {
+            return Ok(found);
+        }
+        for place in self.elsewhere(&reference) {
+            let Some(record) = self.ledger().find(&place.to_string()) else {
+                continue;
+            };
+            if credentials.is_none_or(|credentials| record.access.opens_for(credentials)) {
+                return Ok(Found::fetched(text, record));
+            }
+        }
+        let name = Reference {
+            host: None,
+            ..reference.clone()
+        };
+        Err(ImageError::NotFound {
             reference: text.to_owned(),
-            reason: format!("{error}"),
-        })?;
-        Ok(Self {
-            registry,
-            text,
-            reference,
+            remedy: format!("push it to the embedded registry with `eyot push {name} FILE`"),
         })
     }
 
-    fn run(&self) -> Result<Image, ImageError> {
-        self.is_ours()?;
-        let mut stored = self.manifest(&self.reference.selector)?;
+    /// What the embedded registry has under that name.
+    fn in_repositories(
+        &self,
+        text: &str,
+        reference: &Reference,
+    ) -> Result<Option<Found>, ImageError> {
+        let own = match &reference.host {
+            Some(host) if !self.addresses().contains(host) => None,
+            _ => Some(reference.name.clone()),
+        };
+        let elsewhere = self.elsewhere(reference);
+        // Some hosts cannot be part of a repository's name: those with a port.
+        let in_place = elsewhere.iter().filter_map(|place| {
+            format!("{}/{}", place.host, place.name)
+                .parse::<Name>()
+                .ok()
+        });
+        for name in own.into_iter().chain(in_place) {
+            let found = self.content().manifest(&name, &reference.selector);
+            let found = found.map_err(|error| ImageError::Io {
+                reference: text.to_owned(),
+                reason: error.to_string(),
+            })?;
+            if let Some(root) = found {
+                return Ok(Some(Found {
+                    text: text.to_owned(),
+                    root: Root::Repository(name, root),
+                }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether everything that a fetched image needs is here. Blocks.
+    pub(crate) fn is_complete(&self, name: &str) -> bool {
+        let record = self.ledger().find(name);
+        record.is_some_and(|record| Found::fetched(name, record).image(self).is_ok())
+    }
+
+    /// The same name in other registries, in the order in which they are asked.
+    pub(crate) fn elsewhere(&self, reference: &Reference) -> Vec<pull::Place> {
+        match &reference.host {
+            Some(host) if self.addresses().contains(host) => Vec::new(),
+            Some(host) => vec![pull::Place::new(host, reference)],
+            None => (self.registries().search.iter())
+                .map(|host| pull::Place::new(host, reference))
+                .collect(),
+        }
+    }
+}
+
+/// Where the manifest of an image comes from.
+#[derive(Debug, Clone)]
+pub(crate) enum Root {
+    Repository(Name, Stored),
+    Fetched(Record),
+}
+
+/// A name with what it leads to.
+struct Found {
+    text: String,
+    root: Root,
+}
+
+/// What makes an image out of a manifest that is here.
+impl Found {
+    fn fetched(text: &str, record: Record) -> Self {
+        Self {
+            text: text.to_owned(),
+            root: Root::Fetched(record),
+        }
+    }
+
+    fn image(&self, registry: &Registry) -> Result<Image, ImageError> {
+        let content = registry.content();
+        let mut stored = match &self.root {
+            Root::Repository(_, stored) => stored.clone(),
+            Root::Fetched(record) => {
+                self.fetched_manifest(content, &record.digest, &record.media_type)?
+            }
+        };
         for _ in 0..INDEX_DEPTH {
             let manifest = Manifest::parse(Some(&stored.media_type), &stored.bytes)
                 .map_err(|error| self.damaged(format!("manifest {}: {error}", stored.digest)))?;
             match manifest.content {
                 Content::Index { manifests } => {
-                    let digest = self.choose(&manifests)?;
-                    stored = self.manifest(&Selector::Digest(digest))?;
+                    let chosen = platform::choose(&manifests)
+                        .map_err(|reason| self.not_found(format!("{reason}; push one that has")))?;
+                    stored = self.child(content, chosen)?;
                 }
                 Content::Image { config, layers } => {
                     return Ok(Image {
-                        reference: self.text.to_owned(),
+                        reference: self.text.clone(),
                         digest: stored.digest.to_string(),
-                        content: Arc::new(self.content(&config, &layers)?),
+                        content: Arc::new(self.content(content, &config, &layers)?),
                     });
                 }
             }
@@ -75,65 +250,52 @@ impl<'a> Resolver<'a> {
         Err(self.damaged(format!("more than {INDEX_DEPTH} indexes within each other")))
     }
 
-    fn is_ours(&self) -> Result<(), ImageError> {
-        match &self.reference.host {
-            Some(host) if !self.registry.addresses().contains(host) => {
-                Err(self.not_found(format!(
-                    "push it with `eyot push {} FILE` and use that name; pulling from other \
-                 registries such as {host} is not in this version",
-                    short(&self.reference),
-                )))
+    fn child(&self, content: &content::Content, of: &Descriptor) -> Result<Stored, ImageError> {
+        match &self.root {
+            Root::Fetched(_) => self.fetched_manifest(content, &of.digest, &of.media_type),
+            Root::Repository(name, _) => {
+                let digest = self.digest(&of.digest)?;
+                let found = content
+                    .manifest(name, &Selector::Digest(digest))
+                    .map_err(|error| self.io(&error))?;
+                found.ok_or_else(|| {
+                    let name = &self.text;
+                    self.not_found(format!(
+                        "push it to the embedded registry with `eyot push {name} FILE`"
+                    ))
+                })
             }
-            _ => Ok(()),
         }
     }
 
-    fn manifest(&self, by: &Selector) -> Result<Stored, ImageError> {
-        let found = self.registry.content().manifest(&self.reference.name, by);
-        let found = found.map_err(|error| self.io(&error))?;
-        found.ok_or_else(|| {
-            let name = short(&self.reference);
-            self.not_found(format!(
-                "push it to the embedded registry with `eyot push {name} FILE`"
-            ))
+    fn fetched_manifest(
+        &self,
+        content: &content::Content,
+        digest: &str,
+        media_type: &str,
+    ) -> Result<Stored, ImageError> {
+        let digest = self.digest(digest)?;
+        let bytes = fs::read(content.path(&digest)).map_err(|error| self.io(&error))?;
+        Ok(Stored {
+            digest,
+            media_type: media_type.to_owned(),
+            bytes,
         })
-    }
-
-    /// The manifest for this platform; one for Wasm fits every platform.
-    fn choose(&self, manifests: &[Descriptor]) -> Result<Digest, ImageError> {
-        let rank = |descriptor: &Descriptor| descriptor.platform.as_ref().map_or(Some(2), fitness);
-        let best = manifests
-            .iter()
-            .filter_map(|d| Some((rank(d)?, d)))
-            .min_by_key(|(rank, _)| *rank);
-        let Some((_, descriptor)) = best else {
-            let offered: Vec<String> = manifests.iter().map(platform_name).collect();
-            return Err(self.not_found(format!(
-                "it has no variant for linux/{}, only {}; push one that has",
-                architecture(),
-                offered.join(", "),
-            )));
-        };
-        descriptor
-            .digest
-            .parse()
-            .map_err(|error| self.damaged(format!("index: {error}")))
     }
 
     fn content(
         &self,
+        content: &content::Content,
         config: &Descriptor,
         layers: &[Descriptor],
     ) -> Result<ImageContent, ImageError> {
-        let wasm = layers.iter().find(|layer| layer.media_type == WASM_LAYER);
-        if let Some(layer) = wasm.filter(|_| config.media_type == WASM_CONFIG || layers.len() == 1)
-        {
+        if let Some(layer) = wasm_layer(config, layers) {
             return Ok(ImageContent::Wasm {
-                path: self.blob(&layer.digest)?,
+                path: self.blob(content, &layer.digest)?,
                 digest: layer.digest.clone(),
             });
         }
-        let parsed: ConfigFile = self.config(config)?;
+        let parsed: ConfigFile = self.config(content, config)?;
         let diff_ids = &parsed.rootfs.diff_ids;
         if diff_ids.len() != layers.len() {
             return Err(self.damaged(format!(
@@ -144,7 +306,7 @@ impl<'a> Resolver<'a> {
         }
         let layers = layers.iter().zip(diff_ids).map(|(layer, diff_id)| {
             Ok(Layer {
-                path: self.blob(&layer.digest)?,
+                path: self.blob(content, &layer.digest)?,
                 digest: layer.digest.clone(),
                 media_type: layer.media_type.clone(),
                 diff_id: diff_id.clone(),
@@ -157,11 +319,15 @@ impl<'a> Resolver<'a> {
         })
     }
 
-    fn config(&self, descriptor: &Descriptor) -> Result<ConfigFile, ImageError> {
+    fn config(
+        &self,
+        content: &content::Content,
+        descriptor: &Descriptor,
+    ) -> Result<ConfigFile, ImageError> {
         if descriptor.size > CONFIG_LIMIT {
             return Err(self.damaged(format!("configuration larger than {CONFIG_LIMIT} bytes")));
         }
-        let path = self.blob(&descriptor.digest)?;
+        let path = self.blob(content, &descriptor.digest)?;
         let bytes = fs::read(path).map_err(|error| self.io(&error))?;
         serde_json::from_slice(&bytes).map_err(|error| {
             self.damaged(format!(
@@ -171,73 +337,46 @@ impl<'a> Resolver<'a> {
         })
     }
 
-    fn blob(&self, digest: &str) -> Result<PathBuf, ImageError> {
-        let parsed: Digest = digest
-            .parse()
-            .map_err(|error| self.damaged(format!("manifest: {error}")))?;
-        let path = self.registry.content().path(&parsed);
+    fn blob(&self, content: &content::Content, digest: &str) -> Result<PathBuf, ImageError> {
+        let path = content.path(&self.digest(digest)?);
         if !path.is_file() {
             return Err(self.damaged(format!("blob {digest} is missing; push the image again")));
         }
         Ok(path)
     }
 
+    fn digest(&self, text: &str) -> Result<Digest, ImageError> {
+        text.parse()
+            .map_err(|error| self.damaged(format!("manifest: {error}")))
+    }
+
     fn not_found(&self, remedy: String) -> ImageError {
         ImageError::NotFound {
-            reference: self.text.to_owned(),
+            reference: self.text.clone(),
             remedy,
         }
     }
 
     fn damaged(&self, reason: String) -> ImageError {
         ImageError::Damaged {
-            reference: self.text.to_owned(),
+            reference: self.text.clone(),
             reason,
         }
     }
 
     fn io(&self, error: &io::Error) -> ImageError {
         ImageError::Io {
-            reference: self.text.to_owned(),
+            reference: self.text.clone(),
             reason: error.to_string(),
         }
     }
 }
 
-fn short(reference: &Reference) -> String {
-    Reference {
-        host: None,
-        ..reference.clone()
-    }
-    .to_string()
-}
-
-/// How well a platform fits this machine, best first; `None` if not at all.
-fn fitness(platform: &Platform) -> Option<u8> {
-    match (platform.os.as_str(), platform.architecture.as_str()) {
-        ("linux", found) if found == architecture() => Some(0),
-        (os, "wasm") if os.starts_with("wasi") => Some(1),
-        (_, "wasm") => Some(1),
-        _ => None,
-    }
-}
-
-/// This machine's architecture in the words of the image specification.
-fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        "x86" => "386",
-        "powerpc64" => "ppc64le",
-        other => other,
-    }
-}
-
-fn platform_name(descriptor: &Descriptor) -> String {
-    match &descriptor.platform {
-        Some(platform) => format!("{}/{}", platform.os, platform.architecture),
-        None => "one without a platform".to_owned(),
-    }
+/// The layer that is the program, if this is a Wasm artifact: by the CNCF's format, as `wkg` writes
+/// it, or a single layer of that type whatever the configuration is.
+fn wasm_layer<'a>(config: &Descriptor, layers: &'a [Descriptor]) -> Option<&'a Descriptor> {
+    let wasm = layers.iter().find(|layer| layer.media_type == WASM_LAYER);
+    wasm.filter(|_| config.media_type == WASM_CONFIG || layers.len() == 1)
 }
 
 #[derive(Deserialize)]

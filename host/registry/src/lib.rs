@@ -3,17 +3,24 @@
 //! Three doors onto one content store of plain files: the OCI Distribution API (`eyot push`,
 //! skopeo, docker, oras …), [`ImageStore`](eyot_runtime::ImageStore) for the node in the same
 //! process, which gets paths into the store instead of bytes, and [`push`], the client side that
-//! turns a `.wasm` file or an image archive into an artifact and uploads it to any registry.
+//! turns a `.wasm` file or an image archive into an artifact and uploads it to any registry. What
+//! pods need from other registries comes in through [`pull`].
 //!
-//! The registry is plain HTTP and knows no users: it is bound to loopback.
+//! The registry knows no users: a [`Gatekeeper`] says who somebody is and what they may.
 
+pub mod admin;
 mod content;
 mod durable;
 mod images;
+mod ledger;
 pub mod manifest;
 pub mod name;
+mod platform;
+pub mod pull;
 pub mod push;
+mod said;
 mod service;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod upload;
@@ -24,9 +31,18 @@ use std::{
     sync::Arc,
 };
 
-pub use service::RegistryService;
+pub use service::{
+    RegistryService,
+    guard::{Anonymous, Gatekeeper, Guard, Verb, Who},
+};
 
-use crate::{content::Content, upload::Uploads};
+pub(crate) use crate::said::{chain, refusal};
+use crate::{
+    content::Content,
+    ledger::Ledger,
+    pull::{Puller, Registries},
+    upload::Uploads,
+};
 
 /// The content store's directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -46,18 +62,26 @@ pub struct Registry {
 struct Inner {
     content: Content,
     uploads: Uploads,
+    ledger: Ledger,
+    puller: Puller,
     addresses: Vec<String>,
 }
 
 impl Registry {
     /// Open the content store in `dir`, which is made if it does not exist. `address` is where
     /// the service will listen: image references that name it mean this registry, as those
-    /// without any host do.
-    pub fn open(dir: &Path, address: SocketAddr) -> Result<Self, OpenError> {
-        let content = Content::open(dir).map_err(|source| OpenError {
+    /// without any host do. `registries` says how others are spoken to.
+    pub fn open(
+        dir: &Path,
+        address: SocketAddr,
+        registries: Registries,
+    ) -> Result<Self, OpenError> {
+        let failed = |source| OpenError {
             path: dir.to_owned(),
             source,
-        })?;
+        };
+        let content = Content::open(dir).map_err(failed)?;
+        let ledger = Ledger::open(dir.join("images"), content.scratch()).map_err(failed)?;
         let uploads = Uploads::new(content.scratch());
         let mut addresses = vec![address.to_string()];
         if address.ip().is_loopback() || address.ip().is_unspecified() {
@@ -69,14 +93,21 @@ impl Registry {
             inner: Arc::new(Inner {
                 content,
                 uploads,
+                ledger,
+                puller: Puller::new(registries),
                 addresses,
             }),
         })
     }
 
-    /// The OCI Distribution API.
+    /// The OCI Distribution API, open to everybody.
     pub fn service(&self) -> RegistryService {
-        RegistryService::new(self.clone())
+        RegistryService::new(self.clone(), None)
+    }
+
+    /// The OCI Distribution API behind a guard.
+    pub fn guarded(&self, guard: Guard) -> RegistryService {
+        RegistryService::new(self.clone(), Some(guard))
     }
 
     pub(crate) fn content(&self) -> &Content {
@@ -85,6 +116,14 @@ impl Registry {
 
     pub(crate) fn uploads(&self) -> &Uploads {
         &self.inner.uploads
+    }
+
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.inner.ledger
+    }
+
+    pub(crate) fn puller(&self) -> &Puller {
+        &self.inner.puller
     }
 
     pub(crate) fn addresses(&self) -> &[String] {

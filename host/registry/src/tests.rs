@@ -1,6 +1,10 @@
 //! The registry through its doors: the API as a conformance suite would use it, the image store as
 //! a node does, and skopeo where it is installed.
 
+mod conformance;
+mod guard;
+mod hostile;
+
 use std::{path::Path, process::Command};
 
 use bytes::Bytes;
@@ -14,6 +18,7 @@ use crate::{
     Registry,
     manifest::{OCI_INDEX, OCI_MANIFEST, WASM_CONFIG, WASM_LAYER},
     name::{Algorithm, Digest},
+    pull::Registries,
 };
 
 /// A registry in a directory of its own, called without a socket.
@@ -24,31 +29,31 @@ pub(crate) struct Fixture {
 
 /// One answer, read in whole.
 #[derive(Debug)]
-struct Answer {
-    status: StatusCode,
-    headers: http::HeaderMap,
-    body: Bytes,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: http::HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 impl Answer {
-    fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers
             .get(name)
             .map_or("", |value| value.to_str().unwrap())
     }
 
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {:?}", self.body))
     }
 
     #[track_caller]
-    fn is(self, status: u16) -> Self {
+    pub(crate) fn is(self, status: u16) -> Self {
         assert_eq!(self.status.as_u16(), status, "{self:?}");
         self
     }
 
     #[track_caller]
-    fn refused(self, status: u16, code: &str) -> Self {
+    pub(crate) fn refused(self, status: u16, code: &str) -> Self {
         let answer = self.is(status);
         assert_eq!(answer.json()["errors"][0]["code"], code, "{answer:?}");
         answer
@@ -64,7 +69,7 @@ impl Fixture {
         }
     }
 
-    async fn send(
+    pub(crate) async fn send(
         &self,
         method: Method,
         path: &str,
@@ -88,19 +93,19 @@ impl Fixture {
         }
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send(Method::GET, path, &[], "").await
     }
 
-    async fn post(&self, path: &str) -> Answer {
+    pub(crate) async fn post(&self, path: &str) -> Answer {
         self.send(Method::POST, path, &[], "").await
     }
 
-    async fn delete(&self, path: &str) -> Answer {
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
         self.send(Method::DELETE, path, &[], "").await
     }
 
-    async fn patch(&self, path: &str, range: &str, body: &str) -> Answer {
+    pub(crate) async fn patch(&self, path: &str, range: &str, body: &str) -> Answer {
         self.send(
             Method::PATCH,
             path,
@@ -110,7 +115,7 @@ impl Fixture {
         .await
     }
 
-    async fn blob(&self, name: &str, content: impl Into<Bytes>) -> Digest {
+    pub(crate) async fn blob(&self, name: &str, content: impl Into<Bytes>) -> Digest {
         let content = content.into();
         let digest = Digest::of(&content);
         let path = format!("/v2/{name}/blobs/uploads/?digest={digest}");
@@ -118,7 +123,7 @@ impl Fixture {
         digest
     }
 
-    async fn manifest(&self, name: &str, reference: &str, content: &Value) -> Answer {
+    pub(crate) async fn manifest(&self, name: &str, reference: &str, content: &Value) -> Answer {
         let media = content["mediaType"]
             .as_str()
             .unwrap_or(OCI_MANIFEST)
@@ -134,7 +139,7 @@ impl Fixture {
     }
 
     /// An image of a configuration and one layer, tagged.
-    async fn image(&self, name: &str, tag: &str) -> (Value, Digest) {
+    pub(crate) async fn image(&self, name: &str, tag: &str) -> (Value, Digest) {
         let config = self.blob(name, "{}").await;
         let layer = self.blob(name, "layer").await;
         let manifest = image_manifest(&config, &layer);
@@ -144,11 +149,12 @@ impl Fixture {
     }
 }
 
-fn open(dir: &Path) -> Registry {
-    Registry::open(dir, ([127, 0, 0, 1], 5000).into()).unwrap()
+pub(crate) fn open(dir: &Path) -> Registry {
+    let address = ([127, 0, 0, 1], 5000).into();
+    Registry::open(dir, address, Registries::default()).unwrap()
 }
 
-fn descriptor(media: &str, digest: &Digest, size: usize) -> Value {
+pub(crate) fn descriptor(media: &str, digest: &Digest, size: usize) -> Value {
     json!({ "mediaType": media, "digest": digest.to_string(), "size": size })
 }
 

@@ -8,7 +8,7 @@ use std::{
     collections::HashMap,
     fs::File,
     io::{self, Read, Seek, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -28,6 +28,8 @@ const IDLE: Duration = Duration::from_secs(3600);
 const BLOB_LIMIT: u64 = 64 * 1024 * 1024 * 1024;
 /// Bytes gathered before they go to a blocking thread, so that small frames do not cost one each.
 const GATHER: usize = 1024 * 1024;
+/// A body of which no byte comes for this long is given up; what came stays.
+const STALLED: Duration = Duration::from_secs(60);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UploadError {
@@ -39,12 +41,14 @@ pub(crate) enum UploadError {
     OutOfOrder { start: u64, at: u64 },
     #[error("the chunk was announced with {announced} bytes and has {found}")]
     Length { announced: u64, found: u64 },
-    #[error("the blob is larger than {BLOB_LIMIT} bytes")]
-    TooLarge,
+    #[error("the blob is larger than {limit} bytes")]
+    TooLarge { limit: u64 },
     #[error("the content has the digest {found}, not {expected}")]
     Digest { expected: Digest, found: Digest },
-    #[error("the request broke off: {0}")]
+    #[error("the body broke off: {0}")]
     Broken(eyot_http::BoxError),
+    #[error("no byte came for {} s", STALLED.as_secs())]
+    Stalled,
     #[error("storing the upload failed: {0}")]
     Io(#[from] io::Error),
 }
@@ -58,7 +62,8 @@ pub(crate) struct Uploads {
 #[derive(Debug)]
 pub(crate) struct Upload {
     pub(crate) id: Uuid,
-    name: Name,
+    /// The repository; none for what this host fetches itself.
+    name: Option<Name>,
     touched: Mutex<Instant>,
     /// Held by the request that appends or finishes.
     turn: tokio::sync::Mutex<()>,
@@ -71,6 +76,7 @@ struct Writer {
     path: Option<tempfile::TempPath>,
     sha256: Hasher,
     length: u64,
+    limit: u64,
 }
 
 /// The range that a chunk claims to be, inclusive as in `Content-Range`.
@@ -94,23 +100,7 @@ impl Uploads {
         if open.len() >= UPLOADS {
             return Err(UploadError::TooMany);
         }
-        let file = tempfile::Builder::new()
-            .prefix("upload-")
-            .tempfile_in(&self.dir)?;
-        let (file, path) = file.into_parts();
-        let writer = Writer {
-            file,
-            path: Some(path),
-            sha256: Algorithm::Sha256.hasher(),
-            length: 0,
-        };
-        let upload = Arc::new(Upload {
-            id: Uuid::new_v4(),
-            name: name.clone(),
-            touched: Mutex::new(Instant::now()),
-            turn: tokio::sync::Mutex::default(),
-            writer: Arc::new(Mutex::new(writer)),
-        });
+        let upload = Arc::new(Upload::new(&self.dir, Some(name.clone()), BLOB_LIMIT)?);
         open.insert(upload.id, Arc::clone(&upload));
         Ok(upload)
     }
@@ -121,7 +111,7 @@ impl Uploads {
             .get(&id)
             .cloned()
             .ok_or(UploadError::Unknown)?;
-        if upload.name != *name {
+        if upload.name.as_ref() != Some(name) {
             return Err(UploadError::Unknown);
         }
         *lock(&upload.touched) = Instant::now();
@@ -135,6 +125,28 @@ impl Uploads {
 }
 
 impl Upload {
+    /// An upload of at most `limit` bytes that no client can name, or one of a repository.
+    pub(crate) fn new(dir: &Path, name: Option<Name>, limit: u64) -> io::Result<Self> {
+        let file = tempfile::Builder::new()
+            .prefix("upload-")
+            .tempfile_in(dir)?;
+        let (file, path) = file.into_parts();
+        let writer = Writer {
+            file,
+            path: Some(path),
+            sha256: Algorithm::Sha256.hasher(),
+            length: 0,
+            limit,
+        };
+        Ok(Self {
+            id: Uuid::new_v4(),
+            name,
+            touched: Mutex::new(Instant::now()),
+            turn: tokio::sync::Mutex::default(),
+            writer: Arc::new(Mutex::new(writer)),
+        })
+    }
+
     /// Bytes taken so far.
     pub(crate) fn length(&self) -> u64 {
         lock(&self.writer).length
@@ -181,13 +193,19 @@ impl Upload {
         .await
     }
 
+    /// Forget everything that came.
+    pub(crate) fn restart(&self) -> io::Result<()> {
+        self.reset((0, Algorithm::Sha256.hasher()))
+    }
+
     async fn stream(&self, mut body: Body) -> Result<(), UploadError> {
         let (mut gathered, mut size) = (Vec::new(), 0);
         let broken = loop {
-            let data = match body.frame().await {
-                None => break None,
-                Some(Err(error)) => break Some(UploadError::Broken(error)),
-                Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+            let data = match tokio::time::timeout(STALLED, body.frame()).await {
+                Err(_) => break Some(UploadError::Stalled),
+                Ok(None) => break None,
+                Ok(Some(Err(error))) => break Some(UploadError::Broken(error)),
+                Ok(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
             };
             size += data.len();
             gathered.push(data);
@@ -225,8 +243,8 @@ impl Upload {
 impl Writer {
     fn write(&mut self, chunks: &[Bytes]) -> Result<(), UploadError> {
         for chunk in chunks {
-            if self.length + chunk.len() as u64 > BLOB_LIMIT {
-                return Err(UploadError::TooLarge);
+            if self.length + chunk.len() as u64 > self.limit {
+                return Err(UploadError::TooLarge { limit: self.limit });
             }
             self.file.write_all(chunk)?;
             self.sha256.update(chunk);

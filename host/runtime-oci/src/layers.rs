@@ -10,7 +10,7 @@
 //! `Documentation/filesystems/overlayfs.rst`.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::{self, File},
     io::{self, Read},
     os::unix::fs::PermissionsExt,
@@ -21,15 +21,13 @@ use std::{
 use eyot_runtime::image::Layer;
 use sha2::{Digest, Sha256};
 
-use crate::{overlay, rooted::Rooted, unpack};
+use crate::{overlay, rooted::Rooted, unpack, zstd};
 
 /// Uncompressed size of one layer. Larger ones are archives made to fill the disk.
 const MAX_LAYER_BYTES: u64 = 32 << 30;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LayerError {
-    #[error("layer {layer} is compressed with zstd, which is not supported; push it with gzip")]
-    Zstd { layer: String },
     #[error("layer {layer}: its diff_id {diff_id:?} is not sha256:<64 hex digits>")]
     DiffId { layer: String, diff_id: String },
     #[error("layer {layer} is damaged: its content is {actual}, the image says {expected}")]
@@ -59,6 +57,9 @@ pub(crate) struct Layers {
     directory: PathBuf,
     /// One lock per layer being unpacked, so that concurrent requests do the work once.
     busy: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// Held for reading from before a layer is looked for until it is part of a mount, for writing
+    /// while unused ones are removed.
+    collecting: tokio::sync::RwLock<()>,
 }
 
 impl Layers {
@@ -66,7 +67,26 @@ impl Layers {
         Self {
             directory,
             busy: Mutex::default(),
+            collecting: tokio::sync::RwLock::default(),
         }
+    }
+
+    /// Keep all layers that are there until the guard is dropped.
+    pub(crate) async fn hold(&self) -> tokio::sync::RwLockReadGuard<'_, ()> {
+        self.collecting.read().await
+    }
+
+    /// Remove the layers that are neither among `kept` nor part of a mount.
+    pub(crate) async fn collect(&self, kept: &[Layer]) -> io::Result<()> {
+        let names: HashSet<String> = (kept.iter())
+            .filter_map(|layer| hex_of(layer).ok())
+            .map(str::to_owned)
+            .collect();
+        let directory = self.directory.clone();
+        let _alone = self.collecting.write().await;
+        tokio::task::spawn_blocking(move || collect(&directory, &names))
+            .await
+            .map_err(io::Error::other)?
     }
 
     /// Where the layer is, or will be.
@@ -124,6 +144,32 @@ impl Layers {
 }
 
 const PARTIAL: &str = ".partial";
+
+fn collect(directory: &Path, kept: &HashSet<String>) -> io::Result<()> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    // The kernel's own word on what is in use, also for containers that an earlier host started.
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    for entry in entries {
+        let path = entry?.path();
+        let name = path.file_name().map(|name| name.to_string_lossy());
+        let Some(name) = name.map(std::borrow::Cow::into_owned) else {
+            continue;
+        };
+        // Names of 64 digits: one that is in no line is in no mount.
+        if kept.contains(&name) || name.ends_with(PARTIAL) || mounts.contains(&name) {
+            continue;
+        }
+        // By the name first, so that what is left by a host that ends here is swept by the next.
+        let doomed = directory.join(format!("{name}{PARTIAL}"));
+        fs::rename(&path, &doomed)?;
+        fs::remove_dir_all(&doomed)?;
+        tracing::info!(layer = name, "unpacked layer removed: no image has it");
+    }
+    Ok(())
+}
 
 fn hex_of(layer: &Layer) -> Result<&str, LayerError> {
     layer
@@ -219,10 +265,8 @@ fn decompressed(layer: &Layer) -> Result<Box<dyn Read>, LayerError> {
     };
     let mut blob = io::BufReader::with_capacity(64 * 1024, File::open(&layer.path).map_err(io)?);
     let start = io::BufRead::fill_buf(&mut blob).map_err(io)?;
-    if start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-        return Err(LayerError::Zstd {
-            layer: layer.digest.clone(),
-        });
+    if start.starts_with(zstd::MAGIC) {
+        return Ok(Box::new(zstd::Frames::new(blob)));
     }
     if start.starts_with(&[0x1f, 0x8b]) {
         return Ok(Box::new(flate2::bufread::MultiGzDecoder::new(blob)));

@@ -43,6 +43,7 @@ mod spec;
 mod streams;
 mod unpack;
 mod user;
+mod zstd;
 
 pub use launcher::{Launcher, LauncherError};
 pub use runtime::{OciRuntime, Options};

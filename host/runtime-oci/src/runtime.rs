@@ -184,6 +184,7 @@ impl Runtime for OciRuntime {
     }
 
     async fn start(&self, spec: ContainerSpec) -> Result<Arc<dyn Container>, ContainerError> {
+        let kept = self.shared.layers.hold().await;
         self.prepare(&spec.image).await?;
         let id = identifier(&spec)?;
         let identity = self.shared.identity(&spec.pod.uid, id, stop_signal(&spec));
@@ -195,6 +196,7 @@ impl Runtime for OciRuntime {
             tokio::task::spawn_blocking(move || lay_out(&shared, &blocking_spec, &id, &group))
                 .await
                 .map_err(|error| ContainerError::Runtime(format!("laying out: {error}")))?;
+        drop(kept);
         let started = match laid_out {
             Ok(()) => self.launch(&spec, &identity).await,
             Err(error) => Err(error),
@@ -218,6 +220,16 @@ impl Runtime for OciRuntime {
                 Err(error)
             }
         }
+    }
+
+    async fn collect(&self, kept: &[Image]) -> Result<(), ContainerError> {
+        if require_root().is_err() {
+            return Ok(());
+        }
+        let layers = kept.iter().filter_map(|image| content(image).ok());
+        let layers: Vec<Layer> = layers.flat_map(|(layers, _)| layers.to_vec()).collect();
+        let collected = self.shared.layers.collect(&layers).await;
+        collected.map_err(|error| ContainerError::Runtime(format!("unused layers: {error}")))
     }
 
     async fn recover(&self) -> Result<Vec<Left>, ContainerError> {

@@ -3,10 +3,11 @@
 //! Compiling takes seconds, mapping a compiled file a fraction of a millisecond: a component is
 //! compiled once per host and engine version, one at a time in the background, and then shared by
 //! all that use it. Loading machine code means trusting it, so the directory belongs to this
-//! process's user alone, and a file that others could have written is compiled anew.
+//! process's user alone, a file that others could have written is compiled anew, and so is one
+//! without the right seal: a keyed digest under a secret of this host, in a file beside it.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs, io,
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
@@ -17,6 +18,10 @@ use std::{
 };
 
 use eyot_runtime::{ContainerError, Image, ImageContent};
+use ring::{
+    hmac,
+    rand::{SecureRandom, SystemRandom},
+};
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 use wasmtime::{Engine, component::Component};
@@ -33,6 +38,7 @@ pub(crate) struct Artifacts {
     dir: PathBuf,
     /// Tells apart what different engines made.
     engine_hash: String,
+    seal: Arc<Seal>,
     compilers: Semaphore,
     loaded: Mutex<HashMap<String, Arc<Entry>>>,
 }
@@ -67,6 +73,10 @@ impl Artifacts {
             path: dir.to_path_buf(),
             reason,
         })?;
+        let seal = Seal::open(dir).map_err(|error| EngineError::Cache {
+            path: dir.to_path_buf(),
+            reason: format!("the key of compiled components: {error}"),
+        })?;
         let engine_hash = engine_hash(&engine);
         forget_others(dir, &engine_hash);
         let compilers = Semaphore::new(COMPILERS);
@@ -74,6 +84,7 @@ impl Artifacts {
             engine,
             dir: dir.into(),
             engine_hash,
+            seal: Arc::new(seal),
             compilers,
             loaded: Mutex::default(),
         })
@@ -107,6 +118,38 @@ impl Artifacts {
         Ok(program)
     }
 
+    /// Remove what was compiled of other images than these and is not loaded.
+    pub(crate) async fn collect(&self, kept: &[Image]) -> io::Result<()> {
+        let digests = kept.iter().filter_map(|image| match &*image.content {
+            ImageContent::Wasm { digest, .. } => Some(digest.clone()),
+            ImageContent::Oci { .. } => None,
+        });
+        let mut names: HashSet<String> = digests.map(|digest| file_name(&digest)).collect();
+        {
+            // Loaded, or being compiled at this moment.
+            let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+            names.extend(loaded.keys().map(|digest| file_name(digest)));
+        }
+        let dir = self.dir.clone();
+        tokio::task::spawn_blocking(move || {
+            for entry in fs::read_dir(&dir)? {
+                let path = entry?.path();
+                let name = path
+                    .file_name()
+                    .map(|name| name.to_string_lossy().into_owned());
+                let name = name.unwrap_or_default();
+                let of = name.split('.').next().unwrap_or_default();
+                if name != KEY_FILE && !names.contains(of) {
+                    // One that is mapped stays mapped.
+                    fs::remove_file(&path)?;
+                }
+            }
+            Ok(())
+        })
+        .await
+        .map_err(io::Error::other)?
+    }
+
     fn entry(&self, digest: &str) -> Arc<Entry> {
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         // Nobody uses or waits for these any more.
@@ -122,7 +165,8 @@ impl Artifacts {
 
     async fn read(&self, compiled: &Path) -> Option<Component> {
         let (engine, compiled) = (self.engine.clone(), compiled.to_path_buf());
-        tokio::task::spawn_blocking(move || read(&engine, &compiled))
+        let seal = Arc::clone(&self.seal);
+        tokio::task::spawn_blocking(move || read(&engine, &seal, &compiled))
             .await
             .ok()
             .flatten()
@@ -131,13 +175,19 @@ impl Artifacts {
     async fn compile(&self, wasm: &Path, compiled: PathBuf) -> Result<Component, LoadError> {
         let _turn = self.compilers.acquire().await;
         let (engine, wasm) = (self.engine.clone(), wasm.to_path_buf());
-        let work = move || compile(&engine, &wasm, &compiled);
+        let seal = Arc::clone(&self.seal);
+        let work = move || compile(&engine, &seal, &wasm, &compiled);
         let done = tokio::task::spawn_blocking(work).await;
         done.unwrap_or_else(|error| Err(LoadError::Broken(format!("the compiler failed: {error}"))))
     }
 }
 
-fn compile(engine: &Engine, wasm: &Path, compiled: &Path) -> Result<Component, LoadError> {
+fn compile(
+    engine: &Engine,
+    seal: &Seal,
+    wasm: &Path,
+    compiled: &Path,
+) -> Result<Component, LoadError> {
     let started = std::time::Instant::now();
     let host = |what: &str, error: io::Error| LoadError::Host(format!("{what}: {error}"));
     let size = fs::metadata(wasm)
@@ -157,29 +207,94 @@ fn compile(engine: &Engine, wasm: &Path, compiled: &Path) -> Result<Component, L
         ))
     })?;
     drop(bytes);
-    write_private(compiled, &code).map_err(|e| host("keeping the compiled component", e))?;
+    let keep = |path: &Path, bytes: &[u8]| {
+        write_private(path, bytes).map_err(|e| host("keeping the compiled component", e))
+    };
+    keep(compiled, &code)?;
+    keep(&seal_path(compiled), &seal.of(&code))?;
     drop(code);
     return_memory();
     tracing::info!(size, took = ?started.elapsed(), file = %compiled.display(), "compiled");
-    read(engine, compiled)
+    read(engine, seal, compiled)
         .ok_or_else(|| LoadError::Host("the compiled component cannot be loaded".into()))
 }
 
 /// Map a compiled component if it is there and nobody else can have written it.
-fn read(engine: &Engine, compiled: &Path) -> Option<Component> {
+fn read(engine: &Engine, seal: &Seal, compiled: &Path) -> Option<Component> {
     let data = fs::symlink_metadata(compiled).ok()?;
     if !data.is_file() || data.uid() != nix::unistd::geteuid().as_raw() || data.mode() & 0o022 != 0
     {
         tracing::warn!(file = %compiled.display(), "others could have written this: compiling anew");
         return None;
     }
+    let sealed = fs::read(seal_path(compiled)).is_ok_and(|tag| seal.fits(compiled, &tag));
+    if !sealed {
+        tracing::warn!(file = %compiled.display(), "this host did not write this: compiling anew");
+        return None;
+    }
     #[expect(unsafe_code, reason = "loading machine code that this host made")]
-    // SAFETY: the file was written by `compile` of this user (checked above, in a directory that
-    // only this user may enter) and renamed into place whole; it is never changed afterwards.
+    // SAFETY: the file was written by `compile` of this host (its seal was checked above, and it is
+    // in a directory that only this user may enter) and renamed into place whole; it is never
+    // changed afterwards.
     let component = unsafe { Component::deserialize_file(engine, compiled) };
     component
         .inspect_err(|error| tracing::warn!(file = %compiled.display(), %error, "compiling anew"))
         .ok()
+}
+
+/// Tells what this host wrote from everything else.
+struct Seal(hmac::Key);
+
+/// Bytes of the secret.
+const KEY: usize = 32;
+const KEY_FILE: &str = "key";
+/// Bytes hashed at once: a compiled component is not held in memory for it.
+const HASHED: usize = 256 * 1024;
+
+impl Seal {
+    fn open(dir: &Path) -> io::Result<Self> {
+        let path = dir.join(KEY_FILE);
+        let known = match fs::read(&path) {
+            Ok(bytes) => Some(bytes).filter(|bytes| bytes.len() == KEY),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        let bytes = match known {
+            Some(bytes) => bytes,
+            None => {
+                let mut bytes = vec![0; KEY];
+                let random = SystemRandom::new().fill(&mut bytes);
+                random.map_err(|_| io::Error::other("the machine has no random numbers"))?;
+                write_private(&path, &bytes)?;
+                bytes
+            }
+        };
+        Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, &bytes)))
+    }
+
+    fn of(&self, code: &[u8]) -> Vec<u8> {
+        hmac::sign(&self.0, code).as_ref().to_vec()
+    }
+
+    fn fits(&self, file: &Path, tag: &[u8]) -> bool {
+        let digest = || -> io::Result<hmac::Tag> {
+            let (mut file, mut buffer) = (fs::File::open(file)?, vec![0; HASHED]);
+            let mut context = hmac::Context::with_key(&self.0);
+            loop {
+                match io::Read::read(&mut file, &mut buffer)? {
+                    0 => return Ok(context.sign()),
+                    read => context.update(&buffer[..read]),
+                }
+            }
+        };
+        digest().is_ok_and(|found| found.as_ref() == tag)
+    }
+}
+
+/// `NAME.ENGINE` has its seal in `NAME.seal.ENGINE`, so that both go with their engine.
+fn seal_path(compiled: &Path) -> PathBuf {
+    let engine = compiled.extension().unwrap_or_default().to_string_lossy();
+    compiled.with_extension(format!("seal.{engine}"))
 }
 
 /// Tell a component from everything else that people push.
@@ -266,7 +381,8 @@ fn private_dir(dir: &Path) -> Result<(), String> {
 fn forget_others(dir: &Path, engine_hash: &str) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let path = entry.path();
-        if path.extension().is_none_or(|hash| hash != engine_hash) {
+        let is_key = path.file_name().is_some_and(|name| name == KEY_FILE);
+        if !is_key && path.extension().is_none_or(|hash| hash != engine_hash) {
             let _ = fs::remove_file(path);
         }
     }
@@ -303,6 +419,27 @@ fn return_memory() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_seal_fits_what_this_host_wrote_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let (seal, again) = (
+            Seal::open(dir.path()).unwrap(),
+            Seal::open(dir.path()).unwrap(),
+        );
+        let file = dir.path().join("x.engine");
+        fs::write(&file, vec![7; HASHED + 5]).unwrap();
+        let tag = seal.of(&vec![7; HASHED + 5]);
+        assert!(again.fits(&file, &tag));
+        assert!(!again.fits(&file, &tag[1..]));
+        assert!(!again.fits(&dir.path().join("none"), &tag));
+        let other = tempfile::tempdir().unwrap();
+        assert!(!Seal::open(other.path()).unwrap().fits(&file, &tag));
+        fs::write(&file, vec![7; HASHED + 4]).unwrap();
+        assert!(!again.fits(&file, &tag));
+        let key = fs::metadata(dir.path().join(KEY_FILE)).unwrap();
+        assert_eq!(key.mode() & 0o777, 0o600);
+    }
 
     #[test]
     fn what_is_no_component_is_named() {

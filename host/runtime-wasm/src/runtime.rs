@@ -72,6 +72,11 @@ impl Runtime for WasmRuntime {
         self.engine.program(image).await.map(drop)
     }
 
+    async fn collect(&self, kept: &[Image]) -> Result<(), ContainerError> {
+        let collected = self.engine.artifacts.collect(kept).await;
+        collected.map_err(|error| ContainerError::Runtime(format!("compiled components: {error}")))
+    }
+
     async fn start(&self, spec: ContainerSpec) -> Result<Arc<dyn Container>, ContainerError> {
         let (program, role, pre) = self.engine.program(&spec.image).await?;
         let (signals, resources) = (Signals::default(), Resources::of(&spec));

@@ -222,6 +222,11 @@ pub trait Runtime: Send + Sync {
         left: &Left,
         log: Arc<dyn LogSink>,
     ) -> Result<Arc<dyn Container>, ContainerError>;
+
+    /// Remove what [`Self::prepare`] made of images other than these and nothing runs from.
+    async fn collect(&self, _kept: &[Image]) -> Result<(), ContainerError> {
+        Ok(())
+    }
 }
 
 /// A container that outlived the host that started it.

@@ -18,7 +18,9 @@ pub use container::{
     Container, ContainerError, ContainerSpec, Exit, Left, Limits, LogSink, LogStream, Mount,
     PodRef, Propagation, Runtime, Sandbox, Signal, Usage,
 };
-pub use image::{Image, ImageConfig, ImageContent, ImageError, ImageStore};
+pub use image::{
+    Credential, Image, ImageConfig, ImageContent, ImageError, ImageStore, Pulled, StoredImage,
+};
 pub use instance::Instance;
 pub use process::{ExecSpec, Input, Process, ProcessControl, TerminalSize};
 pub use security::{Processes, Seccomp, Security};

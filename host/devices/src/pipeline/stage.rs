@@ -210,7 +210,7 @@ async fn instance(
     kind: &Kind,
     context: &Context,
 ) -> Result<Guest, (&'static str, String, bool)> {
-    let image = context.images.resolve(&stage.image).await;
+    let image = context.images.obtain(&stage.image).await;
     let image = image.map_err(|error| ("ImageError", error.to_string(), false))?;
     let settings = config::settings(stage);
     let loader = &context.loader;

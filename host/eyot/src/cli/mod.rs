@@ -1,5 +1,7 @@
 //! The command line: one file a command.
 
+mod door;
+mod image;
 mod push;
 mod reset;
 mod salvage;
@@ -30,6 +32,8 @@ enum Command {
     /// End the containers that a stopped host left running, and remove its bridge, rules and mounts;
     /// give the settings that the host had
     Reset(Box<reset::Reset>),
+    /// List, import and remove the images of a running host
+    Image(image::Image),
     /// Make a usable database of a damaged one, of what can still be read
     Salvage(salvage::Salvage),
     /// Print the messages of the host's MQTT broker as they come
@@ -42,6 +46,7 @@ pub fn run() -> anyhow::Result<()> {
         Command::Up(command) => command.run(),
         Command::Reset(command) => command.run(),
         Command::Push(command) => block_on(command.run()),
+        Command::Image(command) => block_on(command.run()),
         Command::Salvage(command) => block_on(command.run()),
         Command::Subscribe(command) => block_on(command.run()),
     }

@@ -1,8 +1,10 @@
 //! `eyot push`: put an artifact into a registry.
 
-use std::{io::IsTerminal, path::PathBuf};
+use std::path::PathBuf;
 
 use eyot_registry::push::{Artifact, push};
+
+use super::door::{Bar, Door};
 
 #[derive(Debug, clap::Args)]
 pub struct Push {
@@ -10,30 +12,18 @@ pub struct Push {
     image: String,
     /// A Wasm component (.wasm), an OCI layout directory, or a docker-archive tar
     file: PathBuf,
-    /// Registry to push to, unless IMAGE names one
-    #[arg(
-        long,
-        env = "EYOT_REGISTRY_ADDRESS",
-        default_value = "127.0.0.1:5000",
-        value_name = "HOST:PORT"
-    )]
-    registry: String,
+    #[command(flatten)]
+    door: Door,
 }
 
 impl Push {
     pub async fn run(self) -> anyhow::Result<()> {
         let artifact = Artifact::open(&self.file)?;
-        let terminal = std::io::stderr().is_terminal();
-        let digest = push(&self.registry, &self.image, &artifact, |progress| {
-            if terminal {
-                eprint!("\r{} of {} bytes", progress.sent, progress.total);
-            }
-        })
-        .await?;
-        if terminal {
-            eprintln!();
-        }
-        println!("{}@{digest}", self.image);
+        let (bar, options) = (Bar::new(), self.door.options()?);
+        let show = |progress| bar.show(progress);
+        let pushed = push(&self.door.registry, &self.image, &artifact, &options, show).await;
+        bar.end();
+        println!("{}@{}", self.image, pushed?);
         Ok(())
     }
 }

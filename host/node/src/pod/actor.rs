@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     adopt::adopt,
-    event::{Effect, Event},
+    event::{Effect, Event, object_reference},
     hook,
     last_words::LastWords,
     prepare::{self, NotPrepared, Prepared},
@@ -339,12 +339,7 @@ impl Actor {
             Err(failure) => return Event::StartFailed { unit, failure },
         };
         let name = &self.state.units[unit].name;
-        let image = &self.state.units[unit].image;
         let said = [
-            (
-                "Pulled",
-                format!("Container image \"{image}\" already present on machine"),
-            ),
             ("Created", format!("Created container: {name}")),
             ("Started", format!("Started container {name}")),
         ];
@@ -741,24 +736,7 @@ impl Actor {
     }
 
     fn object_reference(&self, unit: Option<usize>) -> ObjectReference {
-        let inits = self.state.inits().count();
-        let field_path = unit.map(|index| {
-            let list = if index < inits {
-                "initContainers"
-            } else {
-                "containers"
-            };
-            format!("spec.{list}{{{}}}", self.state.units[index].name)
-        });
-        ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some("Pod".to_owned()),
-            namespace: Some(self.reference.namespace.clone()),
-            name: Some(self.reference.name.clone()),
-            uid: Some(self.reference.uid.clone()),
-            resource_version: self.pod.metadata.resource_version.clone(),
-            field_path,
-        }
+        object_reference(&self.reference, &self.pod, unit)
     }
 
     /// The host stops: leave the containers that go on without it, end the others. The object and

@@ -3,9 +3,13 @@
 use std::time::Duration;
 
 use eyot_client::EventType;
-use eyot_runtime::{Exit, Signal};
+use eyot_runtime::{Exit, PodRef, Signal};
+use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 
-use super::unit::{Failure, Unit};
+use super::{
+    prepare::containers,
+    unit::{Failure, Unit},
+};
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -136,6 +140,7 @@ pub(crate) fn record_failure(
             ));
             "Error: InvalidImageName".to_owned()
         }
+        "ErrImageNeverPull" => "Error: ErrImageNeverPull".to_owned(),
         _ => format!("Error: {}", failure.message),
     };
     effects.push(record(Some(index), EventType::Warning, "Failed", message));
@@ -152,5 +157,36 @@ pub(crate) fn record(
         kind,
         reason,
         message,
+    }
+}
+
+/// What an event about a pod, or about the container with this index among its own, is about.
+pub(crate) fn object_reference(
+    reference: &PodRef,
+    pod: &Pod,
+    unit: Option<usize>,
+) -> ObjectReference {
+    let inits = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.init_containers.as_ref())
+        .map_or(0, Vec::len);
+    let named = unit.and_then(|index| Some((index, containers(pod).nth(index)?)));
+    let field_path = named.map(|(index, container)| {
+        let list = if index < inits {
+            "initContainers"
+        } else {
+            "containers"
+        };
+        format!("spec.{list}{{{}}}", container.name)
+    });
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        namespace: Some(reference.namespace.clone()),
+        name: Some(reference.name.clone()),
+        uid: Some(reference.uid.clone()),
+        resource_version: pod.metadata.resource_version.clone(),
+        field_path,
     }
 }

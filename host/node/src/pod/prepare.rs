@@ -10,13 +10,13 @@ use std::{
     sync::Arc,
 };
 
-use eyot_runtime::{Image, ImageError, PodRef, Runtime, Sandbox};
+use eyot_runtime::{Image, PodRef, Runtime, Sandbox};
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio_util::sync::CancellationToken;
 
-use super::unit::{Failure, FailureKind};
-use crate::{context::Context, env::Facts, fetch, names, volumes};
+use super::unit::Failure;
+use crate::{context::Context, env::Facts, fetch, names, pull::Asking, volumes};
 
 /// A pod whose containers can start.
 pub(crate) struct Prepared {
@@ -68,7 +68,7 @@ pub(crate) async fn prepare(
     cancel: &CancellationToken,
 ) -> Result<Prepared, NotPrepared> {
     let found = tokio::select! {
-        found = images(context, pod, &running.units) => found?,
+        found = images(context, pod, reference, &running.units) => found?,
         () = cancel.cancelled() => return Err(NotPrepared::Cancelled),
     };
     let runtimes = found
@@ -101,42 +101,17 @@ pub(crate) fn pod_address(sandbox: &Sandbox, host: IpAddr) -> IpAddr {
     sandbox.ip.unwrap_or(host)
 }
 
-/// Find the image of one container; the failure is in the words of Kubernetes.
-pub(crate) async fn image(context: &Context, container: &Container) -> Result<Image, Failure> {
-    let name = container.image.as_deref().unwrap_or_default();
-    let never = container.image_pull_policy.as_deref() == Some("Never");
-    let fails = |reason, message| Failure {
-        kind: FailureKind::Image,
-        reason,
-        message,
-    };
-    context
-        .images
-        .resolve(name)
-        .await
-        .map_err(|error| match error {
-            ImageError::Reference { .. } => fails("InvalidImageName", error.to_string()),
-            ImageError::NotFound { .. } if never => {
-                let message =
-                    format!("Container image \"{name}\" is not present with pull policy of Never");
-                fails("ErrImageNeverPull", message)
-            }
-            ImageError::NotFound { .. } | ImageError::Io { .. } => {
-                fails("ErrImagePull", error.to_string())
-            }
-            ImageError::Damaged { .. } => fails("InvalidImage", error.to_string()),
-        })
-}
-
 async fn images(
     context: &Context,
     pod: &Pod,
+    reference: &PodRef,
     running: &HashSet<usize>,
 ) -> Result<HashMap<usize, Image>, NotPrepared> {
+    let asking = &Asking::new(context, pod, reference).await;
     let wanted = containers(pod)
         .enumerate()
         .filter(|(index, _)| !running.contains(index))
-        .map(async |(index, container)| (index, image(context, container).await));
+        .map(async |(index, container)| (index, asking.image(index, container).await));
     let (mut found, mut failed) = (HashMap::new(), Vec::new());
     for (index, result) in join_all(wanted).await {
         match result {

@@ -13,7 +13,9 @@ use super::{
     prepare, security,
     unit::{Failure, FailureKind},
 };
-use crate::{context::Context, env, fetch, log::Log, names, quantity, service_env, volumes};
+use crate::{
+    context::Context, env, fetch, log::Log, names, pull::Asking, quantity, service_env, volumes,
+};
 
 /// What one attempt is made of.
 pub(crate) struct Attempt {
@@ -94,7 +96,12 @@ async fn make_ready(
 ) -> Result<Ready, Failure> {
     let image = match attempt.image.clone() {
         Some(image) => image,
-        None => prepare::image(context, container).await?,
+        None => {
+            Asking::new(context, &attempt.pod, &attempt.reference)
+                .await
+                .image(attempt.index, container)
+                .await?
+        }
     };
     let Some((scheme, runtime)) = context.runtime(&image.content) else {
         let kind = match *image.content {

@@ -236,7 +236,7 @@ async fn a_pod_becomes_ready_is_told_about_and_leaves_nothing_behind() {
     for (reason, message) in [
         (
             "Pulled",
-            "Container image \"demo/app:v1\" already present on machine",
+            "Container image \"demo/app:v1\" already present on machine and can be accessed by the pod",
         ),
         ("Created", "Created container: app"),
         ("Started", "Started container app"),

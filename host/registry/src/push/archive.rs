@@ -5,6 +5,7 @@ use std::{
     fs::File,
     io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::artifact::{
-    Artifact, ArtifactError, Blob, GZIP, Kind, ManifestFile, Slice, Source, is_tar,
+    Artifact, ArtifactError, Blob, GZIP, Kind, ManifestFile, Named, Slice, Source, is_tar,
 };
 use crate::{
     content::MANIFEST_LIMIT,
@@ -28,8 +29,8 @@ const INDEX_DEPTH: usize = 4;
 /// Largest unpacked archive.
 const UNPACKED_LIMIT: u64 = 64 * 1024 * 1024 * 1024;
 
-/// An OCI layout in a directory.
-pub(super) fn directory(path: &Path) -> Result<Artifact, ArtifactError> {
+/// An OCI layout in a directory: all images in it, with their names.
+pub(super) fn directory(path: &Path) -> Result<Vec<Named>, ArtifactError> {
     let files = Files {
         path: path.to_owned(),
         entries: None,
@@ -45,7 +46,7 @@ pub(super) fn directory(path: &Path) -> Result<Artifact, ArtifactError> {
 }
 
 /// A tar archive of either kind, in `file`; `path` is what the user called it.
-pub(super) fn tar(path: &Path, file: &Path) -> Result<Artifact, ArtifactError> {
+pub(super) fn tar(path: &Path, file: &Path) -> Result<Vec<Named>, ArtifactError> {
     let entries =
         index(file).map_err(|error| damaged(path, format!("as a tar archive, {error}")))?;
     let files = Files {
@@ -67,7 +68,7 @@ pub(super) fn tar(path: &Path, file: &Path) -> Result<Artifact, ArtifactError> {
 }
 
 /// A compressed archive, unpacked into a temporary file.
-pub(super) fn gzip(path: &Path) -> Result<Artifact, ArtifactError> {
+pub(super) fn gzip(path: &Path) -> Result<Vec<Named>, ArtifactError> {
     let read = |source| ArtifactError::Read {
         path: path.to_owned(),
         source,
@@ -93,11 +94,12 @@ pub(super) fn gzip(path: &Path) -> Result<Artifact, ArtifactError> {
             found,
         });
     }
-    let artifact = tar(path, unpacked.path())?;
-    Ok(Artifact {
-        _unpacked: Some(unpacked),
-        ..artifact
-    })
+    let mut all = tar(path, unpacked.path())?;
+    let unpacked = Arc::new(unpacked);
+    for named in &mut all {
+        named.artifact._unpacked = Some(unpacked.clone());
+    }
+    Ok(all)
 }
 
 fn damaged(path: &Path, reason: String) -> ArtifactError {
@@ -211,39 +213,48 @@ fn resolve(base: &str, target: &str) -> String {
     parts.join("/")
 }
 
-fn layout(files: &Files, kind: Kind) -> Result<Artifact, ArtifactError> {
+fn layout(files: &Files, kind: Kind) -> Result<Vec<Named>, ArtifactError> {
     let bytes = files.read("index.json")?;
     let index = parse(files, "index.json", Some(OCI_INDEX), &bytes)?;
     let Content::Index { manifests } = index.content else {
         return Err(damaged(&files.path, "index.json is no index".to_owned()));
     };
-    let root = match manifests.as_slice() {
-        [root] => root,
-        [] => return Err(damaged(&files.path, "index.json lists no image".to_owned())),
-        several => {
-            let names = several
-                .iter()
-                .map(layout_name)
-                .collect::<Vec<_>>()
-                .join(", ");
-            let (path, count) = (files.path.clone(), several.len());
-            return Err(ArtifactError::Several { path, count, names });
+    if manifests.is_empty() {
+        return Err(damaged(&files.path, "index.json lists no image".to_owned()));
+    }
+    let mut found: Vec<Named> = Vec::new();
+    for root in &manifests {
+        let digest = root.digest.parse::<Digest>().ok();
+        let names = layout_names(root);
+        // One image with several names is listed once for each.
+        let known = found
+            .iter_mut()
+            .find(|named| named.artifact.digest() == digest.as_ref());
+        if let Some(known) = known {
+            known.names.extend(names);
+            continue;
         }
-    };
-    let mut artifact = Artifact {
-        kind,
-        blobs: vec![],
-        manifests: vec![],
-        _unpacked: None,
-    };
-    gather(files, root, INDEX_DEPTH, &mut artifact)?;
-    Ok(artifact)
+        let mut artifact = Artifact {
+            kind,
+            blobs: vec![],
+            manifests: vec![],
+            _unpacked: None,
+        };
+        gather(files, root, INDEX_DEPTH, &mut artifact)?;
+        found.push(Named { names, artifact });
+    }
+    Ok(found)
 }
 
-fn layout_name(descriptor: &Descriptor) -> String {
+/// The names in a layout: containerd writes whole ones beside the specification's, which may be a tag
+/// alone.
+fn layout_names(descriptor: &Descriptor) -> Vec<String> {
     let annotations = descriptor.annotations.as_ref();
-    let name = annotations.and_then(|all| all.get("org.opencontainers.image.ref.name"));
-    name.unwrap_or(&descriptor.digest).clone()
+    let name = |key: &str| annotations.and_then(|all| all.get(key)).cloned();
+    name("io.containerd.image.name")
+        .or_else(|| name("org.opencontainers.image.ref.name"))
+        .into_iter()
+        .collect()
 }
 
 /// Add a manifest after everything that it refers to.
@@ -349,26 +360,23 @@ struct Saved {
     layers: Vec<String>,
 }
 
-fn docker(files: &Files) -> Result<Artifact, ArtifactError> {
+fn docker(files: &Files) -> Result<Vec<Named>, ArtifactError> {
     let saved: Vec<Saved> = serde_json::from_slice(&files.read("manifest.json")?)
         .map_err(|error| damaged(&files.path, format!("manifest.json: {error}")))?;
-    let saved = match saved.as_slice() {
-        [saved] => saved,
-        [] => {
-            return Err(damaged(
-                &files.path,
-                "manifest.json lists no image".to_owned(),
-            ));
-        }
-        several => {
-            let tags = several
-                .iter()
-                .flat_map(|saved| saved.repo_tags.iter().flatten());
-            let names = tags.cloned().collect::<Vec<_>>().join(", ");
-            let (path, count) = (files.path.clone(), several.len());
-            return Err(ArtifactError::Several { path, count, names });
-        }
+    if saved.is_empty() {
+        let reason = "manifest.json lists no image".to_owned();
+        return Err(damaged(&files.path, reason));
+    }
+    let named = |saved: Saved| {
+        Ok(Named {
+            artifact: saved_image(files, &saved)?,
+            names: saved.repo_tags.unwrap_or_default(),
+        })
     };
+    saved.into_iter().map(named).collect()
+}
+
+fn saved_image(files: &Files, saved: &Saved) -> Result<Artifact, ArtifactError> {
     let config = Blob::of_bytes(files.read(&saved.config)?);
     let mut blobs: Vec<Blob> = Vec::new();
     let mut layers = Vec::new();

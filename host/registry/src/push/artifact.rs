@@ -5,6 +5,7 @@ use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -35,7 +36,8 @@ pub enum ArtifactError {
         source: ManifestError,
     },
     #[error(
-        "{path} holds {count} images ({names}); export the one that you mean into a file of its own",
+        "{path} holds {count} images ({names}); export the one that you mean into a file of its own, or \
+         take them all with `eyot image import`",
         path = path.display()
     )]
     Several {
@@ -76,7 +78,15 @@ pub struct Artifact {
     /// What an index refers to comes before it; the last is the image itself.
     pub manifests: Vec<ManifestFile>,
     /// Keeps the unpacked copy of a compressed archive while the blobs point into it.
-    pub(super) _unpacked: Option<tempfile::NamedTempFile>,
+    pub(super) _unpacked: Option<Arc<tempfile::NamedTempFile>>,
+}
+
+/// One image of a file that may hold several.
+#[derive(Debug)]
+pub struct Named {
+    /// As in the file; none if it has none there.
+    pub names: Vec<String>,
+    pub artifact: Artifact,
 }
 
 /// One blob.
@@ -110,8 +120,32 @@ pub(super) struct Slice {
 }
 
 impl Artifact {
-    /// Look at a file or directory and prepare it for pushing.
+    /// Look at a file or directory that holds one image and prepare it for pushing.
     pub fn open(path: &Path) -> Result<Self, ArtifactError> {
+        let mut all = Self::open_all(path)?;
+        match all.pop() {
+            Some(one) if all.is_empty() => Ok(one.artifact),
+            last => {
+                all.extend(last);
+                let names = all.iter().map(|named| match named.names.as_slice() {
+                    [] => named
+                        .artifact
+                        .digest()
+                        .map(Digest::to_string)
+                        .unwrap_or_default(),
+                    names => names.join(", "),
+                });
+                Err(ArtifactError::Several {
+                    path: path.to_owned(),
+                    count: all.len(),
+                    names: names.collect::<Vec<_>>().join(", "),
+                })
+            }
+        }
+    }
+
+    /// Look at a file or directory and prepare all images in it for pushing.
+    pub fn open_all(path: &Path) -> Result<Vec<Named>, ArtifactError> {
         let read = |source| ArtifactError::Read {
             path: path.to_owned(),
             source,
@@ -126,7 +160,9 @@ impl Artifact {
             .read_to_end(&mut start)
             .map_err(read)?;
         if start.starts_with(wasm::MAGIC) {
-            return wasm::artifact(path);
+            let artifact = wasm::artifact(path)?;
+            let names = Vec::new();
+            return Ok(vec![Named { names, artifact }]);
         }
         if is_tar(&start) {
             return archive::tar(path, path);

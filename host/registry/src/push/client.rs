@@ -1,7 +1,6 @@
 //! The client side of a push.
 
 use std::{
-    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -9,24 +8,26 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use eyot_http::Body;
+use eyot_runtime::Credential;
 use futures::StreamExt;
-use http::{Method, Request, Response, StatusCode, Uri, header};
+use http::{Method, Response, StatusCode, header};
 use hyper::body::Incoming;
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
-};
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
 
 use super::artifact::{Artifact, Blob, Source};
-use crate::name::{Digest, Name, NameError, Reference, Selector};
+use crate::{
+    name::{Digest, NameError, Reference, Selector},
+    pull::{
+        Connections, Registries, Remote, RemoteError, canonical, credentials::matching, is_loopback,
+    },
+    refusal,
+};
 
 /// How often progress is told while a blob is on its way.
 const TICK: Duration = Duration::from_millis(100);
-/// Largest error body that is read for its message.
-const ERROR_LIMIT: usize = 64 * 1024;
 /// Bytes read from the file at once.
 const READ: usize = 256 * 1024;
 
@@ -38,17 +39,43 @@ pub enum PushError {
         reference: String,
         source: NameError,
     },
-    #[error(
-        "{host} is not on this machine; this version pushes to the embedded registry only, leave \
-         the host name away (to copy an image elsewhere, use skopeo)"
-    )]
-    Remote { host: String },
-    #[error("the registry at {address} cannot be reached: {reason}; is `eyot up` running?")]
+    #[error("the registry at {address} cannot be reached: {reason}{}", hint(.address))]
     Unreachable { address: String, reason: String },
     #[error("the registry refused {what}: {reason}")]
     Refused { what: String, reason: String },
     #[error("{0} changed while it was pushed, or cannot be read")]
     Source(String),
+}
+
+fn hint(address: &str) -> &'static str {
+    match is_loopback(address) {
+        true => "; is `eyot up` running?",
+        false => "",
+    }
+}
+
+impl From<RemoteError> for PushError {
+    fn from(error: RemoteError) -> Self {
+        match error {
+            RemoteError::Unreachable { host, reason } => Self::Unreachable {
+                address: host,
+                reason,
+            },
+            RemoteError::Denied { what, reason } => Self::Refused { what, reason },
+            error => Self::Refused {
+                what: "the image".to_owned(),
+                reason: error.to_string(),
+            },
+        }
+    }
+}
+
+/// Who pushes, and how registries are spoken to.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    pub registries: Registries,
+    /// Those whose scope fits the registry are tried, the narrowest one only.
+    pub credentials: Vec<Credential>,
 }
 
 /// How far a push is.
@@ -66,16 +93,13 @@ pub async fn push(
     registry: &str,
     reference: &str,
     artifact: &Artifact,
+    options: &Options,
     mut progress: impl FnMut(Progress) + Send,
 ) -> Result<Digest, PushError> {
     let parsed: Reference = reference.parse().map_err(|source| PushError::Reference {
         reference: reference.to_owned(),
         source,
     })?;
-    let host = parsed.host.clone().unwrap_or_else(|| registry.to_owned());
-    if !is_local(&host) {
-        return Err(PushError::Remote { host });
-    }
     let Some((root, others)) = artifact.manifests.split_last() else {
         return Err(PushError::Source(reference.to_owned()));
     };
@@ -89,9 +113,7 @@ pub async fn push(
         });
     }
     let session = Session {
-        client: Client::builder(TokioExecutor::new()).build_http(),
-        name: parsed.name.clone(),
-        host,
+        remote: remote(registry, &parsed, options)?,
     };
     let total = artifact.blobs.iter().map(|blob| blob.size).sum();
     let mut sent = 0;
@@ -121,26 +143,40 @@ pub async fn push(
     Ok(root.digest.clone())
 }
 
-/// Only this machine is spoken to in plain HTTP.
-fn is_local(host: &str) -> bool {
-    let Ok(uri) = format!("http://{host}/").parse::<Uri>() else {
-        return false;
+/// The repository that a reference means.
+fn remote(registry: &str, reference: &Reference, options: &Options) -> Result<Remote, PushError> {
+    let (host, name) = match &reference.host {
+        Some(host) => canonical(host, reference.name.as_str()),
+        None => (registry.to_owned(), reference.name.to_string()),
     };
-    let name = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-    name == "localhost" || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    remote_of(&host, &name, options)
+}
+
+/// A repository of the registry at `host`, with who we are there.
+pub(crate) fn remote_of(host: &str, name: &str, options: &Options) -> Result<Remote, PushError> {
+    let endpoint = options.registries.origin(host, name);
+    let credential = matching(&options.credentials, host, name)
+        .first()
+        .map(|credential| (*credential).clone());
+    let connections = Arc::new(Connections::new());
+    Ok(Remote::new(
+        &connections,
+        &options.registries,
+        endpoint,
+        credential,
+    )?)
 }
 
 struct Session {
-    client: Client<HttpConnector, Body>,
-    host: String,
-    name: Name,
+    remote: Remote,
 }
 
 impl Session {
     async fn has(&self, blob: &Blob) -> Result<bool, PushError> {
-        let path = format!("/v2/{}/blobs/{}", self.name, blob.digest);
+        let uri = self.remote.below(&format!("blobs/{}", blob.digest))?;
         let response = self
-            .request(Method::HEAD, &path, &[], eyot_http::empty())
+            .remote
+            .exchange(&Method::HEAD, uri, &[], Bytes::new())
             .await?;
         Ok(response.status() == StatusCode::OK)
     }
@@ -151,9 +187,10 @@ impl Session {
         mut progress: impl FnMut(u64) + Send,
     ) -> Result<(), PushError> {
         let what = format!("blob {}", blob.digest);
-        let path = format!("/v2/{}/blobs/uploads/", self.name);
+        let uri = self.remote.below("blobs/uploads/")?;
         let started = self
-            .request(Method::POST, &path, &[], eyot_http::empty())
+            .remote
+            .exchange(&Method::POST, uri, &[], Bytes::new())
             .await?;
         let started = expect(started, StatusCode::ACCEPTED, &what).await?;
         let location = started
@@ -166,13 +203,14 @@ impl Session {
         })?;
         let joint = if location.contains('?') { '&' } else { '?' };
         let target = format!("{location}{joint}digest={}", blob.digest);
+        let target = self.remote.at(&target)?;
         let sent = Arc::new(AtomicU64::new(0));
         let body = body(blob, &sent).await?;
         let headers = [
             (header::CONTENT_LENGTH, blob.size.to_string()),
             (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
         ];
-        let put = self.request(Method::PUT, &target, &headers, body);
+        let put = self.remote.stream(Method::PUT, target, &headers, body);
         tokio::pin!(put);
         let mut tick = tokio::time::interval(TICK);
         let response = loop {
@@ -190,12 +228,14 @@ impl Session {
         &self,
         reference: &str,
         media_type: &str,
-        bytes: &bytes::Bytes,
+        bytes: &Bytes,
     ) -> Result<(), PushError> {
-        let path = format!("/v2/{}/manifests/{reference}", self.name);
+        let uri = self.remote.below(&format!("manifests/{reference}"))?;
         let headers = [(header::CONTENT_TYPE, media_type.to_owned())];
-        let body = eyot_http::full(bytes.clone());
-        let response = self.request(Method::PUT, &path, &headers, body).await?;
+        let response = self
+            .remote
+            .exchange(&Method::PUT, uri, &headers, bytes.clone())
+            .await?;
         expect(
             response,
             StatusCode::CREATED,
@@ -203,35 +243,6 @@ impl Session {
         )
         .await?;
         Ok(())
-    }
-
-    async fn request(
-        &self,
-        method: Method,
-        target: &str,
-        headers: &[(http::HeaderName, String)],
-        body: Body,
-    ) -> Result<Response<Incoming>, PushError> {
-        let unreachable = |reason: String| PushError::Unreachable {
-            address: self.host.clone(),
-            reason,
-        };
-        // A registry may answer with a whole URL or with a path.
-        let uri = match target.starts_with('/') {
-            true => format!("http://{}{target}", self.host),
-            false => target.to_owned(),
-        };
-        let mut builder = Request::builder().method(method).uri(uri);
-        for (name, value) in headers {
-            builder = builder.header(name, value);
-        }
-        let request = builder
-            .body(body)
-            .map_err(|error| unreachable(error.to_string()))?;
-        self.client
-            .request(request)
-            .await
-            .map_err(|error| unreachable(chain(&error)))
     }
 }
 
@@ -263,33 +274,8 @@ async fn expect(
     if response.status() == status {
         return Ok(response);
     }
-    let found = response.status();
-    let body = eyot_http::collect(response.into_body(), ERROR_LIMIT)
-        .await
-        .unwrap_or_default();
-    let parsed: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
-    let error = parsed.as_ref().and_then(|value| value["errors"].get(0));
-    let reason = match error {
-        Some(error) => {
-            let text = |key: &str| error[key].as_str().unwrap_or_default().to_owned();
-            format!("{found}, {}: {}", text("code"), text("message"))
-        }
-        None => format!("{found}, expected {status}"),
-    };
     Err(PushError::Refused {
         what: what.to_owned(),
-        reason,
+        reason: refusal(response).await,
     })
-}
-
-/// The innermost reasons are the telling ones: "connection refused".
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }

@@ -1,8 +1,8 @@
 //! Pushing: from a file that a user has to an image that a node can run.
 //!
 //! [`Artifact::open`] finds out what the file is, whatever its name says, and refuses what it
-//! cannot recognise by telling what it found. [`push()`] uploads it to any registry on this
-//! machine, sending only the blobs that the registry does not have.
+//! cannot recognise by telling what it found. [`push()`] uploads it to any registry, sending only the
+//! blobs that the registry does not have.
 
 mod archive;
 mod artifact;
@@ -11,5 +11,6 @@ mod client;
 mod tests;
 mod wasm;
 
-pub use artifact::{Artifact, ArtifactError, Blob, Kind};
-pub use client::{Progress, PushError, push};
+pub use artifact::{Artifact, ArtifactError, Blob, Kind, Named};
+pub(crate) use client::remote_of;
+pub use client::{Options, Progress, PushError, push};

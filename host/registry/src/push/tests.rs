@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use eyot_runtime::{ImageContent, ImageStore};
 use serde_json::json;
 
-use super::{Artifact, Kind, Progress, PushError, push};
+use super::{Artifact, Kind, Options, Progress, PushError, push};
 use crate::{
     name::Digest,
     tests::{Fixture, empty_tar, layout, serve},
@@ -23,18 +23,26 @@ async fn a_component_is_pushed_once_and_runs_by_its_short_name() {
     let artifact = Artifact::open(&path).unwrap();
     assert_eq!(artifact.kind, Kind::WasmComponent);
     let mut told = Vec::new();
-    let digest = push(&address, "demo/x:v1", &artifact, |p| told.push(p))
-        .await
-        .unwrap();
+    let digest = push(&address, "demo/x:v1", &artifact, &Options::default(), |p| {
+        told.push(p)
+    })
+    .await
+    .unwrap();
     let total = artifact.blobs.iter().map(|blob| blob.size).sum();
     assert_eq!(told.last(), Some(&Progress { sent: total, total }));
     assert!(
         told.windows(2).all(|pair| pair[0].sent <= pair[1].sent),
         "{told:?}"
     );
-    let again = push(&address, "demo/x:v2", &artifact, |_| {})
-        .await
-        .unwrap();
+    let again = push(
+        &address,
+        "demo/x:v2",
+        &artifact,
+        &Options::default(),
+        |_| {},
+    )
+    .await
+    .unwrap();
     assert_eq!((&again, Some(&digest)), (&digest, artifact.digest()));
 
     let image = f.registry.resolve("demo/x:v1").await.unwrap();
@@ -54,17 +62,29 @@ async fn a_layout_and_both_kinds_of_archive_are_pushed() {
     let layer = empty_tar(3 << 20);
     let digest = layout(&dir, &layer);
     let artifact = Artifact::open(&dir).unwrap();
-    let pushed = push(&address, "demo/layout", &artifact, |_| {})
-        .await
-        .unwrap();
+    let pushed = push(
+        &address,
+        "demo/layout",
+        &artifact,
+        &Options::default(),
+        |_| {},
+    )
+    .await
+    .unwrap();
     assert_eq!((artifact.kind, &pushed), (Kind::OciLayout, &digest));
 
     let oci = f.dir.path().join("oci.tar");
     archive(&oci, |tar| tar.append_dir_all(".", &dir).unwrap());
     let artifact = Artifact::open(&oci).unwrap();
-    let pushed = push(&address, "demo/oci:v1", &artifact, |_| {})
-        .await
-        .unwrap();
+    let pushed = push(
+        &address,
+        "demo/oci:v1",
+        &artifact,
+        &Options::default(),
+        |_| {},
+    )
+    .await
+    .unwrap();
     assert_eq!((artifact.kind, &pushed), (Kind::OciArchive, &digest));
 
     let config = json!({ "rootfs": { "diff_ids": [Digest::of(&layer).to_string()] } }).to_string();
@@ -90,9 +110,15 @@ async fn a_layout_and_both_kinds_of_archive_are_pushed() {
     for path in [docker, packed] {
         let artifact = Artifact::open(&path).unwrap();
         assert_eq!(artifact.kind, Kind::DockerArchive);
-        push(&address, "demo/docker:v1", &artifact, |_| {})
-            .await
-            .unwrap();
+        push(
+            &address,
+            "demo/docker:v1",
+            &artifact,
+            &Options::default(),
+            |_| {},
+        )
+        .await
+        .unwrap();
         let image = f.registry.resolve("demo/docker:v1").await.unwrap();
         let ImageContent::Oci { layers, .. } = &*image.content else {
             panic!("{image:?}")
@@ -184,15 +210,16 @@ async fn what_cannot_be_pushed_is_said_with_the_remedy() {
     fs::write(file.path(), COMPONENT).unwrap();
     let artifact = Artifact::open(file.path()).unwrap();
     let push = async |registry: &str, reference: &str| {
-        push(registry, reference, &artifact, |_| {})
+        push(registry, reference, &artifact, &Options::default(), |_| {})
             .await
             .unwrap_err()
     };
     let error = push("127.0.0.1:1", "demo/x").await;
     assert!(matches!(error, PushError::Unreachable { .. }), "{error}");
     assert!(error.to_string().contains("eyot up"), "{error}");
-    let error = push("127.0.0.1:1", "ghcr.io/demo/x").await;
-    assert!(matches!(error, PushError::Remote { .. }), "{error}");
+    let error = push("127.0.0.1:1", "registry.invalid/demo/x").await;
+    assert!(matches!(error, PushError::Unreachable { .. }), "{error}");
+    assert!(!error.to_string().contains("eyot up"), "{error}");
     let error = push("127.0.0.1:1", "Demo").await;
     assert!(matches!(error, PushError::Reference { .. }), "{error}");
 }

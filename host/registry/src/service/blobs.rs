@@ -157,8 +157,7 @@ async fn mounted(
         if content.blob(&from, &digest)?.is_none() {
             return Ok(false);
         }
-        content.add_blob(&name, &digest)?;
-        Ok(true)
+        Ok(content.add_blob(&name, &digest)?)
     })
     .await
 }

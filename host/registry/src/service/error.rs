@@ -100,11 +100,14 @@ impl From<UploadError> for ApiError {
                 message,
             ),
             UploadError::Length { .. } => Self::bad("SIZE_INVALID", message),
-            UploadError::TooLarge => {
+            UploadError::TooLarge { .. } => {
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID", message)
             }
             UploadError::Digest { .. } => Self::bad("DIGEST_INVALID", message),
             UploadError::Broken(_) => Self::bad("BLOB_UPLOAD_INVALID", message),
+            UploadError::Stalled => {
+                Self::new(StatusCode::REQUEST_TIMEOUT, "BLOB_UPLOAD_INVALID", message)
+            }
         }
     }
 }

@@ -1,11 +1,14 @@
 //! The OCI Distribution API, version 1.1, as a `tower::Service`.
 //!
-//! This file finds out what a request is about; `blobs`, `manifests` and `lists` answer. A
+//! This file finds out what a request is about; `guard` says whether it may, `blobs`, `manifests`,
+//! `lists` and `images` answer. A
 //! repository name may have any depth and contain words like `blobs`, so paths are read from
 //! their end.
 
 mod blobs;
 mod error;
+pub(crate) mod guard;
+mod images;
 mod lists;
 mod manifests;
 
@@ -19,7 +22,10 @@ use futures::{FutureExt, future::BoxFuture};
 use http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
 use percent_encoding::percent_decode_str;
 
-use self::error::ApiError;
+use self::{
+    error::ApiError,
+    guard::{Guard, Stopped, Subject},
+};
 use crate::{Registry, name::Name};
 
 static CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
@@ -28,11 +34,12 @@ static CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-dige
 #[derive(Debug, Clone)]
 pub struct RegistryService {
     registry: Registry,
+    guard: Option<Guard>,
 }
 
 impl RegistryService {
-    pub(crate) fn new(registry: Registry) -> Self {
-        Self { registry }
+    pub(crate) fn new(registry: Registry, guard: Option<Guard>) -> Self {
+        Self { registry, guard }
     }
 }
 
@@ -46,10 +53,10 @@ impl tower::Service<Request> for RegistryService {
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let registry = self.registry.clone();
+        let (registry, guard) = (self.registry.clone(), self.guard.clone());
         async move {
-            let answer = answer(registry, request).await;
-            let mut response = answer.unwrap_or_else(ApiError::into_response);
+            let answer = answer(registry, guard, request).await;
+            let mut response = answer.unwrap_or_else(Stopped::into_response);
             // Old clients look for it before they believe that this is a registry.
             let version = HeaderName::from_static("docker-distribution-api-version");
             response
@@ -61,39 +68,95 @@ impl tower::Service<Request> for RegistryService {
     }
 }
 
-async fn answer(registry: Registry, request: Request) -> Result<Response, ApiError> {
+async fn answer(
+    registry: Registry,
+    guard: Option<Guard>,
+    request: Request,
+) -> Result<Response, Stopped> {
     let (request, body) = request.into_parts();
     let path = percent_decode_str(request.uri.path())
         .decode_utf8_lossy()
         .into_owned();
-    let unknown = || ApiError::not_found("UNSUPPORTED", format!("{path} is no path of a registry"));
-    if path == "/v2" || path == "/v2/" {
-        return lists::version(&request.method);
+    if let (Some(guard), "/token") = (&guard, path.as_str()) {
+        return guard.give_token(&request).await;
     }
-    let rest = path.strip_prefix("/v2/").ok_or_else(unknown)?;
-    if rest == "_catalog" {
-        return lists::catalog(registry, &request).await;
+    let route = Route::of(&path)?;
+    if let Some(guard) = &guard {
+        guard.pass(&request, route.subject()).await?;
     }
-    let parts: Vec<&str> = rest.split('/').collect();
-    match parts.as_slice() {
-        [name @ .., "tags", "list"] => lists::tags(registry, parse(name)?, &request).await,
-        [name @ .., "referrers", digest] => {
-            lists::referrers(registry, parse(name)?, digest, &request).await
+    let answer = match route {
+        Route::Version => lists::version(&request.method),
+        Route::Catalog => lists::catalog(registry, &request).await,
+        Route::Images => images::answer(registry, &request).await,
+        Route::Tags(name) => lists::tags(registry, name, &request).await,
+        Route::Referrers(name, digest) => lists::referrers(registry, name, digest, &request).await,
+        Route::Manifest(name, reference) => {
+            manifests::answer(registry, name, reference, &request, body).await
         }
-        [name @ .., "manifests", reference] => {
-            manifests::answer(registry, parse(name)?, reference, &request, body).await
+        Route::Start(name) => blobs::start(registry, name, &request, body).await,
+        Route::Upload(name, id) => blobs::upload(registry, name, id, &request, body).await,
+        Route::Blob(name, digest) => blobs::answer(registry, name, digest, &request).await,
+    };
+    Ok(answer?)
+}
+
+/// What a path leads to.
+enum Route<'a> {
+    Version,
+    Catalog,
+    Images,
+    Tags(Name),
+    Referrers(Name, &'a str),
+    Manifest(Name, &'a str),
+    Start(Name),
+    Upload(Name, &'a str),
+    Blob(Name, &'a str),
+}
+
+impl<'a> Route<'a> {
+    fn of(path: &'a str) -> Result<Self, ApiError> {
+        let unknown =
+            || ApiError::not_found("UNSUPPORTED", format!("{path} is no path of a registry"));
+        let rest = match path {
+            "/v2" => "",
+            path => path.strip_prefix("/v2/").ok_or_else(unknown)?,
+        };
+        match rest {
+            "" => return Ok(Self::Version),
+            "_catalog" => return Ok(Self::Catalog),
+            images::PATH => return Ok(Self::Images),
+            _ => {}
         }
-        [name @ .., "blobs", "uploads"] | [name @ .., "blobs", "uploads", ""] => {
-            blobs::start(registry, parse(name)?, &request, body).await
-        }
-        [name @ .., "blobs", "uploads", id] => {
-            blobs::upload(registry, parse(name)?, id, &request, body).await
-        }
-        [name @ .., "blobs", digest] => {
-            blobs::answer(registry, parse(name)?, digest, &request).await
-        }
-        _ => Err(unknown()),
+        let parts: Vec<&str> = rest.split('/').collect();
+        Ok(match parts.as_slice() {
+            [name @ .., "tags", "list"] => Self::Tags(parse(name)?),
+            [name @ .., "referrers", _] => Self::Referrers(parse(name)?, last(rest)),
+            [name @ .., "manifests", _] => Self::Manifest(parse(name)?, last(rest)),
+            [name @ .., "blobs", "uploads"] | [name @ .., "blobs", "uploads", ""] => {
+                Self::Start(parse(name)?)
+            }
+            [name @ .., "blobs", "uploads", _] => Self::Upload(parse(name)?, last(rest)),
+            [name @ .., "blobs", _] => Self::Blob(parse(name)?, last(rest)),
+            _ => return Err(unknown()),
+        })
     }
+
+    fn subject(&self) -> Subject<'_> {
+        match self {
+            Self::Version => Subject::Registry,
+            Self::Catalog | Self::Images => Subject::All,
+            Self::Tags(name)
+            | Self::Referrers(name, _)
+            | Self::Manifest(name, _)
+            | Self::Start(name)
+            | Self::Upload(name, _)
+            | Self::Blob(name, _) => Subject::Repository(name.as_str()),
+        }
+    }
+}
+
+fn last(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or_default()
 }
 
 fn parse(parts: &[&str]) -> Result<Name, ApiError> {
@@ -147,4 +210,10 @@ async fn blocking<T: Send + 'static>(
 
 fn is_read(method: &Method) -> bool {
     method == Method::GET || method == Method::HEAD
+}
+
+/// What a client is told of an upload that failed.
+#[cfg(test)]
+pub(crate) fn error_answer(error: crate::upload::UploadError) -> Response {
+    ApiError::from(error).into_response()
 }

@@ -269,3 +269,55 @@ async fn concurrent_requests_unpack_once() {
     inodes.dedup();
     assert_eq!(inodes.len(), 1);
 }
+
+#[tokio::test]
+async fn a_layer_that_no_image_has_goes_and_the_others_stay() {
+    let directory = tempfile::tempdir().unwrap();
+    let layers = Layers::new(directory.path().join("layers"));
+    let mut unpacked = Vec::new();
+    for name in ["a", "b"] {
+        let empty = Builder::new(Vec::new()).into_inner().unwrap();
+        let mut layer = layer(directory.path(), &empty, false);
+        // Only the names count here.
+        layer.diff_id = format!("sha256:{}", name.repeat(64));
+        fs::create_dir_all(layers.path(&layer).unwrap().join("etc")).unwrap();
+        unpacked.push(layer);
+    }
+    layers.collect(&unpacked).await.unwrap();
+    assert!(
+        unpacked
+            .iter()
+            .all(|layer| layers.path(layer).unwrap().is_dir())
+    );
+    layers.collect(&unpacked[..1]).await.unwrap();
+    let left: Vec<bool> = unpacked
+        .iter()
+        .map(|layer| layers.path(layer).unwrap().is_dir())
+        .collect();
+    assert_eq!(left, [true, false]);
+    let names = fs::read_dir(directory.path().join("layers")).unwrap();
+    assert_eq!(names.count(), 1);
+}
+
+#[tokio::test]
+async fn a_layer_that_is_mounted_stays_whatever_images_there_are() {
+    if !is_root("a_layer_that_is_mounted_stays_whatever_images_there_are") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let layers = Layers::new(directory.path().join("layers"));
+    let mut archive = Builder::new(Vec::new());
+    file(&mut archive, "x", "y");
+    let layer = layer(directory.path(), &archive.into_inner().unwrap(), false);
+    let path = layers.ensure(&layer).await.unwrap();
+    let overlay = crate::overlay::Overlay::new(directory.path().join("container"));
+    if overlay.mount(std::slice::from_ref(&path)).is_err() {
+        eprintln!("SKIPPED: no overlay on this file system");
+        return;
+    }
+    layers.collect(&[]).await.unwrap();
+    assert!(path.join("x").is_file());
+    overlay.remove().unwrap();
+    layers.collect(&[]).await.unwrap();
+    assert!(!path.exists());
+}

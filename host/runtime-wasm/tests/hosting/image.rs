@@ -94,6 +94,8 @@ async fn compiled_files_are_private_reused_and_not_trusted_when_others_can_write
         std::fs::read_dir(dir)
             .unwrap()
             .map(|entry| entry.unwrap().path())
+            // The host's secret, and what it says of each file.
+            .filter(|path| !path.ends_with("key") && !path.display().to_string().contains(".seal."))
             .collect()
     };
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
@@ -119,4 +121,18 @@ async fn compiled_files_are_private_reused_and_not_trusted_when_others_can_write
     std::fs::write(file, b"torn").unwrap();
     engine().step(&step, &[]).await.unwrap();
     assert!(std::fs::metadata(file).unwrap().len() > 4);
+
+    // Whole and private, and yet not what this host wrote.
+    let good = std::fs::read(file).unwrap();
+    let mut altered = good.clone();
+    let middle = altered.len() / 2;
+    altered[middle] ^= 1;
+    std::fs::write(file, &altered).unwrap();
+    engine().step(&step, &[]).await.unwrap();
+    assert_ne!(std::fs::read(file).unwrap(), altered);
+    // Under another secret nothing of it is believed.
+    let first = made(file);
+    std::fs::write(cache.join("key"), [7; 32]).unwrap();
+    engine().step(&step, &[]).await.unwrap();
+    assert!(made(file) > first);
 }
