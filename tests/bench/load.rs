@@ -34,6 +34,7 @@ pub fn web(host: &Host) -> anyhow::Result<()> {
     let cpu = host.processor_time()?.saturating_sub(before);
     row(
         "Wasm HTTP, fresh instance per request, 16 connections",
+        "",
         &format!(
             "{:.0} requests/s, {:.0} µs of processor time each",
             total as f64 / seconds,

@@ -65,6 +65,7 @@ pub async fn readings(host: &Host) -> anyhow::Result<()> {
         .unwrap_or_default();
     row(
         "readings from Modbus through the Wasm driver to an MQTT subscriber",
+        "",
         &format!(
             "{:.0}/s; latency p50 {p50:.1} ms, p99 {p99:.1} ms",
             count as f64 / seconds

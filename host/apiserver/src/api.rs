@@ -35,6 +35,7 @@ use crate::{
     openapi::Documents,
     service_addresses::{ServiceAddresses, ServiceRanges, records},
     standing,
+    usage::Summaries,
     verbs::managers::track_own_status,
     webhook::{self, Dialer, TcpDialer},
 };
@@ -128,6 +129,7 @@ pub(crate) struct Api {
     pub(crate) webhooks: webhook::Client,
     /// Held while a definition is checked against the others and written.
     pub(crate) definitions: Mutex<()>,
+    pub(crate) summaries: Summaries,
 }
 
 impl Api {
@@ -165,6 +167,7 @@ impl Api {
             addresses,
             webhooks,
             definitions: Mutex::new(()),
+            summaries: Summaries::default(),
         });
         for name in STANDING {
             api.create_namespace(name).await?;

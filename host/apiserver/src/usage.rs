@@ -1,10 +1,15 @@
 //! `metrics.k8s.io`: what pods and nodes use, as `kubectl top` and autoscalers ask for it.
 //!
-//! Nothing is kept here. Who asks for a node, a pod or all of them gets what the kubelets concerned
-//! last measured, and nothing of those that do not answer. Whoever wants another source points the
+//! Who asks for a node, a pod or all of them gets what the kubelets concerned last measured, and
+//! nothing of those that do not answer. What a kubelet said is good for a moment and for all who ask
+//! in it: autoscalers of fifty namespaces are not fifty questions to every node. Whoever wants another source points the
 //! APIService `v1beta1.metrics.k8s.io` to it.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use eyot_store::{Key, Object};
@@ -12,6 +17,7 @@ use futures::{StreamExt, stream};
 use http::Request;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::{
     api::Api,
@@ -30,6 +36,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const AT_ONCE: usize = 64;
 /// Of what one kubelet says: about a kilobyte for each container.
 const LIMIT: usize = 8 << 20;
+/// How long what a kubelet said is believed. They measure every ten seconds.
+const FRESH: Duration = Duration::from_secs(2);
 /// Over how long kubelets measure that do not say it.
 const WINDOW: Duration = Duration::from_secs(10);
 
@@ -221,9 +229,13 @@ fn entry(kind: &str, of: &Object, at: Timestamp, window: Duration) -> Value {
 }
 
 /// What the kubelets of these nodes say, of those that answer.
-async fn summaries(api: &Arc<Api>, nodes: Vec<String>) -> BTreeMap<String, Value> {
+async fn summaries(api: &Arc<Api>, nodes: Vec<String>) -> BTreeMap<String, Arc<Value>> {
     let asked = stream::iter(nodes).map(|node| async move {
-        let summary = summary(api, &node).await?;
+        if let Some(known) = api.summaries.get(&node) {
+            return Some((node, known));
+        }
+        let summary = Arc::new(summary(api, &node).await?);
+        api.summaries.put(&node, summary.clone());
         Some((node, summary))
     });
     let answers = asked.buffer_unordered(AT_ONCE);
@@ -231,6 +243,40 @@ async fn summaries(api: &Arc<Api>, nodes: Vec<String>) -> BTreeMap<String, Value
         .filter_map(|answer| async { answer })
         .collect()
         .await
+}
+
+/// What kubelets said a moment ago, by node.
+#[derive(Default)]
+pub(crate) struct Summaries(Arc<Mutex<HashMap<String, Heard>>>);
+
+/// When a kubelet was heard, and what it said.
+type Heard = (Instant, Arc<Value>);
+
+impl Summaries {
+    fn get(&self, node: &str) -> Option<Arc<Value>> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, summary) = known.get(node)?;
+        (since.elapsed() < FRESH).then(|| summary.clone())
+    }
+
+    fn put(&self, node: &str, summary: Arc<Value>) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // The first clears up after all, so that nothing is held while nobody asks.
+        if known.is_empty() {
+            let all = self.0.clone();
+            tokio::spawn(async move {
+                loop {
+                    tokio::time::sleep(FRESH).await;
+                    let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+                    all.retain(|_, (since, _)| since.elapsed() < FRESH);
+                    if all.is_empty() {
+                        return all.shrink_to_fit();
+                    }
+                }
+            });
+        }
+        known.insert(node.to_owned(), (Instant::now(), summary));
+    }
 }
 
 async fn summary(api: &Arc<Api>, node: &str) -> Option<Value> {

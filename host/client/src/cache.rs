@@ -274,7 +274,13 @@ impl<K: Resource + Clone + Debug + Send + Sync + 'static> Cache<K> {
             }
             Event::Delete(object) => self.set(&Key::of(object.meta()), None, version(&object)),
         };
-        follow(events, stop, take).await;
+        follow(events, stop.clone(), take).await;
+        if stop.is_cancelled() {
+            // Nobody will be told any more, and listeners mostly hold on to caches. The objects
+            // stay: whoever finishes something must not find the world empty.
+            let listeners = self.shared.listeners.write();
+            listeners.unwrap_or_else(PoisonError::into_inner).clear();
+        }
     }
 
     fn trim(&self, object: &mut K) {
@@ -346,6 +352,19 @@ mod tests {
         cache.follow(events, CancellationToken::new()).await;
         let expected = [("d/a".to_owned(), true), ("d/a".to_owned(), false)];
         assert_eq!(*told.lock().unwrap(), expected);
+    }
+
+    #[tokio::test]
+    async fn a_cache_that_was_stopped_keeps_its_objects_and_lets_go_of_its_listeners() {
+        let (cache, stop, held) = (Cache::default(), CancellationToken::new(), Arc::new(()));
+        let listener = held.clone();
+        cache.listen(move |_: Change<'_, ConfigMap>| drop(listener.clone()));
+        let events = futures::stream::iter([Ok(Event::Apply(map("a", "1")))]);
+        cache.follow(events, stop.clone()).await;
+        assert_eq!(Arc::strong_count(&held), 2);
+        stop.cancel();
+        cache.follow(futures::stream::pending(), stop).await;
+        assert_eq!((Arc::strong_count(&held), cache.list().len()), (1, 1));
     }
 
     #[tokio::test]

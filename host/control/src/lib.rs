@@ -28,6 +28,8 @@
 //! | `service_ranges` | ServiceCIDRs, IPAddresses | finalizers and readiness of ServiceCIDRs |
 //! | `gc` | the metadata of everything | deletions, owner references |
 //!
+//! Where several hosts share a database, [`election`] says whose controllers run.
+//!
 //! Pods are made, taken away and adopted through `pod_control`. A part is a pure `plan` (or `choose`, or `decide`) and a thin shell that performs it; retry,
 //! de-duplication and status are [`eyot_client::controller`]'s.
 
@@ -40,6 +42,7 @@ mod cron_job;
 mod daemon_set;
 mod deployment;
 mod disruption;
+pub mod election;
 mod endpoint_slice;
 mod endpoints;
 mod error;

@@ -21,7 +21,10 @@ use std::{
 use anyhow::Context;
 use eyot_apiserver::{ApiServer, Nodes, User, sealing::Sealer};
 use eyot_client::Watches;
-use eyot_control::SchedulerConfig;
+use eyot_control::{
+    SchedulerConfig,
+    election::{Election, Timing},
+};
 use eyot_devices::{Devices, EdgexService};
 use eyot_http::{Request, Response};
 use eyot_network::{Balancer, Cluster, Dns, Guard, IngressRouter, NetworkError, PodNetwork};
@@ -146,16 +149,13 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
     crate::storage::install(&client("system:eyot-setup")).await?;
     // One copy of each kind for all parts of the host.
     let watches = Watches::new(client("system:eyot-watches"), stop.clone());
-    parts.spawn(eyot_control::run(
-        client("system:eyot-control"),
-        watches.clone(),
-        eyot_control::Options {
-            root_ca: Some(pki.ca),
-            authority: Some(pki.authority),
-            scheduler,
-        },
-        stop.clone(),
-    ));
+    let options = eyot_control::Options {
+        root_ca: Some(pki.ca),
+        authority: Some(pki.authority),
+        scheduler,
+    };
+    let controlling = client("system:eyot-control");
+    parts.spawn(control(&settings, controlling, options, &watches, &stop));
 
     let registry = Arc::new(open_registry(&settings)?);
     parts.spawn(Registry::clone(&registry).keep_tidy(stop.clone()));
@@ -415,6 +415,32 @@ fn start_node(
         policy: settings.policy.clone(),
         stop_pods: settings.stop_pods,
     })
+}
+
+/// The controllers; where hosts share a database, those of one host at a time.
+fn control(
+    settings: &Resolved,
+    client: Client,
+    options: eyot_control::Options,
+    watches: &Watches,
+    stop: &CancellationToken,
+) -> impl Future<Output = ()> + Send + 'static {
+    let (watches, stop) = (watches.clone(), stop.clone());
+    let election = settings
+        .store
+        .is_some()
+        .then(|| Election::new(client.clone(), &settings.node_name, Timing::default()));
+    async move {
+        let Some(election) = election else {
+            return eyot_control::run(client, watches, options, stop).await;
+        };
+        let work = |term: CancellationToken| {
+            // Of their own: they end with the term, and all who listen to them.
+            let watches = Watches::new(client.clone(), term.clone());
+            eyot_control::run(client.clone(), watches, options.clone(), term)
+        };
+        election.run(stop, work).await;
+    }
 }
 
 /// What makes a network of pods a cluster.

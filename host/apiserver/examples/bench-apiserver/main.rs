@@ -1,5 +1,5 @@
 //! How fast the API is, over HTTPS on loopback beside etcd in the same run, and in process. Prints
-//! a Markdown table: what, Eyot, etcd with the ratio.
+//! a Markdown table: what, the aim, Eyot, etcd with the ratio.
 //!
 //! `cargo run --release -p eyot-apiserver --example bench-apiserver [PART...]`, where a part is one
 //! of the names in [`PARTS`]; without any, all.
@@ -40,20 +40,21 @@ async fn main() -> Result<(), Error> {
         return Err(format!("{odd} is none of {PARTS:?}").into());
     }
     let wanted = |part| arguments.is_empty() || arguments.iter().any(|a| a == part);
-    say("| what | Eyot | etcd |\n|---|---|---|");
+    say("| what | aim | Eyot | etcd |\n|---|---|---|---|");
     let dir = tempfile::tempdir()?;
     let bench = Bench {
         eyot: Process::start(dir.path())?,
         etcd: Etcd::start().await?,
     };
     if bench.etcd.is_none() {
-        say("| etcd is not installed: nothing to compare with | | |");
+        say("| etcd is not installed: nothing to compare with | | | |");
     }
     if wanted("rates") {
         rates::rates(&bench).await?;
     }
     if wanted("latency") {
         rates::latency(&bench).await?;
+        rates::reads_under_load(&bench).await?;
     }
     if wanted("lists") {
         lists::lists(&bench).await?;

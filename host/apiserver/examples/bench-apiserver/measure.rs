@@ -91,8 +91,9 @@ pub fn processor(pid: u32) -> f64 {
     ticks / 100.0
 }
 
-pub fn row(what: &str, ours: &str, theirs: &str) {
-    say(&format!("| {what} | {ours} | {theirs} |"));
+/// `aim` is what Eyot is to reach; empty if nothing was set.
+pub fn row(what: &str, aim: &str, ours: &str, theirs: &str) {
+    say(&format!("| {what} | {aim} | {ours} | {theirs} |"));
 }
 
 #[expect(

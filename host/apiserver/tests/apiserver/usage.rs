@@ -2,7 +2,11 @@
 
 use std::{
     convert::Infallible,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
 use eyot_apiserver::{ApiServer, Kubelet, Nodes, Options};
@@ -17,7 +21,7 @@ const GROUP: &str = "/apis/metrics.k8s.io/v1beta1";
 /// The kubelet of node `n1`, which has measured itself and these pods: the uid of each, and the
 /// billionths of a processor that its one container uses.
 #[derive(Default)]
-struct Measured(Mutex<Vec<(String, Option<u64>)>>);
+struct Measured(Mutex<Vec<(String, Option<u64>)>>, AtomicUsize);
 
 impl Nodes for Measured {
     fn kubelet(&self, node: &str) -> Option<Kubelet> {
@@ -32,6 +36,7 @@ impl Nodes for Measured {
             }
             amounts
         };
+        self.1.fetch_add(usize::from(node == "n1"), Relaxed);
         let pods = self.0.lock().unwrap().clone();
         let pods = pods.into_iter().map(|(uid, rate)| {
             let mut container = amounts(rate, 4096);
@@ -58,6 +63,10 @@ impl Nodes for Measured {
 /// A server with nodes `n1`, which answers, and `n2`, which does not, and pods on `n1`: `a` and `b`
 /// that were measured, `young` that was measured once, `unknown` that was not.
 async fn measured() -> ApiServer {
+    measured_by().await.0
+}
+
+async fn measured_by() -> (ApiServer, Arc<Measured>) {
     let nodes = Arc::new(Measured::default());
     let options = Options {
         nodes: nodes.clone(),
@@ -82,7 +91,7 @@ async fn measured() -> ApiServer {
         let uid = made["metadata"]["uid"].as_str().unwrap().to_owned();
         nodes.0.lock().unwrap().extend(rate.map(|rate| (uid, rate)));
     }
-    server
+    (server, nodes)
 }
 
 fn names(list: &Value) -> Vec<&str> {
@@ -143,6 +152,23 @@ async fn pods_are_listed_once_all_their_containers_have_a_rate() {
             .1["items"],
         json!([])
     );
+}
+
+#[tokio::test]
+async fn a_kubelet_is_asked_once_for_all_who_ask_at_the_time() {
+    let (server, nodes) = measured_by().await;
+    for path in ["nodes", "pods", "namespaces/default/pods", "nodes/n1"] {
+        let (code, _) = get(&server, &format!("{GROUP}/{path}")).await;
+        assert_eq!((code, nodes.1.load(Relaxed)), (200, 1), "{path}");
+    }
+    let again = async {
+        while nodes.1.load(Relaxed) < 2 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            get(&server, &format!("{GROUP}/pods")).await;
+        }
+    };
+    let again = tokio::time::timeout(Duration::from_secs(60), again);
+    again.await.expect("asked again when it is no longer fresh");
 }
 
 #[tokio::test]
