@@ -172,11 +172,10 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
         stop.clone(),
     ));
 
-    let engine = WasmEngine::new(eyot_runtime_wasm::Options::new(
-        settings.data_dir.join("wasm"),
-        settings.mqtt_address,
-    ))
-    .context("the Wasm engine cannot be started")?;
+    let mut options =
+        eyot_runtime_wasm::Options::new(settings.data_dir.join("wasm"), settings.mqtt_address);
+    options.dns = names(&settings, &network).map(|address| SocketAddr::new(address, 53));
+    let engine = WasmEngine::new(options).context("the Wasm engine cannot be started")?;
 
     let broker = eyot_devices::broker::start(settings.mqtt_address)
         .context("the MQTT broker cannot be started (mqtt-address)")?;
@@ -384,6 +383,13 @@ async fn inside(settings: &Resolved, network: &PodNetwork) -> anyhow::Result<Ins
     })
 }
 
+/// Where pods find names.
+fn names(settings: &Resolved, network: &PodNetwork) -> Option<IpAddr> {
+    (network.gateway())
+        .and(settings.services.v4())
+        .and_then(|_| settings.services.dns_address())
+}
+
 fn start_node(
     settings: &Resolved,
     client: &impl Fn(&str) -> Client,
@@ -407,9 +413,7 @@ fn start_node(
             ),
             (eyot_node::Kind::Oci, Arc::new(oci)),
         ],
-        dns: (network.gateway())
-            .and(settings.services.v4())
-            .and_then(|_| settings.services.dns_address()),
+        dns: names(settings, &network),
         network,
         data_dir: settings.data_dir.clone(),
         policy: settings.policy.clone(),

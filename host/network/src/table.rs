@@ -27,6 +27,9 @@ use crate::{Cidr, nft};
 
 /// The bit of a packet's mark that asks for masquerading; the one that kube-proxy uses.
 const MASQUERADE: &str = "0x4000";
+/// The mark of connections that this host makes for a Wasm guest, from its pod's address: policies
+/// hold for them, as they do not for the host's own. `runtime-wasm` sets it.
+const GUEST: &str = "0x2000";
 
 /// What a table's frame is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,6 +117,7 @@ table ip {table} {{
     type filter hook output priority filter; policy accept;
     ct state established,related accept
     jump refuse
+    meta mark and {GUEST} == {GUEST} jump policies
   }}
   chain nat-postrouting {{
     type nat hook postrouting priority srcnat; policy accept;

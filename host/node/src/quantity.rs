@@ -62,16 +62,22 @@ pub(crate) fn units(quantity: &str) -> Option<u64> {
 
 /// What the runtime enforces.
 pub(crate) fn limits(container: &Container) -> Limits {
+    let resources = container.resources.as_ref();
     let limit = |name: &str| {
-        let limits = container.resources.as_ref()?.limits.as_ref()?;
+        let limits = resources?.limits.as_ref()?;
         limits.get(name).map(|quantity| quantity.0.as_str())
     };
+    let request = resources.and_then(|resources| {
+        let requests = resources.requests.as_ref()?.get("cpu")?;
+        u64::try_from(millis(&requests.0)?).ok()
+    });
     Limits {
         memory: limit("memory").and_then(units).filter(|bytes| *bytes > 0),
         cpu_millis: limit("cpu")
             .and_then(millis)
             .and_then(|millis| u64::try_from(millis).ok())
             .filter(|millis| *millis > 0),
+        cpu_request_millis: request,
         pids: None,
     }
 }

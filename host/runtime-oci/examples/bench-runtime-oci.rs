@@ -144,6 +144,7 @@ fn spec(image: &Image, name: &str, attempt: u32, command: &[&str]) -> ContainerS
             uid: "bench".into(),
         },
         labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
         name: name.into(),
         attempt,
         image: image.clone(),
@@ -159,6 +160,7 @@ fn spec(image: &Image, name: &str, attempt: u32, command: &[&str]) -> ContainerS
         limits: Limits {
             memory: Some(64 << 20),
             cpu_millis: None,
+            cpu_request_millis: None,
             pids: Some(32),
         },
         sandbox: Sandbox {

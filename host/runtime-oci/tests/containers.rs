@@ -138,6 +138,7 @@ impl Site {
                 uid: format!("uid-{}", std::process::id()),
             },
             labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
             name: name.into(),
             attempt: 0,
             image: self.image(ImageConfig::default()),

@@ -205,6 +205,7 @@ fn spec(image: &Image, args: &[&str], port: u16) -> ContainerSpec {
             uid: "uid".into(),
         },
         labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
         name: "main".into(),
         attempt: 0,
         image: image.clone(),

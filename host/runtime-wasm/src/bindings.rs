@@ -13,6 +13,8 @@ mod generated {
                 import eyot:device/log@0.1.0;
                 import eyot:modbus/client@0.1.0;
                 import eyot:mqtt/client@0.1.0;
+                import wasi:config/store@0.2.0-rc.1;
+                import wasi:logging/logging@0.1.0-draft;
                 export eyot:device/driver@0.1.0;
                 export eyot:pipeline/step@0.1.0;
                 export eyot:pipeline/exporter@0.1.0;
@@ -24,6 +26,8 @@ mod generated {
             "../../wit/mqtt",
             "../../wit/device",
             "../../wit/pipeline",
+            "../../wit/config",
+            "../../wit/logging",
         ],
         world: "eyot:host/guests",
         imports: { "eyot:device/log": trappable, default: async | trappable },
@@ -41,4 +45,5 @@ pub(crate) use generated::{
         pipeline::types as pipeline,
         reading::types as reading,
     },
+    wasi::{config::store as config, logging::logging},
 };

@@ -2,8 +2,8 @@
 //!
 //! A ticker advances the engine's epoch every 10 ms while any guest computes. At each tick a
 //! computing guest gives way to the other tasks of its thread; there it is stopped if its call has
-//! had its bound, and made to wait if its container has had its share (`limits.cpu`). Time is
-//! measured around each poll of a guest's future, so host calls on the guest's behalf count and
+//! had its bound, and made to wait if its container has had all that it may (`limits.cpu`) or more
+//! than its share ([`crate::fair`]). Time is measured around each poll of a guest's future, so host calls on the guest's behalf count and
 //! waiting does not.
 
 use std::{
@@ -18,9 +18,11 @@ use std::{
 
 use wasmtime::{Engine, EngineWeak, Store, UpdateDeadline};
 
+use crate::fair::{self, Claim, Fair};
+
 /// How often a computing guest is interrupted: short enough that others hardly wait, long enough
 /// to cost nothing.
-const TICK: Duration = Duration::from_millis(10);
+pub(crate) const TICK: Duration = Duration::from_millis(10);
 /// The ticker sleeps for good after this many ticks without a guest computing.
 const IDLE_TICKS: u32 = 100;
 /// The period over which a container's share of processor time evens out, as in the kernel's CFS
@@ -36,6 +38,8 @@ pub(crate) struct TooLong(pub(crate) Duration);
 pub(crate) struct Ticker {
     pulse: Arc<Pulse>,
     thread: Thread,
+    /// Among the guests that it interrupts.
+    fair: Arc<Fair>,
 }
 
 #[derive(Default)]
@@ -55,6 +59,7 @@ impl Ticker {
         Ok(Arc::new(Self {
             pulse,
             thread: handle.thread().clone(),
+            fair: Arc::default(),
         }))
     }
 
@@ -105,10 +110,12 @@ impl Pulse {
 }
 
 /// Processor time of one container, whatever number of instances it has.
-#[derive(Default)]
 pub(crate) struct Cpu {
     used: AtomicU64,
     share: Option<Share>,
+    weight: u64,
+    /// Nanoseconds divided by the weight, see [`crate::fair`].
+    virtual_time: AtomicU64,
 }
 
 /// A bucket of processor time that fills at the container's rate.
@@ -125,7 +132,8 @@ struct Level {
 }
 
 impl Cpu {
-    pub(crate) fn new(millis: Option<u64>) -> Arc<Self> {
+    /// Of a container with this limit and this request, in thousandths of a processor.
+    pub(crate) fn new(millis: Option<u64>, request: Option<u64>) -> Arc<Self> {
         let share = millis.filter(|millis| *millis > 0).map(|millis| {
             let rate = millis as f64 / 1000.0;
             let left = rate * PERIOD.as_nanos() as f64;
@@ -140,6 +148,8 @@ impl Cpu {
         Arc::new(Self {
             used: AtomicU64::new(0),
             share,
+            weight: fair::weight(request),
+            virtual_time: AtomicU64::new(0),
         })
     }
 
@@ -147,8 +157,24 @@ impl Cpu {
         Duration::from_nanos(self.used.load(Ordering::Relaxed))
     }
 
-    fn charge(&self, nanos: u64) {
+    pub(crate) fn virtual_time(&self) -> u64 {
+        self.virtual_time.load(Ordering::Relaxed)
+    }
+
+    /// The virtual time that so much processor time is worth.
+    pub(crate) fn virtual_of(&self, time: Duration) -> u64 {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        nanos.saturating_mul(fair::WHOLE) / self.weight
+    }
+
+    pub(crate) fn catch_up(&self, to: u64) {
+        self.virtual_time.fetch_max(to, Ordering::Relaxed);
+    }
+
+    pub(crate) fn charge(&self, nanos: u64) {
         self.used.fetch_add(nanos, Ordering::Relaxed);
+        let worth = self.virtual_of(Duration::from_nanos(nanos));
+        self.virtual_time.fetch_add(worth, Ordering::Relaxed);
         if let Some(share) = &self.share {
             share
                 .level
@@ -186,6 +212,9 @@ struct Times {
     spent: AtomicU64,
     /// What the current call may use, in nanoseconds.
     bound: AtomicU64,
+    claim: Claim,
+    /// The current poll ends because the guest gives way, not because it waits for something.
+    gives_way: AtomicBool,
 }
 
 impl Times {
@@ -196,11 +225,14 @@ impl Times {
 
 impl Clock {
     pub(crate) fn new(ticker: Arc<Ticker>, cpu: Arc<Cpu>) -> Self {
+        let claim = Claim::new(ticker.fair.clone(), cpu.clone());
         let shared = Arc::new(Times {
             start: Instant::now(),
             since: AtomicU64::new(0),
             spent: AtomicU64::new(0),
             bound: AtomicU64::new(u64::MAX),
+            claim,
+            gives_way: AtomicBool::new(false),
         });
         Self {
             shared,
@@ -222,9 +254,14 @@ impl Clock {
                 return Err(TooLong(Duration::from_nanos(bound)).into());
             }
             // This poll is charged when it has ended, so the debt is known one tick late.
-            Ok(match cpu.debt() {
-                Some(debt) => UpdateDeadline::YieldCustom(1, Box::pin(tokio::time::sleep(debt))),
-                None => UpdateDeadline::Yield(1),
+            if let Some(debt) = cpu.debt() {
+                let wait = Box::pin(tokio::time::sleep(debt));
+                return Ok(UpdateDeadline::YieldCustom(1, wait));
+            }
+            times.gives_way.store(true, Ordering::Relaxed);
+            Ok(match times.claim.has_rivals() {
+                true => UpdateDeadline::YieldCustom(1, Box::pin(turn(times.clone()))),
+                false => UpdateDeadline::Yield(1),
             })
         });
     }
@@ -237,11 +274,41 @@ impl Clock {
         self.shared.bound.store(bound, Ordering::Relaxed);
         self.shared.spent.store(0, Ordering::Relaxed);
         let mut call = pin!(call);
+        let _contest = Contest(&self.shared.claim);
         std::future::poll_fn(|context| {
             let _poll = Poll::enter(self);
             call.as_mut().poll(context)
         })
         .await
+    }
+}
+
+/// Make room once, and then until it is the guest's turn.
+async fn turn(times: Arc<Times>) {
+    let mut again = pin!(tokio::task::yield_now());
+    let mut made_room = false;
+    let mut pause = pin!(tokio::time::sleep(TICK / 2));
+    std::future::poll_fn(|context| {
+        let room = made_room || again.as_mut().poll(context).is_ready();
+        made_room = room;
+        if room && times.claim.may_run() {
+            return std::task::Poll::Ready(());
+        }
+        times.gives_way.store(true, Ordering::Relaxed);
+        while room && pause.as_mut().poll(context).is_ready() {
+            pause.as_mut().reset(tokio::time::Instant::now() + TICK / 2);
+        }
+        std::task::Poll::Pending
+    })
+    .await;
+}
+
+/// The end of a call is the end of its contending, also if it was dropped.
+struct Contest<'a>(&'a Claim);
+
+impl Drop for Contest<'_> {
+    fn drop(&mut self) {
+        self.0.leave();
     }
 }
 
@@ -254,6 +321,8 @@ impl<'a> Poll<'a> {
             .shared
             .since
             .store(clock.shared.now(), Ordering::Relaxed);
+        clock.shared.gives_way.store(false, Ordering::Relaxed);
+        clock.shared.claim.run();
         clock.ticker.enter();
         Self(clock)
     }
@@ -268,6 +337,10 @@ impl Drop for Poll<'_> {
             .saturating_sub(times.since.load(Ordering::Relaxed));
         times.spent.fetch_add(nanos, Ordering::Relaxed);
         self.0.cpu.charge(nanos);
+        match times.gives_way.load(Ordering::Relaxed) {
+            true => times.claim.wait(),
+            false => times.claim.leave(),
+        }
     }
 }
 
@@ -277,7 +350,7 @@ mod tests {
 
     #[test]
     fn a_container_over_its_share_waits_for_as_long_as_earning_it_takes() {
-        let cpu = Cpu::new(Some(500));
+        let cpu = Cpu::new(Some(500), None);
         assert_eq!(cpu.debt(), None);
         // The bucket holds 50 ms; using 150 leaves a debt of 100, which takes 200 to earn.
         cpu.charge(150_000_000);
@@ -291,7 +364,7 @@ mod tests {
 
     #[test]
     fn a_container_without_a_limit_never_waits() {
-        let cpu = Cpu::new(None);
+        let cpu = Cpu::new(None, None);
         cpu.charge(u64::MAX / 2);
         assert_eq!(cpu.debt(), None);
     }

@@ -27,7 +27,7 @@ pub(crate) struct Resources {
 impl Resources {
     pub(crate) fn of(spec: &ContainerSpec) -> Self {
         Self {
-            cpu: Cpu::new(spec.limits.cpu_millis),
+            cpu: Cpu::new(spec.limits.cpu_millis, spec.limits.cpu_request_millis),
             memory: Budget::new(spec.limits.memory),
         }
     }

@@ -11,6 +11,7 @@ use crate::{
     capability::Shared,
     clock::Ticker,
     config::{self, EngineError},
+    egress::Resolver,
     program::{InstancePre, Linkers, Program, Role},
 };
 
@@ -21,6 +22,8 @@ pub struct Options {
     pub cache_dir: PathBuf,
     /// The broker that `mqtt://local` stands for.
     pub local_broker: SocketAddr,
+    /// The cluster's DNS, where guests find names; `None` leaves that to the host's own resolver.
+    pub dns: Option<SocketAddr>,
     /// Guest instances at once; `None` makes it fit the machine's memory.
     pub instances: Option<u32>,
 }
@@ -30,6 +33,7 @@ impl Options {
         Self {
             cache_dir: cache_dir.into(),
             local_broker,
+            dns: None,
             instances: None,
         }
     }
@@ -42,6 +46,7 @@ pub struct WasmEngine {
     pub(crate) linkers: Linkers,
     pub(crate) shared: Shared,
     pub(crate) ticker: Arc<Ticker>,
+    pub(crate) resolver: Resolver,
     /// Where the guests of pods run.
     pub(crate) workload: Workload,
 }
@@ -55,6 +60,7 @@ impl WasmEngine {
             artifacts: Artifacts::open(engine.clone(), &options.cache_dir)?,
             linkers,
             shared: Shared::new(options.local_broker),
+            resolver: Resolver::new(options.dns),
             ticker: Ticker::start(&engine).map_err(EngineError::Threads)?,
             workload: Workload::start().map_err(EngineError::Threads)?,
             engine,

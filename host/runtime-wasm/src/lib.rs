@@ -12,9 +12,10 @@
 //! - [`pipeline`] makes the instances that pipelines call.
 //!
 //! A guest can do three harmful things: compute for ever, take all memory, and reach where it must
-//! not. The first is bounded by [`clock`] (it yields every tick, and is charged for its time), the
-//! second by [`memory`], and the third by what is linked: WASI 0.2 whose file system, sockets and
-//! outgoing HTTP are empty unless granted, and the capabilities that its grants name.
+//! not. The first is bounded by [`clock`] (it yields every tick, is charged for its time, and has its share of it: [`fair`]), the
+//! second by [`memory`], and the third by what is linked: WASI 0.2 whose file system holds the
+//! pod's volumes, whose sockets are denied, whose outgoing HTTP reaches what its pod is granted
+//! ([`egress`]), and the capabilities that its grants name.
 
 mod artifacts;
 mod bindings;
@@ -24,9 +25,12 @@ mod config;
 mod container;
 mod convert;
 mod driver;
+mod egress;
 mod engine;
 mod failure;
+mod fair;
 mod memory;
+mod netns;
 mod output;
 mod pipeline;
 mod process;

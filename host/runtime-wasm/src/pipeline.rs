@@ -110,7 +110,7 @@ impl WasmEngine {
         state::output(&mut wasi, &log);
         let capabilities = Capabilities::new(&self.shared, grants, log::Client::silent());
         let draw = Draw::new(Budget::new(Some(MEMORY)));
-        let clock = Clock::new(self.ticker.clone(), Cpu::new(None));
+        let clock = Clock::new(self.ticker.clone(), Cpu::new(None, None));
         let mut store =
             State::new(wasi.build(), draw, capabilities).into_store(&self.engine, &clock);
         let mut resident = Resident::new(clock, program);

@@ -9,6 +9,7 @@ use crate::{
     capability::Capabilities,
     clock::Clock,
     container::{Resources, Signals},
+    egress::{Egress, Outgoing},
     engine::WasmEngine,
     failure,
     memory::Draw,
@@ -25,10 +26,13 @@ pub(crate) fn process(
     signals: &Signals,
     resources: &Resources,
 ) -> Result<impl Future<Output = Exit> + Send + 'static, ContainerError> {
+    let egress = Egress::of(spec)?;
     let wasi = state::container_wasi(spec, &arguments(spec))?.build();
+    let outgoing = Outgoing::new(egress, engine.resolver.clone());
     let clock = Clock::new(engine.ticker.clone(), resources.cpu.clone());
     let draw = Draw::new(resources.memory.clone());
-    let mut store = State::new(wasi, draw, Capabilities::none(&engine.shared))
+    let mut store = State::new(wasi, draw, Capabilities::of(&engine.shared, spec))
+        .with_outgoing(outgoing)
         .into_store(&engine.engine, &clock);
     let terminate = signals.terminate.clone();
     Ok(async move {

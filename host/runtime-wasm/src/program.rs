@@ -193,7 +193,8 @@ impl Linkers {
             capability::add_to_linker(&mut linker, role)?;
             Ok(linker)
         };
-        let mut workload = wasi()?;
+        // Process and web service get the same.
+        let mut workload = with(Role::Process)?;
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut workload)?;
         Ok(Self {
             workload,

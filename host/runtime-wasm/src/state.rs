@@ -1,14 +1,15 @@
 //! What the host keeps for one instance: the `T` of its `Store<T>`.
 
+use std::sync::Arc;
+
 use eyot_runtime::{ContainerError, ContainerSpec};
 use wasmtime::{Engine, Store, component::ResourceTable};
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
-use wasmtime_wasi_http::{
-    Error as HttpError, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks,
-    WasiHttpView,
-};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
-use crate::{capability::Capabilities, clock::Clock, memory::Draw, output::Output};
+use crate::{
+    capability::Capabilities, clock::Clock, egress::Outgoing, memory::Draw, output::Output,
+};
 
 /// Resources (streams, files, requests) that one instance may hold open.
 const RESOURCES: usize = 10_000;
@@ -20,7 +21,7 @@ pub(crate) struct State {
     table: ResourceTable,
     wasi: WasiCtx,
     http: WasiHttpCtx,
-    outgoing: NoOutgoing,
+    outgoing: Outgoing,
     draw: Draw,
     pub(crate) capabilities: Capabilities,
 }
@@ -33,10 +34,15 @@ impl State {
             table,
             wasi,
             http: WasiHttpCtx::new(),
-            outgoing: NoOutgoing,
+            outgoing: Outgoing::default(),
             draw,
             capabilities,
         }
+    }
+
+    /// The same with what may be reached by HTTP.
+    pub(crate) fn with_outgoing(self, outgoing: Outgoing) -> Self {
+        Self { outgoing, ..self }
     }
 
     /// A store over this state that is bounded in memory and time.
@@ -76,7 +82,7 @@ pub(crate) fn container_wasi(
 }
 
 /// Send both output streams to a log.
-pub(crate) fn output(wasi: &mut WasiCtxBuilder, log: &std::sync::Arc<dyn eyot_runtime::LogSink>) {
+pub(crate) fn output(wasi: &mut WasiCtxBuilder, log: &Arc<dyn eyot_runtime::LogSink>) {
     wasi.stdout(Output::new(log.clone(), eyot_runtime::LogStream::Stdout));
     wasi.stderr(Output::new(log.clone(), eyot_runtime::LogStream::Stderr));
 }
@@ -97,27 +103,5 @@ impl WasiHttpView for State {
             table: &mut self.table,
             hooks: &mut self.outgoing,
         }
-    }
-}
-
-/// Outgoing HTTP is linked, because many web components import it without using it, and denied.
-struct NoOutgoing;
-
-type Sent = Result<
-    (
-        http::Response<WasiBody>,
-        Box<dyn Future<Output = Result<(), HttpError>> + Send>,
-    ),
-    HttpError,
->;
-
-impl WasiHttpHooks for NoOutgoing {
-    fn send_request(
-        &mut self,
-        _: http::Request<WasiBody>,
-        _: Option<RequestOptions>,
-        _: Box<dyn Future<Output = Result<(), HttpError>> + Send>,
-    ) -> Box<dyn Future<Output = Sent> + Send> {
-        Box::new(std::future::ready(Err(HttpError::HttpRequestDenied)))
     }
 }

@@ -1,7 +1,12 @@
 //! Web services: components that export `wasi:http/incoming-handler`.
 //!
-//! The host listens on the pod's port and makes a fresh instance for each request: no request
-//! sees what another left behind, and a trap costs one answer. Bodies stream both ways.
+//! The host listens on the pod's port. Each request has a fresh instance unless the pod says
+//! otherwise ([`REUSE`]): no request sees what another left behind, and a trap costs one answer.
+//! There are as many instances as requests, up to a limit, and none while there are none: one that
+//! is reused is dropped when it has been idle for a while. Bodies stream both ways.
+//!
+//! One that is told to end answers on until it hears no more requests, so that nobody who still
+//! connects to it is turned away while the news spreads.
 
 mod listen;
 
@@ -9,26 +14,30 @@ use std::{
     convert::Infallible,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use eyot_http::{Request, Response};
 use eyot_runtime::{ContainerError, ContainerSpec, Exit, LogStream};
 use futures::FutureExt;
-use http::{StatusCode, header::HOST};
+use http::{
+    HeaderValue, StatusCode, Version,
+    header::{CONNECTION, HOST},
+};
 use http_body::Frame;
 use http_body_util::BodyExt;
 use tokio::sync::{Semaphore, oneshot};
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use wasmtime::Store;
 use wasmtime_wasi_http::{
     Error as HttpError, WasiHttpView,
     p2::{
-        bindings::{ProxyPre, http::types::Scheme},
+        bindings::{Proxy, ProxyPre, http::types::Scheme},
         body::HyperOutgoingBody,
     },
 };
@@ -37,6 +46,7 @@ use crate::{
     capability::Capabilities,
     clock::Clock,
     container::{Resources, Signals},
+    egress::{Egress, Outgoing},
     engine::WasmEngine,
     failure,
     memory::Draw,
@@ -55,6 +65,17 @@ const STREAM: Duration = Duration::from_secs(3600);
 /// Processor time for one request.
 const COMPUTING: Duration = Duration::from_secs(30);
 
+/// The annotation of a pod that says how many requests one instance may serve, one after the other.
+const REUSE: &str = "eyot.dev/instance-reuse";
+const MAX_REUSE: u32 = 10_000;
+/// A reused instance that has been idle for that long is dropped.
+const IDLE: Duration = Duration::from_secs(5);
+/// Without a request for so long, one that was told to end believes that nobody asks any more:
+/// several times what Services take to change.
+const QUIET: Duration = Duration::from_millis(400);
+/// It ends after that time in any case.
+const LINGER: Duration = Duration::from_secs(10);
+
 /// Listen for `spec`; the future serves until it is told to stop.
 pub(crate) async fn web(
     engine: Arc<WasmEngine>,
@@ -65,7 +86,9 @@ pub(crate) async fn web(
     resources: &Resources,
 ) -> Result<impl Future<Output = Exit> + Send + 'static, ContainerError> {
     // What is wrong with the mounts shows now, not at the first request.
+    let egress = Egress::of(&spec)?;
     state::container_wasi(&spec, &[])?;
+    let reuse = reuse(&spec)?;
     let port = spec.ports.first().copied().unwrap_or(PORT);
     let listener = listen::listen(engine.workload.handle(), &spec.sandbox, port).await?;
     let pre = ProxyPre::new(pre).map_err(|error| ContainerError::Image {
@@ -79,17 +102,44 @@ pub(crate) async fn web(
         _program: program,
         pre,
         spec,
+        egress,
         resources,
         places,
+        reuse,
+        idle: Mutex::default(),
+        ending: AtomicBool::new(false),
+        asked: Mutex::new(Instant::now()),
     });
+    let ending = web.clone();
     let service = tower::service_fn(move |request| {
         let web = web.clone();
         async move { Ok::<_, Infallible>(web.answer(request).await) }
     });
-    let terminate = signals.terminate.clone();
+    let (terminate, close) = (signals.terminate.clone(), CancellationToken::new());
+    let serving = eyot_http::serve(listener, None, service, close.clone());
     Ok(async move {
-        eyot_http::serve(listener, None, service, terminate).await;
+        let managing = async {
+            ending.manage(&terminate).await;
+            close.cancel();
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = serving => {}
+            () = managing => {}
+        }
         Exit::from_code(0)
+    })
+}
+
+/// What the pod says about [`REUSE`]; once if it says nothing.
+fn reuse(spec: &ContainerSpec) -> Result<u32, ContainerError> {
+    let Some(text) = spec.annotations.get(REUSE) else {
+        return Ok(1);
+    };
+    let number = text.parse().ok().filter(|n| (1..=MAX_REUSE).contains(n));
+    number.ok_or_else(|| ContainerError::Config {
+        field: format!("metadata.annotations[{REUSE}]"),
+        reason: format!("{text:?} is not a number from 1 to {MAX_REUSE}"),
     })
 }
 
@@ -98,12 +148,71 @@ struct Web {
     _program: Arc<Program>,
     pre: ProxyPre<State>,
     spec: ContainerSpec,
+    egress: Arc<Egress>,
     resources: Resources,
     places: Arc<Semaphore>,
+    /// Requests that one instance may serve.
+    reuse: u32,
+    /// Those that wait for the next, the latest last.
+    idle: Mutex<Vec<Idle>>,
+    /// It was told to end.
+    ending: AtomicBool,
+    /// When the last request came.
+    asked: Mutex<Instant>,
+}
+
+/// One instance, or what is needed to make it.
+struct Instance {
+    store: Store<State>,
+    clock: Clock,
+    proxy: Option<Proxy>,
+    served: u32,
+}
+
+struct Idle {
+    instance: Instance,
+    since: Instant,
 }
 
 impl Web {
+    /// Drop what is idle, until nobody needs this service any more after it was told to end.
+    async fn manage(&self, terminate: &CancellationToken) {
+        let mut tick = tokio::time::interval(IDLE / 2);
+        loop {
+            tokio::select! {
+                () = terminate.cancelled() => break,
+                _ = tick.tick(), if self.reuse > 1 => {
+                    lock(&self.idle).retain(|idle| idle.since.elapsed() < IDLE);
+                }
+            }
+        }
+        self.ending.store(true, Ordering::Relaxed);
+        let told = Instant::now();
+        loop {
+            let last = told.max(*lock(&self.asked));
+            let quiet = QUIET.saturating_sub(last.elapsed());
+            let left = LINGER.saturating_sub(told.elapsed());
+            if quiet.is_zero() || left.is_zero() {
+                break;
+            }
+            tokio::time::sleep(quiet.min(left)).await;
+        }
+        lock(&self.idle).clear();
+    }
+
     async fn answer(self: Arc<Self>, request: Request) -> Response {
+        *lock(&self.asked) = Instant::now();
+        let (web, old) = (self.clone(), request.version() <= Version::HTTP_11);
+        let mut response = self.reply(request).await;
+        if old && web.ending.load(Ordering::Relaxed) {
+            // The client's next request finds one that stays.
+            let headers = response.headers_mut();
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    async fn reply(self: Arc<Self>, request: Request) -> Response {
         let line = format!("{} {}", request.method(), request.uri().path());
         match tokio::time::timeout(ANSWER, self.clone().ask(request)).await {
             Ok(Ok(response)) => response,
@@ -121,7 +230,35 @@ impl Web {
         }
     }
 
-    /// Give the request to a fresh instance; it goes on in a task of its own after the answer has
+    /// An instance that waits, or a fresh one.
+    fn instance(&self) -> Result<Instance, Failed> {
+        if let Some(idle) = lock(&self.idle).pop() {
+            return Ok(idle.instance);
+        }
+        let wasi = state::container_wasi(&self.spec, &[]);
+        let mut wasi = wasi.map_err(|error| internal(error.to_string()))?;
+        let clock = Clock::new(self.engine.ticker.clone(), self.resources.cpu.clone());
+        let draw = Draw::new(self.resources.memory.clone());
+        let outgoing = Outgoing::new(self.egress.clone(), self.engine.resolver.clone());
+        let capabilities = Capabilities::of(&self.engine.shared, &self.spec);
+        let state = State::new(wasi.build(), draw, capabilities).with_outgoing(outgoing);
+        Ok(Instance {
+            store: state.into_store(&self.engine.engine, &clock),
+            clock,
+            proxy: None,
+            served: 0,
+        })
+    }
+
+    /// Keep an instance that has served a request well, if it may serve another.
+    fn keep(&self, instance: Instance) {
+        if instance.served < self.reuse && !self.ending.load(Ordering::Relaxed) {
+            let since = Instant::now();
+            lock(&self.idle).push(Idle { instance, since });
+        }
+    }
+
+    /// Give the request to an instance; it goes on in a task of its own after the answer has
     /// begun. Dropping this future before that (the client left, the time is over) ends the task.
     async fn ask(self: Arc<Self>, request: Request) -> Result<Response, Failed> {
         let place = self
@@ -133,15 +270,8 @@ impl Web {
         if let Some(debt) = self.resources.cpu.debt() {
             tokio::time::sleep(debt).await;
         }
-        let wasi = state::container_wasi(&self.spec, &[]).map_err(|e| internal(e.to_string()))?;
-        let clock = Clock::new(self.engine.ticker.clone(), self.resources.cpu.clone());
-        let draw = Draw::new(self.resources.memory.clone());
-        let state = State::new(
-            { wasi }.build(),
-            draw,
-            Capabilities::none(&self.engine.shared),
-        );
-        let mut store = state.into_store(&self.engine.engine, &clock);
+        let mut instance = self.instance()?;
+        let store = &mut instance.store;
         let (sender, receiver) = oneshot::channel();
         let request = self
             .with_host(request)
@@ -161,21 +291,29 @@ impl Web {
         let tell = failed.clone();
         let work = tokio::spawn(async move {
             let _place = place;
+            let clock = instance.clock.clone();
             let call = async {
-                let proxy = web.pre.instantiate_async(&mut store).await?;
-                proxy
-                    .wasi_http_incoming_handler()
-                    .call_handle(&mut store, request, answer)
-                    .await
+                let proxy = match instance.proxy.take() {
+                    Some(proxy) => proxy,
+                    None => web.pre.instantiate_async(&mut instance.store).await?,
+                };
+                let handler = proxy.wasi_http_incoming_handler();
+                let called = handler.call_handle(&mut instance.store, request, answer);
+                called.await?;
+                instance.proxy = Some(proxy);
+                Ok(())
             };
-            let end = match tokio::time::timeout(STREAM, clock.measure(Some(COMPUTING), call)).await
-            {
-                Ok(result) => result.map_err(|error| failure::describe(&error)),
+            let call = clock.measure(Some(COMPUTING), call);
+            let end = match tokio::time::timeout(STREAM, call).await {
+                Ok(result) => result.map_err(|error: wasmtime::Error| failure::describe(&error)),
                 Err(_) => Err(format!("was still at work after {STREAM:?}")),
             };
             // Before the store is dropped and the body with it ends.
             tell.store(end.is_err(), Ordering::SeqCst);
-            drop(store);
+            if end.is_ok() {
+                instance.served += 1;
+                web.keep(instance);
+            }
             end
         });
         let work = AbortOnDropHandle::new(work);
@@ -233,6 +371,10 @@ impl Web {
             .log
             .write(LogStream::Stderr, format!("{line}\n").as_bytes());
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A guest's body that ends with an error if the guest failed: half of an answer must not look

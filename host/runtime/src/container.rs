@@ -37,6 +37,8 @@ pub struct ContainerSpec {
     pub pod: PodRef,
     /// Labels of the pod: how a driver pod names its device service.
     pub labels: std::collections::BTreeMap<String, String>,
+    /// Annotations of the pod: how guests are to be hosted, and what they may reach.
+    pub annotations: std::collections::BTreeMap<String, String>,
     /// Name of the container in the pod.
     pub name: String,
     /// 0 for the first start, then one more for each restart. With the pod's uid and the name it
@@ -96,6 +98,8 @@ pub struct Limits {
     pub memory: Option<u64>,
     /// Thousandths of a processor.
     pub cpu_millis: Option<u64>,
+    /// Thousandths of a processor that it is to have when there are too few for all.
+    pub cpu_request_millis: Option<u64>,
     /// Number of tasks.
     pub pids: Option<u64>,
 }

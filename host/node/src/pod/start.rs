@@ -234,6 +234,7 @@ fn spec(
         security: security.map_err(config)?,
         pod: attempt.reference,
         labels: attempt.pod.metadata.labels.clone().unwrap_or_default(),
+        annotations: attempt.pod.metadata.annotations.clone().unwrap_or_default(),
         name: container.name.clone(),
         attempt: attempt.number,
         command: expand(&container.command),

@@ -24,6 +24,7 @@ fn container() -> ContainerSpec {
             uid: "u-1".into(),
         },
         labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
         name: "main".into(),
         attempt: 0,
         image: Image {
@@ -133,6 +134,7 @@ fn limits_become_resources() {
         memory: Some(64 << 20),
         cpu_millis: Some(250),
         pids: Some(10),
+        ..Limits::default()
     };
     let spec = generate(&ContainerSpec {
         limits,

@@ -4,19 +4,26 @@
 //! and implements the interface of its WIT package on it. What instances share (connections) is a
 //! `Pool` in [`Shared`]. Which role gets which capability is the one table here.
 
+pub(crate) mod config;
 pub(crate) mod log;
+pub(crate) mod logging;
 pub(crate) mod modbus;
 pub(crate) mod mqtt;
 
 use std::{net::SocketAddr, sync::Arc};
 
-use eyot_runtime::guest::Grants;
+use eyot_runtime::{ContainerSpec, guest::Grants};
 use wasmtime::component::{HasData, Linker};
 
 use crate::{bindings, program::Role, state::State};
 
+/// What programs of pods may import.
+const WORKLOAD: &[&str] = &["wasi:config/store", "wasi:logging/logging"];
+
 /// The interfaces that each role may import.
-const TABLE: [(Role, &[&str]); 2] = [
+const TABLE: [(Role, &[&str]); 4] = [
+    (Role::Process, WORKLOAD),
+    (Role::Web, WORKLOAD),
     (
         Role::Driver,
         &["eyot:device/log", "eyot:modbus/client", "eyot:mqtt/client"],
@@ -44,6 +51,8 @@ pub(crate) struct Capabilities {
     log: log::Client,
     modbus: modbus::Client,
     mqtt: mqtt::Client,
+    config: config::Client,
+    logging: logging::Client,
 }
 
 impl Capabilities {
@@ -52,6 +61,17 @@ impl Capabilities {
             log,
             modbus: modbus::Client::new(shared.modbus.clone(), &grants.modbus),
             mqtt: mqtt::Client::new(shared.mqtt.clone(), &grants.mqtt),
+            config: config::Client::default(),
+            logging: logging::Client::default(),
+        }
+    }
+
+    /// Those of a program of a pod.
+    pub(crate) fn of(shared: &Shared, spec: &ContainerSpec) -> Self {
+        Self {
+            config: config::Client::new(&spec.env),
+            logging: logging::Client::new(spec.log.clone()),
+            ..Self::none(shared)
         }
     }
 
@@ -90,6 +110,16 @@ impl HasData for Mqtt {
     type Data<'a> = &'a mut mqtt::Client;
 }
 
+struct Config;
+impl HasData for Config {
+    type Data<'a> = &'a mut config::Client;
+}
+
+struct Logging;
+impl HasData for Logging {
+    type Data<'a> = &'a mut logging::Client;
+}
+
 /// Link what `role` may import.
 pub(crate) fn add_to_linker(linker: &mut Linker<State>, role: Role) -> wasmtime::Result<()> {
     for name in names(role) {
@@ -104,6 +134,16 @@ pub(crate) fn add_to_linker(linker: &mut Linker<State>, role: Role) -> wasmtime:
             }
             "eyot:mqtt/client" => {
                 bindings::mqtt::add_to_linker::<_, Mqtt>(linker, |s| &mut s.capabilities.mqtt)?;
+            }
+            "wasi:config/store" => {
+                bindings::config::add_to_linker::<_, Config>(linker, |s| {
+                    &mut s.capabilities.config
+                })?;
+            }
+            "wasi:logging/logging" => {
+                bindings::logging::add_to_linker::<_, Logging>(linker, |s| {
+                    &mut s.capabilities.logging
+                })?;
             }
             other => return Err(wasmtime::format_err!("no module for capability {other}")),
         }

@@ -1,15 +1,14 @@
 //! Binding a pod's port, in the network namespace that the pod's address is in.
 
 use std::{
-    fs::File,
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::Path,
 };
 
 use eyot_runtime::{ContainerError, Sandbox};
-use nix::sched::{CloneFlags, setns};
 use tokio::{net::TcpListener, runtime::Handle};
+
+use crate::netns;
 
 /// Listen on the pod's address and `port`; the listener belongs to the runtime `on`.
 pub(super) async fn listen(
@@ -26,7 +25,11 @@ pub(super) async fn listen(
     let bound = on.spawn(async move {
         match netns {
             None => TcpListener::bind(address).await,
-            Some(path) => within(&path, address).await,
+            Some(path) => {
+                let listener = netns::listen(&path, address).await?;
+                listener.set_nonblocking(true)?;
+                TcpListener::from_std(listener)
+            }
         }
     });
     let bound = bound
@@ -40,22 +43,4 @@ pub(super) async fn listen(
             _ => format!("listening on {address}: {error}"),
         },
     })
-}
-
-/// A socket stays in the network namespace in which it was made: make it on a thread that enters
-/// the pod's and ends afterwards.
-async fn within(netns: &Path, address: SocketAddr) -> io::Result<TcpListener> {
-    let namespace = File::open(netns)?;
-    let (send, receive) = tokio::sync::oneshot::channel();
-    std::thread::Builder::new()
-        .name("netns".into())
-        .spawn(move || {
-            let bound = setns(&namespace, CloneFlags::CLONE_NEWNET)
-                .map_err(io::Error::from)
-                .and_then(|()| std::net::TcpListener::bind(address));
-            let _ = send.send(bound);
-        })?;
-    let listener = receive.await.map_err(io::Error::other)??;
-    listener.set_nonblocking(true)?;
-    TcpListener::from_std(listener)
 }

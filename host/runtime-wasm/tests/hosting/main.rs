@@ -11,6 +11,7 @@
 mod support;
 
 mod driver;
+mod fair;
 mod image;
 mod pipeline;
 mod process;

@@ -201,3 +201,20 @@ async fn sockets_are_denied() {
     end(&start(spec(image, &["connect", &address], &log)).await).await;
     assert_eq!(log.text(), "false\n");
 }
+
+#[tokio::test]
+async fn configuration_and_log_lines_are_had_by_the_interfaces_of_wasi() {
+    let Some(image) = guest("settings", "settings") else {
+        return;
+    };
+    let log = Arc::new(Log::default());
+    let mut spec = spec(image, &[], &log);
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    spec.env = vec![pair("COLOUR", "red"), pair("COLOUR", "blue")];
+    assert_eq!(end(&start(spec).await).await.code, 0);
+    assert_eq!(
+        log.text(),
+        "! WARN colour: Some(\"blue\")\n! INFO Ok(None) second\n\
+         ! DEBUG all: [(\"COLOUR\", \"blue\")]\n"
+    );
+}

@@ -168,6 +168,7 @@ pub(crate) fn spec(image: Image, args: &[&str], log: &Arc<Log>) -> ContainerSpec
             uid: "uid".into(),
         },
         labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
         name: "main".into(),
         attempt: 0,
         image,

@@ -24,6 +24,11 @@ struct Service {
 }
 
 async fn serve(test: &str) -> Option<Service> {
+    serve_with(test, &[]).await
+}
+
+/// With annotations of the pod.
+async fn serve_with(test: &str, annotations: &[(&str, &str)]) -> Option<Service> {
     let image = guest(test, "web")?;
     let log = Arc::new(Log::default());
     // Another process may take a port between finding it free and using it.
@@ -35,6 +40,8 @@ async fn serve(test: &str) -> Option<Service> {
             .port();
         let mut spec = spec(image.clone(), &[], &log);
         spec.ports = vec![port];
+        let annotations = annotations.iter().map(|(k, v)| ((*k).into(), (*v).into()));
+        spec.annotations = annotations.collect();
         spec.env = vec![("GREETING".into(), "hello".into())];
         match runtime().start(spec).await {
             Ok(container) => {
@@ -182,6 +189,96 @@ async fn outgoing_requests_are_denied() {
         return;
     };
     assert_eq!(service.get("/out").await, (200, "denied true".into()));
+}
+
+/// A server that answers each connection with who asked.
+async fn who_asks() -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, from) = listener.accept().await.unwrap();
+            let mut request = [0; 1024];
+            let _ = stream.read(&mut request).await.unwrap();
+            let text = format!("{}", from.ip());
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", text.len());
+            let _ = stream.write_all((head + &text).as_bytes()).await;
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn outgoing_requests_reach_what_the_pod_is_granted_from_its_own_address() {
+    let server = who_asks().await;
+    let grants = format!("127.0.0.1:{0}, localhost:{0}", server.port());
+    let Some(service) = serve_with("web", &[("eyot.dev/egress", &grants)]).await else {
+        return;
+    };
+    let answer = (200, "200 127.0.0.1".to_owned());
+    assert_eq!(service.get(&format!("/fetch/{server}")).await, answer);
+    let named = format!("/fetch/localhost:{}", server.port());
+    assert_eq!(service.get(&named).await, answer);
+    for other in ["127.0.0.1:1", "127.0.0.2:80", "example.com:80"] {
+        let (_, text) = service.get(&format!("/fetch/{other}")).await;
+        assert!(text.contains("HttpRequestDenied"), "{other}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn an_instance_serves_as_many_requests_as_the_pod_allows_and_idles_not_for_long() {
+    let Some(service) = serve_with("web", &[("eyot.dev/instance-reuse", "3")]).await else {
+        return;
+    };
+    for count in ["1", "2", "3", "1"] {
+        assert_eq!(service.get("/count").await, (200, count.into()));
+    }
+    assert_eq!(service.get("/panic").await.0, 500);
+    assert_eq!(
+        service.get("/count").await,
+        (200, "1".into()),
+        "a trap ends it"
+    );
+    let idle = async {
+        while service.container.usage().await.unwrap().memory > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(crate::support::DEADLINE, idle)
+        .await
+        .expect("the idle instance is dropped");
+    assert_eq!(service.get("/count").await, (200, "1".into()));
+}
+
+#[tokio::test]
+async fn one_that_is_told_to_end_answers_those_who_still_come() {
+    let Some(service) = serve("web").await else {
+        return;
+    };
+    service.container.signal(Signal::Terminate).await.unwrap();
+    // As long as there are requests, it answers; each closes its connection.
+    for _ in 0..10 {
+        assert_eq!(service.get("/").await, (200, "hello\n".into()));
+        tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+    }
+    assert_eq!(end(&service.container).await.code, 0);
+    assert!(TcpStream::connect(service.address).await.is_err());
+}
+
+#[tokio::test]
+async fn annotations_that_make_no_sense_are_named() {
+    let Some(image) = guest("web", "web") else {
+        return;
+    };
+    for (name, value) in [
+        ("eyot.dev/instance-reuse", "many"),
+        ("eyot.dev/egress", "somewhere"),
+    ] {
+        let mut spec = spec(image.clone(), &[], &Arc::new(Log::default()));
+        spec.annotations.insert(name.into(), value.into());
+        let error = runtime().start(spec).await.err().unwrap().to_string();
+        assert!(error.contains(name) && error.contains(value), "{error}");
+    }
 }
 
 #[tokio::test]

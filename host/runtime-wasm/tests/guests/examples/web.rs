@@ -4,7 +4,7 @@ use wasip2::{
     exports::http::incoming_handler::Guest,
     http::types::{
         ErrorCode, Fields, IncomingRequest, OutgoingBody, OutgoingRequest, OutgoingResponse,
-        ResponseOutparam,
+        ResponseOutparam, Scheme,
     },
 };
 
@@ -55,9 +55,34 @@ impl Guest for Web {
                 let denied = matches!(result, Err(ErrorCode::HttpRequestDenied));
                 answer(out, format!("denied {denied}").as_bytes());
             }
+            path if path.starts_with("/fetch/") => {
+                let text = match fetch(&path["/fetch/".len()..]) {
+                    Ok(text) => text,
+                    Err(error) => format!("{error:?}"),
+                };
+                answer(out, text.as_bytes());
+            }
             _ => answer(out, b"hello\n"),
         }
     }
+}
+
+/// GET / of a host; its body.
+fn fetch(authority: &str) -> Result<String, ErrorCode> {
+    let request = OutgoingRequest::new(Fields::new());
+    request.set_scheme(Some(&Scheme::Http)).unwrap();
+    request.set_authority(Some(authority)).unwrap();
+    request.set_path_with_query(Some("/")).unwrap();
+    let future = wasip2::http::outgoing_handler::handle(request, None)?;
+    future.subscribe().block();
+    let response = future.get().unwrap().unwrap()?;
+    let body = response.consume().unwrap();
+    let stream = body.stream().unwrap();
+    let mut all = Vec::new();
+    while let Ok(bytes) = stream.blocking_read(4096) {
+        all.extend(bytes);
+    }
+    Ok(format!("{} {}", response.status(), String::from_utf8_lossy(&all)))
 }
 
 fn begin(out: ResponseOutparam) -> OutgoingBody {
