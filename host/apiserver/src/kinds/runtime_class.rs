@@ -84,6 +84,10 @@ fn warnings(object: &Value, _: Option<&Value>) -> Vec<String> {
     let spec = json!({"spec": {"nodeSelector": at(object, "/scheduling/nodeSelector")}});
     pod::warnings::of(&spec, "")
         .into_iter()
-        .map(|one| one.replacen("spec.", "scheduling.", 1))
+        .filter_map(|one| {
+            // The warning of a pod names the label that is old; this one does not.
+            let (_, why) = one.split_once("]: ")?;
+            Some(format!("scheduling.nodeSelector: {why}"))
+        })
         .collect()
 }

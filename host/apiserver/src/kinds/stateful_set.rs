@@ -60,8 +60,12 @@ fn default(object: &mut Value) {
     workload::default(spec);
     fill(spec, "podManagementPolicy", "OrderedReady");
     let strategy = child(spec, "updateStrategy");
-    fill(strategy, "type", "RollingUpdate");
-    if text(strategy, "/type") == "RollingUpdate" {
+    // Only a strategy that does not even name its type gets all of it.
+    if text(strategy, "/type").is_empty() {
+        strategy["type"] = "RollingUpdate".into();
+        child(strategy, "rollingUpdate");
+    }
+    if text(strategy, "/type") == "RollingUpdate" && has(strategy, "/rollingUpdate") {
         fill(child(strategy, "rollingUpdate"), "partition", 0);
     }
     fill(spec, "revisionHistoryLimit", 10);

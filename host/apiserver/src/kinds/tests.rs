@@ -377,6 +377,27 @@ fn a_pod_gets_every_default() {
     );
 }
 
+#[test]
+fn a_pod_takes_as_a_whole_what_its_containers_take() {
+    let of_pod = |limits: Value| {
+        let container = json!({"cpu": "100m", "memory": "2Mi", "hugepages-2Mi": "2Mi"});
+        create(&pod(json!({"resources": {"limits": limits},
+            "containers": [{"name": "c", "image": "x", "resources": {"limits": container}}]})))
+        .unwrap()["spec"]["resources"]
+            .clone()
+    };
+    assert_eq!(
+        of_pod(json!({"cpu": "1"})),
+        json!({"limits": {"cpu": "1", "hugepages-2Mi": "2Mi"},
+               "requests": {"cpu": "100m", "memory": "2Mi", "hugepages-2Mi": "2Mi"}})
+    );
+    assert_eq!(
+        of_pod(json!({"memory": "1Gi", "hugepages-2Mi": "4Mi"})),
+        json!({"limits": {"memory": "1Gi", "hugepages-2Mi": "4Mi"},
+               "requests": {"cpu": "100m", "memory": "2Mi", "hugepages-2Mi": "4Mi"}})
+    );
+}
+
 /// What is wrong with a body, one by one; nothing where it is accepted.
 #[track_caller]
 fn rejects(body: Value, errors: &[&str]) {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::rules::resources;
+use super::{image, rules::resources};
 use crate::kinds::json::{at, child, entries, fill, has, items, remove, text};
 
 /// Defaults of a pod spec wherever one stands.
@@ -62,7 +62,10 @@ pub(in crate::kinds) fn pod(pod: &mut Value) {
             }
         }
     }
-    requests_of_pod(spec);
+    if has(spec, "/resources") {
+        huge_pages_of_pod(spec);
+        requests_of_pod(spec);
+    }
 }
 
 /// On the host's network a container's port is the host's.
@@ -70,6 +73,18 @@ fn host_ports(container: &mut Value) {
     for port in items(container, "ports") {
         if let Some(number) = port.get("containerPort").cloned() {
             fill(port, "hostPort", number);
+        }
+    }
+}
+
+/// A pod that says what it takes as a whole may use the huge pages that its containers may use.
+fn huge_pages_of_pod(spec: &mut Value) {
+    let together = resources::together(spec, "limits");
+    let asked = at(spec, "/resources/requests").clone();
+    for (name, amount) in together {
+        if resources::is_huge(&name) && asked.get(&name).is_none() {
+            let limits = child(child(spec, "resources"), "limits");
+            fill(limits, &name, amount.to_string());
         }
     }
 }
@@ -84,7 +99,7 @@ fn requests_of_pod(spec: &mut Value) {
     let limits = at(spec, "/resources/limits").clone();
     let requests = child(child(spec, "resources"), "requests");
     for (name, amount) in together {
-        if resources::for_pods(&name) {
+        if resources::for_pods(&name) && !resources::is_huge(&name) {
             fill(requests, &name, amount.to_string());
         }
     }
@@ -113,7 +128,7 @@ fn container(container: &mut Value) {
     fill(container, "resources", json!({}));
     fill(container, "terminationMessagePath", "/dev/termination-log");
     fill(container, "terminationMessagePolicy", "File");
-    let policy = if latest(text(container, "/image")) {
+    let policy = if image::is_latest(text(container, "/image")) {
         "Always"
     } else {
         "IfNotPresent"
@@ -188,18 +203,6 @@ fn http_get(action: &mut Value) {
     fill(action, "scheme", "HTTP");
 }
 
-/// No tag or `latest`, and no digest.
-fn latest(image: &str) -> bool {
-    if image.contains('@') {
-        return false;
-    }
-    let last = image.rsplit('/').next().unwrap_or(image);
-    match last.split_once(':') {
-        None => true,
-        Some((_, tag)) => tag == "latest",
-    }
-}
-
 const SOURCES_WITH_MODE: [&str; 4] = ["configMap", "secret", "projected", "downwardAPI"];
 
 fn volume_defaults(volume: &mut Value) {
@@ -213,7 +216,7 @@ fn volume_defaults(volume: &mut Value) {
     }
     old_drivers(volume);
     if let Some(image) = child_of(volume, "image") {
-        let policy = if latest(text(image, "/reference")) {
+        let policy = if image::is_latest(text(image, "/reference")) {
             "Always"
         } else {
             "IfNotPresent"

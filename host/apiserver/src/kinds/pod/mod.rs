@@ -1,6 +1,7 @@
 //! Pod: the unit that nodes run.
 
 mod defaults;
+mod image;
 mod parts;
 mod print;
 mod quality;

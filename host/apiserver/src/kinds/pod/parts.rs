@@ -73,20 +73,14 @@ fn ephemeral(pod: &Value, old: &Value) -> Vec<FieldError> {
 
 const GROUPS: [&str; 2] = ["containers", "initContainers"];
 
-fn named_alike(new: &Value, old: &Value, group: &str) -> bool {
-    let pointer = format!("/spec/{group}");
-    let (new, old) = (list(new, &pointer), list(old, &pointer));
-    new.len() == old.len()
-        && new.iter().all(|one| {
-            old.iter()
-                .any(|old| text(old, "/name") == text(one, "/name"))
-        })
-}
-
-/// The stored pod with the resources that were sent. Containers that do not fit are left for the
-/// rules to refuse.
+/// The stored pod with the resources that were sent. Containers that do not fit are left as sent,
+/// for the rules to refuse.
 fn resized(pod: &mut Value, old: &Value) {
-    if !GROUPS.iter().all(|group| named_alike(pod, old, group)) {
+    let count = |pod: &Value, group: &str| list(pod, &format!("/spec/{group}")).len();
+    if GROUPS
+        .iter()
+        .any(|group| count(pod, group) != count(old, group))
+    {
         return;
     }
     let sent = std::mem::replace(pod, old.clone());
@@ -94,12 +88,16 @@ fn resized(pod: &mut Value, old: &Value) {
     carry(spec, at(&sent, "/spec"), "resources");
     for group in GROUPS {
         let wanted = list(&sent, &format!("/spec/{group}"));
-        for container in items(spec, group) {
-            let name = text(container, "/name").to_owned();
-            if let Some(wanted) = wanted.iter().find(|one| text(one, "/name") == name) {
-                carry(container, wanted, "resources");
-                carry(container, wanted, "resizePolicy");
-            }
+        let alike = items(spec, group)
+            .zip(wanted)
+            .all(|(container, wanted)| text(container, "/name") == text(wanted, "/name"));
+        if !alike {
+            spec[group] = wanted.into();
+            continue;
+        }
+        for (container, wanted) in items(spec, group).zip(wanted) {
+            carry(container, wanted, "resources");
+            carry(container, wanted, "resizePolicy");
         }
     }
 }

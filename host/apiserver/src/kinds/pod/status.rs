@@ -1,6 +1,6 @@
 //! Writes of a pod's status: what stays the stored pod's own, and what a status may say.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use crate::{
     field_error::FieldError,
     kinds::{
         descent::Descent,
-        json::{at, carry, child, fill, has, int, list, text},
+        json::{at, carry, child, fill, has, int, items, list, text},
         names, validate_metadata,
     },
 };
@@ -30,6 +30,7 @@ pub(super) fn prepare(pod: &mut Value, old: &Value) {
     if int(status, "/observedGeneration") == 0 {
         carry(status, at(old, "/status"), "observedGeneration");
     }
+    keep_generations(status, at(old, "/status"));
     let first = text(status, "/podIPs/0/ip").to_owned();
     let single = text(status, "/podIP").to_owned();
     // The two say the same; the older one counts where they do not.
@@ -39,6 +40,24 @@ pub(super) fn prepare(pod: &mut Value, old: &Value) {
         }
     } else if single != first {
         status["podIPs"] = json!([{"ip": single}]);
+    }
+}
+
+/// A condition that does not say which generation was looked at says what it said before; a type
+/// may stand there more than once.
+fn keep_generations(status: &mut Value, before: &Value) {
+    let mut passed: HashMap<String, usize> = HashMap::new();
+    for condition in items(status, "conditions") {
+        let kind = text(condition, "/type").to_owned();
+        let index = passed.entry(kind.clone()).or_default();
+        let alike = list(before, "/conditions").iter();
+        let old = alike.filter(|one| text(one, "/type") == kind).nth(*index);
+        *index += 1;
+        if let Some(old) = old
+            && int(condition, "/observedGeneration") == 0
+        {
+            carry(condition, old, "observedGeneration");
+        }
     }
 }
 

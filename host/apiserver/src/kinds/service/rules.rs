@@ -508,7 +508,8 @@ pub(super) fn warnings(object: &Value) -> Vec<String> {
         }
     }
     let external = addresses(spec, "externalIPs");
-    if kind == "ClusterIP" && text(spec, "/clusterIP") == "None" {
+    let headless = kind == "ClusterIP" && text(spec, "/clusterIP") == "None";
+    if headless {
         if !text(spec, "/loadBalancerIP").is_empty() {
             found.push("spec.loadBalancerIP is ignored for headless services".to_owned());
         }
@@ -521,6 +522,11 @@ pub(super) fn warnings(object: &Value) -> Vec<String> {
     }
     for (index, address) in external.iter().enumerate() {
         found.extend(ip::warning(address, &format!("spec.externalIPs[{index}]")));
+    }
+    if !external.is_empty() && !headless && kind != "ExternalName" {
+        let text =
+            "spec.externalIPs is deprecated and may no longer be implemented in some clusters";
+        found.push(text.to_owned());
     }
     found.extend(ip::warning(
         text(spec, "/loadBalancerIP"),

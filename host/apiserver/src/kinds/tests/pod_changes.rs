@@ -224,6 +224,44 @@ fn a_resize_changes_cpu_and_memory_within_the_class() {
         resize(|resources| resources["limits"]["ephemeral-storage"] = json!("1Gi")).unwrap_err(),
         ["spec: Forbidden: only cpu and memory resources are mutable"]
     );
+    let moved = through("resize", &stored, |pod| {
+        pod["spec"]["containers"][0]["name"] = json!("d");
+        pod["spec"]["hostname"] = json!("ignored");
+    });
+    assert_eq!(
+        moved.unwrap_err(),
+        [
+            "spec.containers[0].name: Forbidden: containers may not be renamed or reordered on resize"
+        ]
+    );
+}
+
+#[test]
+fn conditions_keep_the_generation_that_was_looked_at() {
+    let condition = |kind: &str, generation: i64| json!({"type": kind, "status": "True", "observedGeneration": generation});
+    let mut old = create(&simple(json!({}))).unwrap();
+    old["status"]["conditions"] = json!([
+        condition("a/b", 1),
+        condition("Ready", 2),
+        condition("a/b", 3)
+    ]);
+    let mut object = old.clone();
+    let bare = |kind: &str| json!({"type": kind, "status": "False"});
+    object["status"]["conditions"] = json!([
+        bare("Ready"),
+        bare("a/b"),
+        bare("a/b"),
+        bare("a/b"),
+        condition("Ready", 4)
+    ]);
+    (kind().prepare_status)(&mut object, &old);
+    let kept: Vec<Option<i64>> = object["status"]["conditions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["observedGeneration"].as_i64())
+        .collect();
+    assert_eq!(kept, [Some(2), Some(1), Some(3), None, Some(4)]);
 }
 
 /// What a write of a status says.

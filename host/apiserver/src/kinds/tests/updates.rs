@@ -250,6 +250,29 @@ fn old_ways_are_warned_of() {
              \"topology.kubernetes.io/zone\" instead",
         ],
     );
+    warned(
+        object(
+            "node.k8s.io/v1",
+            "RuntimeClass",
+            json!({"handler": "h", "scheduling": {"nodeSelector": {"beta.kubernetes.io/os": "linux"}}}),
+        ),
+        &["scheduling.nodeSelector: deprecated since v1.14; use \"kubernetes.io/os\" instead"],
+    );
+    let external =
+        "spec.externalIPs is deprecated and may no longer be implemented in some clusters";
+    let ignored = "spec.externalIPs is ignored for headless services";
+    for (more, said) in [
+        (json!({}), external),
+        (json!({"clusterIP": "None"}), ignored),
+        (
+            json!({"type": "ExternalName", "externalName": "a.b"}),
+            "spec.externalIPs is ignored when spec.type is \"ExternalName\"",
+        ),
+    ] {
+        let mut service = object("v1", "Service", json!({"spec": more}));
+        service["spec"]["externalIPs"] = json!(["1.2.3.4"]);
+        warned(service, &[said]);
+    }
 }
 
 #[test]

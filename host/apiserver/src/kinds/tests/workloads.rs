@@ -169,6 +169,25 @@ fn a_set_with_state_has_claims_and_an_order() {
         spec["persistentVolumeClaimRetentionPolicy"],
         json!({"whenDeleted": "Retain", "whenScaled": "Retain"})
     );
+    // A type that is named gets nothing beside it.
+    for (given, expected) in [
+        (
+            json!({"type": "RollingUpdate"}),
+            json!({"type": "RollingUpdate"}),
+        ),
+        (
+            json!({"type": "RollingUpdate", "rollingUpdate": {}}),
+            json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0}}),
+        ),
+        (
+            json!({"rollingUpdate": {"partition": 2}}),
+            json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 2}}),
+        ),
+        (json!({"type": "OnDelete"}), json!({"type": "OnDelete"})),
+    ] {
+        let made = create(&of("StatefulSet", json!({"updateStrategy": given}))).unwrap();
+        assert_eq!(made["spec"]["updateStrategy"], expected);
+    }
     let claim = &spec["volumeClaimTemplates"][0];
     assert_eq!(claim["spec"]["volumeMode"], "Filesystem");
     assert_eq!(claim["status"]["phase"], "Pending");

@@ -18,7 +18,7 @@ use crate::{
 
 pub(in crate::kinds::pod) use resource_name::quantity;
 
-fn is_huge(name: &str) -> bool {
+pub(in crate::kinds::pod) fn is_huge(name: &str) -> bool {
     name.starts_with("hugepages-")
 }
 
