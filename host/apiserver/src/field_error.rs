@@ -31,6 +31,15 @@ pub struct FieldError {
     message: String,
 }
 
+fn choices(supported: &[&str]) -> String {
+    let quoted: Vec<String> = supported.iter().map(|one| format!("{one:?}")).collect();
+    if quoted.is_empty() {
+        String::new()
+    } else {
+        format!("supported values: {}", quoted.join(", "))
+    }
+}
+
 impl FieldError {
     /// The field must be given.
     pub fn required(field: impl Into<String>, detail: &str) -> FieldError {
@@ -67,13 +76,20 @@ impl FieldError {
         value: &Value,
         supported: &[&str],
     ) -> FieldError {
-        let quoted: Vec<String> = supported.iter().map(|one| format!("{one:?}")).collect();
-        let detail = if quoted.is_empty() {
-            String::new()
-        } else {
-            format!("supported values: {}", quoted.join(", "))
-        };
-        FieldError::build(Fault::NotSupported, field, Some(value), &detail)
+        FieldError::build(Fault::NotSupported, field, Some(value), &choices(supported))
+    }
+
+    /// As [`FieldError::not_supported`], for a value that is shown otherwise than as JSON.
+    pub fn not_supported_shown(
+        field: impl Into<String>,
+        shown: &str,
+        supported: &[&str],
+    ) -> FieldError {
+        FieldError {
+            fault: Fault::NotSupported,
+            field: field.into(),
+            message: format!("Unsupported value: {shown}: {}", choices(supported)),
+        }
     }
 
     /// The value stands twice where it may stand once.

@@ -58,25 +58,24 @@ fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
         errors.extend(immutable(object, old, &["data", "binaryData"]));
     }
     errors.extend(metadata::whole(object, true, names::subdomain));
-    let mut key_rule = |key: &str, field: &str| {
+    let key_rule = |errors: &mut Vec<FieldError>, key: &str, field: &str| {
         let details = names::config_key(key).into_iter();
         errors.extend(details.map(|detail| invalid(field, key, &detail)));
     };
-    let (mut size, mut twice) = (0, Vec::new());
+    let mut size = 0;
     for (key, value) in entries(object, "/data") {
         let field = format!("data[{key}]");
-        key_rule(key, &field);
+        key_rule(&mut errors, key, &field);
         if at(object, "/binaryData").get(key).is_some() {
             let detail = "duplicate of key present in binaryData";
-            twice.push(invalid(field, key, detail));
+            errors.push(invalid(field, key, detail));
         }
         size += value.as_str().map_or(0, str::len);
     }
     for (key, value) in entries(object, "/binaryData") {
-        key_rule(key, &format!("binaryData[{key}]"));
+        key_rule(&mut errors, key, &format!("binaryData[{key}]"));
         size += decoded_size(value);
     }
-    errors.extend(twice);
     if size > MAX_SIZE {
         errors.push(FieldError::too_long("", MAX_SIZE));
     }

@@ -119,7 +119,7 @@ fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     });
     let name = text(object, "/metadata/name");
     if old.is_none() && name.len() > NAME {
-        let detail = format!("must be no more than {NAME} bytes");
+        let detail = format!("must be no more than {NAME} characters");
         f.invalid("metadata.name", name, &detail);
     }
     f.into_errors()

@@ -172,9 +172,9 @@ fn strategy(f: &mut Descent, strategy: &Value) {
                 }
             });
         }),
-        other => {
-            let shown = json!({"Type": other, "RollingUpdate": at(strategy, "/rollingUpdate")});
-            f.unsupported("updateStrategy", shown, &["RollingUpdate", "OnDelete"]);
+        _ => {
+            let shown = workload::STRATEGY.show(strategy);
+            f.unsupported_shown("updateStrategy", &shown, &["RollingUpdate", "OnDelete"]);
         }
     }
 }

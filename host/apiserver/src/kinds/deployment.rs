@@ -150,9 +150,9 @@ fn strategy(f: &mut Descent, strategy: &Value) {
                 workload::at_most_all(f, rolling, "maxUnavailable");
             });
         }),
-        other => {
-            let shown = json!({"Type": other, "RollingUpdate": at(strategy, "/rollingUpdate")});
-            f.unsupported("strategy", shown, &["Recreate", "RollingUpdate"]);
+        _ => {
+            let shown = workload::STRATEGY.show(strategy);
+            f.unsupported_shown("strategy", &shown, &["Recreate", "RollingUpdate"]);
         }
     }
 }

@@ -129,6 +129,12 @@ impl Descent {
         self.push(FieldError::invalid(field, &value.into(), detail));
     }
 
+    /// As [`Descent::invalid`], for what the real server prints as one of its own structures.
+    pub(super) fn invalid_shown(&mut self, name: &str, shown: &str, detail: &str) {
+        let field = self.field(name);
+        self.push(FieldError::invalid_shown(field, shown, detail));
+    }
+
     /// Without the value, which would say nothing.
     pub(super) fn wrong(&mut self, name: &str, detail: &str) {
         let field = self.field(name);
@@ -138,6 +144,12 @@ impl Descent {
     pub(super) fn unsupported(&mut self, name: &str, value: impl Into<Value>, known: &[&str]) {
         let field = self.field(name);
         self.push(FieldError::not_supported(field, &value.into(), known));
+    }
+
+    /// As [`Descent::unsupported`], for what the real server prints as one of its own structures.
+    pub(super) fn unsupported_shown(&mut self, name: &str, shown: &str, known: &[&str]) {
+        let field = self.field(name);
+        self.push(FieldError::not_supported_shown(field, shown, known));
     }
 
     pub(super) fn duplicate(&mut self, name: &str, value: impl Into<Value>) {

@@ -145,6 +145,38 @@ pub(super) fn structure(fields: &[(&str, &Value)]) -> String {
     format!("{{{}}}", shown.join(","))
 }
 
+/// How the real server holds a value, for those that it prints.
+pub(super) enum Shape {
+    /// As it stands, or this where it is left out.
+    Plain(&'static str),
+    Fields(&'static [(&'static str, Shape)]),
+    Each(&'static Shape),
+}
+
+impl Shape {
+    /// As [`structure`], from the value itself.
+    pub(super) fn show(&self, value: &Value) -> String {
+        match self {
+            Shape::Plain(zero) if value.is_null() => (*zero).to_owned(),
+            Shape::Plain(_) => value.to_string(),
+            _ if value.is_null() => "null".to_owned(),
+            Shape::Fields(fields) => {
+                let shown = fields.iter().map(|(name, shape)| {
+                    let inner = shape.show(value.get(name).unwrap_or(&Value::Null));
+                    let (first, rest) = name.split_at(1);
+                    format!("\"{}{rest}\":{inner}", first.to_uppercase())
+                });
+                format!("{{{}}}", shown.collect::<Vec<_>>().join(","))
+            }
+            Shape::Each(shape) => {
+                let all = value.as_array().into_iter().flatten();
+                let shown: Vec<String> = all.map(|one| shape.show(one)).collect();
+                format!("[{}]", shown.join(","))
+            }
+        }
+    }
+}
+
 /// The value under a pointer, or the empty text that such a structure has instead.
 pub(super) fn text_or_empty(value: &Value, pointer: &str) -> Value {
     match at(value, pointer) {

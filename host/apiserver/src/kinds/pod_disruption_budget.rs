@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{
     KindSpec, check, conditions,
     descent::Descent,
-    findings::Findings,
+    findings::{Findings, Shape},
     json::{at, child, fill, has, int, list, text},
     metadata, names, status_only, workload,
 };
@@ -90,20 +90,21 @@ fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     }
 }
 
+/// How a spec is printed.
+const SHOWN: Shape = Shape::Fields(&[
+    ("minAvailable", Shape::Plain("null")),
+    ("selector", Shape::Plain("null")),
+    ("maxUnavailable", Shape::Plain("null")),
+    ("unhealthyPodEvictionPolicy", Shape::Plain("null")),
+]);
+
 fn rules(object: &Value) -> Vec<FieldError> {
     let mut f = Descent::at("");
     let spec = at(object, "/spec");
     f.within("spec", |f| {
         let both = ["minAvailable", "maxUnavailable"];
         if both.iter().all(|name| has(spec, &format!("/{name}"))) {
-            let shown = format!(
-                "{{\"MinAvailable\":{},\"Selector\":{},\"MaxUnavailable\":{},\
-                 \"UnhealthyPodEvictionPolicy\":{}}}",
-                at(spec, "/minAvailable"),
-                at(spec, "/selector"),
-                at(spec, "/maxUnavailable"),
-                at(spec, "/unhealthyPodEvictionPolicy"),
-            );
+            let shown = SHOWN.show(spec);
             let detail = "minAvailable and maxUnavailable cannot be both set";
             f.push(FieldError::invalid_shown("spec", &shown, detail));
         }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::{
     KindSpec, check,
     descent::Descent,
+    findings::Shape,
     json::{at, carry, child, fill, has, int, items, list, text},
     metadata, names, persistent_volume_claim, pod, status_only, validate_metadata, workload,
 };
@@ -169,6 +170,13 @@ fn with_claims(spec: &Value) -> Value {
     template
 }
 
+const ROLLING: Shape = Shape::Fields(&[
+    ("partition", Shape::Plain("0")),
+    ("maxUnavailable", Shape::Plain("null")),
+]);
+const STRATEGY: Shape =
+    Shape::Fields(&[("type", Shape::Plain("\"\"")), ("rollingUpdate", ROLLING)]);
+
 fn strategy(f: &mut Descent, strategy: &Value) {
     const FIELD: &str = "updateStrategy";
     let rolling = at(strategy, "/rollingUpdate");
@@ -177,7 +185,8 @@ fn strategy(f: &mut Descent, strategy: &Value) {
         "OnDelete" => {
             if !rolling.is_null() {
                 let detail = "only allowed for updateStrategy 'RollingUpdate'";
-                f.invalid("updateStrategy.rollingUpdate", rolling.clone(), detail);
+                let shown = ROLLING.show(rolling);
+                f.invalid_shown("updateStrategy.rollingUpdate", &shown, detail);
             }
         }
         "RollingUpdate" => f.within(FIELD, |f| {
@@ -193,10 +202,10 @@ fn strategy(f: &mut Descent, strategy: &Value) {
                 }
             });
         }),
-        other => {
-            let shown = json!({"Type": other, "RollingUpdate": rolling});
+        _ => {
+            let shown = STRATEGY.show(strategy);
             let detail = "must be 'RollingUpdate' or 'OnDelete'";
-            f.invalid(FIELD, shown, detail);
+            f.invalid_shown(FIELD, &shown, detail);
         }
     }
 }

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::{
     descent::Descent,
+    findings::Shape,
     json::{at, child, entries, fill, has, list, text},
     metadata::{self, invalid},
     names, pod,
@@ -15,6 +16,18 @@ pub(super) fn default(spec: &mut Value) {
     fill(spec, "replicas", 1);
     pod::default_template(child(spec, "template"));
 }
+
+/// How a Deployment's and a DaemonSet's strategy is printed.
+pub(super) const STRATEGY: Shape = Shape::Fields(&[
+    ("type", Shape::Plain("\"\"")),
+    (
+        "rollingUpdate",
+        Shape::Fields(&[
+            ("maxUnavailable", Shape::Plain("0")),
+            ("maxSurge", Shape::Plain("0")),
+        ]),
+    ),
+]);
 
 /// The selector at `spec.selector`, which must be given and select something; `kind` as Kubernetes
 /// calls it there. Says whether it can be used.

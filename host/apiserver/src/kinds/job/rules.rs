@@ -9,6 +9,7 @@ use crate::{
     field_error::FieldError,
     kinds::{
         descent::Descent,
+        findings::Shape,
         json::{at, carry, child, entries, has, int, items, list, remove, text},
         metadata, names, pod,
     },
@@ -175,7 +176,8 @@ fn rules(f: &mut Descent, spec: &Value) {
             });
         } else {
             let detail = "requires indexed completion mode";
-            f.invalid("successPolicy", at(spec, "/successPolicy").clone(), detail);
+            let shown = SUCCESS_POLICY.show(at(spec, "/successPolicy"));
+            f.invalid_shown("successPolicy", &shown, detail);
         }
     }
     if has(spec, "/podReplacementPolicy") {
@@ -442,16 +444,49 @@ fn changes(f: &mut Descent, spec: &Value, stored: &Value) {
         let detail = "field is immutable";
         f.invalid("template", at(spec, "/template").clone(), detail);
     }
-    for field in [
-        "completionMode",
-        "podFailurePolicy",
-        "backoffLimitPerIndex",
-        "managedBy",
-        "successPolicy",
+    for (field, shape) in [
+        ("completionMode", Shape::Plain("null")),
+        ("podFailurePolicy", FAILURE_POLICY),
+        ("backoffLimitPerIndex", Shape::Plain("null")),
+        ("managedBy", Shape::Plain("null")),
+        ("successPolicy", SUCCESS_POLICY),
     ] {
-        f.immutable(spec, old, field);
+        let pointer = format!("/{field}");
+        if at(spec, &pointer) != at(old, &pointer) {
+            f.invalid_shown(field, &shape.show(at(spec, &pointer)), "field is immutable");
+        }
     }
 }
+
+const FAILURE_POLICY: Shape = Shape::Fields(&[(
+    "rules",
+    Shape::Each(&Shape::Fields(&[
+        ("action", Shape::Plain("\"\"")),
+        (
+            "onExitCodes",
+            Shape::Fields(&[
+                ("containerName", Shape::Plain("null")),
+                ("operator", Shape::Plain("\"\"")),
+                ("values", Shape::Plain("null")),
+            ]),
+        ),
+        (
+            "onPodConditions",
+            Shape::Each(&Shape::Fields(&[
+                ("type", Shape::Plain("\"\"")),
+                ("status", Shape::Plain("\"\"")),
+            ])),
+        ),
+    ])),
+)]);
+
+const SUCCESS_POLICY: Shape = Shape::Fields(&[(
+    "rules",
+    Shape::Each(&Shape::Fields(&[
+        ("succeededIndexes", Shape::Plain("null")),
+        ("succeededCount", Shape::Plain("null")),
+    ])),
+)]);
 
 /// Where the pods of a job go may be decided until it starts.
 fn placement(before: &mut Value, new: &Value) {

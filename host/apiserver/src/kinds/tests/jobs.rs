@@ -145,7 +145,7 @@ fn policies_name_what_there_is() {
     lacks(
         json!({"successPolicy": {"rules": [{"succeededCount": 1}]}}),
         &[
-            "spec.successPolicy: Invalid value: {\"rules\":[{\"succeededCount\":1}]}: requires \
+            "spec.successPolicy: Invalid value: {\"Rules\":[{\"SucceededIndexes\":null,\"SucceededCount\":1}]}: requires \
            indexed completion mode",
         ],
     );
@@ -268,7 +268,7 @@ fn a_schedule_is_read_and_its_zone_known() {
     let mut long = cron(json!({}));
     long["metadata"]["name"] = json!("a".repeat(53));
     let message = format!(
-        "metadata.name: Invalid value: \"{}\": must be no more than 52 bytes",
+        "metadata.name: Invalid value: \"{}\": must be no more than 52 characters",
         "a".repeat(53)
     );
     rejects(long, &[&message]);

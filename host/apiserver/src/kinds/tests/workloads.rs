@@ -152,6 +152,35 @@ fn a_deployment_rolls_in_steps_that_get_somewhere() {
 }
 
 #[test]
+fn unknown_strategies_are_shown_as_the_real_server_holds_them() {
+    let why = |field: &str, known: &str| {
+        format!(
+            "spec.{field}: Unsupported value: {{\"Type\":\"x\",\"RollingUpdate\":\
+             {{\"MaxUnavailable\":0,\"MaxSurge\":\"10%\"}}}}: supported values: {known}"
+        )
+    };
+    let strategy = json!({"type": "x", "rollingUpdate": {"maxSurge": "10%"}});
+    lacks(
+        "Deployment",
+        json!({"strategy": strategy}),
+        &[&why("strategy", "\"Recreate\", \"RollingUpdate\"")],
+    );
+    lacks(
+        "DaemonSet",
+        json!({"updateStrategy": strategy}),
+        &[&why("updateStrategy", "\"RollingUpdate\", \"OnDelete\"")],
+    );
+    lacks(
+        "StatefulSet",
+        json!({"updateStrategy": {"type": "x"}}),
+        &[
+            "spec.updateStrategy: Invalid value: {\"Type\":\"x\",\"RollingUpdate\":null}: must be \
+             'RollingUpdate' or 'OnDelete'",
+        ],
+    );
+}
+
+#[test]
 fn a_set_with_state_has_claims_and_an_order() {
     let made = create(&of(
         "StatefulSet",
@@ -199,7 +228,7 @@ fn a_set_with_state_has_claims_and_an_order() {
         &[
             "spec.podManagementPolicy: Invalid value: \"Random\": must be 'OrderedReady' or \
              'Parallel'",
-            "spec.updateStrategy.rollingUpdate: Invalid value: {\"partition\":1}: only allowed \
+            "spec.updateStrategy.rollingUpdate: Invalid value: {\"Partition\":1,\"MaxUnavailable\":null}: only allowed \
              for updateStrategy 'RollingUpdate'",
             "spec.persistentVolumeClaimRetentionPolicy.whenDeleted: Unsupported value: \"Sell\": \
              supported values: \"Retain\", \"Delete\"",
