@@ -549,7 +549,7 @@ fn a_post_start_hook_holds_others_back_and_takes_its_container_with_it_if_it_fai
     let mut pod = Machine::new(with_hooks(sleep));
     pod.on(Event::Prepared).does(&[START(0)]);
     pod.started(0).does(&[]).shows(
-        "Running",
+        "Pending",
         false,
         &["ContainerCreating", "ContainerCreating"],
     );
