@@ -23,6 +23,7 @@ mod ledger;
 mod lifecycle;
 mod reach;
 mod registry;
+mod resources;
 mod security;
 mod service;
 mod soak;
@@ -51,6 +52,7 @@ fn main() {
         ("security", security::CASES),
         ("hooks", hooks::CASES),
         ("volume", volume::CASES),
+        ("resources", resources::CASES),
         ("reach", reach::CASES),
         ("clients", clients::CASES),
         ("registry", registry::CASES),

@@ -129,6 +129,13 @@ pub struct Settings {
         default_missing_value = "true"
     )]
     pub allow_privileged: Option<bool>,
+    /// Tasks (processes and threads) that one pod may have [default: 4096 for each container]
+    #[arg(long, env = "EYOT_POD_PIDS_LIMIT", value_name = "N")]
+    pub pod_pids_limit: Option<u64>,
+    /// Kernel parameters that pods may set beside the safe ones, for example
+    /// `net.core.somaxconn,kernel.msg*` [default: none]
+    #[arg(long, env = "EYOT_ALLOWED_UNSAFE_SYSCTLS", value_name = "NAMES")]
+    pub allowed_unsafe_sysctls: Option<String>,
     /// What to log, for example `info` or `info,eyot_node=debug` [default: info]
     #[arg(long, env = "EYOT_LOG", value_name = "FILTER")]
     pub log: Option<String>,
@@ -248,6 +255,8 @@ impl Settings {
             audit_log_max_age: self.audit_log_max_age.or(other.audit_log_max_age),
             audit_log_max_backups: self.audit_log_max_backups.or(other.audit_log_max_backups),
             allow_privileged: self.allow_privileged.or(other.allow_privileged),
+            pod_pids_limit: self.pod_pids_limit.or(other.pod_pids_limit),
+            allowed_unsafe_sysctls: self.allowed_unsafe_sysctls.or(other.allowed_unsafe_sysctls),
             log: self.log.or(other.log),
             log_format: self.log_format.or(other.log_format),
         }
@@ -268,7 +277,15 @@ impl Settings {
         check_node_name(&node_name)?;
         let policy = eyot_node::Policy {
             privileged: self.allow_privileged.unwrap_or(false),
+            pod_pids: self.pod_pids_limit,
+            unsafe_sysctls: names(self.allowed_unsafe_sysctls.as_deref().unwrap_or_default()),
         };
+        if let Err(message) = policy.check_sysctls() {
+            bail!("allowed-unsafe-sysctls: {message}");
+        }
+        if policy.pod_pids == Some(0) {
+            bail!("pod-pids-limit 0: no pod could run; leave it out for the default");
+        }
         let registry_address = self.registry_address.unwrap_or(local(5000));
         let registry_is_local = registry_address.ip().is_loopback();
         Ok(Resolved {
@@ -333,6 +350,15 @@ impl Settings {
         };
         Ok(Some(AuditSettings { policy, log }))
     }
+}
+
+/// What stands between commas.
+fn names(list: &str) -> Vec<String> {
+    list.split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Refuse environment variables that look like settings and are none: a misspelt name would

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use eyot_runtime::Limits;
+use eyot_runtime::{Limits, PodLimits};
 use k8s_openapi::{
     api::core::v1::{Container, PodSpec, ResourceRequirements},
     apimachinery::pkg::api::resource::Quantity,
@@ -60,25 +60,97 @@ pub(crate) fn units(quantity: &str) -> Option<u64> {
     u64::try_from(divide_up(millis(quantity)?, 1000)).ok()
 }
 
-/// What the runtime enforces.
-pub(crate) fn limits(container: &Container) -> Limits {
-    let resources = container.resources.as_ref();
-    let limit = |name: &str| {
-        let limits = resources?.limits.as_ref()?;
-        limits.get(name).map(|quantity| quantity.0.as_str())
-    };
-    let request = resources.and_then(|resources| {
-        let requests = resources.requests.as_ref()?.get("cpu")?;
-        u64::try_from(millis(&requests.0)?).ok()
-    });
+/// What the runtime enforces for `container` in a pod of this specification, on a machine with
+/// `memory` bytes. `pids` bounds the tasks of the pod.
+pub(crate) fn limits(
+    container: &Container,
+    spec: &PodSpec,
+    pids: Option<u64>,
+    memory: u64,
+) -> Limits {
+    let own = container.resources.as_ref();
     Limits {
-        memory: limit("memory").and_then(units).filter(|bytes| *bytes > 0),
-        cpu_millis: limit("cpu")
-            .and_then(millis)
-            .and_then(|millis| u64::try_from(millis).ok())
-            .filter(|millis| *millis > 0),
-        cpu_request_millis: request,
-        pids: None,
+        memory: bytes(own.and_then(|own| own.limits.as_ref())),
+        cpu_millis: cpu(own.and_then(|own| own.limits.as_ref())),
+        pids,
+        cpu_request_millis: cpu_request(own),
+        oom_score: Some(oom_score(container, spec, memory)),
+        pod: pod_limits(spec, pids),
+    }
+}
+
+/// What all containers of a pod may use together: bounded only where each of them is, unless the
+/// pod says it itself. Init containers run before the others, so the larger of both counts.
+fn pod_limits(spec: &PodSpec, pids: Option<u64>) -> PodLimits {
+    let pod = spec.resources.as_ref();
+    let total = |of: &dyn Fn(&Container) -> Option<u64>| {
+        let sidecar = |c: &&Container| c.restart_policy.as_deref() == Some("Always");
+        let inits = || spec.init_containers.iter().flatten();
+        let lasting = inits().filter(sidecar).chain(&spec.containers);
+        let lasting = sum(lasting.map(of))?;
+        let first = inits().filter(|c| !sidecar(c)).map(of);
+        let first = first.collect::<Option<Vec<_>>>()?.into_iter().max();
+        // Whoever comes first may have all that the sidecars before it leave.
+        let sidecars = sum(inits().filter(sidecar).map(of))?;
+        Some(lasting.max(first.map_or(0, |first| first.saturating_add(sidecars))))
+    };
+    let limits = |c: &Container| c.resources.as_ref().and_then(|own| own.limits.clone());
+    PodLimits {
+        memory: bytes(pod.and_then(|pod| pod.limits.as_ref()))
+            .or_else(|| total(&|c| bytes(limits(c).as_ref()))),
+        cpu_millis: cpu(pod.and_then(|pod| pod.limits.as_ref()))
+            .or_else(|| total(&|c| cpu(limits(c).as_ref()))),
+        pids,
+        cpu_request_millis: cpu_request(pod)
+            .or_else(|| total(&|c| Some(cpu_request(c.resources.as_ref()).unwrap_or(0)))),
+    }
+}
+
+/// `None` if one is.
+fn sum(mut of: impl Iterator<Item = Option<u64>>) -> Option<u64> {
+    of.try_fold(0, |sum: u64, one| Some(sum.saturating_add(one?)))
+}
+
+/// Bytes of memory that a container may use at most.
+pub(crate) fn memory_limit(container: &Container) -> Option<u64> {
+    bytes(container.resources.as_ref()?.limits.as_ref())
+}
+
+fn bytes(of: Option<&BTreeMap<String, Quantity>>) -> Option<u64> {
+    units(&of?.get("memory")?.0).filter(|bytes| *bytes > 0)
+}
+
+fn cpu(of: Option<&BTreeMap<String, Quantity>>) -> Option<u64> {
+    let millis = millis(&of?.get("cpu")?.0)?;
+    u64::try_from(millis).ok().filter(|millis| *millis > 0)
+}
+
+/// A request that is not written is the limit.
+fn cpu_request(of: Option<&ResourceRequirements>) -> Option<u64> {
+    let of = of?;
+    cpu(of.requests.as_ref()).or_else(|| cpu(of.limits.as_ref()))
+}
+
+/// The kubelet's rules: what has all that it asks for is kept longest, what asks for nothing goes
+/// first, and between them goes first what asks for least.
+fn oom_score(container: &Container, spec: &PodSpec, memory: u64) -> i32 {
+    const GUARANTEED: i32 = -997;
+    /// Priorities of what the system cannot do without.
+    const CRITICAL: i32 = 2_000_000_000;
+    if spec.priority.is_some_and(|priority| priority >= CRITICAL) {
+        return GUARANTEED;
+    }
+    match qos_class(spec) {
+        "Guaranteed" => GUARANTEED,
+        "BestEffort" => 1000,
+        _ => {
+            let own = container.resources.as_ref();
+            let requested = own.and_then(|own| own.requests.as_ref());
+            let requested = bytes(requested).unwrap_or(0);
+            let part = u128::from(requested) * 1000 / u128::from(memory.max(1));
+            // Between those with all and those with nothing.
+            (1000 - i32::try_from(part).unwrap_or(1000)).clamp(1000 + GUARANTEED, 999)
+        }
     }
 }
 
@@ -159,6 +231,45 @@ mod tests {
             containers: vec![container],
             ..PodSpec::default()
         }
+    }
+
+    #[test]
+    fn limits_and_weights_follow_the_containers_and_the_pod() {
+        let mut spec = spec(&[("cpu", "500m"), ("memory", "1Gi")], &[("memory", "2Gi")]);
+        let of = |spec: &PodSpec| limits(&spec.containers[0], spec, Some(7), 4 << 30);
+        let one = of(&spec);
+        assert_eq!((one.memory, one.cpu_millis), (Some(2 << 30), None));
+        assert_eq!(one.cpu_request_millis, Some(500));
+        assert_eq!(one.oom_score, Some(750));
+        assert_eq!((one.pod.memory, one.pod.pids), (Some(2 << 30), Some(7)));
+        // One that is not bounded leaves the pod without a bound; weights are added.
+        spec.containers.push(Container::default());
+        let two = of(&spec);
+        assert_eq!(
+            (two.pod.memory, two.pod.cpu_request_millis),
+            (None, Some(500))
+        );
+        assert_eq!(
+            limits(&spec.containers[1], &spec, None, 4 << 30).oom_score,
+            Some(999)
+        );
+        // An init container that needs more than all others.
+        let mut spec = self::spec(&[], &[("cpu", "1"), ("memory", "1Gi")]);
+        let mut first = spec.containers[0].clone();
+        first.resources.as_mut().unwrap().limits =
+            Some([("memory".to_owned(), Quantity("3Gi".to_owned()))].into());
+        spec.init_containers = Some(vec![first]);
+        assert_eq!(of(&spec).pod.memory, Some(3 << 30));
+        assert_eq!(of(&spec).pod.cpu_millis, None);
+        // More than can be counted.
+        let mut vast = self::spec(&[], &[("memory", "15Ei")]);
+        vast.containers.push(vast.containers[0].clone());
+        vast.init_containers = Some(vast.containers.clone());
+        assert_eq!(of(&vast).pod.memory, Some(u64::MAX));
+        let best = self::spec(&[], &[]);
+        assert_eq!(of(&best).oom_score, Some(1000));
+        let all = self::spec(&[], &[("cpu", "1"), ("memory", "1Gi")]);
+        assert_eq!(of(&all).oom_score, Some(-997));
     }
 
     #[test]

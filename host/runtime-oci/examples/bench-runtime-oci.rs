@@ -162,6 +162,7 @@ fn spec(image: &Image, name: &str, attempt: u32, command: &[&str]) -> ContainerS
             cpu_millis: None,
             cpu_request_millis: None,
             pids: Some(32),
+            ..Limits::default()
         },
         sandbox: Sandbox {
             ip: None,

@@ -1,19 +1,23 @@
 //! Control groups: where a container's are, what they measure, and how to empty them.
 //!
-//! libcontainer makes the groups and sets the limits; this file reads and removes them, on the
-//! unified hierarchy (v2), on the separate ones (v1), and on the mixture of both.
+//! libcontainer makes the groups of containers and sets their limits; this file does so for those of
+//! pods around them, and reads and removes both, on the unified hierarchy (v2), on the separate ones
+//! (v1), and on the mixture of both.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use eyot_runtime::Usage;
+use eyot_runtime::{PodLimits, Usage};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+
+use crate::spec;
 
 /// How long processes may take to vanish after SIGKILL before it is an error.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,6 +29,8 @@ pub(crate) struct Hierarchies {
     mounts: Vec<PathBuf>,
     memory: Option<PathBuf>,
     cpuacct: Option<PathBuf>,
+    cpu: Option<PathBuf>,
+    pids: Option<PathBuf>,
     /// Where memory and processor time are found if not in the two above.
     unified: Option<PathBuf>,
 }
@@ -51,12 +57,15 @@ impl Hierarchies {
             match kind {
                 "cgroup2" => found.unified = Some(point.clone()),
                 "cgroup" => {
-                    let mut controllers = options.split(',');
-                    if controllers.clone().any(|name| name == "memory") {
-                        found.memory = Some(point.clone());
-                    }
-                    if controllers.any(|name| name == "cpuacct") {
-                        found.cpuacct = Some(point.clone());
+                    for (controller, place) in [
+                        ("memory", &mut found.memory),
+                        ("cpuacct", &mut found.cpuacct),
+                        ("cpu", &mut found.cpu),
+                        ("pids", &mut found.pids),
+                    ] {
+                        if options.split(',').any(|name| name == controller) {
+                            *place = Some(point.clone());
+                        }
                     }
                 }
                 _ => continue,
@@ -98,6 +107,37 @@ impl Hierarchies {
             (None, None) => None,
         };
         killed.is_some_and(|count| count > 0)
+    }
+
+    /// Make a group with these limits, or change those of one that is there. Blocks.
+    pub(crate) fn limit(&self, group: &str, limits: &PodLimits) -> io::Result<()> {
+        if self.memory.is_none() && self.cpu.is_none() && self.pids.is_none() {
+            return match &self.unified {
+                Some(unified) => limit_unified(unified, group, limits),
+                None => Ok(()),
+            };
+        }
+        let mounts = [&self.memory, &self.cpu, &self.pids];
+        let known = mounts
+            .into_iter()
+            .flatten()
+            .any(|mount| join(mount, group).is_dir());
+        let set = |mount: &Option<PathBuf>, setting: Setting| {
+            let Some(mount) = mount else { return Ok(()) };
+            let group = join(mount, group);
+            fs::create_dir_all(&group)?;
+            setting.write(&group, known)
+        };
+        let or_all = |limit: Option<u64>| limit.map_or_else(|| "-1".to_owned(), |n| n.to_string());
+        let quota = limits.cpu_millis.map_or(-1, spec::quota);
+        let shares = spec::shares(limits.cpu_request_millis);
+        let shares = Setting::weight("cpu.shares", shares);
+        let memory = Setting::bound("memory.limit_in_bytes", limits.memory, or_all);
+        let quota = Setting::bound("cpu.cfs_quota_us", limits.cpu_millis, |_| quota.to_string());
+        set(&self.memory, memory)?;
+        set(&self.cpu, shares)?;
+        set(&self.cpu, quota)?;
+        set(&self.pids, Setting::bound("pids.max", limits.pids, or_max))
     }
 
     /// Kill every process in the group and below, and remove the groups. No error if there is no
@@ -191,6 +231,106 @@ fn remove_tree(path: &Path) -> io::Result<bool> {
     Ok(fs::remove_dir(path).is_ok())
 }
 
+/// The same on the unified hierarchy, where each group says what its children may be limited in.
+fn limit_unified(mount: &Path, group: &str, limits: &PodLimits) -> io::Result<()> {
+    // A kernel may lack some, or have them switched off when it is started.
+    let offered = fs::read_to_string(mount.join("cgroup.controllers"))?;
+    let wanted = offered
+        .split_whitespace()
+        .filter(|name| ["cpu", "memory", "pids"].contains(name))
+        .map(|name| format!("+{name} "))
+        .collect::<String>();
+    let known = join(mount, group).is_dir();
+    let mut path = mount.to_owned();
+    for name in group.split('/').filter(|name| !name.is_empty()) {
+        write(&path.join("cgroup.subtree_control"), &wanted)?;
+        path.push(name);
+        fs::create_dir_all(&path)?;
+    }
+    for setting in unified(limits) {
+        setting.write(&path, known)?;
+    }
+    Ok(())
+}
+
+/// The files of a group on the unified hierarchy.
+fn unified(limits: &PodLimits) -> [Setting; 4] {
+    let quota = limits.cpu_millis.map(spec::quota);
+    let quota = quota.map_or_else(|| "max".to_owned(), |quota| quota.to_string());
+    let quota = format!("{quota} {}", spec::CPU_PERIOD);
+    // From 2..=262144 to 1..=10000, as Kubernetes' runtimes do it.
+    let shares = spec::shares(limits.cpu_request_millis).clamp(2, 262_144);
+    let weight = 1 + (shares - 2) * 9999 / 262_142;
+    [
+        Setting::bound("memory.max", limits.memory, or_max),
+        Setting::bound("cpu.max", limits.cpu_millis, |_| quota),
+        Setting::weight("cpu.weight", weight),
+        Setting::bound("pids.max", limits.pids, or_max),
+    ]
+}
+
+/// A value for one file of a group.
+#[derive(Debug, PartialEq, Eq)]
+struct Setting {
+    file: &'static str,
+    value: String,
+    /// Whether somebody relies on it: then it is an error if the kernel has no such file.
+    needed: bool,
+}
+
+impl Setting {
+    fn bound(
+        file: &'static str,
+        limit: Option<u64>,
+        write: impl FnOnce(Option<u64>) -> String,
+    ) -> Self {
+        Self {
+            file,
+            value: write(limit),
+            needed: limit.is_some(),
+        }
+    }
+
+    fn weight(file: &'static str, value: u64) -> Self {
+        Self {
+            file,
+            value: value.to_string(),
+            needed: false,
+        }
+    }
+
+    /// `known` is whether the group was there before. A bound that its processes or groups exceed
+    /// by now may be refused; then the one of before stays, for those who run must not hinder
+    /// those who are started.
+    fn write(&self, group: &Path, known: bool) -> io::Result<()> {
+        let path = group.join(self.file);
+        let Err(error) = write(&path, &self.value) else {
+            return Ok(());
+        };
+        match error.kind() {
+            io::ErrorKind::NotFound if !self.needed => Ok(()),
+            io::ErrorKind::InvalidInput | io::ErrorKind::ResourceBusy if known => {
+                tracing::warn!(%error, value = self.value, "the limit of a pod stays as it was");
+                Ok(())
+            }
+            _ => Err(error),
+        }
+    }
+}
+
+fn or_max(limit: Option<u64>) -> String {
+    limit.map_or_else(|| "max".to_owned(), |number| number.to_string())
+}
+
+/// Write to a file of the kernel, which is there or the kernel lacks what it stands for.
+fn write(path: &Path, value: &str) -> io::Result<()> {
+    let written = fs::OpenOptions::new()
+        .write(true)
+        .open(path)
+        .and_then(|mut file| file.write_all(value.as_bytes()));
+    written.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+}
+
 fn join(mount: &Path, group: &str) -> PathBuf {
     mount.join(group.trim_start_matches('/'))
 }
@@ -227,6 +367,57 @@ mod tests {
         assert_eq!(found.cpuacct, Some("/sys/fs/cgroup/cpu,cpuacct".into()));
         assert_eq!(found.unified, Some("/sys/fs/cgroup/unified".into()));
         assert_eq!(found.mounts.len(), 3);
+    }
+
+    #[test]
+    fn a_pods_limits_are_written_as_the_unified_hierarchy_wants_them() {
+        let limits = PodLimits {
+            memory: Some(1 << 20),
+            cpu_millis: Some(1500),
+            pids: None,
+            cpu_request_millis: Some(1000),
+        };
+        let expected = [
+            ("memory.max", "1048576"),
+            ("cpu.max", "150000 100000"),
+            ("cpu.weight", "39"),
+            ("pids.max", "max"),
+        ];
+        let written = unified(&limits);
+        let written = written.each_ref().map(|s| (s.file, s.value.as_str()));
+        assert_eq!(written, expected);
+        let least = unified(&PodLimits::default());
+        assert_eq!(least[1].value, "max 100000");
+        assert_eq!(least[2].value, "1");
+    }
+
+    #[test]
+    fn what_the_kernel_lacks_is_missed_only_by_who_needs_it() {
+        // A kernel without control of memory, played by plain files.
+        let root = tempfile::tempdir().unwrap();
+        let group = root.path().join("eyot/pod");
+        fs::create_dir_all(&group).unwrap();
+        fs::write(root.path().join("cgroup.controllers"), "cpuset cpu pids\n").unwrap();
+        let enabled = ["cgroup.subtree_control", "eyot/cgroup.subtree_control"];
+        let enabled = enabled.map(|file| root.path().join(file));
+        for file in &enabled {
+            fs::write(file, "").unwrap();
+        }
+        for file in ["cpu.max", "cpu.weight", "pids.max"] {
+            fs::write(group.join(file), "").unwrap();
+        }
+        let mut limits = PodLimits {
+            pids: Some(7),
+            ..PodLimits::default()
+        };
+        limit_unified(root.path(), "/eyot/pod", &limits).unwrap();
+        assert_eq!(fs::read_to_string(group.join("pids.max")).unwrap(), "7");
+        for file in &enabled {
+            assert_eq!(fs::read_to_string(file).unwrap(), "+cpu +pids ");
+        }
+        limits.memory = Some(1);
+        let error = limit_unified(root.path(), "/eyot/pod", &limits).unwrap_err();
+        assert!(error.to_string().contains("memory.max"), "{error}");
     }
 
     #[test]

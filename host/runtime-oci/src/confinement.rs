@@ -24,7 +24,11 @@ pub(crate) struct Confinement {
     pub(crate) capabilities: Capabilities,
     pub(crate) seccomp: Option<Value>,
     pub(crate) devices: Vec<Value>,
+    pub(crate) least_oom_score: i32,
 }
+
+/// A container goes before the host when memory runs out for all, however important it is.
+const BEFORE_HOST: i32 = 3;
 
 pub(crate) fn of(security: &Security) -> Result<Confinement, ContainerError> {
     let host = Capabilities::of_host()
@@ -54,10 +58,14 @@ pub(crate) fn of(security: &Security) -> Result<Confinement, ContainerError> {
         }
         false => Vec::new(),
     };
+    // What cannot be read is the kernel's default.
+    let own = fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
+    let own: i32 = own.trim().parse().unwrap_or(0);
     Ok(Confinement {
         capabilities,
         seccomp,
         devices,
+        least_oom_score: (own + BEFORE_HOST).min(1000),
     })
 }
 

@@ -34,6 +34,7 @@ mod exec;
 mod kernel;
 pub mod launcher;
 mod layers;
+mod namespace;
 mod overlay;
 mod recover;
 mod rooted;

@@ -1,7 +1,8 @@
 //! Bringing containers up: the [`Runtime`] of container images.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -11,7 +12,7 @@ use std::{
 use async_trait::async_trait;
 use eyot_runtime::{
     Container, ContainerError, ContainerSpec, Image, ImageConfig, ImageContent, Instance, Left,
-    LogSink, Runtime, image::Layer,
+    LogSink, Processes, Runtime, image::Layer,
 };
 
 use crate::{
@@ -22,6 +23,7 @@ use crate::{
     kernel,
     launcher::{Launcher, LauncherError},
     layers::{LayerError, Layers},
+    namespace,
     overlay::{self, Overlay},
     recover,
     rooted::Rooted,
@@ -198,7 +200,7 @@ impl Runtime for OciRuntime {
                 .map_err(|error| ContainerError::Runtime(format!("laying out: {error}")))?;
         drop(kept);
         let started = match laid_out {
-            Ok(()) => self.launch(&spec, &identity).await,
+            Ok(_kept_open) => self.launch(&spec, &identity).await,
             Err(error) => Err(error),
         };
         match started {
@@ -273,6 +275,7 @@ impl OciRuntime {
             .map_err(failed("standard streams"))?;
         let created = {
             let _kept = self.shared.pod_groups.read().await;
+            self.limit_pod(spec).await?;
             launcher.create(id, &bundle, &states, ends).await
         };
         let made = created.map_err(|error| launch_error(spec, error))?;
@@ -320,13 +323,27 @@ fn stop_signal(spec: &ContainerSpec) -> i32 {
     written.and_then(signal_number).unwrap_or(libc::SIGTERM)
 }
 
-/// Everything up to the launcher: root file system, files, configuration.
+impl OciRuntime {
+    /// Make the control group of a pod with what all of its containers may use together.
+    async fn limit_pod(&self, spec: &ContainerSpec) -> Result<(), ContainerError> {
+        let (shared, limits) = (Arc::clone(&self.shared), spec.limits.pod);
+        let group = format!("{}/{}", shared.options.cgroup_parent, spec.pod.uid);
+        tokio::task::spawn_blocking(move || shared.hierarchies.limit(&group, &limits))
+            .await
+            .map_err(io::Error::other)
+            .flatten()
+            .map_err(|error| ContainerError::Runtime(format!("limits of the pod: {error}")))
+    }
+}
+
+/// Everything up to the launcher: root file system, files, configuration. The file is the namespace
+/// that the container is to join; the configuration names it for as long as it is open.
 fn lay_out(
     shared: &Shared,
     spec: &ContainerSpec,
     id: &str,
     group: &str,
-) -> Result<(), ContainerError> {
+) -> Result<Option<File>, ContainerError> {
     let io = |what: &'static str| {
         move |error: io::Error| ContainerError::Runtime(format!("{what}: {error}"))
     };
@@ -363,6 +380,10 @@ fn lay_out(
         })?;
     write_host_files(&directories.bundle, spec).map_err(io("host files"))?;
     let confinement = confinement::of(&spec.security)?;
+    let joined = match &spec.security.processes {
+        Processes::Of(target) => Some(namespace::of_processes(&shared.states(), target)?),
+        _ => None,
+    };
     let around = Surroundings {
         config,
         root: root.path(),
@@ -372,9 +393,13 @@ fn lay_out(
         capabilities: confinement.capabilities,
         seccomp: confinement.seccomp,
         devices: confinement.devices,
+        least_oom_score: confinement.least_oom_score,
+        pid_namespace: joined.as_ref().map(namespace::path),
     };
     let spec = spec::runtime_spec(spec, &around)?;
-    fs::write(directories.bundle.join("config.json"), spec.to_string()).map_err(io("config.json"))
+    fs::write(directories.bundle.join("config.json"), spec.to_string())
+        .map_err(io("config.json"))?;
+    Ok(joined)
 }
 
 fn user_of(

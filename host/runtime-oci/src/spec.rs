@@ -6,7 +6,10 @@
 //! could open any disk, and hardly any program needs it. And a container that says nothing about
 //! seccomp has the default profile.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use eyot_runtime::{ContainerError, ContainerSpec, ImageConfig, Mount, Processes, Propagation};
 use serde_json::{Value, json};
@@ -21,11 +24,14 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 const DEFAULT_PIDS: u64 = 4096;
 
 /// The kernel's usual period for processor quotas, in microseconds, and its smallest quota.
-const CPU_PERIOD: u64 = 100_000;
+pub(crate) const CPU_PERIOD: u64 = 100_000;
 const MIN_CPU_QUOTA: u64 = 1_000;
 
-/// Containers go before the host when memory runs out for all.
+/// Score of a container of which none is said.
 const OOM_SCORE: i32 = 500;
+
+/// The smallest weight that the kernel takes.
+const MIN_SHARES: u64 = 2;
 
 /// Kernel interfaces that tell about the host or reach it; hidden.
 const MASKED: &[&str] = &[
@@ -68,6 +74,10 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) seccomp: Option<Value>,
     /// Device nodes beside the usual harmless ones, in the specification's form.
     pub(crate) devices: Vec<Value>,
+    /// The lowest score that a container may have: it goes before the host when memory runs out.
+    pub(crate) least_oom_score: i32,
+    /// The namespace of processes to join, if not one of its own.
+    pub(crate) pid_namespace: Option<PathBuf>,
 }
 
 /// The configuration, as `config.json` holds it.
@@ -81,7 +91,9 @@ pub(crate) fn runtime_spec(
         json!({ "type": "mount" }),
         json!({ "type": "cgroup" }),
     ];
-    if security.processes != Processes::Host {
+    if let Some(path) = &around.pid_namespace {
+        namespaces.push(json!({ "type": "pid", "path": path }));
+    } else if security.processes != Processes::Host {
         namespaces.push(json!({ "type": "pid" }));
     }
     if !security.host_ipc {
@@ -116,7 +128,7 @@ pub(crate) fn runtime_spec(
                 "effective": capabilities,
                 "permitted": capabilities,
             },
-            "oomScoreAdj": OOM_SCORE,
+            "oomScoreAdj": spec.limits.oom_score.unwrap_or(OOM_SCORE).max(around.least_oom_score),
         },
         "mounts": mounts(spec, around)?,
         "linux": {
@@ -310,12 +322,24 @@ fn resources(spec: &ContainerSpec) -> Value {
     if let Some(bytes) = limits.memory {
         resources["memory"] = json!({ "limit": i64::try_from(bytes).unwrap_or(i64::MAX) });
     }
+    // On the unified hierarchy libcontainer makes the weight of the shares.
+    resources["cpu"] = json!({ "shares": shares(limits.cpu_request_millis) });
     if let Some(millis) = limits.cpu_millis {
-        let quota = (millis.saturating_mul(CPU_PERIOD) / 1000).max(MIN_CPU_QUOTA);
-        let quota = i64::try_from(quota).unwrap_or(i64::MAX);
-        resources["cpu"] = json!({ "quota": quota, "period": CPU_PERIOD });
+        resources["cpu"]["quota"] = quota(millis).into();
+        resources["cpu"]["period"] = CPU_PERIOD.into();
     }
     resources
+}
+
+/// The kernel's weight for a share of processors: 1024 for one.
+pub(crate) fn shares(millis: Option<u64>) -> u64 {
+    (millis.unwrap_or(0).saturating_mul(1024) / 1000).max(MIN_SHARES)
+}
+
+/// Microseconds of processor time in each [`CPU_PERIOD`].
+pub(crate) fn quota(millis: u64) -> i64 {
+    let quota = (millis.saturating_mul(CPU_PERIOD) / 1000).max(MIN_CPU_QUOTA);
+    i64::try_from(quota).unwrap_or(i64::MAX)
 }
 
 fn refuse(spec: &ContainerSpec, field: &str, reason: &str) -> ContainerError {

@@ -639,6 +639,11 @@ async fn a_dead_launcher_is_started_again(site: &Site) {
     log.until_contains("ready").await;
     let old = site.launcher.pid().unwrap();
     kill(old);
+    // Until it has ended, a request may still be put into its socket, and is lost.
+    let stat = format!("/proc/{old}/stat");
+    while std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z")) {
+        tokio::task::yield_now().await;
+    }
     let (spec, log) = site.script("after", "echo alive");
     let after = site.runtime.start(spec).await.unwrap();
     assert_ne!(site.launcher.pid().unwrap(), old);

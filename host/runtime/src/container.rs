@@ -98,9 +98,23 @@ pub struct Limits {
     pub memory: Option<u64>,
     /// Thousandths of a processor.
     pub cpu_millis: Option<u64>,
-    /// Thousandths of a processor that it is to have when there are too few for all.
+    /// Thousandths of a processor that it is to have when there are too few for all: a weight, not
+    /// a bound.
     pub cpu_request_millis: Option<u64>,
     /// Number of tasks.
+    pub pids: Option<u64>,
+    /// How soon the kernel ends it when memory runs out for all: -1000 last, 1000 first.
+    pub oom_score: Option<i32>,
+    /// What all containers of the pod may use together.
+    pub pod: PodLimits,
+}
+
+/// Upper bounds and weight of a pod as a whole, in the units of [`Limits`]; `None` is unbounded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PodLimits {
+    pub memory: Option<u64>,
+    pub cpu_millis: Option<u64>,
+    pub cpu_request_millis: Option<u64>,
     pub pids: Option<u64>,
 }
 

@@ -17,7 +17,8 @@ pub(crate) async fn log(api: &Arc<Api>, call: Call, query: &str) -> Result<Respo
         .get(&call.key())
         .ok_or_else(|| call.resource.not_found(&call.name))?;
     let pod = call.resource.value(&stored)?;
-    let container = kubelet::container(&pod, &call.name, query, &["initContainers"])?;
+    let others = ["initContainers", "ephemeralContainers"];
+    let container = kubelet::container(&pod, &call.name, query, &others)?;
     let node = object::text(&pod, &["spec", "nodeName"]);
     if node.is_empty() {
         // Nobody runs it yet: it has written nothing.

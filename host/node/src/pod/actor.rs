@@ -18,7 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    adopt::adopt,
+    adopt::{adopt, joined},
     event::{Effect, Event, object_reference},
     hook,
     last_words::LastWords,
@@ -255,8 +255,40 @@ impl Actor {
         match asked {
             Some(grace) if before != asked => Some(Event::DeleteAsked { grace }),
             // Readiness gates may have opened: look at the status again.
-            _ => None,
+            _ => {
+                self.images_changed();
+                self.joined()
+            }
         }
+    }
+
+    /// Containers of which the object now names another image.
+    fn images_changed(&mut self) {
+        let units = self.state.units.iter().enumerate();
+        let changed: Vec<Event> = prepare::containers(&self.pod)
+            .zip(units)
+            .filter_map(|(container, (unit, known))| {
+                let image = container.image.clone().unwrap_or_default();
+                (image != known.image).then_some(Event::ImageChanged { unit, image })
+            })
+            .collect();
+        for event in changed {
+            self.step(event);
+        }
+    }
+
+    /// Ephemeral containers that the object has and the machine does not know.
+    fn joined(&mut self) -> Option<Event> {
+        let units = joined(&self.pod, self.state.ephemerals().count());
+        self.hands.extend(units.iter().map(|_| Hands::default()));
+        (!units.is_empty()).then_some(Event::Joined(units))
+    }
+
+    /// The identifier of the running container whose processes an ephemeral one is to see.
+    fn target(&self, unit: usize) -> Option<String> {
+        let name = prepare::target(&self.pod, unit)?;
+        let target = self.state.units.iter().position(|u| u.name == name)?;
+        Some(self.hands.get(target)?.container.as_ref()?.id().to_owned())
     }
 
     fn receive(&mut self, message: Message) -> Option<Event> {
@@ -486,7 +518,7 @@ impl Actor {
         unit: usize,
         which: fn(&Lifecycle) -> Option<LifecycleHandler>,
     ) -> Option<impl Future<Output = Result<(), String>> + Send + use<>> {
-        let container = prepare::containers(&self.pod).nth(unit)?.clone();
+        let container = prepare::container(&self.pod, unit)?.into_owned();
         let handler = which(container.lifecycle.as_ref()?)?;
         let running = self.hands[unit].container.clone()?;
         let address = self.place.pod?;
@@ -531,7 +563,7 @@ impl Actor {
     }
 
     fn watch_health(&mut self, unit: usize) {
-        let Some(container) = prepare::containers(&self.pod).nth(unit) else {
+        let Some(container) = prepare::container(&self.pod, unit) else {
             return;
         };
         let Some(running) = self.hands[unit].container.clone() else {
@@ -550,7 +582,7 @@ impl Actor {
             events: self.context.events.clone(),
             post: self.post.clone(),
         };
-        if let Some(probing) = probe::watch(container.clone(), watched) {
+        if let Some(probing) = probe::watch(container.into_owned(), watched) {
             self.hands[unit].probes = Some(self.tasks.spawn(probing));
         }
     }
@@ -603,6 +635,7 @@ impl Actor {
     fn start(&mut self, unit: usize) {
         let cancel = CancellationToken::new();
         self.hands[unit].cancel = cancel.clone();
+        let target = self.target(unit);
         // A start always follows a successful preparation.
         let Some(prepared) = &mut self.prepared else {
             return;
@@ -616,6 +649,7 @@ impl Actor {
             sandbox: prepared.sandbox.clone(),
             places: Arc::clone(&self.places),
             facts: prepared.facts.clone(),
+            target,
             cancel,
         };
         let (context, post) = (Arc::clone(&self.context), self.post.clone());

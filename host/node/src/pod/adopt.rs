@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::{
 };
 
 use super::{
+    prepare,
     state::{PodState, Stage},
     unit::{Ended, Kill, Life, Now, RestartPolicy, RestartRule, Role, Running, Unit},
 };
@@ -36,6 +37,7 @@ pub(crate) fn adopt(pod: &Pod, left: &[Inherited], now: Now) -> PodState {
                 .iter()
                 .flatten()
                 .chain(s.init_container_statuses.iter().flatten())
+                .chain(s.ephemeral_container_statuses.iter().flatten())
         });
         all.into_iter().find(|status| status.name == name)
     };
@@ -48,13 +50,19 @@ pub(crate) fn adopt(pod: &Pod, left: &[Inherited], now: Now) -> PodState {
         .containers
         .iter()
         .map(|container| (container, Role::Main));
+    let ephemeral: Vec<Container> = prepare::ephemeral(pod).collect();
+    let ephemeral = ephemeral
+        .iter()
+        .map(|container| (container, Role::Ephemeral));
     let units: Vec<Unit> = inits
         .chain(mains)
+        .chain(ephemeral)
         .map(|(container, role)| {
             let own = container.restart_policy.as_deref();
             let own = own.map_or(policy, |own| restart_policy(Some(own)));
             let policy = match role {
                 Role::Sidecar => RestartPolicy::Always,
+                Role::Ephemeral => RestartPolicy::Never,
                 // An init container that succeeded is never run again.
                 Role::Init if own == RestartPolicy::Always => RestartPolicy::OnFailure,
                 _ => own,
@@ -113,6 +121,21 @@ fn restart_policy(written: Option<&str>) -> RestartPolicy {
         Some("OnFailure") => RestartPolicy::OnFailure,
         _ => RestartPolicy::Always,
     }
+}
+
+/// The units of the ephemeral containers after the first `known` ones.
+pub(super) fn joined(pod: &Pod, known: usize) -> Vec<Unit> {
+    let new = prepare::ephemeral(pod).skip(known);
+    new.map(|container| {
+        unit(
+            &container,
+            Role::Ephemeral,
+            RestartPolicy::Never,
+            None,
+            false,
+        )
+    })
+    .collect()
 }
 
 fn restart_rule(rule: &ContainerRestartRule) -> Option<RestartRule> {

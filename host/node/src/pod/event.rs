@@ -7,7 +7,7 @@ use eyot_runtime::{Exit, PodRef, Signal};
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 
 use super::{
-    prepare::containers,
+    prepare::{container, containers},
     unit::{Failure, Unit},
 };
 
@@ -38,6 +38,13 @@ pub(crate) enum Event {
         attempt: u32,
         probe: Probed,
     },
+    /// The manifest names another image than before.
+    ImageChanged {
+        unit: usize,
+        image: String,
+    },
+    /// Ephemeral containers were added.
+    Joined(Vec<Unit>),
     /// The `postStart` hook of an attempt ended.
     Hooked {
         unit: usize,
@@ -171,12 +178,15 @@ pub(crate) fn object_reference(
         .as_ref()
         .and_then(|spec| spec.init_containers.as_ref())
         .map_or(0, Vec::len);
-    let named = unit.and_then(|index| Some((index, containers(pod).nth(index)?)));
+    let lasting = containers(pod).count();
+    let named = unit.and_then(|index| Some((index, container(pod, index)?)));
     let field_path = named.map(|(index, container)| {
         let list = if index < inits {
             "initContainers"
-        } else {
+        } else if index < lasting {
             "containers"
+        } else {
+            "ephemeralContainers"
         };
         format!("spec.{list}{{{}}}", container.name)
     });

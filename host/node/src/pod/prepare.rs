@@ -5,6 +5,7 @@
 //! would start them. Asking again after a failure is harmless: every part is idempotent.
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, HashSet},
     net::IpAddr,
     sync::Arc,
@@ -58,6 +59,35 @@ pub(crate) struct Running {
     pub units: HashSet<usize>,
     /// Whether one is in a network namespace.
     pub netns: bool,
+}
+
+/// The container of one unit: those above, then the ephemeral ones.
+pub(crate) fn container(pod: &Pod, index: usize) -> Option<Cow<'_, Container>> {
+    if let Some(container) = containers(pod).nth(index) {
+        return Some(Cow::Borrowed(container));
+    }
+    let index = index.checked_sub(containers(pod).count())?;
+    ephemeral(pod).nth(index).map(Cow::Owned)
+}
+
+/// Ephemeral containers, as the ordinary ones that they are but for their target.
+pub(crate) fn ephemeral(pod: &Pod) -> impl Iterator<Item = Container> {
+    let all = pod.spec.iter().flat_map(|s| s.ephemeral_containers.iter());
+    all.flatten().map(|one| {
+        let mut fields = serde_json::to_value(one).unwrap_or_default();
+        if let Some(fields) = fields.as_object_mut() {
+            fields.remove("targetContainerName");
+        }
+        serde_json::from_value(fields).unwrap_or_default()
+    })
+}
+
+/// The name of the container whose processes an ephemeral one is to see.
+pub(crate) fn target(pod: &Pod, index: usize) -> Option<&str> {
+    let index = index.checked_sub(containers(pod).count())?;
+    let all = pod.spec.as_ref()?.ephemeral_containers.as_ref()?;
+    let name = all.get(index)?.target_container_name.as_deref()?;
+    Some(name).filter(|name| !name.is_empty())
 }
 
 pub(crate) async fn prepare(

@@ -13,11 +13,13 @@ use super::adopt::pod_id;
 use crate::Policy;
 
 /// How `container` of `pod` is to be confined. Profiles of `type: Localhost` are named relative to
-/// `profiles`. An error is a `CreateContainerConfigError`.
+/// `profiles`; `target` is the running container whose processes it is to see. An error is a
+/// `CreateContainerConfigError`.
 pub(crate) fn security(
     pod: &Pod,
     container: &Container,
     image: &Image,
+    target: Option<&str>,
     policy: &Policy,
     profiles: &Path,
 ) -> Result<Security, String> {
@@ -29,6 +31,7 @@ pub(crate) fn security(
     let spec = pod.spec.as_ref().unwrap_or(&empty);
     let shared = spec.security_context.as_ref().unwrap_or(&nothing);
     let own = container.security_context.as_ref().unwrap_or(&no_more);
+    refuse_what_cannot_be_done(spec, shared, own)?;
     let user = own.run_as_user.or(shared.run_as_user);
     let group = own.run_as_group.or(shared.run_as_group);
     if own.run_as_non_root.or(shared.run_as_non_root) == Some(true) {
@@ -70,15 +73,57 @@ pub(crate) fn security(
         seccomp: profile(seccomp, profiles)?,
         unmasked: own.proc_mount.as_deref() == Some("Unmasked"),
         privileged,
-        processes: processes(spec),
+        processes: match target {
+            Some(target) => Processes::Of(target.to_owned()),
+            None => processes(spec),
+        },
         host_ipc: spec.host_ipc == Some(true),
-        sysctls: shared
-            .sysctls
-            .iter()
-            .flatten()
-            .map(|one| (one.name.replace('/', "."), one.value.clone()))
-            .collect(),
+        sysctls: sysctls(spec, shared, policy)?,
     })
+}
+
+fn sysctls(
+    spec: &PodSpec,
+    shared: &PodSecurityContext,
+    policy: &Policy,
+) -> Result<Vec<(String, String)>, String> {
+    let checked = shared.sysctls.iter().flatten().map(|one| {
+        let name = one.name.replace('/', ".");
+        let forbidden = |why: &str| Err(format!("forbidden sysctl: \"{name}\" {why}"));
+        if !policy.allows_sysctl(&name) {
+            return forbidden("not allowlisted");
+        }
+        if name.starts_with("net.") && spec.host_network == Some(true) {
+            return forbidden("not allowed with host net enabled");
+        }
+        let ipc = name.starts_with("kernel.") || name.starts_with("fs.mqueue.");
+        if ipc && spec.host_ipc == Some(true) {
+            return forbidden("not allowed with host ipc enabled");
+        }
+        Ok((name, one.value.clone()))
+    });
+    checked.collect()
+}
+
+/// What this host has no means for is said instead of left out.
+fn refuse_what_cannot_be_done(
+    spec: &PodSpec,
+    shared: &PodSecurityContext,
+    own: &SecurityContext,
+) -> Result<(), String> {
+    if spec.host_users == Some(false) {
+        return Err(
+            "this host gives pods no user namespaces: leave out hostUsers: false".to_owned(),
+        );
+    }
+    let profile = own.app_armor_profile.as_ref();
+    let profile = profile.or(shared.app_armor_profile.as_ref());
+    match profile {
+        Some(profile) if profile.type_ != "Unconfined" => {
+            Err("Cannot enforce AppArmor: AppArmor is not enabled on the host".to_owned())
+        }
+        _ => Ok(()),
+    }
 }
 
 fn processes(spec: &PodSpec) -> Processes {
@@ -192,9 +237,13 @@ mod tests {
         }
         let pod: Pod = serde_json::from_value(object).unwrap();
         let container = pod.spec.as_ref().unwrap().containers[0].clone();
-        let policy = Policy { privileged };
+        let policy = Policy {
+            privileged,
+            unsafe_sysctls: vec!["net.core.*".to_owned()],
+            ..Policy::default()
+        };
         let profiles = Path::new("/profiles");
-        security(&pod, &container, &image(user), &policy, profiles)
+        security(&pod, &container, &image(user), None, &policy, profiles)
     }
 
     #[test]
@@ -257,6 +306,26 @@ mod tests {
         let refused = made(json!({}), own.clone(), "", false).unwrap_err();
         assert!(refused.contains("--allow-privileged"), "{refused}");
         assert!(made(json!({}), own, "", true).unwrap().privileged);
+    }
+
+    #[test]
+    fn what_belongs_to_the_machine_or_cannot_be_done_is_refused() {
+        let refused = |pod: Value| made(pod, json!({}), "", false).err().unwrap_or_default();
+        let sysctl = |name: &str| json!([{ "name": name, "value": "1" }]);
+        assert_eq!(
+            refused(json!({ "securityContext": { "sysctls": sysctl("vm.swappiness") } })),
+            "forbidden sysctl: \"vm.swappiness\" not allowlisted"
+        );
+        assert_eq!(
+            refused(json!({ "hostNetwork": true,
+                "securityContext": { "sysctls": sysctl("net.ipv4.tcp_syncookies") } })),
+            "forbidden sysctl: \"net.ipv4.tcp_syncookies\" not allowed with host net enabled"
+        );
+        assert!(refused(json!({ "hostUsers": false })).contains("hostUsers"));
+        let profile = json!({ "appArmorProfile": { "type": "RuntimeDefault" } });
+        assert!(refused(json!({ "securityContext": profile })).contains("AppArmor"));
+        let none = json!({ "appArmorProfile": { "type": "Unconfined" } });
+        assert_eq!(refused(json!({ "securityContext": none })), "");
     }
 
     #[test]

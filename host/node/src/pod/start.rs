@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use eyot_runtime::{
     ContainerError, ContainerSpec, Image, ImageContent, Mount, PodRef, Runtime, Sandbox,
 };
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -29,6 +29,8 @@ pub(crate) struct Attempt {
     pub sandbox: Sandbox,
     pub places: Arc<volumes::Places>,
     pub facts: env::Facts,
+    /// The running container whose processes it is to see, by identifier.
+    pub target: Option<String>,
     pub cancel: CancellationToken,
 }
 
@@ -47,7 +49,7 @@ pub(crate) struct Started {
 /// is cancelled; a runtime that has begun is waited for, so that nothing is left without an owner.
 pub(crate) async fn start(context: &Context, attempt: Attempt) -> Result<Started, Failure> {
     let pod = Arc::clone(&attempt.pod);
-    let Some(container) = prepare::containers(&pod).nth(attempt.index) else {
+    let Some(container) = prepare::container(&pod, attempt.index) else {
         return Err(config(format!(
             "the pod has no container number {}",
             attempt.index
@@ -55,7 +57,7 @@ pub(crate) async fn start(context: &Context, attempt: Attempt) -> Result<Started
     };
     let cancel = attempt.cancel.clone();
     let (scheme, runtime, spec, log, last_words) = tokio::select! {
-        ready = make_ready(context, container, attempt) => ready?,
+        ready = make_ready(context, &container, attempt) => ready?,
         () = cancel.cancelled() => return Err(Failure {
             kind: FailureKind::Cancelled,
             reason: "ContainerCreating",
@@ -228,7 +230,18 @@ fn spec(
     let mounts = volumes::mounts(container, &attempt.places, &variables, &parts)
         .map_err(|error| config(error.to_string()))?;
     let (policy, profiles) = (&context.policy, &context.profiles);
-    let security = security::security(&attempt.pod, container, &image, policy, profiles);
+    let target = attempt.target.as_deref();
+    if let (Some(name), None) = (prepare::target(&attempt.pod, attempt.index), target) {
+        return Err(config(format!("unable to find target container {name}")));
+    }
+    let security = security::security(&attempt.pod, container, &image, target, policy, profiles);
+    let none = PodSpec::default();
+    let limits = quantity::limits(
+        container,
+        attempt.pod.spec.as_ref().unwrap_or(&none),
+        policy.pod_pids,
+        context.capacity.memory,
+    );
     let ports = container.ports.iter().flatten();
     Ok(ContainerSpec {
         security: security.map_err(config)?,
@@ -249,7 +262,7 @@ fn spec(
             .as_ref()
             .and_then(|hooks| hooks.stop_signal.clone()),
         mounts,
-        limits: quantity::limits(container),
+        limits,
         sandbox: attempt.sandbox,
         ports: ports
             .filter_map(|port| u16::try_from(port.container_port).ok())

@@ -70,7 +70,8 @@ pub(crate) enum Stage {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct PodState {
     pub stage: Stage,
-    /// Init containers first, then the main ones, in the order of the manifest.
+    /// Init containers first, then the main ones, then the ephemeral ones, in the order of the
+    /// manifest.
     pub units: Vec<Unit>,
     /// `name_namespace(uid)`, as Kubernetes' messages have it.
     pub id: String,
@@ -129,7 +130,15 @@ impl PodState {
     }
 
     pub(crate) fn inits(&self) -> impl Iterator<Item = &Unit> {
-        self.units.iter().filter(|unit| unit.role != Role::Main)
+        self.units
+            .iter()
+            .filter(|unit| matches!(unit.role, Role::Init | Role::Sidecar))
+    }
+
+    pub(crate) fn ephemerals(&self) -> impl Iterator<Item = &Unit> {
+        self.units
+            .iter()
+            .filter(|unit| unit.role == Role::Ephemeral)
     }
 
     pub(crate) fn mains(&self) -> impl Iterator<Item = &Unit> {
@@ -180,6 +189,8 @@ impl PodState {
             } => {
                 self.probed(unit, attempt, probe, now, effects);
             }
+            Event::ImageChanged { unit, image } => self.image_changed(unit, image, now, effects),
+            Event::Joined(units) => self.units.extend(units),
             Event::Hooked {
                 unit,
                 attempt,
@@ -267,7 +278,7 @@ impl PodState {
         };
         effects.push(Effect::Clean { unit: index });
         let done = unit.role == Role::Init && exit.code == 0;
-        let again = active && !done && unit.restarts_after(exit.code);
+        let again = active && (unit.outdated || !done && unit.restarts_after(exit.code));
         unit.exited(exit, again, &self.id, now);
         if let Life::BackingOff { until, .. } = unit.life
             && until > now.mono
@@ -312,6 +323,42 @@ impl PodState {
                     ask_to_end(index, unit, now.mono + grace, now, effects);
                 }
             }
+        }
+    }
+
+    /// What runs is ended and started anew; what could not start is tried again at once.
+    fn image_changed(&mut self, index: usize, image: String, now: Now, effects: &mut Vec<Effect>) {
+        let grace = self.grace;
+        let Some(unit) = self.units.get_mut(index) else {
+            return;
+        };
+        unit.image = image;
+        let message = match unit.role {
+            Role::Sidecar => format!("Init container {} definition changed", unit.name),
+            _ => format!(
+                "Container {} definition changed, will be restarted",
+                unit.name
+            ),
+        };
+        match &mut unit.life {
+            // What prepares the pod is left to finish.
+            Life::Running(_) if unit.role == Role::Init => {}
+            Life::Running(running) if running.kill == Kill::No => {
+                effects.push(record(Some(index), EventType::Normal, "Killing", message));
+                unit.outdated = true;
+                ask_to_end(index, unit, now.mono + grace, now, effects);
+            }
+            Life::Running(_) => unit.outdated = true,
+            Life::Blocked { until, .. } => {
+                *until = now.mono;
+                if let Stage::Preparing {
+                    until: Some(until), ..
+                } = &mut self.stage
+                {
+                    *until = now.mono;
+                }
+            }
+            _ => {}
         }
     }
 
@@ -459,10 +506,11 @@ impl PodState {
         for (index, unit) in self.units.iter_mut().enumerate() {
             force_overdue(index, unit, now, effects);
             // Whoever has begun before may go on; the others wait for the init containers above.
-            if unit.life != Life::Waiting || its_turn {
+            if unit.life != Life::Waiting || its_turn || unit.role == Role::Ephemeral {
                 start_if_due(index, unit, now, effects);
             }
-            if unit.role != Role::Main && !unit.has_passed() || unit.holds_others() {
+            let first = matches!(unit.role, Role::Init | Role::Sidecar);
+            if first && !unit.has_passed() || unit.holds_others() {
                 its_turn = false;
             }
         }

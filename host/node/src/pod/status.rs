@@ -58,6 +58,8 @@ pub(crate) fn status(
         container_statuses: Some(state.mains().map(|unit| container(state, unit)).collect()),
         init_container_statuses: (spec.init_containers.as_ref().is_some_and(|c| !c.is_empty()))
             .then(|| state.inits().map(|unit| container(state, unit)).collect()),
+        ephemeral_container_statuses: (state.ephemerals().next().is_some())
+            .then(|| state.ephemerals().map(|u| container(state, u)).collect()),
         host_ip: Some(place.host.to_string()),
         host_ips: Some(vec![HostIP {
             ip: place.host.to_string(),
@@ -114,7 +116,7 @@ fn unready(state: &PodState) -> Vec<&str> {
     state
         .units
         .iter()
-        .filter(|unit| unit.role != Role::Init && !unit.is_ready())
+        .filter(|unit| matches!(unit.role, Role::Main | Role::Sidecar) && !unit.is_ready())
         .map(|unit| unit.name.as_str())
         .collect()
 }

@@ -619,3 +619,65 @@ fn a_container_may_have_a_restart_policy_and_rules_of_its_own() {
     pod.exited(0, 0)
         .shows("Failed", false, &["Completed 0", "Error 1", "Error 42"]);
 }
+
+#[test]
+fn another_image_restarts_what_runs_and_hurries_what_could_not_be_pulled() {
+    let changed = |unit| Event::ImageChanged {
+        unit,
+        image: "new".to_owned(),
+    };
+    let mut spec = spec("Never", &["a"]);
+    spec["terminationGracePeriodSeconds"] = json!(5);
+    let mut pod = Machine::new(spec.clone());
+    pod.on(Event::Prepared).started(0);
+    pod.on(changed(0))
+        .says(
+            "Killing",
+            "Container a definition changed, will be restarted",
+        )
+        .does(&[TERM(0)]);
+    // Whatever the policy says, and at once.
+    pod.exited(0, 137).does(&[CLEAN(0), START(0)]);
+    pod.failed(0, FailureKind::Image, "ErrImagePull")
+        .says("Failed", "Failed to pull image \"new\": why");
+    pod.on(changed(0)).does(&[START(0)]);
+    assert_eq!(pod.state.units[0].restarts, 1);
+
+    let mut pod = Machine::new(spec.clone());
+    pod.on(Event::PrepareFailed(vec![(
+        0,
+        Failure {
+            kind: FailureKind::Image,
+            reason: "ErrImagePull",
+            message: "why".to_owned(),
+        },
+    )]));
+    pod.on(changed(0)).does(&[Effect::Prepare]);
+
+    // Of those that come first only the ones that stay are started anew.
+    let sidecar = json!({ "name": "s", "image": "i", "restartPolicy": "Always" });
+    spec["initContainers"] = json!([sidecar, { "name": "first", "image": "i" }]);
+    let mut pod = Machine::new(spec);
+    pod.on(Event::Prepared).started(0).started(1);
+    pod.on(changed(1)).does(&[]);
+    pod.on(changed(0))
+        .says("Killing", "Init container s definition changed")
+        .does(&[TERM(0)]);
+}
+
+#[test]
+fn an_ephemeral_container_runs_beside_the_pod_and_does_not_count() {
+    let mut pod = Machine::new(spec("Always", &["a"]));
+    pod.on(Event::Prepared).started(0);
+    let mut object = json!({ "spec": spec("Always", &["a"]) });
+    object["spec"]["ephemeralContainers"] = json!([{ "name": "d", "image": "i" }]);
+    let units = super::adopt::joined(&serde_json::from_value(object).unwrap(), 0);
+    pod.on(Event::Joined(units)).does(&[START(1)]);
+    pod.started(1).shows("Running", true, &["Running"]);
+    pod.exited(1, 3).does(&[CLEAN(1)]);
+    pod.shows("Running", true, &["Running"]);
+    let status = pod.status();
+    let ended = &status.ephemeral_container_statuses.unwrap()[0];
+    let state = ended.state.as_ref().unwrap().terminated.as_ref().unwrap();
+    assert_eq!(state.exit_code, 3);
+}

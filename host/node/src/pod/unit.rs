@@ -73,6 +73,8 @@ pub(crate) enum Role {
     /// An init container with `restartPolicy: Always`: the next begins once it has started.
     Sidecar,
     Main,
+    /// Added to a pod that runs, to look into it. The pod's own life does not depend on it.
+    Ephemeral,
 }
 
 /// Why a container is not running, in Kubernetes' words.
@@ -177,6 +179,8 @@ pub(crate) struct Unit {
     pub restarts: u32,
     /// How the attempt before ended.
     pub last: Option<Ended>,
+    /// It runs as its manifest was before: once it has ended, it is started again at once.
+    pub outdated: bool,
     /// Digest of the image that was last used.
     pub image_id: String,
     /// Pause after the next end.
@@ -200,6 +204,7 @@ impl Unit {
             life: Life::Waiting,
             restarts: 0,
             last: None,
+            outdated: false,
             image_id: String::new(),
             pause: Duration::ZERO,
             failures: 0,
@@ -228,6 +233,7 @@ impl Unit {
     pub(crate) fn is_ready(&self) -> bool {
         match self.role {
             Role::Init => self.ended().is_some_and(|ended| ended.code == 0),
+            Role::Ephemeral => false,
             _ => self
                 .running()
                 .is_some_and(|r| !r.hooked && r.started && r.ready && r.kill == Kill::No),
@@ -239,7 +245,7 @@ impl Unit {
         match self.role {
             Role::Init => self.ended().is_some_and(|ended| ended.code == 0),
             Role::Sidecar => self.running().is_some_and(|r| r.started && !r.hooked),
-            Role::Main => false,
+            Role::Main | Role::Ephemeral => false,
         }
     }
 
@@ -335,7 +341,9 @@ impl Unit {
             self.life = Life::Ended(ended);
             return;
         }
-        if now.mono.duration_since(running.since_mono) >= HEALTHY {
+        // Another image is another program: nothing is held against it.
+        let new = std::mem::take(&mut self.outdated);
+        if new || now.mono.duration_since(running.since_mono) >= HEALTHY {
             self.pause = Duration::ZERO;
         }
         let pause = self.pause;

@@ -54,7 +54,7 @@ fn size(pod: &Pod, source: &EmptyDirVolumeSource, node_memory: u64) -> u64 {
 fn memory(spec: &PodSpec) -> Option<u64> {
     let mut sum: u64 = 0;
     for container in &spec.containers {
-        sum = sum.saturating_add(quantity::limits(container).memory?);
+        sum = sum.saturating_add(quantity::memory_limit(container)?);
     }
     Some(sum)
 }

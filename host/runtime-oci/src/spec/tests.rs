@@ -79,6 +79,8 @@ fn generate(spec: &ContainerSpec) -> Result<Value, ContainerError> {
         capabilities,
         seccomp: Some(crate::seccomp::profile(capabilities)),
         devices: Vec::new(),
+        least_oom_score: 3,
+        pid_namespace: None,
     };
     runtime_spec(spec, &around)
 }
@@ -134,6 +136,8 @@ fn limits_become_resources() {
         memory: Some(64 << 20),
         cpu_millis: Some(250),
         pids: Some(10),
+        cpu_request_millis: Some(100),
+        oom_score: Some(-997),
         ..Limits::default()
     };
     let spec = generate(&ContainerSpec {
@@ -145,15 +149,20 @@ fn limits_become_resources() {
     assert_eq!(resources["memory"], json!({ "limit": 67_108_864 }));
     assert_eq!(
         resources["cpu"],
-        json!({ "quota": 25_000, "period": 100_000 })
+        json!({ "quota": 25_000, "period": 100_000, "shares": 102 })
     );
     assert_eq!(resources["pids"], json!({ "limit": 10 }));
+    assert_eq!(spec["process"]["oomScoreAdj"], 3, "before the host");
     let unlimited = generate(&container()).unwrap();
     assert_eq!(
         unlimited["linux"]["resources"]["pids"],
         json!({ "limit": DEFAULT_PIDS })
     );
     assert_eq!(unlimited["linux"]["resources"]["memory"], Value::Null);
+    assert_eq!(
+        unlimited["linux"]["resources"]["cpu"],
+        json!({ "shares": 2 })
+    );
 }
 
 #[test]

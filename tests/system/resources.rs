@@ -1,0 +1,152 @@
+//! What the kernel is told of a pod's requests and limits, and containers that are added to a pod.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::{Context, ensure};
+use serde_json::{Value, json};
+
+use crate::{
+    Case, case,
+    container::push_busybox,
+    host::{Host, shared},
+    security::script_pod,
+    tools::{eventually, succeed},
+};
+
+pub const CASES: &[Case] = &[
+    case!(
+        the_kernel_is_told_what_a_pod_may_have,
+        [Kubectl, Root, Busybox]
+    ),
+    case!(
+        a_debug_container_sees_the_processes_of_its_target,
+        [Kubectl, Root, Busybox]
+    ),
+];
+
+/// Directories of a pod's control group, one for each hierarchy that has it.
+fn groups(uid: &str) -> anyhow::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for hierarchy in std::fs::read_dir("/sys/fs/cgroup")? {
+        let below = hierarchy?.path().join("eyot");
+        for host in std::fs::read_dir(below).into_iter().flatten() {
+            let group = host?.path().join(uid);
+            if group.is_dir() {
+                found.push(group);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The value of a file in a pod's control group, whichever hierarchy has it.
+fn group_value(groups: &[PathBuf], file: &str) -> Option<String> {
+    let read = |group: &PathBuf| std::fs::read_to_string(group.join(file)).ok();
+    groups
+        .iter()
+        .find_map(read)
+        .map(|text| text.trim().to_owned())
+}
+
+fn uid(pod: &Value) -> anyhow::Result<&str> {
+    pod["metadata"]["uid"].as_str().context("no uid")
+}
+
+fn the_kernel_is_told_what_a_pod_may_have() -> anyhow::Result<()> {
+    let host = Host::start_with(&["--pod-pids-limit=77"])?;
+    push_busybox(&host, "resources/told:v1")?;
+    let own = json!({ "resources": {
+        "requests": { "cpu": "250m", "memory": "32Mi" },
+        "limits": { "cpu": "500m", "memory": "64Mi" },
+    }});
+    let script = "cat /proc/self/oom_score_adj; while true; do sleep 1; done";
+    host.apply(&script_pod(
+        "told",
+        "resources/told:v1",
+        script,
+        json!({}),
+        own,
+    ))?;
+    let pod = host.wait_ready_pod("told")?;
+    ensure!(pod["status"]["qosClass"] == "Burstable", "{pod}");
+    let groups = groups(uid(&pod)?)?;
+    ensure!(!groups.is_empty(), "the pod has no control group");
+    // The unified hierarchy of this name is not there on every machine.
+    if let Some(shares) = group_value(&groups, "cpu.shares") {
+        ensure!(shares == "256", "{shares}");
+        let quota = group_value(&groups, "cpu.cfs_quota_us");
+        ensure!(quota.as_deref() == Some("50000"), "{quota:?}");
+        let memory = group_value(&groups, "memory.limit_in_bytes");
+        ensure!(memory.as_deref() == Some("67108864"), "{memory:?}");
+    } else {
+        let memory = group_value(&groups, "memory.max");
+        ensure!(memory.as_deref() == Some("67108864"), "{memory:?}");
+    }
+    let pids = group_value(&groups, "pids.max");
+    ensure!(pids.as_deref() == Some("77"), "{pids:?}");
+    let score: i32 = host.k(&["logs", "told"])?.trim().parse()?;
+    ensure!((950..1000).contains(&score), "{score}");
+    host.k(&["delete", "pod", "told"])?;
+    eventually("the groups are gone", Duration::from_secs(20), || {
+        Ok(self::groups(uid(&pod)?)?.is_empty().then_some(()))
+    })
+}
+
+fn a_debug_container_sees_the_processes_of_its_target() -> anyhow::Result<()> {
+    let host = shared()?;
+    push_busybox(host, "resources/main:v1")?;
+    push_busybox(host, "resources/debug:v1")?;
+    let script = "busybox httpd -f -p 9999";
+    host.apply(&script_pod(
+        "looked-at",
+        "resources/main:v1",
+        script,
+        json!({}),
+        json!({}),
+    ))?;
+    host.wait_ready_pod("looked-at")?;
+    let debug = |name: &str, more: &[&str], script: &str| {
+        let mut arguments = vec![
+            "debug",
+            "looked-at",
+            "--image=resources/debug:v1",
+            "-c",
+            name,
+        ];
+        arguments.extend(more);
+        arguments.extend(["--", "/bin/sh", "-c", script]);
+        succeed(&mut host.kubectl(&arguments))?;
+        let all = |pod: &Value| pod["status"]["ephemeralContainerStatuses"].clone();
+        let of = |pod: &Value| {
+            let all = all(pod);
+            let mut all = all.as_array().into_iter().flatten();
+            all.find(|status| status["name"] == name)
+                .cloned()
+                .unwrap_or_default()
+        };
+        let pod = host.wait_pod("looked-at", "was looked at", |pod| {
+            !of(pod)["state"]["terminated"].is_null()
+        })?;
+        let code = &of(&pod)["state"]["terminated"]["exitCode"];
+        ensure!(*code == 0, "{pod}");
+        ensure!(crate::host::condition(&pod, "Ready"), "{pod}");
+        host.k(&["logs", "looked-at", "-c", name])
+    };
+    let look = "cat /proc/1/cmdline | tr '\\0' ' '; echo; hostname";
+    let look = look.replace("tr ", "busybox tr ");
+    let seen = debug("joined", &["--target=main"], &look)?;
+    ensure!(seen.contains("httpd -f -p 9999"), "{seen}");
+    ensure!(seen.contains("looked-at"), "{seen}");
+    // Without a target it shares the pod's network only.
+    let seen = debug(
+        "apart",
+        &[],
+        &format!("{look}; nc 127.0.0.1 9999 < /dev/null && echo reached"),
+    )?;
+    ensure!(
+        !seen.contains("httpd") && seen.contains("reached"),
+        "{seen}"
+    );
+    host.k(&["delete", "pod", "looked-at"])?;
+    Ok(())
+}
