@@ -22,6 +22,14 @@ pub const CASES: &[Case] = &[
         a_debug_container_sees_the_processes_of_its_target,
         [Kubectl, Root, Busybox]
     ),
+    case!(
+        pods_over_their_local_storage_are_evicted,
+        [Kubectl, Root, Busybox]
+    ),
+    case!(
+        a_node_without_memory_says_so_and_ends_who_takes_most,
+        [Kubectl, Root, Busybox]
+    ),
 ];
 
 /// Directories of a pod's control group, one for each hierarchy that has it.
@@ -148,5 +156,77 @@ fn a_debug_container_sees_the_processes_of_its_target() -> anyhow::Result<()> {
         "{seen}"
     );
     host.k(&["delete", "pod", "looked-at"])?;
+    Ok(())
+}
+
+fn evicted(host: &Host, name: &str) -> anyhow::Result<Value> {
+    let pod = host.wait_pod(name, "is evicted", |pod| {
+        pod["status"]["phase"] == "Failed" && pod["status"]["reason"] == "Evicted"
+    })?;
+    ensure!(crate::host::condition(&pod, "DisruptionTarget"), "{pod}");
+    Ok(pod)
+}
+
+fn pods_over_their_local_storage_are_evicted() -> anyhow::Result<()> {
+    let host = shared()?;
+    push_busybox(host, "resources/full:v1")?;
+    let fill = |path: &str| {
+        format!("dd if=/dev/zero of={path} bs=1M count=8; while true; do sleep 1; done")
+    };
+    let spec = json!({ "volumes": [{ "name": "v", "emptyDir": { "sizeLimit": "4Mi" } }] });
+    let own = json!({ "volumeMounts": [{ "name": "v", "mountPath": "/v" }] });
+    host.apply(&script_pod(
+        "full-volume",
+        "resources/full:v1",
+        &fill("/v/x"),
+        spec,
+        own,
+    ))?;
+    let own = json!({ "resources": { "limits": { "ephemeral-storage": "4Mi" } } });
+    host.apply(&script_pod(
+        "full-root",
+        "resources/full:v1",
+        &fill("/x"),
+        json!({}),
+        own,
+    ))?;
+    let pod = evicted(host, "full-volume")?;
+    let said = "Usage of EmptyDir volume \"v\" exceeds the limit \"4Mi\". ";
+    ensure!(pod["status"]["message"] == said, "{pod}");
+    let pod = evicted(host, "full-root")?;
+    let said = "Container main exceeded its local ephemeral storage limit \"4Mi\". ";
+    ensure!(pod["status"]["message"] == said, "{pod}");
+    let events = host.k(&["events", "--for", "pod/full-root"])?;
+    ensure!(events.contains("Evicted"), "{events}");
+    host.k(&["delete", "pod", "full-volume", "full-root"])?;
+    Ok(())
+}
+
+fn a_node_without_memory_says_so_and_ends_who_takes_most() -> anyhow::Result<()> {
+    // More than any machine has: always short.
+    let mut host = Host::start_with(&["--eviction-hard=memory.available<100%"])?;
+    push_busybox(&host, "resources/short:v1")?;
+    eventually("the node says so", Duration::from_secs(40), || {
+        let node = host.get("node island")?;
+        Ok(crate::host::condition(&node, "MemoryPressure").then_some(()))
+    })?;
+    let tolerant = json!({ "tolerations": [{ "operator": "Exists" }] });
+    let wait = "while true; do sleep 1; done";
+    host.apply(&script_pod(
+        "short",
+        "resources/short:v1",
+        wait,
+        tolerant,
+        json!({}),
+    ))?;
+    let pod = evicted(&host, "short")?;
+    let message = pod["status"]["message"].as_str().unwrap_or_default();
+    ensure!(
+        message.starts_with("The node was low on resource: memory. Threshold quantity: ")
+            && message.contains("Container main was using ")
+            && message.contains(", request is 0, has larger consumption of memory. "),
+        "{message}"
+    );
+    host.terminate()?;
     Ok(())
 }

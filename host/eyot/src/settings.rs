@@ -132,6 +132,10 @@ pub struct Settings {
     /// Tasks (processes and threads) that one pod may have [default: 4096 for each container]
     #[arg(long, env = "EYOT_POD_PIDS_LIMIT", value_name = "N")]
     pub pod_pids_limit: Option<u64>,
+    /// When pods are evicted, as a kubelet's `evictionHard`; nothing after the `=` means never
+    /// [default: memory.available<100Mi,nodefs.available<1Gi]
+    #[arg(long, env = "EYOT_EVICTION_HARD", value_name = "THRESHOLDS")]
+    pub eviction_hard: Option<String>,
     /// Kernel parameters that pods may set beside the safe ones, for example
     /// `net.core.somaxconn,kernel.msg*` [default: none]
     #[arg(long, env = "EYOT_ALLOWED_UNSAFE_SYSCTLS", value_name = "NAMES")]
@@ -256,6 +260,7 @@ impl Settings {
             audit_log_max_backups: self.audit_log_max_backups.or(other.audit_log_max_backups),
             allow_privileged: self.allow_privileged.or(other.allow_privileged),
             pod_pids_limit: self.pod_pids_limit.or(other.pod_pids_limit),
+            eviction_hard: self.eviction_hard.or(other.eviction_hard),
             allowed_unsafe_sysctls: self.allowed_unsafe_sysctls.or(other.allowed_unsafe_sysctls),
             log: self.log.or(other.log),
             log_format: self.log_format.or(other.log_format),
@@ -278,6 +283,11 @@ impl Settings {
         let policy = eyot_node::Policy {
             privileged: self.allow_privileged.unwrap_or(false),
             pod_pids: self.pod_pids_limit,
+            eviction: match &self.eviction_hard {
+                Some(text) => eyot_node::Thresholds::parse(text)
+                    .map_err(|why| anyhow::anyhow!("eviction-hard: {why}"))?,
+                None => eyot_node::Thresholds::default(),
+            },
             unsafe_sysctls: names(self.allowed_unsafe_sysctls.as_deref().unwrap_or_default()),
         };
         if let Err(message) = policy.check_sysctls() {

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Options,
     context::{Context, EventTask},
-    image_gc,
+    eviction, image_gc,
     inherit::Inherited,
     kubelet::Kubelet,
     local_path,
@@ -66,6 +66,7 @@ impl Node {
             async move { image_gc::keep(&context, &stop).await }
         });
         let measuring = tokio::spawn(usage::keep(Arc::clone(&context), stop.clone()));
+        let evicting = tokio::spawn(eviction::keep(Arc::clone(&context), stop.clone()));
         let context_stop = context.stop.clone();
         let mut pods = Pods {
             context,
@@ -87,6 +88,7 @@ impl Node {
         let _ = registering.await;
         let _ = making_room.await;
         let _ = measuring.await;
+        let _ = evicting.await;
         let _ = storing.await;
         recording.abort();
     }

@@ -10,16 +10,20 @@ pub(crate) struct Capacity {
     pub cpus: u32,
     /// Bytes.
     pub memory: u64,
+    /// Bytes of the file system that pods write to.
+    pub storage: u64,
     pub pods: u32,
 }
 
 impl Capacity {
-    pub(crate) fn read(_data_dir: &Path) -> Self {
+    pub(crate) fn read(data_dir: &Path) -> Self {
         let cpus = std::thread::available_parallelism().map_or(1, |number| number.get());
         let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
         Self {
             cpus: u32::try_from(cpus).unwrap_or(1),
             memory: memory(&info, "MemTotal:"),
+            // Of what cannot be measured none is promised.
+            storage: disk(data_dir).map_or(0, |(all, _)| all),
             pods: PODS,
         }
     }
@@ -31,6 +35,15 @@ pub(crate) fn available_memory() -> u64 {
         &fs::read_to_string("/proc/meminfo").unwrap_or_default(),
         "MemAvailable:",
     )
+}
+
+/// Bytes of the file system that `path` is on, and how many of them anybody may still use.
+pub(crate) fn disk(path: &Path) -> Result<(u64, u64), nix::Error> {
+    // What is not there yet will be made on the file system of what is above it.
+    let there = path.ancestors().find(|path| path.exists());
+    let found = nix::sys::statvfs::statvfs(there.unwrap_or(path))?;
+    let bytes = |blocks: u64| blocks.saturating_mul(found.fragment_size());
+    Ok((bytes(found.blocks()), bytes(found.blocks_available())))
 }
 
 /// What all processors together were busy for since the machine started.
@@ -109,7 +122,7 @@ mod tests {
     fn this_machine_has_something_to_offer() {
         let capacity = Capacity::read(Path::new("/"));
         assert!(
-            capacity.cpus >= 1 && capacity.memory > 1 << 20,
+            capacity.cpus >= 1 && capacity.memory > 1 << 20 && capacity.storage > 1 << 20,
             "{capacity:?}"
         );
     }

@@ -15,8 +15,16 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Kind, Policy, capacity::Capacity, inherit::Heritage, live::Live, log::Logs, network::Network,
-    pod::PodState, usage::Meter, volumes::objects::Objects,
+    Kind, Policy,
+    capacity::Capacity,
+    eviction::Pressure,
+    inherit::Heritage,
+    live::Live,
+    log::Logs,
+    network::Network,
+    pod::{Event, Message, PodState, Verdict},
+    usage::Meter,
+    volumes::objects::Objects,
 };
 
 /// Events that wait to be recorded. More are dropped: they are a courtesy, and the log has them.
@@ -49,6 +57,7 @@ pub(crate) struct Context {
     pub stop_pods: bool,
     pub objects: Objects,
     pub meter: Meter,
+    pub pressure: Pressure,
     /// Ends the sessions of exec, attach and port-forward.
     pub stop: CancellationToken,
     views: Mutex<HashMap<String, watch::Receiver<Arc<View>>>>,
@@ -60,6 +69,18 @@ pub(crate) struct View {
     pub reference: PodRef,
     pub object: Arc<Pod>,
     pub state: PodState,
+    /// To the task of the pod.
+    pub post: mpsc::Sender<Message>,
+}
+
+impl View {
+    /// The node cannot keep this pod. One that is too busy to hear it is told again.
+    pub(crate) fn end(&self, verdict: Verdict) {
+        let event = Message::Event(Event::Evicted(verdict));
+        if self.post.try_send(event).is_err() {
+            tracing::debug!(pod = %self.reference, "it does not hear that it is evicted");
+        }
+    }
 }
 
 impl Context {
@@ -88,6 +109,7 @@ impl Context {
             stop_pods: options.stop_pods,
             objects,
             meter: Meter::default(),
+            pressure: Pressure::default(),
             stop: CancellationToken::new(),
             views: Mutex::default(),
         };

@@ -16,7 +16,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::context::Context;
+use crate::{capacity, context::Context};
 
 /// How often the disk is looked at.
 const PERIOD: Duration = Duration::from_secs(300);
@@ -148,10 +148,10 @@ struct Disk {
 
 impl Disk {
     fn of(path: &Path) -> Result<Self, nix::Error> {
-        let stat = nix::sys::statvfs::statvfs(path)?;
+        let (capacity, available) = capacity::disk(path)?;
         Ok(Self {
-            capacity: stat.blocks().saturating_mul(stat.fragment_size()),
-            available: stat.blocks_available().saturating_mul(stat.fragment_size()),
+            capacity,
+            available,
         })
     }
 

@@ -13,6 +13,7 @@ mod capacity;
 mod context;
 mod downward;
 mod env;
+mod eviction;
 mod fetch;
 mod image_gc;
 mod inherit;
@@ -39,6 +40,7 @@ use eyot_runtime::{ImageStore, Runtime};
 use kube::Client;
 
 pub use agent::{Node, own_address};
+pub use eviction::{Threshold, Thresholds};
 pub use kubelet::Kubelet;
 pub use network::{BoxError, Keep, Network};
 pub use policy::Policy;

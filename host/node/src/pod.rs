@@ -18,10 +18,10 @@ mod state;
 mod status;
 mod unit;
 
-pub(crate) use actor::{Actor, Handle};
-pub(crate) use event::object_reference;
+pub(crate) use actor::{Actor, Handle, Message};
+pub(crate) use event::{Event, object_reference};
 pub(crate) use prepare::containers;
-pub(crate) use state::PodState;
+pub(crate) use state::{PodState, Verdict};
 pub(crate) use unit::{Failure, FailureKind, Life, Unit};
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! What this host lets pods have.
 
+use crate::eviction::Thresholds;
+
 /// The node's own rules, beside those of the API. The default is what most machines want.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policy {
@@ -8,6 +10,8 @@ pub struct Policy {
     pub privileged: bool,
     /// Tasks that one pod may have; the runtime's own bound if `None`.
     pub pod_pids: Option<u64>,
+    /// When the machine is so short of memory or disk that pods have to go.
+    pub eviction: Thresholds,
     /// Kernel parameters beside the safe ones that pods may set; `kernel.msg*` stands for all that
     /// begin so.
     pub unsafe_sysctls: Vec<String>,

@@ -106,8 +106,8 @@ fn pod_limits(spec: &PodSpec, pids: Option<u64>) -> PodLimits {
     }
 }
 
-/// `None` if one is.
-fn sum(mut of: impl Iterator<Item = Option<u64>>) -> Option<u64> {
+/// `None` if one is; at most what can be counted.
+pub(crate) fn sum(mut of: impl Iterator<Item = Option<u64>>) -> Option<u64> {
     of.try_fold(0, |sum: u64, one| Some(sum.saturating_add(one?)))
 }
 
@@ -131,12 +131,26 @@ fn cpu_request(of: Option<&ResourceRequirements>) -> Option<u64> {
     cpu(of.requests.as_ref()).or_else(|| cpu(of.limits.as_ref()))
 }
 
+/// Priorities from here on are of what the system cannot do without.
+pub(crate) const CRITICAL: i32 = 2_000_000_000;
+
+/// Bytes as Kubernetes writes them: `100Mi`, `1536Ki`, `77`.
+pub(crate) fn binary(mut bytes: u64) -> String {
+    let mut suffixes = ["Ki", "Mi", "Gi", "Ti", "Pi", "Ei"].into_iter();
+    let mut suffix = "";
+    while bytes > 0
+        && bytes.is_multiple_of(1024)
+        && let Some(next) = suffixes.next()
+    {
+        (bytes, suffix) = (bytes / 1024, next);
+    }
+    format!("{bytes}{suffix}")
+}
+
 /// The kubelet's rules: what has all that it asks for is kept longest, what asks for nothing goes
 /// first, and between them goes first what asks for least.
 fn oom_score(container: &Container, spec: &PodSpec, memory: u64) -> i32 {
     const GUARANTEED: i32 = -997;
-    /// Priorities of what the system cannot do without.
-    const CRITICAL: i32 = 2_000_000_000;
     if spec.priority.is_some_and(|priority| priority >= CRITICAL) {
         return GUARANTEED;
     }
@@ -208,6 +222,8 @@ mod tests {
         assert_eq!(units("1500m"), Some(2));
         assert_eq!(units("64Mi"), Some(64 << 20));
         assert_eq!(units("-1"), None);
+        let written = [0, 77, 1 << 20, 1536 << 10].map(binary);
+        assert_eq!(written, ["0", "77", "1Mi", "1536Ki"]);
     }
 
     fn spec(requests: &[(&str, &str)], limits: &[(&str, &str)]) -> PodSpec {

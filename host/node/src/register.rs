@@ -52,8 +52,12 @@ async fn keep_node(context: &Context) {
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut due = Instant::now();
     loop {
-        check.tick().await;
-        if Instant::now() >= due || is_doubted(context).await {
+        // What it says of itself is not to wait.
+        let news = tokio::select! {
+            _ = check.tick() => false,
+            () = context.pressure.changed() => true,
+        };
+        if news || Instant::now() >= due || is_doubted(context).await {
             insist("the Node was not written", || write_node(context)).await;
             due = Instant::now() + REFRESH;
         }
@@ -145,13 +149,14 @@ fn status(context: &Context, before: Option<&Node>, now: Timestamp) -> Value {
     let resources = json!({
         "cpu": capacity.cpus.to_string(),
         "memory": format!("{}Ki", capacity.memory / 1024),
+        "ephemeral-storage": format!("{}Ki", capacity.storage / 1024),
         "pods": capacity.pods.to_string(),
     });
     let machine = word("/etc/machine-id");
     json!({
         "capacity": resources,
         "allocatable": resources,
-        "conditions": conditions(before, now),
+        "conditions": conditions(context, before, now),
         "addresses": [
             { "type": "InternalIP", "address": context.address.to_string() },
             { "type": "Hostname", "address": context.name },
@@ -183,20 +188,36 @@ async fn images(context: &Context) -> Value {
     shown.collect()
 }
 
-fn conditions(before: Option<&Node>, now: Timestamp) -> Value {
+fn conditions(context: &Context, before: Option<&Node>, now: Timestamp) -> Value {
     let all = [
-        (
-            "MemoryPressure",
-            "False",
-            "KubeletHasSufficientMemory",
-            "kubelet has sufficient memory available",
-        ),
-        (
-            "DiskPressure",
-            "False",
-            "KubeletHasNoDiskPressure",
-            "kubelet has no disk pressure",
-        ),
+        match context.pressure.memory() {
+            true => (
+                "MemoryPressure",
+                "True",
+                "KubeletHasInsufficientMemory",
+                "kubelet has insufficient memory available",
+            ),
+            false => (
+                "MemoryPressure",
+                "False",
+                "KubeletHasSufficientMemory",
+                "kubelet has sufficient memory available",
+            ),
+        },
+        match context.pressure.disk() {
+            true => (
+                "DiskPressure",
+                "True",
+                "KubeletHasDiskPressure",
+                "kubelet has disk pressure",
+            ),
+            false => (
+                "DiskPressure",
+                "False",
+                "KubeletHasNoDiskPressure",
+                "kubelet has no disk pressure",
+            ),
+        },
         (
             "PIDPressure",
             "False",

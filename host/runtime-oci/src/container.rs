@@ -235,6 +235,10 @@ impl Container for OciContainer {
         self.shared.hierarchies.usage(&self.identity.group)
     }
 
+    fn written(&self) -> Option<PathBuf> {
+        Some(self.directories.overlay.written())
+    }
+
     async fn remove(&self) -> Result<(), ContainerError> {
         if self.exit.borrow().is_none() {
             self.signal(Signal::Kill).await?;

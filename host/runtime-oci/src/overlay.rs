@@ -22,6 +22,11 @@ impl Overlay {
         Self { directory }
     }
 
+    /// What the container has changed of its image.
+    pub(crate) fn written(&self) -> PathBuf {
+        self.directory.join("upper")
+    }
+
     /// Where the stacked tree is seen.
     pub(crate) fn root(&self) -> PathBuf {
         self.directory.join("root")

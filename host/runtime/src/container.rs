@@ -293,6 +293,12 @@ pub trait Container: Send + Sync {
     /// Measure it; `None` if it has ended.
     async fn usage(&self) -> Option<Usage>;
 
+    /// The directory of this machine with what it has written outside of its volumes, if there is
+    /// one.
+    fn written(&self) -> Option<PathBuf> {
+        None
+    }
+
     /// Give back what remains after the end: mounts, control groups, directories. Idempotent.
     async fn remove(&self) -> Result<(), ContainerError>;
 }

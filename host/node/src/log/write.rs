@@ -55,6 +55,11 @@ impl Logs {
         Ok(log)
     }
 
+    /// Where the logs of one container are.
+    pub(crate) fn directory_of(&self, pod: &PodRef, container: &str) -> PathBuf {
+        self.container_directory(pod, container)
+    }
+
     /// The log of an attempt for reading: live if it is being written. `None` if there is none.
     pub(crate) fn find(&self, pod: &PodRef, container: &str, attempt: u32) -> Option<Arc<Log>> {
         let path = self.path(pod, container, attempt);

@@ -60,7 +60,7 @@ impl Handle {
 }
 
 /// What tasks post back.
-pub(super) enum Message {
+pub(crate) enum Message {
     Event(Event),
     Prepared(Box<Result<Prepared, NotPrepared>>),
     Started {
@@ -141,15 +141,16 @@ impl Actor {
                 .and_then(|s| s.start_time.as_ref())
                 .map_or(now.wall, |time| time.0),
         };
+        let (post, inbox) = mpsc::channel(MAILBOX);
         let view = View {
             reference: reference.clone(),
             object: Arc::clone(&pod),
             state: state.clone(),
+            post: post.clone(),
         };
         let (view, shown) = watch::channel(Arc::new(view));
         context.show(&reference.uid, shown);
         let (object, updates) = watch::channel(Some(Arc::clone(&pod)));
-        let (post, inbox) = mpsc::channel(MAILBOX);
         let actor = Self {
             hands: state.units.iter().map(|_| Hands::default()).collect(),
             reporter: report::Reporter::new(pod.status.clone()),
@@ -241,6 +242,7 @@ impl Actor {
             reference: self.reference.clone(),
             object: Arc::clone(&self.pod),
             state: self.state.clone(),
+            post: self.post.clone(),
         };
         self.view.send_replace(Arc::new(view));
     }

@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::{
 
 use super::{
     prepare,
-    state::{PodState, Stage},
+    state::{PodState, Stage, Verdict},
     unit::{Ended, Kill, Life, Now, RestartPolicy, RestartRule, Role, Running, Unit},
 };
 use crate::inherit::Inherited;
@@ -100,7 +100,15 @@ pub(crate) fn adopt(pod: &Pod, left: &[Inherited], now: Now) -> PodState {
         id: pod_id(pod),
         grace: Duration::from_secs(u64::try_from(grace).unwrap_or(0)),
         deadline,
-        deadline_exceeded: status.and_then(|s| s.reason.as_deref()) == Some("DeadlineExceeded"),
+        verdict: status.and_then(|status| {
+            // What others say of a pod that goes on is no verdict.
+            let reason = status.reason.clone()?;
+            let ours = matches!(reason.as_str(), "DeadlineExceeded" | "Evicted");
+            ours.then(|| Verdict {
+                reason,
+                message: status.message.clone().unwrap_or_default(),
+            })
+        }),
     }
 }
 

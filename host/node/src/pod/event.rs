@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 
 use super::{
     prepare::{container, containers},
+    state::Verdict,
     unit::{Failure, Unit},
 };
 
@@ -38,6 +39,8 @@ pub(crate) enum Event {
         attempt: u32,
         probe: Probed,
     },
+    /// The node cannot keep it.
+    Evicted(Verdict),
     /// The manifest names another image than before.
     ImageChanged {
         unit: usize,

@@ -40,11 +40,19 @@ const PREPARE_LONGEST: Duration = Duration::from_secs(10);
 pub(crate) enum Why {
     /// Its main containers have ended; only sidecars are left.
     Finished,
-    DeadlineExceeded,
+    /// It has failed for a reason of its own, which is its [`Verdict`].
+    Failed,
     DeleteAsked,
     Vanished,
     /// The host stops and takes its containers with it.
     Shutdown,
+}
+
+/// Why a pod failed whatever its containers did: reason and message of its status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    pub reason: String,
+    pub message: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,8 +89,8 @@ pub(crate) struct PodState {
     pub grace: Duration,
     /// End of `activeDeadlineSeconds`.
     pub deadline: Option<Instant>,
-    /// Set for good once the deadline has passed.
-    pub deadline_exceeded: bool,
+    /// Set for good once the pod as a whole has failed.
+    pub verdict: Option<Verdict>,
 }
 
 impl PodState {
@@ -189,6 +197,7 @@ impl PodState {
             } => {
                 self.probed(unit, attempt, probe, now, effects);
             }
+            Event::Evicted(verdict) => self.evicted(verdict, now, effects),
             Event::ImageChanged { unit, image } => self.image_changed(unit, image, now, effects),
             Event::Joined(units) => self.units.extend(units),
             Event::Hooked {
@@ -326,6 +335,16 @@ impl PodState {
         }
     }
 
+    fn evicted(&mut self, verdict: Verdict, now: Now, effects: &mut Vec<Effect>) {
+        if !matches!(self.stage, Stage::Preparing { .. } | Stage::Active) {
+            return;
+        }
+        let message = verdict.message.clone();
+        effects.push(record(None, EventType::Warning, "Evicted", message));
+        self.verdict = Some(verdict);
+        self.stop(Why::Failed, FORCED_GRACE, now, effects);
+    }
+
     /// What runs is ended and started anew; what could not start is tried again at once.
     fn image_changed(&mut self, index: usize, image: String, now: Now, effects: &mut Vec<Effect>) {
         let grace = self.grace;
@@ -458,7 +477,7 @@ impl PodState {
             return;
         };
         self.stage = match why {
-            Why::Finished | Why::DeadlineExceeded => Stage::Done,
+            Why::Finished | Why::Failed => Stage::Done,
             Why::Vanished | Why::Shutdown => Stage::Gone,
             Why::DeleteAsked => {
                 effects.push(Effect::Delete);
@@ -472,12 +491,15 @@ impl PodState {
         if let Stage::Preparing { .. } | Stage::Active = self.stage
             && self.deadline.is_some_and(|deadline| now.mono >= deadline)
         {
-            self.deadline_exceeded = true;
             let message =
                 "Pod was active on the node longer than the specified deadline".to_owned();
+            self.verdict = Some(Verdict {
+                reason: "DeadlineExceeded".to_owned(),
+                message: message.clone(),
+            });
             effects.push(record(None, EventType::Normal, "DeadlineExceeded", message));
             self.stage = Stage::Stopping {
-                why: Why::DeadlineExceeded,
+                why: Why::Failed,
                 deadline: now.mono + self.grace,
             };
         }

@@ -42,15 +42,8 @@ pub(crate) fn status(
     let empty = PodSpec::default();
     let spec = pod.spec.as_ref().unwrap_or(&empty);
     let generation = pod.metadata.generation;
-    let (reason, message) = if state.deadline_exceeded {
-        let message = "Pod was active on the node longer than the specified deadline";
-        (
-            Some("DeadlineExceeded".to_owned()),
-            Some(message.to_owned()),
-        )
-    } else {
-        (None, None)
-    };
+    let verdict = state.verdict.clone();
+    let (reason, message) = verdict.map(|one| (one.reason, one.message)).unzip();
     // A pod that has ended keeps the address that it had.
     let pod_ip = place.pod.map(|ip| ip.to_string());
     PodStatus {
@@ -83,7 +76,7 @@ pub(crate) fn phase(state: &PodState) -> &'static str {
         Stage::Releasing { .. } | Stage::Done | Stage::Deleting
     );
     let mains = || state.mains();
-    if over && (state.deadline_exceeded || state.init_failed()) {
+    if over && (state.verdict.is_some() || state.init_failed()) {
         return "Failed";
     }
     let begun = mains()
@@ -169,7 +162,7 @@ fn conditions(
         }
         _ => containers_ready.clone(),
     };
-    let all = [
+    let mut all = vec![
         (
             "PodReadyToStartContainers",
             (state.sandboxed, "", String::new()),
@@ -178,6 +171,10 @@ fn conditions(
         ("Ready", ready),
         ("ContainersReady", containers_ready),
     ];
+    if let Some(verdict) = state.verdict.as_ref().filter(|one| one.reason == "Evicted") {
+        let why = (true, "TerminationByKubelet", verdict.message.clone());
+        all.push(("DisruptionTarget", why));
+    }
     let earlier = |kind: &str| {
         before.and_then(|status| status.conditions.as_ref()?.iter().find(|c| c.type_ == kind))
     };

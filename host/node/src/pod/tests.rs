@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::{
     adopt::adopt,
     event::{Effect, Event, Probed},
-    state::{PodState, Stage},
+    state::{PodState, Stage, Verdict},
     status,
     unit::{Failure, FailureKind, Now},
 };
@@ -680,4 +680,35 @@ fn an_ephemeral_container_runs_beside_the_pod_and_does_not_count() {
     let ended = &status.ephemeral_container_statuses.unwrap()[0];
     let state = ended.state.as_ref().unwrap().terminated.as_ref().unwrap();
     assert_eq!(state.exit_code, 3);
+}
+
+#[test]
+fn an_evicted_pod_fails_at_once_and_says_why() {
+    let mut pod = Machine::new(spec("Always", &["a"]));
+    pod.on(Event::Prepared).started(0);
+    let message = "The node was low on resource: memory. ";
+    let verdict = Verdict {
+        reason: "Evicted".to_owned(),
+        message: message.to_owned(),
+    };
+    pod.on(Event::Evicted(verdict.clone()))
+        .says("Evicted", message)
+        .does(&[TERM(0)]);
+    pod.wait(1).does(&[KILL(0)]);
+    pod.exited(0, 137).does(&[CLEAN(0), Effect::Release]);
+    pod.on(Event::Released)
+        .shows("Failed", false, &["Error 137"]);
+    let status = pod.status();
+    assert_eq!(status.reason.as_deref(), Some("Evicted"));
+    assert_eq!(status.message.as_deref(), Some(message));
+    let target = status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|c| c.type_ == "DisruptionTarget");
+    assert_eq!(
+        target.unwrap().reason.as_deref(),
+        Some("TerminationByKubelet")
+    );
+    pod.on(Event::Evicted(verdict)).does(&[]);
 }
