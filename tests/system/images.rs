@@ -37,14 +37,11 @@ fn echo(name: &str, image: &str, more: &str) -> String {
 /// A user of that host's API who may push and pull; the token.
 fn builder(host: &Host) -> anyhow::Result<String> {
     host.k(&["create", "serviceaccount", "builder"])?;
-    let resource = "--resource=repositories.eyot.dev";
-    host.k(&[
-        "create",
-        "clusterrole",
-        "builder",
-        "--verb=get,create",
-        resource,
-    ])?;
+    // Not `kubectl create clusterrole`: it takes only resources that discovery lists.
+    host.apply(
+        "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: {name: builder}\n\
+         rules: [{apiGroups: [eyot.dev], resources: [repositories], verbs: [get, create]}]\n",
+    )?;
     let account = "--serviceaccount=default:builder";
     host.k(&[
         "create",

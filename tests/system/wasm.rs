@@ -16,6 +16,10 @@ use crate::{
 
 pub const CASES: &[Case] = &[
     case!(
+        a_rollout_under_load_loses_no_request,
+        [Kubectl, Root, Guests]
+    ),
+    case!(
         a_process_gets_args_and_env_and_its_output_and_exit_code_are_kept,
         [Kubectl, Guests]
     ),
@@ -260,5 +264,80 @@ fn growing_past_the_memory_limit_is_oom_killed() -> anyhow::Result<()> {
         ended(&pod)["reason"] == "OOMKilled" && ended(&pod)["exitCode"] == 137,
         "{pod}"
     );
+    Ok(())
+}
+
+/// Somebody asks all the time, through the Service and on a connection of its own each time, while
+/// every pod is replaced.
+fn a_rollout_under_load_loses_no_request() -> anyhow::Result<()> {
+    let host = shared()?;
+    host.push("wasm/rolled:v1", &guest("hello_web")?)?;
+    host.apply(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: rolled}\nspec:\n  replicas: 3\n  \
+         selector: {matchLabels: {app: rolled}}\n  template:\n    metadata: {labels: {app: rolled}}\n    spec:\n      \
+         containers:\n      - name: web\n        image: wasm/rolled:v1\n        ports: [{containerPort: 8080}]\n",
+    )?;
+    host.k(&["rollout", "status", "deployment/rolled", "--timeout=60s"])?;
+    host.k(&[
+        "expose",
+        "deployment",
+        "rolled",
+        "--port=80",
+        "--target-port=8080",
+    ])?;
+    let service = host.get("service rolled")?;
+    let address = service["spec"]["clusterIP"]
+        .as_str()
+        .context("no address")?;
+    let url = format!("http://{address}/");
+    eventually("the Service answers", Duration::from_secs(20), || {
+        Ok((curl(&[&url])?.0 == 200).then_some(()))
+    })?;
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let (asked, lost) = std::thread::scope(|scope| -> anyhow::Result<_> {
+        let clients: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    let (mut asked, mut lost) = (0, Vec::new());
+                    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                        asked += 1;
+                        match curl(&[&url]) {
+                            Ok((200, _)) => {}
+                            other => lost.push(format!("{other:?}")),
+                        }
+                    }
+                    (asked, lost)
+                })
+            })
+            .collect();
+        let rolled = (0..2).try_for_each(|_| {
+            host.k(&["rollout", "restart", "deployment/rolled"])?;
+            host.k(&["rollout", "status", "deployment/rolled", "--timeout=90s"])?;
+            // Until the last of the old has gone.
+            eventually("only new pods are left", Duration::from_secs(60), || {
+                let pods = host.get("pods -l app=rolled")?;
+                Ok((pods["items"].as_array().map(Vec::len) == Some(3)).then_some(()))
+            })
+        });
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        let mut sum = (0, Vec::new());
+        for client in clients {
+            let (asked, lost) = client
+                .join()
+                .map_err(|_| anyhow::anyhow!("a client panicked"))?;
+            sum.0 += asked;
+            sum.1.extend(lost);
+        }
+        rolled?;
+        Ok(sum)
+    })?;
+    eprintln!("rollout under load: {asked} requests, {} lost", lost.len());
+    ensure!(
+        asked > 50 && lost.is_empty(),
+        "{} of {asked} lost: {:?}",
+        lost.len(),
+        lost.first()
+    );
+    host.k(&["delete", "deployment,service", "rolled"])?;
     Ok(())
 }

@@ -78,6 +78,20 @@ pub(crate) fn envelope(body: &[u8]) -> Bytes {
     out.into()
 }
 
+/// The same envelope around anything else; for messages that are few.
+pub(crate) fn message(payload: serde_json::Value) -> Bytes {
+    let envelope = serde_json::json!({
+        "apiVersion": "v3",
+        "receivedTopic": "",
+        "correlationID": Uuid::new_v4().to_string(),
+        "requestID": "",
+        "errorCode": 0,
+        "contentType": "application/json",
+        "payload": payload,
+    });
+    envelope.to_string().into()
+}
+
 /// `edgex/events/device/<service>/<profile>/<device>/<source>`, names percent-encoded.
 pub(crate) fn topic(event: &Event) -> String {
     topic_from("device", event)

@@ -9,7 +9,6 @@ use std::sync::{
 
 use eyot_api::{Device, DeviceProfile, DeviceService, ProvisionWatcher};
 use serde_json::{Value as Json, json};
-use uuid::Uuid;
 
 use super::dto;
 use crate::{
@@ -112,23 +111,15 @@ fn message(action: &str, told: &Told) -> Message {
     }
     let payload = json!({
         "apiVersion": "v3",
-        "receivedTopic": "",
-        "correlationID": Uuid::new_v4().to_string(),
-        "requestID": "",
-        "errorCode": 0,
-        "contentType": "application/json",
-        "payload": {
-            "apiVersion": "v3",
-            "type": told.kind,
-            "action": action,
-            "source": SOURCE,
-            "owner": told.owner,
-            "details": told.details,
-            "timestamp": clock::nanoseconds(),
-        },
+        "type": told.kind,
+        "action": action,
+        "source": SOURCE,
+        "owner": told.owner,
+        "details": told.details,
+        "timestamp": clock::nanoseconds(),
     });
     Message {
         topic: topic.into(),
-        payload: payload.to_string().into(),
+        payload: encode::message(payload),
     }
 }

@@ -3,7 +3,6 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
-use uuid::Uuid;
 
 use super::{
     super::{
@@ -13,7 +12,7 @@ use super::{
     },
     shelf::Shelf,
 };
-use crate::{broker::Message, clock};
+use crate::{broker::Message, clock, encode};
 
 const SHELF: &str = "keys";
 /// The longest key: what a ConfigMap's key can hold if every character is written as three.
@@ -184,18 +183,9 @@ fn missing(key: &str) -> Failure {
 
 /// Those who follow a key on MQTT hear of its change at `edgex/configs/<key>`.
 fn tell(edgex: &Edgex, key: &str, value: &Json) {
-    let message = json!({
-        "apiVersion": "v3",
-        "receivedTopic": "",
-        "correlationID": Uuid::new_v4().to_string(),
-        "requestID": "",
-        "errorCode": 0,
-        "contentType": "application/json",
-        "payload": { "key": key, "value": value },
-    });
     edgex.inner.bus.say(Message {
         topic: format!("edgex/configs/{key}").into(),
-        payload: message.to_string().into(),
+        payload: encode::message(json!({ "key": key, "value": value })),
     });
 }
 
