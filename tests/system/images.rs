@@ -1,13 +1,13 @@
 //! Images of other registries, a registry that asks who is there, and `eyot image`.
 
-use std::{path::PathBuf, process::Command};
+use std::{path::PathBuf, process::Command, time::Duration};
 
 use anyhow::ensure;
 
 use crate::{
     Case, case,
     host::{Host, eyot, shared},
-    tools::{curl, repository, run, succeed},
+    tools::{curl, eventually, repository, run, succeed},
 };
 
 pub const CASES: &[Case] = &[
@@ -122,11 +122,14 @@ fn a_pod_runs_an_image_of_another_registry_for_which_it_has_a_secret() -> anyhow
             .unwrap_or_default()
             .contains("pull access denied")
     })?;
-    let nodes = host.get("nodes")?;
-    ensure!(
-        nodes["items"][0]["status"]["images"].is_array(),
-        "no images in {nodes}"
-    );
+    eventually(
+        "the Node tells of its images",
+        Duration::from_secs(30),
+        || {
+            let node = host.get("node island")?;
+            Ok(node["status"]["images"].is_array().then_some(()))
+        },
+    )?;
     host.k(&[
         "delete",
         "pod",

@@ -29,7 +29,8 @@ const LEASES: &str = "kube-node-lease";
 const RENEW: Duration = Duration::from_secs(10);
 /// A node whose lease is this old is taken for lost.
 const LEASE_SECONDS: i32 = 40;
-/// How often it is looked whether the API still has the Node, and says that it is ready.
+/// How often it is looked whether the API still has the Node and says that it is ready, and whether
+/// there are other images.
 const CHECK: Duration = Duration::from_secs(10);
 /// How often the status is written although nothing changed.
 const REFRESH: Duration = Duration::from_secs(300);
@@ -51,15 +52,18 @@ async fn keep_node(context: &Context) {
     let mut check = interval(CHECK);
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut due = Instant::now();
+    let mut told = Value::Null;
     loop {
         // What it says of itself is not to wait.
         let news = tokio::select! {
             _ = check.tick() => false,
             () = context.pressure.changed() => true,
         };
-        if news || Instant::now() >= due || is_doubted(context).await {
-            insist("the Node was not written", || write_node(context)).await;
+        let images = images(context).await;
+        if news || images != told || Instant::now() >= due || is_doubted(context).await {
+            insist("the Node was not written", || write_node(context, &images)).await;
             due = Instant::now() + REFRESH;
+            told = images;
         }
     }
 }
@@ -95,7 +99,7 @@ async fn insist<F: Future<Output = Result<(), kube::Error>>>(what: &str, act: im
     }
 }
 
-async fn write_node(context: &Context) -> Result<(), kube::Error> {
+async fn write_node(context: &Context, images: &Value) -> Result<(), kube::Error> {
     let api: Api<Node> = Api::all(context.client.clone());
     let name = &context.name;
     let before = match api.get_opt(name).await? {
@@ -124,7 +128,7 @@ async fn write_node(context: &Context) -> Result<(), kube::Error> {
         }
     };
     let mut status = status(context, before.as_ref(), Timestamp::now());
-    status["images"] = images(context).await;
+    status["images"] = images.clone();
     let patch = Patch::Strategic(json!({ "status": status }));
     api.patch_status(name, &PatchParams::default(), &patch)
         .await?;

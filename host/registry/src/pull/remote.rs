@@ -253,10 +253,7 @@ impl Remote {
             404 => RemoteError::NotFound(what),
             401 | 403 => RemoteError::Denied {
                 what: self.name(),
-                reason: match &self.credential {
-                    None => format!("{reason}; give credentials in imagePullSecrets"),
-                    Some(credential) => format!("{reason} (as {:?})", credential.user),
-                },
+                reason: self.with_remedy(&reason),
             },
             // Busy or broken, and worth another attempt.
             429 | 500..=599 => RemoteError::Unreachable {
@@ -265,6 +262,14 @@ impl Remote {
             },
             _ => RemoteError::Refused { what, reason },
         })
+    }
+
+    /// Why access is denied, and to whom, or what would help.
+    fn with_remedy(&self, reason: &str) -> String {
+        match &self.credential {
+            None => format!("{reason}; give credentials in imagePullSecrets"),
+            Some(credential) => format!("{reason} (as {:?})", credential.user),
+        }
     }
 
     /// Send, and follow where the answer leads.
@@ -383,14 +388,10 @@ impl Remote {
             response.status(),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST
         ) {
-            let user = self.credential.as_ref().map(|c| c.user.clone());
+            let reason = format!("the token service answered {}", refusal(response).await);
             return Err(RemoteError::Denied {
                 what: self.name(),
-                reason: format!(
-                    "the token service answered {} (as {})",
-                    refusal(response).await,
-                    user.map_or("nobody".to_owned(), |user| format!("{user:?}")),
-                ),
+                reason: self.with_remedy(&reason),
             });
         }
         if !response.status().is_success() {
