@@ -1,9 +1,9 @@
 //! Device: one device, how to reach it and what to read from it by itself.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::{CustomResource, ResourceExt};
+use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -96,15 +96,7 @@ pub struct DeviceSpec {
     pub properties: BTreeMap<String, Value>,
 }
 
-impl Device {
-    /// The name that EdgeX clients and topics use.
-    pub fn edgex_name(&self) -> Cow<'_, str> {
-        match &self.spec.name {
-            Some(name) if !name.is_empty() => Cow::Borrowed(name),
-            _ => Cow::Owned(self.name_any()),
-        }
-    }
-}
+crate::edgex_named!(Device);
 
 /// Whether a device may be used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -1,8 +1,8 @@
 //! DeviceService: who serves devices, as EdgeX clients register and see it.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::collections::BTreeMap;
 
-use kube::{CustomResource, ResourceExt};
+use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -60,12 +60,4 @@ pub struct DeviceServiceSpec {
     pub properties: BTreeMap<String, Value>,
 }
 
-impl DeviceService {
-    /// The name that EdgeX clients and topics use.
-    pub fn edgex_name(&self) -> Cow<'_, str> {
-        match &self.spec.name {
-            Some(name) if !name.is_empty() => Cow::Borrowed(name),
-            _ => Cow::Owned(self.name_any()),
-        }
-    }
-}
+crate::edgex_named!(DeviceService);

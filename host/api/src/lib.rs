@@ -8,6 +8,22 @@
 //! Field names and meanings of profiles and devices are those of EdgeX v4. Where existing files are
 //! loose (quoted numbers, unquoted texts), reading is loose too and writing is strict: [`lenient`].
 
+/// Kinds that EdgeX knows, too: by `spec.name`, where EdgeX's name cannot be the object's own.
+macro_rules! edgex_named {
+    ($kind:ty) => {
+        impl $kind {
+            /// The name that EdgeX clients and topics use.
+            pub fn edgex_name(&self) -> std::borrow::Cow<'_, str> {
+                match &self.spec.name {
+                    Some(name) if !name.is_empty() => name.into(),
+                    _ => kube::ResourceExt::name_any(self).into(),
+                }
+            }
+        }
+    };
+}
+use edgex_named;
+
 pub mod cron;
 pub mod device;
 pub mod device_service;

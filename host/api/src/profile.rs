@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
-use kube::{CustomResource, ResourceExt};
+use kube::CustomResource;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::Value;
@@ -96,15 +96,7 @@ pub struct DeviceProfileSpec {
     pub device_commands: Vec<DeviceCommand>,
 }
 
-impl DeviceProfile {
-    /// The name that EdgeX clients and topics use.
-    pub fn edgex_name(&self) -> Cow<'_, str> {
-        match &self.spec.name {
-            Some(name) if !name.is_empty() => Cow::Borrowed(name),
-            _ => Cow::Owned(self.name_any()),
-        }
-    }
-}
+crate::edgex_named!(DeviceProfile);
 
 impl DeviceProfileSpec {
     pub fn resource(&self, name: &str) -> Option<&DeviceResource> {

@@ -1,8 +1,8 @@
 //! ProvisionWatcher: which of the devices that a driver finds become devices by themselves.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::collections::BTreeMap;
 
-use kube::{CustomResource, ResourceExt};
+use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -79,12 +79,4 @@ pub struct DiscoveredDevice {
     pub properties: BTreeMap<String, Value>,
 }
 
-impl ProvisionWatcher {
-    /// The name that EdgeX clients and topics use.
-    pub fn edgex_name(&self) -> Cow<'_, str> {
-        match &self.spec.name {
-            Some(name) if !name.is_empty() => Cow::Borrowed(name),
-            _ => Cow::Owned(self.name_any()),
-        }
-    }
-}
+crate::edgex_named!(ProvisionWatcher);
