@@ -7,6 +7,7 @@ use crate::{
     Case, case,
     container::{ended, push_busybox},
     host::{Host, shared},
+    tools::has_lines,
 };
 
 pub const CASES: &[Case] = &[
@@ -63,7 +64,7 @@ pub fn script_pod(name: &str, image: &str, script: &str, spec: Value, container:
 }
 
 /// What a script prints that runs to its end in such a pod.
-fn said(
+pub fn said(
     host: &Host,
     name: &str,
     script: &str,
@@ -77,13 +78,6 @@ fn said(
     let said = host.k(&["logs", name])?;
     host.k(&["delete", "pod", name])?;
     Ok(said)
-}
-
-fn has_lines(said: &str, lines: &[&str]) -> anyhow::Result<()> {
-    for line in lines {
-        ensure!(said.lines().any(|l| l == *line), "no {line:?} in {said}");
-    }
-    Ok(())
 }
 
 fn a_pod_says_who_its_program_is_and_whose_its_volumes_are() -> anyhow::Result<()> {

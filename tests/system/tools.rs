@@ -95,6 +95,14 @@ pub fn find(program: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
+/// Whether each of these is a line of what was said.
+pub fn has_lines(said: &str, lines: &[&str]) -> anyhow::Result<()> {
+    for line in lines {
+        ensure!(said.lines().any(|l| l == *line), "no {line:?} in {said}");
+    }
+    Ok(())
+}
+
 /// Ask again until the answer is there, at most for `limit`.
 pub fn eventually<T>(
     what: &str,

@@ -9,8 +9,8 @@ use crate::{
     Case, case,
     container::{ended, push_busybox},
     host::{Host, shared},
-    security::script_pod,
-    tools::eventually,
+    security::{self, script_pod},
+    tools::{eventually, has_lines},
 };
 
 pub const CASES: &[Case] = &[
@@ -59,24 +59,11 @@ fn said(
     volumes: Value,
     mounts: Value,
 ) -> anyhow::Result<String> {
-    let image = format!("volume/{name}:v1");
-    push_busybox(host, &image)?;
     let (spec, container) = (
         json!({ "volumes": volumes }),
         json!({ "volumeMounts": mounts }),
     );
-    host.apply(&script_pod(name, &image, script, spec, container))?;
-    host.wait_pod(name, "has ended", |pod| !ended(pod).is_null())?;
-    let said = host.k(&["logs", name])?;
-    host.k(&["delete", "pod", name])?;
-    Ok(said)
-}
-
-fn has_lines(said: &str, lines: &[&str]) -> anyhow::Result<()> {
-    for line in lines {
-        ensure!(said.lines().any(|l| l == *line), "no {line:?} in {said}");
-    }
-    Ok(())
+    security::said(host, name, script, spec, container)
 }
 
 /// Wait until the command in the pod says this.

@@ -15,8 +15,8 @@ use super::{
 use crate::{broker::Message, clock, encode};
 
 const SHELF: &str = "keys";
-/// The longest key: what a ConfigMap's key can hold if every character is written as three.
-const LONGEST: usize = 84;
+/// The longest key. (A ConfigMap's key, in which some characters take three, ends at 253.)
+const LONGEST: usize = 252;
 /// Keys that one request may write.
 const MOST: usize = 5_000;
 
@@ -131,7 +131,7 @@ fn flat(at: &str, value: &Json, leaves: &mut Vec<(String, String)>) -> Result<()
         value => leaves.push((at.to_owned(), as_text(value))),
     }
     let longest = leaves.last().map_or(0, |(name, _)| name.len());
-    if longest > LONGEST * 3 {
+    if longest > LONGEST {
         return Err(Failure::bad_request(format!(
             "a key of {longest} characters is too long"
         )));
