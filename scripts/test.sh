@@ -19,8 +19,11 @@ set -e
 say "skipped:"
 grep -oE 'SKIPPED .*' "$log" | sort -u | sed 's/^/  /' >&2 || echo "  nothing" >&2
 if [ "$status" != 0 ]; then
-  say "failed; the last lines of $log:"
+  say "failed (the whole log is $log):"
   grep -nE 'FAILED|panicked at' "$log" | head -40 >&2
+  # What each failed case said, as the harness repeats it at the end of its suite.
+  awk '/^failures:$/ { on = 1; next } /^test result:/ { on = 0 } on' "$log" |
+    cut -c1-400 | head -200 >&2
   exit "$status"
 fi
 say "all passed"

@@ -95,16 +95,9 @@ fn an_image_that_is_not_there_is_named_in_the_pod() -> anyhow::Result<()> {
     );
     let table = host.k(&["get", "pod", "no-image"])?;
     ensure!(table.contains("ImagePull"), "{table}");
-    let events = host.k(&[
-        "get",
-        "events",
-        "--field-selector",
-        "involvedObject.name=no-image",
-    ])?;
-    ensure!(
-        events.contains("bad/nowhere:v1") && events.contains("eyot push"),
-        "{events}"
-    );
+    for part in ["bad/nowhere:v1", "eyot push"] {
+        host.wait_event("no-image", part)?;
+    }
     host.k(&["delete", "pod", "no-image"])?;
     Ok(())
 }

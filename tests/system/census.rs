@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     process::Command,
+    time::{Duration, Instant},
 };
 
 use eyot_runtime::Instance;
@@ -51,19 +52,31 @@ pub fn census(host: &Host) -> anyhow::Result<Census> {
     ]))
 }
 
+/// Count once nothing changes any more: what earlier pods and Services had is given back a little
+/// after they are gone.
+pub fn settled(host: &Host) -> anyhow::Result<Census> {
+    const QUIET: Duration = Duration::from_secs(2);
+    let mut last = (Instant::now(), census(host)?);
+    eventually("it is quiet", Duration::from_secs(60), || {
+        let now = census(host)?;
+        if now != last.1 {
+            last = (Instant::now(), now);
+            return Ok(None);
+        }
+        let gone = now["logs"] == 0 && now["bundles"] == 0;
+        Ok((gone && last.0.elapsed() > QUIET).then_some(now))
+    })
+}
+
 /// Wait until there is as much of everything as there was.
 pub fn eventually_as_before(host: &Host, before: &Census) -> anyhow::Result<()> {
     let last = std::cell::RefCell::new(Census::new());
-    let equal = eventually(
-        "nothing is left",
-        std::time::Duration::from_secs(60),
-        || {
-            let now = census(host)?;
-            let equal = now == *before;
-            last.replace(now);
-            Ok(equal.then_some(()))
-        },
-    );
+    let equal = eventually("nothing is left", Duration::from_secs(60), || {
+        let now = census(host)?;
+        let equal = now == *before;
+        last.replace(now);
+        Ok(equal.then_some(()))
+    });
     equal.map_err(|error| {
         let now = last.borrow();
         let differs = now

@@ -1,6 +1,11 @@
 //! Probes, lifecycle hooks and last words of real containers.
 
-use anyhow::ensure;
+use std::{
+    io::{BufRead, BufReader},
+    process::Stdio,
+};
+
+use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
 use crate::{
@@ -50,31 +55,32 @@ fn hooks_run_around_a_container_and_are_told_about_when_they_fail() -> anyhow::R
     });
     shown("hooked", hooks, 20)?;
     host.wait_ready_pod("hooked")?;
-    let mut follow = host.kubectl(&["logs", "-f", "hooked"]);
-    let follow = std::thread::spawn(move || crate::tools::succeed(&mut follow));
-    ensure!(host.k(&["logs", "hooked"])?.contains("after start"));
-    host.k(&["delete", "pod", "hooked", "--timeout=15s"])?;
-    let said = follow.join().unwrap_or_else(|_| Ok(String::new()))?;
+    let mut follow = host
+        .kubectl(&["logs", "-f", "hooked"])
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut lines = BufReader::new(follow.stdout.take().context("no output")?).lines();
+    // Followed from here on: what the pod says at its end cannot be missed.
+    ensure!(lines.any(|line| line.is_ok_and(|line| line == "after start")));
+    host.k(&["delete", "pod", "hooked", "--timeout=60s"])?;
+    let said = lines.collect::<Result<Vec<_>, _>>()?.join("\n");
+    follow.wait()?;
     let (stop, end) = (said.find("before stop"), said.find("ended"));
     ensure!(stop.is_some() && stop < end, "{said}");
 
     shown("unhooked", json!({ "postStart": say("exit 3") }), 1)?;
     host.wait_pod("unhooked", "is restarted", |pod| {
-        pod["status"]["containerStatuses"][0]["restartCount"] != 0
+        let restarts = &pod["status"]["containerStatuses"][0]["restartCount"];
+        restarts.as_u64().is_some_and(|restarts| restarts > 0)
     })?;
-    let events = host.k(&["events", "--for", "pod/unhooked"])?;
-    for part in ["FailedPostStartHook", "PostStartHook failed"] {
-        ensure!(events.contains(part), "{events}");
-    }
+    host.wait_event("unhooked", "FailedPostStartHook: PostStartHook failed")?;
     host.k(&["delete", "pod", "unhooked"])?;
 
     // A hook without end is cut off with the grace, and said to have failed.
     shown("stuck", json!({ "preStop": say("sleep 300") }), 1)?;
     host.wait_ready_pod("stuck")?;
-    host.k(&["delete", "pod", "stuck", "--timeout=15s"])?;
-    let events = host.k(&["events"])?;
-    ensure!(events.contains("PreStopHook failed"), "{events}");
-    Ok(())
+    host.k(&["delete", "pod", "stuck", "--timeout=60s"])?;
+    host.wait_event("stuck", "PreStopHook failed")
 }
 
 fn a_container_leaves_its_last_words() -> anyhow::Result<()> {
@@ -148,23 +154,13 @@ fn probes_gate_readiness_and_restart_what_is_unhealthy() -> anyhow::Result<()> {
         "{pod}"
     );
     let ip = pod["status"]["podIP"].as_str().unwrap_or_default();
-    let events = host.k(&[
-        "get",
-        "events",
-        "--field-selector=involvedObject.name=probed",
-        "-o",
-        "jsonpath={range .items[*]}{.reason}: {.message}{\"\\n\"}{end}",
-    ])?;
     for said in [
         "Unhealthy: Startup probe failed: cat: can't open '/tmp/well': No such file or directory",
         "Unhealthy: Liveness probe failed: cat: can't open '/tmp/well': No such file or directory",
         "Killing: Container main failed liveness probe, will be restarted",
         &format!("Unhealthy: Readiness probe failed: dial tcp {ip}:9: connect: connection refused"),
     ] {
-        ensure!(
-            events.lines().any(|line| line == said),
-            "no {said:?} in {events}"
-        );
+        host.wait_event("probed", said)?;
     }
     host.k(&["delete", "pod", "probed", "--force", "--grace-period=0"])?;
     Ok(())
@@ -190,14 +186,12 @@ fn grpc_and_https_probes_ask_as_the_kubelet_does() -> anyhow::Result<()> {
         json!({}),
         own,
     ))?;
-    let told = |what: &str| {
-        crate::tools::eventually(what, std::time::Duration::from_secs(30), || {
-            let events = host.k(&["events", "--for", "pod/asked"])?;
-            Ok(events.contains(what).then_some(()))
-        })
-    };
-    told("Readiness probe failed: error: health rpc probe failed")?;
-    told("tls: ")?;
+    for said in [
+        "Readiness probe failed: error: health rpc probe failed",
+        "tls: ",
+    ] {
+        host.wait_event("asked", said)?;
+    }
     host.k(&["delete", "pod", "asked"])?;
     Ok(())
 }

@@ -263,6 +263,22 @@ impl Host {
         self.wait_pod(name, "is Ready", |pod| condition(pod, "Ready"))
     }
 
+    /// Wait until an event of `pod` is told whose `REASON: MESSAGE` holds `text`. Events are written
+    /// beside what they are about, so none may be there yet when it is.
+    pub fn wait_event(&self, pod: &str, text: &str) -> anyhow::Result<()> {
+        let of = format!("--field-selector=involvedObject.name={pod}");
+        let lines = "jsonpath={range .items[*]}{.reason}: {.message}{\"\\n\"}{end}";
+        let seen = std::cell::RefCell::new(String::new());
+        let what = format!("an event of {pod} says {text:?}");
+        eventually(&what, Duration::from_secs(60), || {
+            let events = self.k(&["get", "events", &of, "-o", lines])?;
+            let told = events.contains(text).then_some(());
+            *seen.borrow_mut() = events;
+            Ok(told)
+        })
+        .with_context(|| format!("events were\n{}\n{}", seen.borrow(), self.log_tail()))
+    }
+
     pub fn mqtt(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.ports.mqtt))
     }

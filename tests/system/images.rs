@@ -109,9 +109,7 @@ fn a_pod_runs_an_image_of_another_registry_for_which_it_has_a_secret() -> anyhow
             pod["status"]["phase"] == "Succeeded"
         })?;
         ensure!(host.k(&["logs", name])? == "ran\n");
-        let of = format!("involvedObject.name={name}");
-        let events = host.k(&["get", "events", "--field-selector", &of])?;
-        ensure!(events.contains(expected), "{events}");
+        host.wait_event(name, expected)?;
     }
     // That it is here now does not open it to those without the secret.
     host.apply(&echo("still-no-secret", &image, ""))?;

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     Case, case,
-    census::{census, eventually_as_before, launchers, processes},
+    census::{eventually_as_before, launchers, processes, settled},
     host::Host,
     tools::{eventually, guest},
     wasm::pod,
@@ -217,10 +217,7 @@ fn whatever_is_killed_when_all_converges_and_nothing_is_left() -> anyhow::Result
         p["status"]["phase"] == "Succeeded"
     })?;
     host.k(&["delete", "pod", "first", "--timeout=60s"])?;
-    let before = eventually("it is quiet", Duration::from_secs(30), || {
-        let count = census(&host)?;
-        Ok((count["logs"] == 0 && count["bundles"] == 0).then_some(count))
-    })?;
+    let before = settled(&host)?;
     for round in 0..rounds {
         let marker = format!("7{:08}", random.below(100_000_000));
         let victims = [0, 1].map(|_| Victim::ALL[random.below(5) as usize]);

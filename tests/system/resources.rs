@@ -196,8 +196,7 @@ fn pods_over_their_local_storage_are_evicted() -> anyhow::Result<()> {
     let pod = evicted(host, "full-root")?;
     let said = "Container main exceeded its local ephemeral storage limit \"4Mi\". ";
     ensure!(pod["status"]["message"] == said, "{pod}");
-    let events = host.k(&["events", "--for", "pod/full-root"])?;
-    ensure!(events.contains("Evicted"), "{events}");
+    host.wait_event("full-root", "Evicted: ")?;
     host.k(&["delete", "pod", "full-volume", "full-root"])?;
     Ok(())
 }

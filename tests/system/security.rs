@@ -165,8 +165,7 @@ fn a_program_that_would_be_root_is_refused_in_the_kubelets_words() -> anyhow::Re
          container: main)"
     );
     ensure!(waits(&pod)["message"] == expected.as_str(), "{pod}");
-    let events = host.k(&["events", "--for", "pod/not-root"])?;
-    ensure!(events.contains(&format!("Error: {expected}")), "{events}");
+    host.wait_event("not-root", &format!("Error: {expected}"))?;
     host.k(&["delete", "pod", "not-root"])?;
     Ok(())
 }
