@@ -37,6 +37,7 @@ pub struct Ports {
     pub core_metadata: u16,
     pub core_command: u16,
     pub core_keeper: u16,
+    pub device_services: u16,
     pub ingress: u16,
     pub ingress_tls: u16,
     /// Third byte of the pod network.
@@ -54,6 +55,7 @@ impl Ports {
             core_metadata: free_port()?,
             core_command: free_port()?,
             core_keeper: free_port()?,
+            device_services: free_port()?,
             ingress: free_port()?,
             ingress_tls: free_port()?,
             net: NET.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
@@ -70,6 +72,7 @@ impl Ports {
             ("core-metadata", self.core_metadata),
             ("core-command", self.core_command),
             ("core-keeper", self.core_keeper),
+            ("device-services", self.device_services),
             ("ingress", self.ingress),
             ("ingress-tls", self.ingress_tls),
         ]

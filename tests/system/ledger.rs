@@ -92,12 +92,19 @@ fn the_ledger_of_edgex_operations_is_true() -> anyhow::Result<()> {
             "core-metadata" => host.ports.core_metadata,
             "core-command" => host.ports.core_command,
             "core-keeper" => host.ports.core_keeper,
+            "device service" => host.ports.device_services,
             _ => continue,
         };
         let path = operation
             .strip_prefix("GET ")
             .context("only GET is listed")?;
-        let (status, body) = curl(&[&format!("http://127.0.0.1:{port}/api/v3{path}")])?;
+        // Device services share a port, each below its name.
+        let below = if service == "device service" {
+            "/modbus-driver"
+        } else {
+            ""
+        };
+        let (status, body) = curl(&[&format!("http://127.0.0.1:{port}{below}/api/v3{path}")])?;
         let right = if state == "served" {
             status == 200
         } else {

@@ -155,6 +155,7 @@ async fn main() -> Fallible<()> {
         images: Arc::new(guests.clone()),
         broker: Some(broker.clone()),
         namespace: "default".into(),
+        device_services: "http://localhost:59900".into(),
     });
     let (running, cancel) = (devices.clone(), stop.clone());
     tokio::spawn(async move { running.run(cancel).await });

@@ -97,14 +97,26 @@ pub enum CommandError {
 pub(crate) enum Command {
     Read {
         source: String,
-        push: bool,
+        how: Asked,
         reply: oneshot::Sender<Result<Arc<Event>, CommandError>>,
     },
     Write {
         source: String,
+        query: String,
         values: BTreeMap<String, Json>,
         reply: oneshot::Sender<Result<(), CommandError>>,
     },
+}
+
+/// How a source is read by command.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Asked {
+    /// Send the event to the bus too.
+    pub push: bool,
+    /// A source that is neither command nor resource is a pattern of resources' names.
+    pub pattern: bool,
+    /// Query arguments that are the driver's business; see [`crate::source::with_query`].
+    pub query: String,
 }
 
 /// The way to a device's task.
@@ -130,13 +142,13 @@ pub(crate) fn handle(name: &str) -> (Handle, Commands) {
 }
 
 impl Handle {
-    /// Read a source now. `push` sends the event to the bus too.
-    pub(crate) async fn read(&self, source: &str, push: bool) -> Result<Arc<Event>, CommandError> {
+    /// Read a source now.
+    pub(crate) async fn read(&self, source: &str, how: Asked) -> Result<Arc<Event>, CommandError> {
         let (reply, answer) = oneshot::channel();
         self.ask(
             Command::Read {
                 source: source.to_owned(),
-                push,
+                how,
                 reply,
             },
             answer,
@@ -144,16 +156,18 @@ impl Handle {
         .await
     }
 
-    /// Write values, by resource name, to a source.
+    /// Write values, by resource name, to a source. `query` is as in [`Asked`].
     pub(crate) async fn write(
         &self,
         source: &str,
         values: BTreeMap<String, Json>,
+        query: String,
     ) -> Result<(), CommandError> {
         let (reply, answer) = oneshot::channel();
         self.ask(
             Command::Write {
                 source: source.to_owned(),
+                query,
                 values,
                 reply,
             },

@@ -9,6 +9,7 @@ mod body;
 mod command;
 mod common;
 mod data;
+mod device_service;
 mod dto;
 mod events;
 mod keeper;
@@ -44,6 +45,8 @@ pub enum EdgexService {
     CoreMetadata,
     CoreCommand,
     CoreKeeper,
+    /// The device services of the host's own drivers, each below its name.
+    DeviceServices,
     All,
 }
 
@@ -54,6 +57,7 @@ impl EdgexService {
             Self::CoreMetadata => "core-metadata",
             Self::CoreCommand => "core-command",
             Self::CoreKeeper => "core-keeper",
+            Self::DeviceServices => "device-services",
             Self::All => "eyot",
         }
     }
@@ -68,6 +72,8 @@ impl EdgexService {
 pub struct Edgex {
     inner: Arc<Inner>,
     service: EdgexService,
+    /// The device service that is spoken to, of [`EdgexService::DeviceServices`].
+    device_service: Option<Arc<str>>,
 }
 
 impl Service<eyot_http::Request> for Edgex {
@@ -94,11 +100,26 @@ impl Service<eyot_http::Request> for Edgex {
 
 impl Edgex {
     pub(crate) fn new(inner: Arc<Inner>, service: EdgexService) -> Self {
-        Self { inner, service }
+        Self {
+            inner,
+            service,
+            device_service: None,
+        }
+    }
+
+    /// As what it answers.
+    fn name(&self) -> &str {
+        match &self.device_service {
+            Some(name) => name,
+            None => self.service.name(),
+        }
     }
 
     async fn route(&self, request: &Parsed) -> Result<Reply, Failure> {
         let path: Vec<&str> = request.path.iter().map(String::as_str).collect();
+        if self.service == EdgexService::DeviceServices {
+            return device_service::route(self, request, &path).await;
+        }
         let path = match path.as_slice() {
             ["api", "v3", rest @ ..] => rest,
             _ => return Err(no_such_path(request)),

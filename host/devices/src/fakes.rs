@@ -30,6 +30,7 @@ struct State {
     opened: HashMap<String, usize>,
     reads: HashMap<String, usize>,
     grants: HashMap<String, Grants>,
+    attributes: HashMap<String, String>,
 }
 
 impl Site {
@@ -85,6 +86,12 @@ impl Site {
 
     pub fn grants(&self, device: &str) -> Option<Grants> {
         self.state.lock().unwrap().grants.get(device).cloned()
+    }
+
+    /// The attributes that the last read of the device was asked with.
+    pub fn attributes(&self, device: &str) -> String {
+        let state = self.state.lock().unwrap();
+        state.attributes.get(device).cloned().unwrap_or_default()
     }
 
     fn check(&self, device: &str) -> Result<(), DriverError> {
@@ -146,6 +153,12 @@ impl DriverSession for FakeSession {
             .reads
             .entry(self.device.clone())
             .or_default() += 1;
+        if let Some(first) = requests.first() {
+            let mut state = self.site.state.lock().unwrap();
+            state
+                .attributes
+                .insert(self.device.clone(), first.attributes.clone());
+        }
         if self.site.hangs(&self.device) {
             std::future::pending::<()>().await;
         }

@@ -20,7 +20,11 @@ use eyot_runtime::{
     guest::{Driver, DriverHost, StepLoader},
 };
 use eyot_store::{ReadingEvent, Readings};
-use kube::{Api, Resource, api::PostParams};
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{Patch, PatchParams, PostParams},
+};
+use serde_json::json;
 use tokio::{
     sync::{Notify, mpsc, watch},
     task::JoinSet,
@@ -33,7 +37,7 @@ use crate::{
     catalog::Cache,
     device::{self, Assignment, Binding, Handle},
     edgex::{Edgex, EdgexService, announce, watch_over},
-    pipeline,
+    encode, pipeline,
     status::{Board, DeviceKey},
 };
 
@@ -52,6 +56,9 @@ pub struct Options {
     pub broker: Option<Broker>,
     /// The namespace whose devices the EdgeX REST API serves: EdgeX knows none. `default`, mostly.
     pub namespace: String,
+    /// Where [`EdgexService::DeviceServices`] is reached, without a slash at the end: what the
+    /// drivers' DeviceServices have as their `baseAddress`, with the service's name behind it.
+    pub device_services: String,
 }
 
 /// The device tier. Cheap to clone.
@@ -66,6 +73,7 @@ pub(crate) struct Inner {
     loader: Arc<dyn StepLoader>,
     images: Arc<dyn ImageStore>,
     pub(crate) namespace: String,
+    device_services: String,
     pub(crate) devices: Cache<Device>,
     pub(crate) profiles: Cache<DeviceProfile>,
     pub(crate) services: Cache<DeviceService>,
@@ -104,6 +112,7 @@ impl Devices {
             loader: options.loader,
             images: options.images,
             namespace: options.namespace,
+            device_services: options.device_services,
             devices: Cache::new(&changed),
             profiles: Cache::new(&changed),
             services: Cache::new(&changed),
@@ -291,22 +300,45 @@ impl Inner {
         while tasks.join_next().await.is_some() {}
     }
 
-    /// EdgeX's device services announce themselves: make the DeviceService of a driver that has none.
+    /// The device services of EdgeX's namespace whose drivers run, by name.
+    pub(crate) fn drivers(&self) -> Vec<Arc<str>> {
+        let bindings = self.bindings();
+        let here = bindings
+            .keys()
+            .filter(|(namespace, _)| *namespace == self.namespace);
+        let mut names: Vec<Arc<str>> = here.map(|(_, service)| service.as_str().into()).collect();
+        names.sort();
+        names
+    }
+
+    /// EdgeX's device services announce themselves, and where they are: make the DeviceService of a
+    /// driver that has none, and set the address of one that has another.
     async fn register(&self, namespace: &str, service: &str) {
-        let known = self.services.all_in(namespace);
-        if known.iter().any(|known| known.edgex_name() == service) {
-            return;
-        }
-        let name = object_name(service);
-        let mut object = DeviceService::new(&name, DeviceServiceSpec::default());
-        object.spec.name = (name != service).then(|| service.to_owned());
-        object.spec.base_address = format!("http://{name}");
+        let address = format!("{}/{}", self.device_services, encode::name(service));
         let api: Api<DeviceService> = Api::namespaced(self.client.clone(), namespace);
-        match api.create(&PostParams::default(), &object).await {
+        let known = self.services.all_in(namespace);
+        let known = known.iter().find(|known| known.edgex_name() == service);
+        let stored = match known {
+            Some(known) if known.spec.base_address == address => return,
+            Some(known) => {
+                let patch = json!({ "spec": { "baseAddress": address } });
+                let patch = Patch::Merge(patch);
+                api.patch(&known.name_any(), &PatchParams::default(), &patch)
+                    .await
+            }
+            None => {
+                let name = object_name(service);
+                let mut object = DeviceService::new(&name, DeviceServiceSpec::default());
+                object.spec.name = (name != service).then(|| service.to_owned());
+                object.spec.base_address = address;
+                api.create(&PostParams::default(), &object).await
+            }
+        };
+        match stored {
             Ok(stored) => self.services.has(&stored).await,
-            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            Err(kube::Error::Api(status)) if [404, 409].contains(&status.code) => {}
             Err(error) => {
-                tracing::warn!(service, %error, "the driver's DeviceService was not made");
+                tracing::warn!(service, %error, "the driver's DeviceService was not written");
             }
         }
     }

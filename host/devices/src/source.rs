@@ -8,6 +8,7 @@ use eyot_runtime::{
     guest::{DeviceInfo, Grants, ReadRequest, WriteRequest},
     reading::{Event, Reading, Value},
 };
+use regex::RegexBuilder;
 use serde_json::Value as Json;
 use uuid::Uuid;
 
@@ -15,6 +16,10 @@ use crate::{transform, value};
 
 /// Resources in one command at most, as EdgeX has it.
 const OPERATIONS: usize = 128;
+/// The attribute that carries a command's query arguments, as EdgeX calls it.
+const QUERY: &str = "urlRawQuery";
+/// Bytes that a compiled pattern of resource names may take.
+const PATTERN: usize = 256 * 1024;
 
 /// Why a source cannot be read or written as asked. The text is for the one who asked.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -89,7 +94,7 @@ impl Names {
     }
 }
 
-/// Plan reading `source`.
+/// Plan reading `source`, a command or a resource of the profile.
 pub(crate) fn plan(profile: &DeviceProfile, source: &str) -> Result<Plan, SourceError> {
     let operations = operations(profile, source)?;
     if let Some(command) = profile.spec.command(source)
@@ -99,6 +104,57 @@ pub(crate) fn plan(profile: &DeviceProfile, source: &str) -> Result<Plan, Source
             source_name: source.to_owned(),
         });
     }
+    planned(source, operations)
+}
+
+/// Plan reading `source`: a command, a resource, or every readable resource whose whole name it
+/// matches as a regular expression, as EdgeX's device services and auto events have it.
+pub(crate) fn plan_matching(profile: &DeviceProfile, source: &str) -> Result<Plan, SourceError> {
+    let unknown = match plan(profile, source) {
+        Err(unknown @ SourceError::Unknown { .. }) => unknown,
+        outcome => return outcome,
+    };
+    let found = matching(profile, source);
+    if found.is_empty() {
+        return Err(unknown);
+    }
+    let readable = found
+        .into_iter()
+        .filter(|resource| resource.properties.read_write.readable());
+    let operations: Vec<_> = readable
+        .map(|resource| Operation {
+            resource,
+            default: None,
+            mappings: None,
+        })
+        .collect();
+    match operations.len() {
+        0 => Err(SourceError::WriteOnly {
+            source_name: source.to_owned(),
+        }),
+        1..=OPERATIONS => planned(source, operations),
+        count => Err(SourceError::TooMany {
+            command: source.to_owned(),
+            count,
+        }),
+    }
+}
+
+/// The resources whose whole name a pattern matches; none if it is no pattern.
+pub(crate) fn matching<'a>(profile: &'a DeviceProfile, pattern: &str) -> Vec<&'a DeviceResource> {
+    let pattern = RegexBuilder::new(&format!("^(?:{pattern})$"))
+        .size_limit(PATTERN)
+        .build();
+    let Ok(pattern) = pattern else {
+        return Vec::new();
+    };
+    let resources = profile.spec.device_resources.iter();
+    resources
+        .filter(|resource| pattern.is_match(&resource.name))
+        .collect()
+}
+
+fn planned(source: &str, operations: Vec<Operation<'_>>) -> Result<Plan, SourceError> {
     let mut plan = Plan {
         source: source.into(),
         requests: Vec::with_capacity(operations.len()),
@@ -353,6 +409,17 @@ fn operations<'a>(
 
 fn attributes(resource: &DeviceResource) -> String {
     serde_json::to_string(&resource.attributes).unwrap_or_else(|_| "{}".to_owned())
+}
+
+/// Add a command's query arguments to a resource's attributes, where EdgeX's drivers look for them.
+pub(crate) fn with_query(attributes: &mut String, query: &str) {
+    if query.is_empty() {
+        return;
+    }
+    let mut all: serde_json::Map<String, Json> =
+        serde_json::from_str(attributes).unwrap_or_default();
+    all.insert(QUERY.to_owned(), query.into());
+    *attributes = Json::Object(all).to_string();
 }
 
 fn mapped(value: &Value, mappings: &BTreeMap<String, Json>) -> Option<Value> {

@@ -46,8 +46,11 @@ pub struct Settings {
     #[arg(long, env = "EYOT_CORE_COMMAND_ADDRESS", value_name = "IP:PORT")]
     pub core_command_address: Option<SocketAddr>,
     /// Where EdgeX core-keeper listens [default: 127.0.0.1:59890]
-    #[arg(long, env = "EYOT_CORE_COMMAND_ADDRESS", value_name = "IP:PORT")]
+    #[arg(long, env = "EYOT_CORE_KEEPER_ADDRESS", value_name = "IP:PORT")]
     pub core_keeper_address: Option<SocketAddr>,
+    /// Where EdgeX clients reach the device services of drivers, each below its name [default: 127.0.0.1:59900]
+    #[arg(long, env = "EYOT_DEVICE_SERVICES_ADDRESS", value_name = "IP:PORT")]
+    pub device_services_address: Option<SocketAddr>,
     /// Where Ingresses are served over HTTP [default: 127.0.0.1:80, if that can be had]
     #[arg(long, env = "EYOT_INGRESS_ADDRESS", value_name = "IP:PORT")]
     pub ingress_address: Option<SocketAddr>,
@@ -186,6 +189,7 @@ pub struct Resolved {
     pub core_metadata_address: SocketAddr,
     pub core_command_address: SocketAddr,
     pub core_keeper_address: SocketAddr,
+    pub device_services_address: SocketAddr,
     /// `None`: the usual port, if that can be had.
     pub ingress_address: Option<SocketAddr>,
     /// The same over TLS.
@@ -236,6 +240,9 @@ impl Settings {
             core_metadata_address: self.core_metadata_address.or(other.core_metadata_address),
             core_command_address: self.core_command_address.or(other.core_command_address),
             core_keeper_address: self.core_keeper_address.or(other.core_keeper_address),
+            device_services_address: self
+                .device_services_address
+                .or(other.device_services_address),
             ingress_address: self.ingress_address.or(other.ingress_address),
             ingress_tls_address: self.ingress_tls_address.or(other.ingress_tls_address),
             node_name: self.node_name.or(other.node_name),
@@ -315,6 +322,7 @@ impl Settings {
             core_metadata_address: self.core_metadata_address.unwrap_or(local(59881)),
             core_command_address: self.core_command_address.unwrap_or(local(59882)),
             core_keeper_address: self.core_keeper_address.unwrap_or(local(59890)),
+            device_services_address: self.device_services_address.unwrap_or(local(59900)),
             ingress_address: self.ingress_address,
             ingress_tls_address: self.ingress_tls_address,
             node_name,

@@ -55,6 +55,7 @@ struct Listeners {
     core_metadata: TcpListener,
     core_command: TcpListener,
     core_keeper: TcpListener,
+    device_services: TcpListener,
     ingress: Option<TcpListener>,
     ingress_tls: Option<TcpListener>,
 }
@@ -186,12 +187,14 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
         images: registry.clone(),
         broker: Some(broker),
         namespace: "default".to_owned(),
+        device_services: reached_at(&listeners.device_services)?,
     });
     for (listener, service) in [
         (listeners.core_data, EdgexService::CoreData),
         (listeners.core_metadata, EdgexService::CoreMetadata),
         (listeners.core_command, EdgexService::CoreCommand),
         (listeners.core_keeper, EdgexService::CoreKeeper),
+        (listeners.device_services, EdgexService::DeviceServices),
     ] {
         parts.spawn(eyot_http::serve(
             listener,
@@ -305,8 +308,23 @@ async fn bind(settings: &Resolved) -> anyhow::Result<Listeners> {
             settings.core_keeper_address,
         )
         .await?,
+        device_services: bind(
+            "EdgeX device services (device-services-address)",
+            settings.device_services_address,
+        )
+        .await?,
         ingress: bind_ingress("ingress-address", settings.ingress_address, 80).await?,
         ingress_tls: bind_ingress("ingress-tls-address", settings.ingress_tls_address, 443).await?,
+    })
+}
+
+/// How clients on this host reach a listener over HTTP.
+fn reached_at(listener: &TcpListener) -> std::io::Result<String> {
+    let address = listener.local_addr()?;
+    Ok(if address.ip().is_unspecified() {
+        format!("http://localhost:{}", address.port())
+    } else {
+        format!("http://{address}")
     })
 }
 

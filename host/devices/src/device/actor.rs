@@ -13,7 +13,7 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Assignment, Binding, Command, CommandError, Commands,
+    Asked, Assignment, Binding, Command, CommandError, Commands,
     schedule::{self, Timer},
     state::{State, Verdict, judge},
 };
@@ -372,37 +372,41 @@ impl Actor {
 
     async fn command(&mut self, command: Command) {
         match command {
-            Command::Read {
-                source,
-                push,
-                reply,
-            } => {
+            Command::Read { source, how, reply } => {
                 // Whoever asked may have given up while it waited.
                 if !reply.is_closed() {
-                    let _ = reply.send(self.read_command(&source, push).await);
+                    let _ = reply.send(self.read_command(&source, how).await);
                 }
             }
             Command::Write {
                 source,
+                query,
                 values,
                 reply,
             } => {
                 if !reply.is_closed() {
-                    let _ = reply.send(self.write_command(&source, values).await);
+                    let _ = reply.send(self.write_command(&source, values, &query).await);
                 }
             }
         }
     }
 
-    async fn read_command(&mut self, source: &str, push: bool) -> Result<Arc<Event>, CommandError> {
+    async fn read_command(&mut self, source: &str, how: Asked) -> Result<Arc<Event>, CommandError> {
         self.ready()?;
         let Some(profile) = self.assignment.profile.clone() else {
             return Err(self.no_answer());
         };
-        let plan = source::plan(&profile, source)?;
+        let mut plan = if how.pattern {
+            source::plan_matching(&profile, source)?
+        } else {
+            source::plan(&profile, source)?
+        };
+        for request in &mut plan.requests {
+            source::with_query(&mut request.attributes, &how.query);
+        }
         match self.read(&plan).await {
             Ok(event) => {
-                if push {
+                if how.push {
                     self.bus.publish(&self.key.namespace, event.clone());
                 }
                 Ok(event)
@@ -415,12 +419,16 @@ impl Actor {
         &mut self,
         source: &str,
         values: BTreeMap<String, Json>,
+        query: &str,
     ) -> Result<(), CommandError> {
         self.ready()?;
         let Some(profile) = self.assignment.profile.clone() else {
             return Err(self.no_answer());
         };
-        let requests = source::writes(&profile, source, &values)?;
+        let mut requests = source::writes(&profile, source, &values)?;
+        for request in &mut requests {
+            source::with_query(&mut request.attributes, query);
+        }
         let Some(session) = self.session.as_mut() else {
             return Err(self.no_answer());
         };

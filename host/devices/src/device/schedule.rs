@@ -10,7 +10,7 @@ use eyot_api::{AutoEvent, DeviceProfile, parse_duration};
 use eyot_runtime::reading::{Event, Value};
 use tokio::time::Instant;
 
-use crate::source::{Plan, plan};
+use crate::source::{Plan, plan_matching};
 
 /// Shortest interval.
 const SHORTEST: Duration = Duration::from_millis(1);
@@ -57,7 +57,8 @@ fn timer(event: &AutoEvent, profile: &DeviceProfile, now: Instant) -> Result<Tim
     if interval < SHORTEST {
         return Err(format!("interval: {} is shorter than 1ms", event.interval));
     }
-    let plan = plan(profile, &event.source_name).map_err(|e| format!("sourceName: {e}"))?;
+    let plan =
+        plan_matching(profile, &event.source_name).map_err(|e| format!("sourceName: {e}"))?;
     Ok(Timer {
         plan: Arc::new(plan),
         due: now,

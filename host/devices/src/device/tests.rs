@@ -130,7 +130,11 @@ async fn a_silent_device_goes_down_is_tried_again_and_comes_back() {
         Some(DriverError::Unreachable("connection refused".into())),
     );
     tokio::time::sleep(Duration::from_secs(5)).await;
-    let error = bench.handle.read("Heat", false).await.unwrap_err();
+    let error = bench
+        .handle
+        .read("Heat", Asked::default())
+        .await
+        .unwrap_err();
     assert!(matches!(error, CommandError::Down { .. }), "{error}");
     assert!(error.to_string().contains("connection refused"), "{error}");
     let tries = bench.site.reads("d");
@@ -144,7 +148,7 @@ async fn a_silent_device_goes_down_is_tried_again_and_comes_back() {
     bench.site.fail("d", None);
     while bench.stored.try_recv().is_ok() {}
     bench.stored.recv().await.unwrap();
-    assert!(bench.handle.read("Heat", false).await.is_ok());
+    assert!(bench.handle.read("Heat", Asked::default()).await.is_ok());
     assert_eq!(bench.site.opened("d"), 1);
 }
 
@@ -167,7 +171,11 @@ async fn a_trap_makes_a_new_instance() {
 async fn a_driver_that_never_returns_is_given_up() {
     let bench = bench(device(json!([])));
     bench.site.hang("d");
-    let error = bench.handle.read("Heat", false).await.unwrap_err();
+    let error = bench
+        .handle
+        .read("Heat", Asked::default())
+        .await
+        .unwrap_err();
     assert!(
         matches!(
             error,
@@ -194,7 +202,7 @@ async fn an_invalid_setting_waits_for_an_edit() {
     device.spec.description = "edited".into();
     edited.device = Arc::new(device);
     bench.assignment.send_replace(edited);
-    assert!(bench.handle.read("Heat", false).await.is_ok());
+    assert!(bench.handle.read("Heat", Asked::default()).await.is_ok());
     assert_eq!(bench.site.opened("d"), opened + 1);
 }
 
@@ -204,17 +212,21 @@ async fn a_write_is_scaled_back_and_a_wrong_one_is_refused() {
     let values = |json: Json| serde_json::from_value(json).unwrap();
     bench
         .handle
-        .write("Heat", values(json!({"Heat": "25.5"})))
+        .write("Heat", values(json!({"Heat": "25.5"})), String::new())
         .await
         .unwrap();
     assert_eq!(bench.site.value("d", "Heat"), Some(Value::Int16(255)));
     let error = bench
         .handle
-        .write("Mode", values(json!({"Mode": 1})))
+        .write("Mode", values(json!({"Mode": 1})), String::new())
         .await
         .unwrap_err();
     assert!(error.to_string().contains("cannot be written"), "{error}");
-    let error = bench.handle.read("Nope", false).await.unwrap_err();
+    let error = bench
+        .handle
+        .read("Nope", Asked::default())
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("Nope"), "{error}");
 }
 
@@ -223,7 +235,11 @@ async fn a_locked_or_unserved_device_says_so() {
     let mut locked = device(json!([]));
     locked.spec.admin_state = eyot_api::AdminState::Locked;
     let bench = bench(locked);
-    let error = bench.handle.read("Heat", false).await.unwrap_err();
+    let error = bench
+        .handle
+        .read("Heat", Asked::default())
+        .await
+        .unwrap_err();
     assert_eq!(error, CommandError::Locked("d".into()));
     bench.assignment.send_modify(|assignment| {
         assignment.device = Arc::new(device(json!([])));
@@ -231,7 +247,7 @@ async fn a_locked_or_unserved_device_says_so() {
     });
     let error = bench
         .handle
-        .read("Heat", false)
+        .read("Heat", Asked::default())
         .await
         .unwrap_err()
         .to_string();
@@ -253,10 +269,10 @@ async fn an_error_answer_keeps_the_device_up_and_the_other_sources_alive() {
     bench.assignment.send_replace(edited);
     let error = bench
         .handle
-        .read("Gone", false)
+        .read("Gone", Asked::default())
         .await
         .unwrap_err()
         .to_string();
     assert!(error.contains("illegal data address"), "{error}");
-    assert!(bench.handle.read("Heat", false).await.is_ok());
+    assert!(bench.handle.read("Heat", Asked::default()).await.is_ok());
 }

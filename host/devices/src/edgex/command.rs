@@ -1,6 +1,6 @@
 //! core-command: reading and writing devices by name, and the list of what is possible.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use eyot_api::{Device, DeviceProfile, DeviceResource, ReadWrite};
 use http::Method;
@@ -9,9 +9,12 @@ use serde_json::{Value as Json, json};
 use super::{
     Edgex, no_such_method, objects,
     reply::{Failure, Reply},
-    request::Parsed,
+    request::{self, Page, Parsed},
 };
-use crate::{device::CommandError, encode};
+use crate::{
+    device::{Asked, CommandError, Handle},
+    encode,
+};
 
 /// Where EdgeX's clients look for core-command.
 const URL: &str = "http://localhost:59882";
@@ -43,22 +46,32 @@ async fn read(
     device: &str,
     source: &str,
 ) -> Result<Reply, Failure> {
-    let push = request.flag("ds-pushevent", false)?;
-    let answer = request.flag("ds-returnevent", true)?;
-    let (key, _) = edgex.device(device)?;
-    let handle = edgex
-        .inner
-        .handle(&key)
-        .ok_or_else(|| CommandError::NoDevice(device.to_owned()))?;
-    let event = handle.read(source, push).await?;
-    if !answer {
+    let Some(event) = read_source(edgex, device, source, &request.query).await? else {
         return Ok(Reply::ok(json!({})));
-    }
-    let body = encode::event(event).body;
-    let body = String::from_utf8_lossy(&body).into_owned();
+    };
     Ok(Reply::written(format!(
-        "{{\"apiVersion\":\"v3\",\"statusCode\":200,\"event\":{body}}}"
+        "{{\"apiVersion\":\"v3\",\"statusCode\":200,\"event\":{event}}}"
     )))
+}
+
+/// Read a source as the query's arguments say; the event's JSON, if it is wanted.
+pub(super) async fn read_source(
+    edgex: &Edgex,
+    device: &str,
+    source: &str,
+    query: &HashMap<String, String>,
+) -> Result<Option<String>, Failure> {
+    let asked = Asked {
+        push: request::flag(query, "ds-pushevent", false)?,
+        pattern: request::flag(query, "ds-regexcmd", true)?,
+        query: for_driver(query),
+    };
+    let answer = request::flag(query, "ds-returnevent", true)?;
+    let event = served(edgex, device)?.read(source, asked).await?;
+    Ok(answer.then(|| {
+        let body = encode::event(event).body;
+        String::from_utf8_lossy(&body).into_owned()
+    }))
 }
 
 async fn write(
@@ -67,19 +80,44 @@ async fn write(
     device: &str,
     source: &str,
 ) -> Result<Reply, Failure> {
-    let (key, _) = edgex.device(device)?;
+    edgex.device(device)?;
     let values: BTreeMap<String, Json> =
         serde_json::from_slice(&request.body).map_err(|error| {
             Failure::bad_request(format!(
                 "the body must be a JSON object such as {{\"{source}\":\"1\"}}: {error}"
             ))
         })?;
-    let handle = edgex
-        .inner
-        .handle(&key)
-        .ok_or_else(|| CommandError::NoDevice(device.to_owned()))?;
-    handle.write(source, values).await?;
+    write_source(edgex, device, source, values, &request.query).await?;
     Ok(Reply::ok(json!({})))
+}
+
+pub(super) async fn write_source(
+    edgex: &Edgex,
+    device: &str,
+    source: &str,
+    values: BTreeMap<String, Json>,
+    query: &HashMap<String, String>,
+) -> Result<(), Failure> {
+    let handle = served(edgex, device)?;
+    Ok(handle.write(source, values, for_driver(query)).await?)
+}
+
+/// The way to a device of EdgeX's namespace.
+fn served(edgex: &Edgex, device: &str) -> Result<Handle, Failure> {
+    let (key, _) = edgex.device(device)?;
+    let handle = edgex.inner.handle(&key);
+    Ok(handle.ok_or_else(|| CommandError::NoDevice(device.to_owned()))?)
+}
+
+/// What of a query is not for the host but for the driver, in the order of its names.
+fn for_driver(query: &HashMap<String, String>) -> String {
+    let ordered: BTreeMap<_, _> = query
+        .iter()
+        .filter(|(name, _)| !name.starts_with("ds-"))
+        .collect();
+    let mut text = form_urlencoded::Serializer::new(String::new());
+    text.extend_pairs(ordered);
+    text.finish()
 }
 
 /// What can be done with one device.
@@ -92,7 +130,12 @@ pub(super) fn commands(edgex: &Edgex, name: &str) -> Result<Reply, Failure> {
 
 /// What can be done with all devices.
 pub(super) fn all(edgex: &Edgex, request: &Parsed) -> Result<Reply, Failure> {
-    let (total, devices) = request.page()?.of(objects::all::<Device>(edgex))?;
+    page(edgex, request.page()?)
+}
+
+/// What can be done with the devices of one page.
+pub(super) fn page(edgex: &Edgex, page: Page) -> Result<Reply, Failure> {
+    let (total, devices) = page.of(objects::all::<Device>(edgex))?;
     let commands: Vec<_> = devices
         .iter()
         .map(|device| core_commands(edgex, device))

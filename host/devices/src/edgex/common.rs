@@ -32,7 +32,7 @@ pub(super) async fn route(
         (["ping"], &Method::GET) => Ok(ping(edgex)),
         (["version"], &Method::GET) => Ok(Reply::ok(json!({
             "version": env!("CARGO_PKG_VERSION"),
-            "serviceName": edgex.service.name(),
+            "serviceName": edgex.name(),
         }))),
         (["config"], &Method::GET) => Ok(config(edgex)),
         (["secret"], &Method::POST) => secret(edgex, request).await,
@@ -45,13 +45,13 @@ fn ping(edgex: &Edgex) -> Reply {
     let now = jiff::Timestamp::now()
         .strftime("%a, %d %b %Y %H:%M:%S UTC")
         .to_string();
-    Reply::ok(json!({ "timestamp": now, "serviceName": edgex.service.name() }))
+    Reply::ok(json!({ "timestamp": now, "serviceName": edgex.name() }))
 }
 
 /// The settings that EdgeX's clients can see the effect of.
 fn config(edgex: &Edgex) -> Reply {
     Reply::ok(json!({
-        "serviceName": edgex.service.name(),
+        "serviceName": edgex.name(),
         "config": {
             "Namespace": edgex.inner.namespace,
             "Service": { "MaxResultCount": super::request::MOST, "MaxRequestSize": super::request::BODY },

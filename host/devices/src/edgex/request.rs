@@ -77,8 +77,37 @@ pub(super) async fn parse(request: Request) -> Result<Parsed, Failure> {
 
 impl Parsed {
     pub(super) fn page(&self) -> Result<Page, Failure> {
+        Page::asked(&self.query)
+    }
+
+    /// A query argument that is true or false.
+    pub(super) fn flag(&self, name: &str, default: bool) -> Result<bool, Failure> {
+        flag(&self.query, name, default)
+    }
+}
+
+/// The same among arguments that came another way.
+pub(super) fn flag(
+    query: &HashMap<String, String>,
+    name: &str,
+    default: bool,
+) -> Result<bool, Failure> {
+    match query.get(name).map(String::as_str) {
+        None | Some("") => Ok(default),
+        // EdgeX 2 wrote yes and no.
+        Some("true" | "yes") => Ok(true),
+        Some("false" | "no") => Ok(false),
+        Some(other) => Err(Failure::bad_request(format!(
+            "{name}: {other:?} is neither true nor false"
+        ))),
+    }
+}
+
+impl Page {
+    /// What `offset` and `limit` of a query say.
+    pub(super) fn asked(query: &HashMap<String, String>) -> Result<Self, Failure> {
         let number = |name: &str| {
-            self.query
+            query
                 .get(name)
                 .map(|text| {
                     text.parse::<i64>().map_err(|_| {
@@ -105,21 +134,6 @@ impl Parsed {
         Ok(Page { offset, limit })
     }
 
-    /// A query argument that is true or false.
-    pub(super) fn flag(&self, name: &str, default: bool) -> Result<bool, Failure> {
-        match self.query.get(name).map(String::as_str) {
-            None | Some("") => Ok(default),
-            // EdgeX 2 wrote yes and no.
-            Some("true" | "yes") => Ok(true),
-            Some("false" | "no") => Ok(false),
-            Some(other) => Err(Failure::bad_request(format!(
-                "{name}: {other:?} is neither true nor false"
-            ))),
-        }
-    }
-}
-
-impl Page {
     /// That part of all items; EdgeX's 416 if it begins after the end.
     pub(super) fn of<T>(self, items: Vec<T>) -> Result<(usize, Vec<T>), Failure> {
         let total = items.len();

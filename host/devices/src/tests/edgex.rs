@@ -1,6 +1,7 @@
 //! Each operation of EdgeX's core services: its status, and its answer against EdgeX's own
 //! OpenAPI files where these are.
 
+mod device_service;
 mod schema;
 
 use eyot_api::{DeviceService, ProvisionWatcher};
@@ -31,7 +32,11 @@ impl Client<'_> {
     }
 
     async fn raw(&self, method: Method, path: &str, body: &str, status: u16) -> Json {
-        let full = format!("/api/v3{path}");
+        let below = match self.service {
+            EdgexService::DeviceServices => "/modbus",
+            _ => "",
+        };
+        let full = format!("{below}/api/v3{path}");
         let (code, answer) = (self.host)
             .http_of(self.service, method.clone(), &full, body)
             .await;

@@ -23,6 +23,9 @@ use crate::{
 /// How long a condition may take to come true on a busy machine.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
+/// Where the tests' device services are said to be.
+pub const DEVICE_SERVICES: &str = "http://localhost:59900";
+
 pub struct Host {
     pub client: Client,
     pub devices: Devices,
@@ -60,6 +63,7 @@ pub async fn host() -> Host {
         images: Arc::new(Images),
         broker: Some(broker.clone()),
         namespace: "default".into(),
+        device_services: DEVICE_SERVICES.into(),
     });
     let (running, cancel) = (devices.clone(), stop.clone());
     tokio::spawn(async move { running.run(cancel).await });

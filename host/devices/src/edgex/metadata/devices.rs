@@ -4,7 +4,6 @@ use std::{collections::HashMap, sync::Arc};
 
 use eyot_api::{AutoEvent, Device, DeviceProfile, DeviceSpec, parse_duration};
 use kube::{Api, ResourceExt, api::Patch, api::PatchParams};
-use regex::Regex;
 use serde_json::{Value as Json, json};
 
 use super::super::{
@@ -16,6 +15,7 @@ use super::super::{
     request::Parsed,
 };
 use super::{created, done, locked, new_name, page, services, updated};
+use crate::source;
 
 /// What an update may change in the spec.
 const FIELDS: &[&str] = &[
@@ -223,12 +223,7 @@ fn judge_event(name: &str, profile: &DeviceProfile, event: &AutoEvent) -> Result
     }
     let source = &event.source_name;
     let direct = profile.spec.resource(source).is_some() || profile.spec.command(source).is_some();
-    let pattern = || {
-        let pattern = Regex::new(&format!("^(?:{source})$")).ok()?;
-        let mut resources = profile.spec.device_resources.iter();
-        resources.find(|resource| pattern.is_match(&resource.name))
-    };
-    if direct || pattern().is_some() {
+    if direct || !source::matching(profile, source).is_empty() {
         return Ok(());
     }
     Err(Failure::bad_request(format!(

@@ -33,6 +33,7 @@ pub fn documents() -> Option<Documents> {
             file(EdgexService::CoreData, "core-data.yaml"),
             file(EdgexService::CoreCommand, "core-command.yaml"),
             file(EdgexService::CoreKeeper, "core-keeper.yaml"),
+            file(EdgexService::DeviceServices, "device-sdk.yaml"),
         ],
         asked: Mutex::default(),
     })
