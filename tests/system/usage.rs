@@ -7,7 +7,7 @@ use anyhow::ensure;
 use crate::{
     Case, case,
     host::shared,
-    tools::{eventually, guest},
+    tools::{curl, eventually, guest},
 };
 
 pub const CASES: &[Case] = &[case!(
@@ -19,7 +19,7 @@ fn top_shows_what_pods_and_the_node_use() -> anyhow::Result<()> {
     let host = shared()?;
     host.push("usage/web:v1", &guest("hello_web")?)?;
     host.k(&["run", "measured", "--image=usage/web:v1", "--port=8080"])?;
-    host.wait_ready_pod("measured")?;
+    let pod = host.wait_ready_pod("measured")?;
     let pods = eventually("kubectl top pods", Duration::from_secs(30), || {
         let top = host.k(&["top", "pods", "measured", "--no-headers", "--containers"]);
         Ok(top.ok().filter(|top| top.contains("measured")))
@@ -45,6 +45,14 @@ fn top_shows_what_pods_and_the_node_use() -> anyhow::Result<()> {
     ])?;
     let line = "container_memory_working_set_bytes{container=\"measured\",namespace=\"default\",pod=\"measured\"}";
     ensure!(scraped.contains(line), "{scraped}");
+    // So is what the web service has answered.
+    let ip = pod["status"]["podIP"].as_str().unwrap_or_default();
+    ensure!(curl(&[&format!("http://{ip}:8080/")])?.0 == 200);
+    let counted = "http_requests_total{namespace=\"default\",pod=\"measured\"} 1";
+    eventually("the request is counted", Duration::from_secs(60), || {
+        let metrics = host.k(&["get", "--raw", "/metrics"])?;
+        Ok(metrics.contains(counted).then_some(()))
+    })?;
     host.k(&["delete", "pod", "measured", "--now"])?;
     Ok(())
 }

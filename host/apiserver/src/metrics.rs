@@ -17,7 +17,7 @@ use std::{
 use eyot_http::Response;
 use http::{HeaderValue, Method, StatusCode, header};
 
-use crate::{api::Api, catalog::Catalog, discovery, path::ResourcePath};
+use crate::{api::Api, catalog::Catalog, discovery, path::ResourcePath, usage};
 
 /// Upper bounds of the histogram of durations, in seconds: Kubernetes' own.
 const BOUNDS: [f64; 22] = [
@@ -234,10 +234,15 @@ fn verb(method: &Method, named: bool, query: Option<&str>) -> &'static str {
 }
 
 /// The whole page.
-pub(crate) fn answer(api: &Api) -> Response {
+pub(crate) async fn answer(api: &Arc<Api>) -> Response {
+    let requests = match api.options.serves_usage {
+        true => usage::requests(api).await,
+        false => BTreeMap::new(),
+    };
     let mut page = String::with_capacity(16 * 1024);
     // Writing to a string does not fail.
     let _ = write(api, &mut page);
+    let _ = of_pods(&requests, &mut page);
     let mut response = eyot_http::text(StatusCode::OK, page);
     let media = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, media);
@@ -352,6 +357,23 @@ fn write(api: &Api, page: &mut String) -> std::fmt::Result {
         text("platform")
     )?;
     process(page)
+}
+
+/// How many requests pods have answered.
+fn of_pods(requests: &BTreeMap<(String, String), u64>, page: &mut String) -> std::fmt::Result {
+    if requests.is_empty() {
+        return Ok(());
+    }
+    let help = "Requests that the Wasm web services of the pod have answered.";
+    head(page, usage::REQUESTS, "counter", help)?;
+    for ((namespace, pod), count) in requests {
+        let name = usage::REQUESTS;
+        writeln!(
+            page,
+            "{name}{{namespace=\"{namespace}\",pod=\"{pod}\"}} {count}"
+        )?;
+    }
+    Ok(())
 }
 
 /// Whether the servers behind this one can be reached.

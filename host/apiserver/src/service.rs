@@ -201,7 +201,7 @@ async fn answer(
     match route {
         Route::Health(probe) => return Ok(health::answer(&api, probe, uri.query())),
         Route::Version => return Ok(eyot_http::json(StatusCode::OK, &discovery::version())),
-        Route::Metrics => return Ok(metrics::answer(&api)),
+        Route::Metrics => return Ok(metrics::answer(&api).await),
         Route::Issuer => return Ok(issuer::configuration(&api, request.headers())),
         Route::IssuerKeys => return Ok(issuer::keys(&api)),
         _ => {}

@@ -168,8 +168,7 @@ async fn pods(api: &Arc<Api>, namespace: &str, name: &str) -> Vec<Value> {
     let summaries = summaries(api, names).await;
     let mut by_uid: BTreeMap<&str, &Value> = BTreeMap::new();
     for summary in summaries.values() {
-        let pods = summary.get("pods").and_then(Value::as_array);
-        for pod in pods.into_iter().flatten() {
+        for pod in elements(summary, "pods") {
             by_uid.insert(text(pod, &["podRef", "uid"]), pod);
         }
     }
@@ -192,6 +191,35 @@ async fn pods(api: &Arc<Api>, namespace: &str, name: &str) -> Vec<Value> {
         Some(entry)
     });
     measured.collect()
+}
+
+/// A metric that kubelets tell of pods whose requests pass through them.
+pub(crate) const REQUESTS: &str = "http_requests_total";
+
+/// How many requests each pod has answered since it started, by namespace and name, of the pods
+/// that are known to answer any.
+pub(crate) async fn requests(api: &Arc<Api>) -> BTreeMap<(String, String), u64> {
+    let nodes = stored(api, "nodes", "", "");
+    let names = nodes.iter().map(|node| node.key.name.to_string()).collect();
+    let mut found = BTreeMap::new();
+    for summary in summaries(api, names).await.values() {
+        for pod in elements(summary, "pods") {
+            let metrics =
+                elements(pod, "containers").flat_map(|c| elements(c, "userDefinedMetrics"));
+            let counts = metrics
+                .filter(|metric| text(metric, &["name"]) == REQUESTS)
+                .filter_map(|metric| metric.get("value")?.as_u64());
+            if let Some(count) = counts.reduce(u64::saturating_add) {
+                let part = |key| text(pod, &["podRef", key]).to_owned();
+                found.insert((part("namespace"), part("name")), count);
+            }
+        }
+    }
+    found
+}
+
+fn elements<'a>(of: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
+    of.get(key).and_then(Value::as_array).into_iter().flatten()
 }
 
 /// What a part of a summary says is used, when that was measured, and over how long. `None` before

@@ -27,6 +27,10 @@ const PERIOD: Duration = Duration::from_secs(15);
 /// A container that was measured only once is measured again for who asks, after this long.
 const SOONEST: Duration = Duration::from_secs(1);
 
+/// How many requests a container has answered: a metric of [`summary`] and of
+/// [`resource_metrics`], and what autoscalers go by.
+const REQUESTS: &str = "http_requests_total";
+
 /// The last measurements. The machine as a whole stands under no uid and no name.
 #[derive(Default)]
 pub(crate) struct Meter(Mutex<HashMap<Place, Sample>>);
@@ -135,6 +139,7 @@ fn machine(capacity: &capacity::Capacity) -> Usage {
     Usage {
         memory: capacity.memory.saturating_sub(capacity::available_memory()),
         cpu: capacity::processor_time(),
+        requests: None,
     }
 }
 
@@ -156,6 +161,12 @@ pub(crate) async fn summary(context: &Context) -> Value {
             let mut one = amounts(sample);
             one["name"] = json!(name);
             one["startTime"] = json!(whole_seconds(*since));
+            if let Some(requests) = sample.usage.requests {
+                one["userDefinedMetrics"] = json!([{
+                    "name": REQUESTS, "type": "cumulative", "units": "count",
+                    "time": whole_seconds(sample.at), "value": requests,
+                }]);
+            }
             one
         });
         let mut pod = amounts(&together(measured.iter().map(|(_, _, sample)| *sample))?);
@@ -227,6 +238,10 @@ fn together(samples: impl Iterator<Item = Sample>) -> Option<Sample> {
         usage: Usage {
             memory: a.usage.memory.saturating_add(b.usage.memory),
             cpu: a.usage.cpu.saturating_add(b.usage.cpu),
+            requests: match (a.usage.requests, b.usage.requests) {
+                (Some(a), Some(b)) => Some(a.saturating_add(b)),
+                (a, b) => a.or(b),
+            },
         },
         at: a.at.min(b.at),
         at_mono: a.at_mono.min(b.at_mono),
@@ -261,13 +276,27 @@ pub(crate) async fn resource_metrics(context: &Context) -> String {
     let starts = metric(
         "container_start_time_seconds",
         "gauge",
-        "Start time of the container since unix epoch in seconds",
+        "[STABLE] Start time of the container since unix epoch in seconds",
         lines.map(|(labels, since)| format!("{labels} {since}")),
     );
+    let counts = pods.iter().filter_map(|(labels, sum): &(String, Sample)| {
+        let requests = sum.usage.requests?;
+        Some(format!("{labels} {requests} {}", sum.at.as_millisecond()))
+    });
+    let counts: Vec<String> = counts.collect();
+    let requests = match counts.is_empty() {
+        true => String::new(),
+        false => metric(
+            REQUESTS,
+            "counter",
+            "[ALPHA] Requests that the Wasm web services of the pod have answered",
+            counts.into_iter(),
+        ),
+    };
     let failed = metric(
         "resource_scrape_error",
         "gauge",
-        "1 if there was an error while getting container metrics, 0 otherwise",
+        "[STABLE] 1 if there was an error while getting container metrics, 0 otherwise",
         [" 0".to_owned()].into_iter(),
     );
     [
@@ -275,6 +304,7 @@ pub(crate) async fn resource_metrics(context: &Context) -> String {
         starts,
         family("node", node.as_slice()),
         family("pod", &pods),
+        requests,
         failed,
     ]
     .concat()
@@ -286,7 +316,7 @@ fn family(of: &str, measured: &[(String, Sample)]) -> String {
     let cpu = metric(
         &format!("{of}_cpu_usage_seconds_total"),
         "counter",
-        &format!("Cumulative cpu time consumed by the {of} in core-seconds"),
+        &format!("[STABLE] Cumulative cpu time consumed by the {of} in core-seconds"),
         measured
             .iter()
             .map(|(labels, one)| format!("{labels} {} {}", one.usage.cpu.as_secs_f64(), at(one))),
@@ -294,7 +324,7 @@ fn family(of: &str, measured: &[(String, Sample)]) -> String {
     let memory = metric(
         &format!("{of}_memory_working_set_bytes"),
         "gauge",
-        &format!("Current working set of the {of} in bytes"),
+        &format!("[STABLE] Current working set of the {of} in bytes"),
         measured
             .iter()
             .map(|(labels, one)| format!("{labels} {} {}", one.usage.memory, at(one))),
@@ -304,7 +334,7 @@ fn family(of: &str, measured: &[(String, Sample)]) -> String {
 
 /// In Prometheus' text format.
 fn metric(name: &str, kind: &str, help: &str, lines: impl Iterator<Item = String>) -> String {
-    let mut text = format!("# HELP {name} [STABLE] {help}\n# TYPE {name} {kind}\n");
+    let mut text = format!("# HELP {name} {help}\n# TYPE {name} {kind}\n");
     for line in lines {
         text.extend([name, &line, "\n"]);
     }
@@ -330,6 +360,7 @@ mod tests {
             usage: Usage {
                 memory,
                 cpu: Duration::from_secs(cpu),
+                requests: (memory > 5).then_some(memory),
             },
             at: Timestamp::UNIX_EPOCH,
             at_mono: Instant::now(),
@@ -345,6 +376,8 @@ mod tests {
         let sum = sum.unwrap();
         assert_eq!((sum.usage.memory, sum.usage.cpu.as_secs()), (11, 3));
         assert_eq!(sum.rate, rate(15, 15));
+        // Only one of the two has a count.
+        assert_eq!(sum.usage.requests, Some(6));
         let young = together([sample(5, 1, rate(7, 15)), sample(6, 2, None)].into_iter());
         assert_eq!(young.unwrap().rate, None);
     }

@@ -87,6 +87,7 @@ impl Hierarchies {
             return Some(Usage {
                 memory: used.saturating_sub(cache),
                 cpu: Duration::from_nanos(cpu),
+                requests: None,
             });
         }
         let group = join(self.unified.as_ref()?, group);
@@ -96,6 +97,7 @@ impl Hierarchies {
         Some(Usage {
             memory: used.saturating_sub(cache),
             cpu: Duration::from_micros(cpu),
+            requests: None,
         })
     }
 

@@ -1,6 +1,9 @@
 //! A running container of a Wasm image: a task, and the handles on it.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use async_trait::async_trait;
 use eyot_runtime::{Container, ContainerError, ContainerSpec, Exit, Signal, Usage};
@@ -22,6 +25,8 @@ pub(crate) struct Signals {
 pub(crate) struct Resources {
     pub(crate) cpu: Arc<Cpu>,
     pub(crate) memory: Arc<Budget>,
+    /// Requests answered; of a web service only.
+    pub(crate) requests: Option<Arc<AtomicU64>>,
 }
 
 impl Resources {
@@ -29,7 +34,14 @@ impl Resources {
         Self {
             cpu: Cpu::new(spec.limits.cpu_millis, spec.limits.cpu_request_millis),
             memory: Budget::new(spec.limits.memory),
+            requests: None,
         }
+    }
+
+    /// The same for a container whose requests are counted.
+    pub(crate) fn counting(self) -> Self {
+        let requests = Some(Arc::default());
+        Self { requests, ..self }
     }
 }
 
@@ -123,10 +135,15 @@ impl Container for WasmContainer {
 
     async fn usage(&self) -> Option<Usage> {
         let running = self.exit.borrow().is_none();
-        let Resources { cpu, memory } = &self.resources;
+        let Resources {
+            cpu,
+            memory,
+            requests,
+        } = &self.resources;
         running.then(|| Usage {
             memory: memory.used(),
             cpu: cpu.used(),
+            requests: requests.as_ref().map(|count| count.load(Ordering::Relaxed)),
         })
     }
 

@@ -89,6 +89,7 @@ impl Runtime for WasmRuntime {
             }
             Role::Web => {
                 let (of, engine) = (spec.clone(), engine.clone());
+                let resources = resources.counting();
                 let work = web::web(engine, program, pre, of, &signals, &resources).await?;
                 Ok(WasmContainer::spawn(on, &spec, signals, resources, work))
             }

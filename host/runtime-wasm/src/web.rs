@@ -204,6 +204,9 @@ impl Web {
         *lock(&self.asked) = Instant::now();
         let (web, old) = (self.clone(), request.version() <= Version::HTTP_11);
         let mut response = self.reply(request).await;
+        if let Some(count) = &web.resources.requests {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
         if old && web.ending.load(Ordering::Relaxed) {
             // The client's next request finds one that stays.
             let headers = response.headers_mut();

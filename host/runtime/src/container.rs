@@ -183,6 +183,9 @@ pub struct Usage {
     pub memory: u64,
     /// Processor time used since the start.
     pub cpu: Duration,
+    /// Requests answered since the start, whatever the answers were. `None` where they do not pass
+    /// through this host.
+    pub requests: Option<u64>,
 }
 
 /// Why a container could not be prepared or started. The text of each is shown to the user in the

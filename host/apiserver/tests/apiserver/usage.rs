@@ -18,10 +18,10 @@ use crate::{get, ok, pod, send, server, server_with};
 
 const GROUP: &str = "/apis/metrics.k8s.io/v1beta1";
 
-/// The kubelet of node `n1`, which has measured itself and these pods: the uid of each, and the
+/// The kubelet of node `n1`, which has measured itself and these pods: the name and uid of each, and the
 /// billionths of a processor that its one container uses.
 #[derive(Default)]
-struct Measured(Mutex<Vec<(String, Option<u64>)>>, AtomicUsize);
+struct Measured(Mutex<Vec<(String, String, Option<u64>)>>, AtomicUsize);
 
 impl Nodes for Measured {
     fn kubelet(&self, node: &str) -> Option<Kubelet> {
@@ -38,10 +38,15 @@ impl Nodes for Measured {
         };
         self.1.fetch_add(usize::from(node == "n1"), Relaxed);
         let pods = self.0.lock().unwrap().clone();
-        let pods = pods.into_iter().map(|(uid, rate)| {
+        let pods = pods.into_iter().map(|(name, uid, rate)| {
             let mut container = amounts(rate, 4096);
             container["name"] = json!("c");
-            json!({"podRef": {"uid": uid}, "containers": [container]})
+            if rate == Some(7) {
+                let of = |name| json!({"name": name, "type": "cumulative", "value": 41});
+                container["userDefinedMetrics"] = json!([of("other"), of("http_requests_total")]);
+            }
+            let reference = json!({"uid": uid, "namespace": "default", "name": name});
+            json!({"podRef": reference, "containers": [container]})
         });
         let summary = json!({
             "node": amounts(Some(250_000_000), 1 << 30), "pods": pods.collect::<Vec<_>>(),
@@ -89,7 +94,8 @@ async fn measured_by() -> (ApiServer, Arc<Measured>) {
         pod["spec"]["nodeName"] = json!("n1");
         let made = ok(&server, "POST", "/api/v1/namespaces/default/pods", pod).await;
         let uid = made["metadata"]["uid"].as_str().unwrap().to_owned();
-        nodes.0.lock().unwrap().extend(rate.map(|rate| (uid, rate)));
+        let measured = rate.map(|rate| (name.to_owned(), uid, rate));
+        nodes.0.lock().unwrap().extend(measured);
     }
     (server, nodes)
 }
@@ -99,6 +105,21 @@ fn names(list: &Value) -> Vec<&str> {
     items
         .map(|one| one["metadata"]["name"].as_str().unwrap())
         .collect()
+}
+
+#[tokio::test]
+async fn the_requests_that_pods_answered_are_among_the_metrics() {
+    let server = measured().await;
+    let (code, page) = get(&server, "/metrics").await;
+    assert_eq!(code, 200);
+    let lines: Vec<_> = page
+        .as_str()
+        .unwrap()
+        .lines()
+        .filter(|line| line.starts_with("http_requests_total"))
+        .collect();
+    let b = "http_requests_total{namespace=\"default\",pod=\"b\"} 41";
+    assert_eq!(lines, [b]);
 }
 
 #[tokio::test]

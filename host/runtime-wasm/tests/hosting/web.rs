@@ -91,6 +91,8 @@ async fn it_answers_as_soon_as_it_is_started_with_its_environment() {
     };
     assert_eq!(service.get("/").await, (200, "hello\n".into()));
     assert_eq!(service.get("/env").await, (200, "Ok(\"hello\")".into()));
+    let usage = service.container.usage().await.unwrap();
+    assert_eq!(usage.requests, Some(2));
     service.container.signal(Signal::Terminate).await.unwrap();
     let exit = end(&service.container).await;
     assert_eq!((exit.code, exit.reason), (0, "Completed"));
