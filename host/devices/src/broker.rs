@@ -9,12 +9,12 @@
 
 use std::{
     net::{SocketAddr, TcpListener, TcpStream},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use rumqttd::{ConnectionSettings, RouterConfig, ServerSettings, local};
+use rumqttd::{ConnectionSettings, Notification, RouterConfig, ServerSettings, local};
 use tokio::sync::mpsc;
 
 /// Clients at once.
@@ -28,6 +28,9 @@ const SEGMENTS: usize = 8;
 const OUTGOING: u64 = 500;
 /// Messages that the host has published and the broker has not yet taken.
 const PUBLISHED: usize = 16 * 1024;
+/// Messages from clients that wait for the host at most. Behind them the broker keeps some more, and
+/// then forgets the oldest.
+const RECEIVED: usize = 1024;
 /// Messages handed to the broker in one go.
 const BURST: usize = 256;
 /// How long the listener may take to come up.
@@ -54,9 +57,17 @@ pub enum BrokerError {
 pub struct Broker {
     address: SocketAddr,
     published: mpsc::Sender<Message>,
+    ears: Arc<Mutex<Option<Ears>>>,
 }
 
-/// A message that the host publishes with quality of service 0.
+/// The host's own subscription.
+struct Ears {
+    /// Asks for filters; held open, or the broker takes the link for closed.
+    asking: local::LinkTx,
+    heard: local::LinkRx,
+}
+
+/// A message that the host publishes with quality of service 0, or receives.
 #[derive(Debug, Clone)]
 pub struct Message {
     pub topic: Bytes,
@@ -69,6 +80,9 @@ pub fn start(address: SocketAddr) -> Result<Broker, BrokerError> {
     let mut broker = rumqttd::Broker::new(config(address));
     let (link, answers) = broker
         .link("eyot")
+        .map_err(|error| BrokerError::Link(error.to_string()))?;
+    let (asking, heard) = broker
+        .link("eyot-listener")
         .map_err(|error| BrokerError::Link(error.to_string()))?;
     let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
     let bind = |source| BrokerError::Bind { address, source };
@@ -84,7 +98,11 @@ pub fn start(address: SocketAddr) -> Result<Broker, BrokerError> {
         .spawn(move || publish(queue, link, answers))
         .map_err(bind)?;
     answering(address)?;
-    Ok(Broker { address, published })
+    Ok(Broker {
+        address,
+        published,
+        ears: Arc::new(Mutex::new(Some(Ears { asking, heard }))),
+    })
 }
 
 impl Broker {
@@ -95,6 +113,57 @@ impl Broker {
     /// Publish without waiting; false if the broker is so far behind that the message is lost.
     pub fn publish(&self, message: Message) -> bool {
         self.published.try_send(message).is_ok()
+    }
+
+    /// Messages that are published to these filters from now on, in order. Possible once; `None`
+    /// afterwards. Call it in a Tokio runtime.
+    pub(crate) fn receive(&self, filters: &[&str]) -> Option<mpsc::Receiver<Message>> {
+        let mut ears = self
+            .ears
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()?;
+        for filter in filters {
+            if let Err(error) = ears.asking.subscribe(*filter) {
+                tracing::error!(%error, filter, "the MQTT broker took no subscription of the host");
+                return None;
+            }
+        }
+        let (sender, receiver) = mpsc::channel(RECEIVED);
+        tokio::spawn(hear(ears, sender));
+        Some(receiver)
+    }
+}
+
+/// Pass on what the broker has for the host, until nobody wants it.
+async fn hear(mut ears: Ears, to: mpsc::Sender<Message>) {
+    loop {
+        let notification = tokio::select! {
+            notification = ears.heard.next() => notification,
+            () = to.closed() => return,
+        };
+        match notification {
+            Ok(Some(Notification::Forward(forward))) => {
+                let message = Message {
+                    topic: forward.publish.topic,
+                    payload: forward.publish.payload,
+                };
+                if to.send(message).await.is_err() {
+                    return;
+                }
+            }
+            // The broker waits until what it has handed over so far is taken.
+            Ok(Some(Notification::Unschedule)) => {
+                if ears.heard.wake().await.is_err() {
+                    return;
+                }
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::error!(%error, "the MQTT broker is gone; commands over MQTT are not heard");
+                return;
+            }
+        }
     }
 }
 

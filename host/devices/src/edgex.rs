@@ -13,6 +13,7 @@ mod device_service;
 mod dto;
 mod events;
 mod keeper;
+mod messages;
 mod metadata;
 mod numeric;
 mod objects;
@@ -31,7 +32,11 @@ use futures::future::BoxFuture;
 use http::{Method, StatusCode};
 use tower::Service;
 
-pub(crate) use self::{keeper::watch_over, system_events::announce};
+pub(crate) use self::{
+    keeper::watch_over,
+    messages::{FILTERS, answer},
+    system_events::announce,
+};
 use self::{
     reply::{Failure, Reply, reply},
     request::Parsed,

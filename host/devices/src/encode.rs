@@ -92,6 +92,55 @@ pub(crate) fn message(payload: serde_json::Value) -> Bytes {
     envelope.to_string().into()
 }
 
+/// The envelope of an answer to a request on the bus: its payload, or the text of what went wrong.
+pub(crate) fn answer(
+    request_id: &str,
+    correlation_id: &str,
+    outcome: Result<Box<serde_json::value::RawValue>, &str>,
+) -> Bytes {
+    #[derive(serde::Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Envelope<'a, T> {
+        api_version: &'a str,
+        received_topic: &'a str,
+        #[serde(rename = "correlationID")]
+        correlation_id: &'a str,
+        #[serde(rename = "requestID")]
+        request_id: &'a str,
+        error_code: u8,
+        payload: T,
+        content_type: &'a str,
+    }
+    let fresh = Uuid::new_v4().to_string();
+    let correlation_id = if correlation_id.is_empty() {
+        &fresh
+    } else {
+        correlation_id
+    };
+    let written = match outcome {
+        Ok(payload) => serde_json::to_vec(&Envelope {
+            api_version: "v3",
+            received_topic: "",
+            correlation_id,
+            request_id,
+            error_code: 0,
+            payload,
+            content_type: "application/json",
+        }),
+        Err(message) => serde_json::to_vec(&Envelope {
+            api_version: "v3",
+            received_topic: "",
+            correlation_id,
+            request_id,
+            error_code: 1,
+            payload: message,
+            content_type: "text/plain",
+        }),
+    };
+    // Texts and JSON that is written already cannot fail to be written.
+    written.unwrap_or_default().into()
+}
+
 /// `edgex/events/device/<service>/<profile>/<device>/<source>`, names percent-encoded.
 pub(crate) fn topic(event: &Event) -> String {
     topic_from("device", event)

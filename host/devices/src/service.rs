@@ -36,7 +36,7 @@ use crate::{
     bus::{self, Bus},
     catalog::Cache,
     device::{self, Assignment, Binding, Handle},
-    edgex::{Edgex, EdgexService, announce, watch_over},
+    edgex::{Edgex, EdgexService, FILTERS, announce, answer, watch_over},
     encode, pipeline,
     status::{Board, DeviceKey},
 };
@@ -81,6 +81,7 @@ pub(crate) struct Inner {
     pipelines: Cache<Pipeline>,
     pub(crate) bus: Bus,
     stored: Mutex<Option<mpsc::Receiver<ReadingEvent>>>,
+    broker: Option<Broker>,
     board: Board,
     /// Drivers that run, by namespace and device service; the last started serves.
     bindings: Mutex<HashMap<(String, String), Vec<Binding>>>,
@@ -98,7 +99,7 @@ pub(crate) struct Inner {
 impl Devices {
     pub fn new(options: Options) -> Self {
         let broker = options.broker;
-        let publisher: crate::broker::Publisher = match broker {
+        let publisher: crate::broker::Publisher = match broker.clone() {
             Some(broker) => Arc::new(move |message| broker.publish(message)),
             None => Arc::new(|_| true),
         };
@@ -120,6 +121,7 @@ impl Devices {
             pipelines: Cache::new(&pipelines_changed),
             bus,
             stored: Mutex::new(Some(stored)),
+            broker,
             board: Board::default(),
             bindings: Mutex::default(),
             binding: AtomicU64::new(0),
@@ -204,6 +206,13 @@ impl Devices {
             stop.clone(),
         ));
         tasks.spawn(watch_over(self.service(), stop.clone()));
+        let heard = inner
+            .broker
+            .as_ref()
+            .and_then(|broker| broker.receive(FILTERS));
+        if let Some(heard) = heard {
+            tasks.spawn(answer(self.service(), heard, stop.clone()));
+        }
         let this = inner.clone();
         tasks.spawn(async move { this.assign(stop).await });
         while tasks.join_next().await.is_some() {}

@@ -45,7 +45,7 @@ pub(super) async fn route(
 }
 
 /// A device of this service.
-fn own(edgex: &Edgex, service: &str, name: &str) -> Result<Arc<Device>, Failure> {
+pub(super) fn own(edgex: &Edgex, service: &str, name: &str) -> Result<Arc<Device>, Failure> {
     let device = objects::named::<Device>(edgex, name)?;
     if device.spec.service_name == *service {
         Ok(device)

@@ -65,6 +65,16 @@ impl Reply {
         }
     }
 
+    /// The answer as JSON, for those who ask another way than by HTTP.
+    pub(super) fn into_json(self) -> Json {
+        match self.content {
+            Content::Fields(fields) => envelope(self.status, fields),
+            Content::Written(body) => serde_json::from_str(&body).unwrap_or_default(),
+            Content::Many(items) => Json::Array(items),
+            Content::Nothing => Json::Null,
+        }
+    }
+
     pub(super) fn merge(&mut self, other: Self) {
         if let (Content::Fields(mine), Content::Fields(fields)) = (&mut self.content, other.content)
         {
@@ -162,6 +172,14 @@ impl From<CommandError> for Failure {
     }
 }
 
+fn envelope(status: StatusCode, fields: Map<String, Json>) -> Json {
+    let mut json = json!({ "apiVersion": "v3", "statusCode": status.as_u16() });
+    if let Some(all) = json.as_object_mut() {
+        all.extend(fields);
+    }
+    json
+}
+
 /// Make the HTTP answer.
 pub(super) fn reply(outcome: Result<Reply, Failure>, correlation: &str) -> Response {
     let mut response = match outcome {
@@ -180,13 +198,7 @@ pub(super) fn reply(outcome: Result<Reply, Failure>, correlation: &str) -> Respo
                 *response.status_mut() = status;
                 response
             }
-            Content::Fields(fields) => {
-                let mut json = json!({ "apiVersion": "v3", "statusCode": status.as_u16() });
-                if let Some(all) = json.as_object_mut() {
-                    all.extend(fields);
-                }
-                eyot_http::json(status, &json)
-            }
+            Content::Fields(fields) => eyot_http::json(status, &envelope(status, fields)),
         },
         Err(Failure { status, message }) => eyot_http::json(
             status,

@@ -2,6 +2,7 @@
 //! OpenAPI files where these are.
 
 mod device_service;
+mod messages;
 mod schema;
 
 use eyot_api::{DeviceService, ProvisionWatcher};
