@@ -4,9 +4,10 @@
 //! burst of work leaves free space in the heap. The first stays mapped, and counted as resident,
 //! until the kernel is short of memory; the second stays with the allocator. So now and then the
 //! mapped pages of the program file are let go (they are in the page cache: what is needed comes
-//! back in microseconds) and the allocator hands its free pages over.
+//! back in microseconds) and the allocator hands its free pages over; the latter also soon after a
+//! burst, which shows in how much the heap has grown.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
@@ -16,30 +17,88 @@ const FIRST: Duration = Duration::from_secs(5);
 /// nothing.
 const EVERY: Duration = Duration::from_secs(10 * 60);
 
+/// Between two looks at the heap.
+const LOOK: Duration = Duration::from_secs(30);
+/// A heap that has grown by this many bytes since its free pages were handed over, and grows no
+/// more, has had its burst.
+const BURST: u64 = 4 << 20;
+
 /// Do so until `stop` is cancelled.
 pub(crate) async fn give_back(stop: CancellationToken) {
     let mut wait = FIRST;
+    let mut heap = Heap::default();
+    let mut whole = Instant::now();
     while stop
         .run_until_cancelled(tokio::time::sleep(wait))
         .await
         .is_some()
     {
+        let all = wait == FIRST || whole.elapsed() >= EVERY;
+        wait = LOOK;
+        if !all && !heap.burst_is_over(anonymous()) {
+            continue;
+        }
         // Reads of `/proc/self/maps` and a walk through the heap: not for a thread that serves.
-        let given = tokio::task::spawn_blocking(give_back_now).await;
-        if let Ok(Err(error)) = given {
+        let given = tokio::task::spawn_blocking(move || {
+            let gone = if all { let_program_go() } else { Ok(()) };
+            trim_heap();
+            gone
+        });
+        if let Ok(Err(error)) = given.await {
             tracing::debug!(%error, "pages of the program cannot be let go");
         }
-        wait = EVERY;
+        if all {
+            whole = Instant::now();
+        }
+        heap.trimmed(anonymous());
     }
 }
 
-fn give_back_now() -> std::io::Result<()> {
+/// How the heap grows between two times that its free pages are handed over, in bytes.
+#[derive(Default)]
+struct Heap {
+    trimmed: u64,
+    last: u64,
+}
+
+impl Heap {
+    fn burst_is_over(&mut self, now: u64) -> bool {
+        let grows = now > self.last + BURST / 8;
+        self.last = now;
+        !grows && now > self.trimmed + BURST
+    }
+
+    fn trimmed(&mut self, now: u64) {
+        *self = Self {
+            trimmed: now,
+            last: now,
+        };
+    }
+}
+
+/// Resident memory that is of no file, in bytes; 0 if the kernel does not tell.
+fn anonymous() -> u64 {
+    let pages = || {
+        let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+        let mut words = statm.split_ascii_whitespace().skip(1);
+        let resident: u64 = words.next()?.parse().ok()?;
+        Some(resident.saturating_sub(words.next()?.parse().ok()?))
+    };
+    let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE);
+    let size = size
+        .ok()
+        .flatten()
+        .and_then(|size| u64::try_from(size).ok());
+    pages().unwrap_or(0) * size.unwrap_or(4096)
+}
+
+/// Let the pages of the program file go.
+fn let_program_go() -> std::io::Result<()> {
     let program = std::fs::read_link("/proc/self/exe")?;
     let maps = std::fs::read_to_string("/proc/self/maps")?;
     for (start, end) in program_pages(&maps, &program.to_string_lossy()) {
         unmap(start, end)?;
     }
-    trim_heap();
     Ok(())
 }
 
@@ -121,11 +180,25 @@ mod tests {
     }
 
     #[test]
+    fn a_burst_is_over_when_the_heap_has_grown_and_grows_no_more() {
+        let mut heap = Heap::default();
+        heap.trimmed(100);
+        let over = |heap: &mut Heap, now| heap.burst_is_over(100 + now);
+        assert!(!over(&mut heap, BURST), "small");
+        assert!(!over(&mut heap, 2 * BURST), "it still grows");
+        assert!(over(&mut heap, 2 * BURST));
+        heap.trimmed(100 + 2 * BURST);
+        assert!(!over(&mut heap, 2 * BURST), "what is in use stays");
+        assert!(anonymous() > 0);
+    }
+
+    #[test]
     fn the_program_goes_on_afterwards() {
         let sum = |bytes: &[u8]| bytes.iter().map(|byte| u64::from(*byte)).sum::<u64>();
         let constant = include_bytes!("memory.rs");
         let before = sum(constant);
-        give_back_now().unwrap();
+        let_program_go().unwrap();
+        trim_heap();
         assert_eq!(sum(constant), before);
     }
 }
