@@ -21,7 +21,7 @@ use crate::{
     media::Offer,
     model::{self, Model},
     object, protobuf,
-    schema::Judgement,
+    schema::{Judgement, numbers},
     table::Printer,
     user::User,
 };
@@ -237,7 +237,9 @@ impl Resource {
                 if let Some(why) = custom.schema().unreadable(value) {
                     return Err(why);
                 }
-                Ok(custom.schema().prune(value))
+                let dropped = custom.schema().prune(value);
+                numbers::settle(value);
+                Ok(dropped)
             }
         }
     }

@@ -425,6 +425,10 @@ async fn dispatch(
         ("DELETE", false) if placed && !call.resource.is("", "namespaces") => {
             delete_collection(api, call, body).await
         }
+        // A definition's resource is not there at all where its objects cannot be.
+        ("POST" | "DELETE", false) if !placed && call.resource.is_custom() => {
+            Err(Failure::no_such_resource())
+        }
         _ => Err(Failure::method_not_allowed()),
     }
 }

@@ -7,7 +7,10 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::object::{self, at, text};
+use crate::{
+    kinds::crd::conversion,
+    object::{self, at, text},
+};
 
 /// Names a group that belongs to Kubernetes needs a word of approval.
 const APPROVAL: &str = "api-approved.kubernetes.io";
@@ -144,26 +147,21 @@ pub(crate) fn settled<'a>(
         Some((reason, message)) => ("False", reason, message),
     };
     set_condition(&mut next, "NamesAccepted", status, reason, &message, now);
-    if accepted && !is_established(crd) {
-        let message = "the initial names have been accepted";
-        set_condition(
-            &mut next,
-            "Established",
-            "True",
-            "InitialNamesAccepted",
-            message,
-            now,
-        );
+    let established = if accepted && !is_established(crd) {
+        if conversion::bundle_is_broken(crd) {
+            let message = "The conversion webhook CABundle is invalid";
+            Some(("False", "InvalidCABundle", message))
+        } else {
+            let message = "the initial names have been accepted";
+            Some(("True", "InitialNamesAccepted", message))
+        }
     } else if condition(crd, "Established").is_none() {
-        let message = "not all names are accepted";
-        set_condition(
-            &mut next,
-            "Established",
-            "False",
-            "NotAccepted",
-            message,
-            now,
-        );
+        Some(("False", "NotAccepted", "not all names are accepted"))
+    } else {
+        None
+    };
+    if let Some((status, reason, message)) = established {
+        set_condition(&mut next, "Established", status, reason, message, now);
     }
     if let Some((status, reason, message)) = approval_condition(crd) {
         let kind = "KubernetesAPIApprovalPolicyConformant";

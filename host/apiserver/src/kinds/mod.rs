@@ -12,7 +12,7 @@ mod component_status;
 mod conditions;
 mod config_map;
 mod controller_revision;
-mod crd;
+pub(crate) mod crd;
 mod cron_job;
 mod csi;
 mod daemon_set;

@@ -2,8 +2,11 @@
 
 use serde_json::Value;
 
-use super::{Additional, Junctors, Limits, ListKind, Node, correlated, field, format};
-use crate::{cel::json_equal, field_error::FieldError};
+use super::{
+    Additional, Junctors, Limits, Node, field, format,
+    stored::{StoredList, unchanged},
+};
+use crate::field_error::FieldError;
 
 /// An object with more faults than this is told about these only.
 const MAX_ERRORS: usize = 100;
@@ -29,7 +32,7 @@ fn check(
 ) {
     let before = errors.len();
     inspect(node, value, old, path, errors);
-    if errors.len() > before && old.is_some_and(|old| json_equal(old, value)) {
+    if errors.len() > before && old.is_some_and(|old| unchanged(node, value, old)) {
         errors.truncate(before);
     }
 }
@@ -74,13 +77,10 @@ fn inspect(
         }
         Value::Array(items) => {
             sizes(limits, Sized::Items(items.len()), value, path, errors);
-            let stored = old.and_then(Value::as_array);
+            let stored = StoredList::of(node, old);
             if let Some(of) = &node.items {
                 for (at, item) in items.iter().enumerate() {
-                    let old = match (&node.list, stored) {
-                        (ListKind::Map(keys), Some(old)) => correlated(keys, item, old),
-                        _ => None,
-                    };
+                    let old = stored.as_ref().and_then(|list| list.find(item));
                     check(of, item, old, &format!("{path}[{at}]"), errors);
                 }
             }

@@ -6,7 +6,7 @@
 //! `apiVersion`, `kind` and `metadata` belong to every object and are never pruned or defaulted.
 //!
 //! On an update, what did not change is not held against the client ("ratcheting"): a value that is
-//! equal to the stored one at the same place has no errors, so a definition may be tightened without
+//! equal to the stored one at the same place ([`stored`]) has no errors, so a definition may be tightened without
 //! making old objects unwritable.
 
 mod check;
@@ -15,8 +15,10 @@ pub(crate) mod definition;
 mod embedded;
 pub(crate) mod format;
 mod lists;
+pub(crate) mod numbers;
 mod parse;
 mod rules;
+mod stored;
 mod structure;
 #[cfg(test)]
 mod tests;
@@ -471,12 +473,6 @@ impl Node {
     fn is_resource(&self) -> bool {
         self.root || self.embedded
     }
-}
-
-/// The item of a keyed list that has the same keys.
-fn correlated<'v>(keys: &[String], item: &Value, old: &'v [Value]) -> Option<&'v Value> {
-    let same = |other: &&Value| keys.iter().all(|key| other.get(key) == item.get(key));
-    old.iter().find(same)
 }
 
 /// `spec.size`

@@ -9,9 +9,12 @@ use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 
-use super::{Additional, Judgement, ListKind, Node, correlated, field};
+use super::{
+    Additional, Judgement, Node, field,
+    stored::{StoredList, unchanged},
+};
 use crate::{
-    cel::{Bindings, Budget, Env, EvalError, PER_OBJECT, Program, Sizes, Type, json_equal, typed},
+    cel::{Bindings, Budget, Env, EvalError, PER_OBJECT, Program, Sizes, Type, typed},
     field_error::FieldError,
 };
 
@@ -172,7 +175,7 @@ pub(super) fn default(node: &Node, default: &Value, path: &str) -> Vec<FieldErro
 }
 
 fn value<'v>(
-    node: &Node,
+    node: &'v Node,
     value: &'v Value,
     old: Option<&'v Value>,
     stored: Option<(&'v Value, &'v Value)>,
@@ -184,7 +187,7 @@ fn value<'v>(
         stopped: false,
     };
     let ratchet = Ratchet {
-        here: stored,
+        here: stored.map(|(new, old)| Pair { node, new, old }),
         above: None,
     };
     walk.visit(node, value, old, ratchet, path);
@@ -201,21 +204,28 @@ struct Walk {
 /// Which stored value decides whether this one is new.
 #[derive(Clone, Copy)]
 struct Ratchet<'v> {
-    /// This value and the stored one at its place.
-    here: Option<(&'v Value, &'v Value)>,
-    /// The nearest value around that has a stored one at its place.
-    above: Option<(&'v Value, &'v Value)>,
+    here: Option<Pair<'v>>,
+    /// Of the nearest value around that has a stored one at its place.
+    above: Option<Pair<'v>>,
+}
+
+/// A value and the stored one at its place.
+#[derive(Clone, Copy)]
+struct Pair<'v> {
+    node: &'v Node,
+    new: &'v Value,
+    old: &'v Value,
 }
 
 impl<'v> Ratchet<'v> {
     /// Whether nothing changed here.
     fn holds(&self) -> bool {
         let pair = self.here.or(self.above);
-        pair.is_some_and(|(new, old)| json_equal(new, old))
+        pair.is_some_and(|pair| unchanged(pair.node, pair.new, pair.old))
     }
 
     /// Of a value inside, with the stored one at its place.
-    fn below(&self, pair: Option<(&'v Value, &'v Value)>) -> Ratchet<'v> {
+    fn below(&self, pair: Option<Pair<'v>>) -> Ratchet<'v> {
         match self.here {
             None => *self,
             Some(_) => Ratchet {
@@ -229,7 +239,7 @@ impl<'v> Ratchet<'v> {
 impl Walk {
     fn visit<'v>(
         &mut self,
-        node: &Node,
+        node: &'v Node,
         value: &'v Value,
         old: Option<&'v Value>,
         ratchet: Ratchet<'v>,
@@ -253,7 +263,7 @@ impl Walk {
                     let stored = ratchet
                         .here
                         .filter(|_| !node.atomic_map)
-                        .and_then(|(_, stored)| stored.get(name));
+                        .and_then(|pair| pair.old.get(name));
                     // What an object is cannot be told apart from what it was.
                     let own =
                         ratchet.above.is_none() && matches!(name.as_str(), "apiVersion" | "kind");
@@ -262,21 +272,29 @@ impl Walk {
                             here: None,
                             above: None,
                         },
-                        false => ratchet.below(stored.map(|stored| (member, stored))),
+                        false => ratchet.below(stored.map(|old| Pair {
+                            node: of,
+                            new: member,
+                            old,
+                        })),
                     };
                     self.visit(of, member, old, ratchet, &path);
                 }
             }
             Value::Array(items) => {
                 let Some(of) = &node.items else { return };
-                let find = |item: &Value, list: Option<&'v Value>| match (&node.list, list) {
-                    (ListKind::Map(keys), Some(Value::Array(list))) => correlated(keys, item, list),
-                    _ => None,
+                let before = StoredList::of(node, old);
+                let kept = StoredList::of(node, ratchet.here.map(|pair| pair.old));
+                let find = |list: &Option<StoredList<'v>>, item: &Value| {
+                    list.as_ref().and_then(|list| list.find(item))
                 };
                 for (at, item) in items.iter().enumerate() {
-                    let old = find(item, old);
-                    let stored = find(item, ratchet.here.map(|(_, stored)| stored));
-                    let ratchet = ratchet.below(stored.map(|stored| (item, stored)));
+                    let old = find(&before, item);
+                    let ratchet = ratchet.below(find(&kept, item).map(|old| Pair {
+                        node: of,
+                        new: item,
+                        old,
+                    }));
                     self.visit(of, item, old, ratchet, &format!("{path}[{at}]"));
                 }
             }

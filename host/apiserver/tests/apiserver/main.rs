@@ -12,6 +12,8 @@ mod conversion;
 mod custom_resources;
 mod deadlines;
 mod definition_cases;
+mod definition_forms;
+mod definition_ratchets;
 mod definition_schemas;
 mod definitions;
 mod devices;

@@ -1,6 +1,6 @@
 //! CustomResourceDefinition: a kind that a user adds to the API.
 
-mod conversion;
+pub(crate) mod conversion;
 mod validate;
 mod versions;
 
