@@ -11,6 +11,7 @@ mod clients;
 mod container;
 mod crash;
 mod device;
+mod guest_net;
 mod hooks;
 #[expect(dead_code, reason = "the benchmark uses more of it")]
 mod host;
@@ -48,6 +49,7 @@ fn main() {
         ("usage", usage::CASES),
         ("jobs", jobs::CASES),
         ("wasm", wasm::CASES),
+        ("guest_net", guest_net::CASES),
         ("container", container::CASES),
         ("security", security::CASES),
         ("hooks", hooks::CASES),

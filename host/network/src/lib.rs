@@ -1,9 +1,9 @@
 //! The pod network of one node: an address for each pod, and a network namespace for the pods
-//! that hold containers.
+//! that hold containers or open sockets.
 //!
 //! All pods of a node share a bridge. A pod with containers gets a namespace of its own, joined to
-//! the bridge by a veth pair. A pod of Wasm guests only has none, since the host opens its sockets:
-//! its address is simply added to the bridge, so that a socket of the host can be bound to it, and
+//! the bridge by a veth pair; so does one whose Wasm guests use `wasi:sockets`. Other pods of Wasm
+//! guests have none, since the host opens their sockets: the pod's address is simply added to the bridge, so that a socket of the host can be bound to it, and
 //! everybody reaches both kinds of pods in the same way.
 //!
 //! ```text
@@ -104,8 +104,8 @@ pub enum NetworkError {
     #[error("all {count} addresses of the pod network {cidr} are in use; stop pods or widen it")]
     Exhausted { cidr: Cidr, count: u32 },
     #[error(
-        "pods with containers need a network namespace, which this process may not make: run eyot \
-         as root, or use hostNetwork or Wasm images"
+        "pods with containers, and Wasm guests with sockets, need a network namespace, which this \
+         process may not make: run eyot as root, or use hostNetwork or other Wasm images"
     )]
     Unprivileged,
     #[error("{act}: {source}")]

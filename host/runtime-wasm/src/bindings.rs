@@ -15,6 +15,7 @@ mod generated {
                 import eyot:mqtt/client@0.1.0;
                 import wasi:config/store@0.2.0-rc.1;
                 import wasi:logging/logging@0.1.0-draft;
+                import wasi:sockets/ip-name-lookup@0.2.12;
                 export eyot:device/driver@0.1.0;
                 export eyot:pipeline/step@0.1.0;
                 export eyot:pipeline/exporter@0.1.0;
@@ -28,10 +29,17 @@ mod generated {
             "../../wit/pipeline",
             "../../wit/config",
             "../../wit/logging",
+            "../../wit/io",
+            "../../wit/sockets",
         ],
         world: "eyot:host/guests",
         imports: { "eyot:device/log": trappable, default: async | trappable },
         exports: { default: async },
+        with: {
+            "wasi:io/poll": wasmtime_wasi::p2::bindings::io::poll,
+            "wasi:sockets/network.network": wasmtime_wasi::p2::Network,
+            "wasi:sockets/ip-name-lookup.resolve-address-stream": crate::sockets::Answers,
+        },
         ownership: Borrowing { duplicate_if_necessary: true },
     });
 }
@@ -45,5 +53,8 @@ pub(crate) use generated::{
         pipeline::types as pipeline,
         reading::types as reading,
     },
-    wasi::{config::store as config, logging::logging},
+    wasi::{
+        config::store as config, logging::logging, sockets::ip_name_lookup as names,
+        sockets::network,
+    },
 };

@@ -14,8 +14,8 @@
 //! A guest can do three harmful things: compute for ever, take all memory, and reach where it must
 //! not. The first is bounded by [`clock`] (it yields every tick, is charged for its time, and has its share of it: [`fair`]), the
 //! second by [`memory`], and the third by what is linked: WASI 0.2 whose file system holds the
-//! pod's volumes, whose sockets are denied, whose outgoing HTTP reaches what its pod is granted
-//! ([`egress`]), and the capabilities that its grants name.
+//! pod's volumes, whose outgoing HTTP and [`sockets`] reach what its pod is granted ([`egress`]),
+//! and the capabilities that its grants name.
 
 mod artifacts;
 mod bindings;
@@ -37,6 +37,7 @@ mod process;
 mod program;
 mod resident;
 mod runtime;
+mod sockets;
 mod state;
 mod web;
 

@@ -14,7 +14,7 @@ use nix::{
     sched::{CloneFlags, setns},
     sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket, sockopt},
 };
-use tokio::net::TcpSocket;
+use tokio::{net::TcpSocket, runtime::Handle};
 
 /// By this the packet filter tells a guest's connections from the host's own.
 const GUEST_MARK: u32 = 0x2000;
@@ -46,6 +46,21 @@ pub(crate) async fn tcp_socket(netns: Option<&Path>, v4: bool) -> io::Result<Tcp
         Ok(socket(family, SockType::Stream, flags, None)?)
     });
     Ok(TcpSocket::from_std_stream(TcpStream::from(made.await?)))
+}
+
+/// Do something in the namespace while the caller waits.
+pub(crate) fn inside<T: Send>(netns: &Path, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    let (namespace, runtime) = (File::open(netns)?, Handle::try_current());
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("netns".into());
+        let thread = thread.spawn_scoped(scope, || {
+            setns(&namespace, CloneFlags::CLONE_NEWNET)?;
+            let _runtime = runtime.as_ref().map(Handle::enter);
+            io::Result::Ok(work())
+        })?;
+        let ended = thread.join();
+        ended.unwrap_or_else(|_| Err(io::Error::other("the thread failed")))
+    })
 }
 
 async fn within<T: Send + 'static>(

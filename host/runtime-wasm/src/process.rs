@@ -14,6 +14,7 @@ use crate::{
     failure,
     memory::Draw,
     program::{InstancePre, Program},
+    sockets::Sockets,
     state::{self, State},
 };
 
@@ -23,16 +24,19 @@ pub(crate) fn process(
     program: Arc<Program>,
     pre: InstancePre,
     spec: &ContainerSpec,
+    egress: Arc<Egress>,
     signals: &Signals,
     resources: &Resources,
 ) -> Result<impl Future<Output = Exit> + Send + 'static, ContainerError> {
-    let egress = Egress::of(spec)?;
-    let wasi = state::container_wasi(spec, &arguments(spec))?.build();
+    let mut wasi = state::container_wasi(spec, &arguments(spec))?;
+    let sockets = Sockets::new(spec, egress.clone(), engine.resolver.clone());
+    sockets.permit(&mut wasi);
+    let wasi = wasi.build();
     let outgoing = Outgoing::new(egress, engine.resolver.clone());
     let clock = Clock::new(engine.ticker.clone(), resources.cpu.clone());
     let draw = Draw::new(resources.memory.clone());
     let mut store = State::new(wasi, draw, Capabilities::of(&engine.shared, spec))
-        .with_outgoing(outgoing)
+        .with_network(outgoing, sockets)
         .into_store(&engine.engine, &clock);
     let terminate = signals.terminate.clone();
     Ok(async move {

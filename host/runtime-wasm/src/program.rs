@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use eyot_runtime::{ContainerError, Image};
 use wasmtime::component::{Component, Linker};
 
-use crate::{artifacts::Broken, capability, state::State};
+use crate::{artifacts::Broken, capability, sockets, state::State};
 
 pub(crate) type InstancePre = wasmtime::component::InstancePre<State>;
 
@@ -86,6 +86,15 @@ impl Program {
 
     pub(crate) fn has(&self, role: Role) -> bool {
         self.exports.iter().any(|export| role.is(export))
+    }
+
+    /// Whether it imports one of these interfaces, in any version.
+    pub(crate) fn imports(&self, interfaces: &[&str]) -> bool {
+        let component = self.component.component_type();
+        component.imports(self.component.engine()).any(|(name, _)| {
+            let name = name.split('@').next().unwrap_or_default();
+            interfaces.contains(&name)
+        })
     }
 
     /// What it exports instead of what was looked for.
@@ -186,6 +195,7 @@ impl Linkers {
         let wasi = || -> wasmtime::Result<Linker<State>> {
             let mut linker = Linker::new(engine);
             wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+            sockets::add_to_linker(&mut linker)?;
             Ok(linker)
         };
         let with = |role| -> wasmtime::Result<Linker<State>> {

@@ -11,9 +11,11 @@ use eyot_runtime::{
 use crate::{
     container::{Resources, Signals, WasmContainer},
     driver::WasmDriver,
+    egress::Egress,
     engine::WasmEngine,
     process,
     program::{InstancePre, Program, Role},
+    sockets::Sockets,
     web,
 };
 
@@ -68,6 +70,12 @@ impl Runtime for WasmRuntime {
         false
     }
 
+    async fn image_needs_netns(&self, image: &Image) -> bool {
+        // What is wrong with the image shows when it is started.
+        let program = self.engine.program(image).await;
+        program.is_ok_and(|(program, role, _)| Sockets::are_used(&program, role))
+    }
+
     async fn prepare(&self, image: &Image) -> Result<(), ContainerError> {
         self.engine.program(image).await.map(drop)
     }
@@ -81,16 +89,28 @@ impl Runtime for WasmRuntime {
         let (program, role, pre) = self.engine.program(&spec.image).await?;
         let (signals, resources) = (Signals::default(), Resources::of(&spec));
         let engine = &self.engine;
+        let egress = Egress::of(&spec)?;
+        if Sockets::are_used(&program, role) && !Sockets::have_a_place(&egress) {
+            return Err(ContainerError::Config {
+                field: "image".into(),
+                reason: format!(
+                    "{} uses sockets, and did not when the pod was given its network: delete the \
+                     pod and create it again",
+                    spec.image.reference
+                ),
+            });
+        }
         let on = engine.workload.handle();
         match role {
             Role::Process => {
-                let work = process::process(engine, program, pre, &spec, &signals, &resources)?;
+                let work =
+                    process::process(engine, program, pre, &spec, egress, &signals, &resources)?;
                 Ok(WasmContainer::spawn(on, &spec, signals, resources, work))
             }
             Role::Web => {
                 let (of, engine) = (spec.clone(), engine.clone());
                 let resources = resources.counting();
-                let work = web::web(engine, program, pre, of, &signals, &resources).await?;
+                let work = web::web(engine, program, pre, of, egress, &signals, &resources).await?;
                 Ok(WasmContainer::spawn(on, &spec, signals, resources, work))
             }
             Role::Driver => {

@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use eyot_runtime::{ContainerError, ContainerSpec};
 use wasmtime::{Engine, Store, component::ResourceTable};
-use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi::{
+    FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView, sockets::WasiSocketsCtx,
+};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::{
     capability::Capabilities, clock::Clock, egress::Outgoing, memory::Draw, output::Output,
+    sockets::Sockets,
 };
 
 /// Resources (streams, files, requests) that one instance may hold open.
@@ -22,6 +25,7 @@ pub(crate) struct State {
     wasi: WasiCtx,
     http: WasiHttpCtx,
     outgoing: Outgoing,
+    sockets: Option<Arc<Sockets>>,
     draw: Draw,
     pub(crate) capabilities: Capabilities,
 }
@@ -35,14 +39,31 @@ impl State {
             wasi,
             http: WasiHttpCtx::new(),
             outgoing: Outgoing::default(),
+            sockets: None,
             draw,
             capabilities,
         }
     }
 
-    /// The same with what may be reached by HTTP.
-    pub(crate) fn with_outgoing(self, outgoing: Outgoing) -> Self {
-        Self { outgoing, ..self }
+    /// The same with what may be reached by HTTP and by sockets.
+    pub(crate) fn with_network(self, outgoing: Outgoing, sockets: Arc<Sockets>) -> Self {
+        let sockets = Some(sockets);
+        Self {
+            outgoing,
+            sockets,
+            ..self
+        }
+    }
+
+    /// What sockets are made of, and what they may do.
+    pub(crate) fn socket_parts(
+        &mut self,
+    ) -> (
+        &mut WasiSocketsCtx,
+        &mut ResourceTable,
+        Option<&Arc<Sockets>>,
+    ) {
+        (self.wasi.sockets(), &mut self.table, self.sockets.as_ref())
     }
 
     /// A store over this state that is bounded in memory and time.

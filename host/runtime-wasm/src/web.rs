@@ -51,6 +51,7 @@ use crate::{
     failure,
     memory::Draw,
     program::{InstancePre, Program},
+    sockets::Sockets,
     state::{self, State},
 };
 
@@ -82,11 +83,11 @@ pub(crate) async fn web(
     program: Arc<Program>,
     pre: InstancePre,
     spec: ContainerSpec,
+    egress: Arc<Egress>,
     signals: &Signals,
     resources: &Resources,
 ) -> Result<impl Future<Output = Exit> + Send + 'static, ContainerError> {
     // What is wrong with the mounts shows now, not at the first request.
-    let egress = Egress::of(&spec)?;
     state::container_wasi(&spec, &[])?;
     let reuse = reuse(&spec)?;
     let port = spec.ports.first().copied().unwrap_or(PORT);
@@ -96,6 +97,7 @@ pub(crate) async fn web(
         reason: format!("{error:#}"),
     })?;
     let resources = resources.clone();
+    let sockets = Sockets::new(&spec, egress.clone(), engine.resolver.clone());
     let places = Arc::new(Semaphore::new(CONCURRENT));
     let web = Arc::new(Web {
         engine,
@@ -103,6 +105,7 @@ pub(crate) async fn web(
         pre,
         spec,
         egress,
+        sockets,
         resources,
         places,
         reuse,
@@ -149,6 +152,7 @@ struct Web {
     pre: ProxyPre<State>,
     spec: ContainerSpec,
     egress: Arc<Egress>,
+    sockets: Arc<Sockets>,
     resources: Resources,
     places: Arc<Semaphore>,
     /// Requests that one instance may serve.
@@ -240,11 +244,13 @@ impl Web {
         }
         let wasi = state::container_wasi(&self.spec, &[]);
         let mut wasi = wasi.map_err(|error| internal(error.to_string()))?;
+        self.sockets.permit(&mut wasi);
         let clock = Clock::new(self.engine.ticker.clone(), self.resources.cpu.clone());
         let draw = Draw::new(self.resources.memory.clone());
         let outgoing = Outgoing::new(self.egress.clone(), self.engine.resolver.clone());
         let capabilities = Capabilities::of(&self.engine.shared, &self.spec);
-        let state = State::new(wasi.build(), draw, capabilities).with_outgoing(outgoing);
+        let state = State::new(wasi.build(), draw, capabilities)
+            .with_network(outgoing, self.sockets.clone());
         Ok(Instance {
             store: state.into_store(&self.engine.engine, &clock),
             clock,

@@ -123,7 +123,7 @@ pub struct PodLimits {
 pub struct Sandbox {
     /// The pod's address. `None` only for pods on the host's network.
     pub ip: Option<IpAddr>,
-    /// The network namespace file of pods that hold OCI containers.
+    /// The network namespace file of pods whose images need one.
     pub netns: Option<PathBuf>,
     pub hostname: String,
 }
@@ -222,9 +222,14 @@ pub trait Runtime: Send + Sync {
     /// A short name for logs: `wasm`, `oci`.
     fn name(&self) -> &'static str;
 
-    /// Whether the images of this runtime need a network namespace of their own. A Wasm guest does
-    /// not: it can only use the addresses that the host lets it use.
+    /// Whether all images of this runtime need a network namespace of their own, and files in which
+    /// programs look up names. Wasm guests do not: the host does that for them.
     fn needs_netns(&self) -> bool;
+
+    /// The same for one image of it, which may need one where others do not.
+    async fn image_needs_netns(&self, _image: &Image) -> bool {
+        self.needs_netns()
+    }
 
     /// Do once per image what is slow (compile, unpack), so that `start` is fast. Idempotent, may
     /// be called concurrently for the same image; the work is done once.

@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
 };
 
-use eyot_runtime::{Image, PodRef, Runtime, Sandbox};
+use eyot_runtime::{Image, PodRef, Sandbox};
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio_util::sync::CancellationToken;
@@ -101,11 +101,7 @@ pub(crate) async fn prepare(
         found = images(context, pod, reference, &running.units) => found?,
         () = cancel.cancelled() => return Err(NotPrepared::Cancelled),
     };
-    let runtimes = found
-        .values()
-        .filter_map(|image| context.runtime(&image.content));
-    let needed = |(_, runtime): (_, &Arc<dyn Runtime>)| runtime.needs_netns();
-    let netns = running.netns || runtimes.into_iter().any(needed);
+    let netns = running.netns || need_netns(context, &found).await;
     let sandbox = sandbox(context, pod, reference, netns).await?;
     let facts = Facts {
         host_ip: context.address.to_string(),
@@ -124,6 +120,17 @@ pub(crate) async fn prepare(
         facts,
         tokens,
     })
+}
+
+async fn need_netns(context: &Context, images: &HashMap<usize, Image>) -> bool {
+    for image in images.values() {
+        if let Some((_, runtime)) = context.runtime(&image.content)
+            && runtime.image_needs_netns(image).await
+        {
+            return true;
+        }
+    }
+    false
 }
 
 /// The address at which the pod is reached.

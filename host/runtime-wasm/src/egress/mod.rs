@@ -2,11 +2,12 @@
 //!
 //! The annotation is a list of `WHERE:PORT` with commas between. `WHERE` is an address, a network
 //! (`10.96.0.0/16`, `[fd00::]/8`), a host name, a name with all below it (`*.example.com`), or `*`;
-//! `PORT` a number or `*`. Without it nothing is granted. It holds for outgoing HTTP; `WHERE` is
-//! what the guest names in the request.
+//! `PORT` a number or `*`. Without it nothing is granted. It holds for outgoing HTTP, where `WHERE`
+//! is what the guest names in the request, and for [`sockets`](crate::sockets), where it is an
+//! address, or the name by which the guest found it.
 //!
-//! Connections come from the pod's own address and carry a mark, so NetworkPolicies hold for them as
-//! for those of any pod. Sockets are denied: wasmtime makes them, where no policy would hold.
+//! Connections come from the pod's own address, and carry a mark where they are made in the host's
+//! network namespace, so NetworkPolicies hold for them as for those of any pod.
 
 mod http;
 mod resolve;
@@ -60,6 +61,30 @@ impl Egress {
         }))
     }
 
+    #[cfg(test)]
+    pub(crate) fn granting(text: &str, sandbox: Sandbox) -> Self {
+        Self {
+            grants: parse(text).unwrap_or_default(),
+            sandbox,
+            namespace: "default".into(),
+        }
+    }
+
+    pub(crate) fn sandbox(&self) -> &Sandbox {
+        &self.sandbox
+    }
+
+    pub(crate) fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// Whether a name may be looked up: whether some port of it may be reached.
+    pub(crate) fn allows_name(&self, name: &str) -> bool {
+        self.grants
+            .iter()
+            .any(|grant| self.allows_host(name, grant.port.unwrap_or_default()))
+    }
+
     /// Whether a request may go to this host, a name or an address, and port.
     pub(crate) fn allows_host(&self, host: &str, port: u16) -> bool {
         let bare = host.trim_start_matches('[').trim_end_matches(']');
@@ -80,7 +105,8 @@ impl Egress {
         })
     }
 
-    fn allows(&self, address: IpAddr, port: u16) -> bool {
+    /// Whether a connection may go to this address and port.
+    pub(crate) fn allows(&self, address: IpAddr, port: u16) -> bool {
         self.grants.iter().any(|grant| {
             grant.port.is_none_or(|granted| granted == port)
                 && match grant.place {
@@ -92,14 +118,16 @@ impl Egress {
     }
 
     /// Whether the pod is on the host's network, or on its loopback where there is no pod network.
-    fn is_local(&self) -> bool {
+    pub(crate) fn is_local(&self) -> bool {
         self.sandbox.ip.is_none_or(|own| own.is_loopback())
     }
 
-    /// The host's loopback is not the pod's, whatever name leads there.
-    fn may_reach(&self, address: IpAddr) -> bool {
+    /// The host's loopback is not the pod's, whatever name leads there. In a namespace of the pod's
+    /// own it is.
+    pub(crate) fn may_reach(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        self.is_local() || !(address.is_loopback() || address.is_unspecified())
+        let has_own = self.is_local() || self.sandbox.netns.is_some();
+        has_own || !(address.is_loopback() || address.is_unspecified())
     }
 }
 
@@ -174,15 +202,12 @@ mod tests {
     use super::*;
 
     fn egress(text: &str) -> Egress {
-        Egress {
-            grants: parse(text).unwrap(),
-            sandbox: Sandbox {
-                ip: None,
-                netns: None,
-                hostname: String::new(),
-            },
-            namespace: "default".into(),
-        }
+        let sandbox = Sandbox {
+            ip: None,
+            netns: None,
+            hostname: String::new(),
+        };
+        Egress::granting(text, sandbox)
     }
 
     #[test]
