@@ -27,7 +27,7 @@ use eyot_control::{
 };
 use eyot_devices::{Devices, EdgexService};
 use eyot_http::{Request, Response};
-use eyot_network::{Balancer, Cluster, Dns, Guard, IngressRouter, NetworkError, PodNetwork};
+use eyot_network::{Balancer, Cluster, Dns, Doors, Guard, IngressRouter, NetworkError, PodNetwork};
 use eyot_node::Node;
 use eyot_registry::{Registry, pull::Registries};
 use eyot_runtime::Instance;
@@ -176,6 +176,7 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
     let mut options =
         eyot_runtime_wasm::Options::new(settings.data_dir.join("wasm"), settings.mqtt_address);
     options.dns = names(&settings, &network).map(|address| SocketAddr::new(address, 53));
+    let locals = options.locals.clone();
     let engine = WasmEngine::new(options).context("the Wasm engine cannot be started")?;
 
     let broker = eyot_devices::broker::start(settings.mqtt_address)
@@ -207,7 +208,12 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
         let (devices, stop) = (devices.clone(), stop.clone());
         async move { devices.run(stop).await }
     });
-    let doors = (listeners.ingress, listeners.ingress_tls);
+    let doors = Doors {
+        plain: listeners.ingress,
+        secure: listeners.ingress_tls,
+        host: eyot_node::own_address(),
+        locals,
+    };
     let cluster = Cluster::of(&watches);
     serve_cluster(
         &settings, &network, &cluster, &client, doors, &mut parts, &stop,
@@ -471,12 +477,12 @@ fn serve_cluster(
     network: &PodNetwork,
     cluster: &Cluster,
     client: &impl Fn(&str) -> Client,
-    (plain, secure): (Option<TcpListener>, Option<TcpListener>),
+    doors: Doors,
     parts: &mut JoinSet<()>,
     stop: &CancellationToken,
 ) {
     let proxy = client("system:kube-proxy");
-    let host = eyot_node::own_address();
+    let host = doors.host;
     let balancer = Balancer::new(network, cluster, proxy, &settings.node_name, host);
     parts.spawn(balancer.run(stop.clone()));
     let guard = Guard::new(
@@ -494,7 +500,7 @@ fn serve_cluster(
         RESOLV_CONF.into(),
     );
     parts.spawn(names.run(stop.clone()));
-    let router = IngressRouter::new(cluster, client("system:eyot-ingress"), plain, secure, host);
+    let router = IngressRouter::new(cluster, client("system:eyot-ingress"), doors);
     parts.spawn(router.run(stop.clone()));
 }
 

@@ -7,6 +7,7 @@
 mod body;
 mod clients;
 mod limits;
+mod locals;
 mod patience;
 pub mod relay;
 mod serve;
@@ -17,6 +18,7 @@ pub mod websocket;
 
 pub use body::{Body, BodyError, BoxError, collect, empty, from_stream, full, json, text};
 pub use clients::{Clients, Tls};
+pub use locals::{Local, Locals, Registered};
 pub use serve::{Memo, Peer, bind, serve};
 pub use tls::Credulous;
 pub use upgrade::{Connection, Upgrade};

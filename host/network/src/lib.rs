@@ -51,7 +51,7 @@ use crate::{
 
 pub use cluster::Cluster;
 pub use dns::{DOMAIN, Dns};
-pub use ingress::IngressRouter;
+pub use ingress::{Doors, IngressRouter};
 pub use namespace::dial_loopback;
 pub use policy::Guard;
 pub use pool::Cidr;

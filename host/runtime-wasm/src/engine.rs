@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
+use eyot_http::Locals;
 use eyot_runtime::{ContainerError, Image};
 use tokio::runtime::{Builder, Handle, Runtime};
 use wasmtime::Engine;
@@ -26,6 +27,8 @@ pub struct Options {
     pub dns: Option<SocketAddr>,
     /// Guest instances at once; `None` makes it fit the machine's memory.
     pub instances: Option<u32>,
+    /// Where web services of guests are to be found without a socket.
+    pub locals: Locals,
 }
 
 impl Options {
@@ -35,6 +38,7 @@ impl Options {
             local_broker,
             dns: None,
             instances: None,
+            locals: Locals::default(),
         }
     }
 }
@@ -49,6 +53,7 @@ pub struct WasmEngine {
     pub(crate) resolver: Resolver,
     /// Where the guests of pods run.
     pub(crate) workload: Workload,
+    pub(crate) locals: Locals,
 }
 
 impl WasmEngine {
@@ -63,6 +68,7 @@ impl WasmEngine {
             resolver: Resolver::new(options.dns),
             ticker: Ticker::start(&engine).map_err(EngineError::Threads)?,
             workload: Workload::start().map_err(EngineError::Threads)?,
+            locals: options.locals,
             engine,
         }))
     }

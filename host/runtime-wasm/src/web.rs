@@ -5,6 +5,8 @@
 //! There are as many instances as requests, up to a limit, and none while there are none: one that
 //! is reused is dropped when it has been idle for a while. Bodies stream both ways.
 //!
+//! Who is in the same process (the Ingress) reaches it without a socket, by [`eyot_http::Locals`].
+//!
 //! One that is told to end answers on until it hears no more requests, so that nobody who still
 //! connects to it is turned away while the news spreads.
 
@@ -74,6 +76,8 @@ const IDLE: Duration = Duration::from_secs(5);
 /// Without a request for so long, one that was told to end believes that nobody asks any more:
 /// several times what Services take to change.
 const QUIET: Duration = Duration::from_millis(400);
+/// How long requests that it works on may take after that.
+const DRAIN: Duration = Duration::from_secs(2);
 /// It ends after that time in any case.
 const LINGER: Duration = Duration::from_secs(10);
 
@@ -95,6 +99,10 @@ pub(crate) async fn web(
     let pre = ProxyPre::new(pre).map_err(|error| ContainerError::Image {
         image: spec.image.reference.clone(),
         reason: format!("{error:#}"),
+    })?;
+    let address = listener.local_addr().map_err(|error| {
+        let reason = format!("the address that it listens on: {error}");
+        ContainerError::Runtime(reason)
     })?;
     let resources = resources.clone();
     let sockets = Sockets::new(&spec, egress.clone(), engine.resolver.clone());
@@ -119,17 +127,21 @@ pub(crate) async fn web(
         async move { Ok::<_, Infallible>(web.answer(request).await) }
     });
     let (terminate, close) = (signals.terminate.clone(), CancellationToken::new());
+    // A pod on the host's network has more addresses than one, so it is reached by its socket.
+    let has_own_address = !address.ip().is_unspecified();
+    let registered =
+        has_own_address.then(|| ending.engine.locals.register(address, service.clone()));
     let serving = eyot_http::serve(listener, None, service, close.clone());
     Ok(async move {
         let managing = async {
             ending.manage(&terminate).await;
+            drop(registered);
             close.cancel();
-            std::future::pending::<()>().await;
         };
-        tokio::select! {
-            () = serving => {}
-            () = managing => {}
-        }
+        tokio::join!(serving, managing);
+        // Those that came without a socket, too.
+        let all = ending.places.acquire_many(CONCURRENT as u32);
+        let _ = tokio::time::timeout(DRAIN, all).await;
         Exit::from_code(0)
     })
 }
@@ -298,7 +310,8 @@ impl Web {
         let web = self.clone();
         let failed = Arc::new(AtomicBool::new(false));
         let tell = failed.clone();
-        let work = tokio::spawn(async move {
+        // Who asks may be a task of the host's own.
+        let work = self.engine.workload.handle().spawn(async move {
             let _place = place;
             let clock = instance.clock.clone();
             let call = async {

@@ -2,17 +2,29 @@
 //!
 //! [`route`] says where a request goes, [`proxy`] takes it there, [`tls`] has the certificates. A change
 //! of the objects makes new routes, which the next request sees; none is dropped.
+//!
+//! ```text
+//!   request ─ route ─► target (endpoints, settings) ─► forward (headers) ─► pool ─► backend
+//!                                                                     └──► guest of this process
+//! ```
 
+mod flow;
+mod forward;
+mod identity;
+mod pool;
 mod proxy;
 mod route;
+mod settings;
+mod target;
 mod tls;
 
 use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Duration};
 
 use eyot_client::{Cache, EventType, Key, Recorder};
+use eyot_http::Locals;
 use k8s_openapi::api::{
     core::v1::Secret,
-    networking::v1::{Ingress, IngressClass},
+    networking::v1::{Ingress, IngressClass, IngressLoadBalancerIngress, IngressPortStatus},
 };
 use kube::{
     Api, Client, Resource,
@@ -23,7 +35,14 @@ use serde_json::json;
 use tokio::{net::TcpListener, sync::Notify};
 use tokio_util::sync::CancellationToken;
 
-use self::{proxy::Router, route::Routes, tls::Certificates};
+use self::{
+    forward::Door,
+    identity::Identities,
+    proxy::Router,
+    route::Routes,
+    target::{Complaint, RESOURCE_BACKEND, Targets},
+    tls::Certificates,
+};
 use crate::{Cluster, cluster::wake};
 
 /// Changes that come within this time of each other make new routes once.
@@ -40,20 +59,24 @@ pub struct IngressRouter {
     /// Those that hold certificates.
     secrets: Cache<Secret>,
     changed: Arc<Notify>,
-    plain: Option<TcpListener>,
-    secure: Option<TcpListener>,
-    host: IpAddr,
+    doors: Doors,
+}
+
+/// Where Ingresses are served, and for whom.
+pub struct Doors {
+    /// For HTTP.
+    pub plain: Option<TcpListener>,
+    /// For HTTPS.
+    pub secure: Option<TcpListener>,
+    /// The address that an Ingress's status names.
+    pub host: IpAddr,
+    /// Backends that are reached without a socket.
+    pub locals: Locals,
 }
 
 impl IngressRouter {
-    /// Serve on these listeners; `host` is the address that an Ingress's status names.
-    pub fn new(
-        cluster: &Cluster,
-        client: Client,
-        plain: Option<TcpListener>,
-        secure: Option<TcpListener>,
-        host: IpAddr,
-    ) -> Self {
+    /// Serve at these doors.
+    pub fn new(cluster: &Cluster, client: Client, doors: Doors) -> Self {
         let router = Self {
             client,
             cluster: cluster.clone(),
@@ -61,9 +84,7 @@ impl IngressRouter {
             classes: Cache::default(),
             secrets: Cache::default(),
             changed: Arc::new(Notify::new()),
-            plain,
-            secure,
-            host,
+            doors,
         };
         wake(&router.cluster.services, &router.changed);
         wake(&router.cluster.slices, &router.changed);
@@ -75,13 +96,14 @@ impl IngressRouter {
 
     /// Work until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
-        if self.plain.is_none() && self.secure.is_none() {
+        let (plain, secure) = (self.doors.plain.take(), self.doors.secure.take());
+        if plain.is_none() && secure.is_none() {
             return;
         }
         if let Err(error) = self.make_class().await {
             tracing::warn!(%error, "the IngressClass {CLASS} was not made");
         }
-        let (router, certificates) = (Router::new(), Arc::<Certificates>::default());
+        let certificates = Arc::<Certificates>::default();
         let config = match tls::server_config(Arc::clone(&certificates)) {
             Ok(config) => Arc::new(config),
             Err(error) => {
@@ -89,7 +111,13 @@ impl IngressRouter {
                 return;
             }
         };
-        let (plain, secure) = (self.plain.take(), self.secure.take());
+        let door = |scheme, listener: &Option<TcpListener>| {
+            let address = listener.as_ref().and_then(|one| one.local_addr().ok());
+            let port = address.map_or(0, |address| address.port());
+            Door { scheme, port }
+        };
+        let (http, https) = (door("http", &plain), door("https", &secure));
+        let router = Router::new(self.doors.locals.clone(), http);
         let serve_plain = async {
             if let Some(listener) = plain {
                 eyot_http::serve(listener, None, router.clone(), stop.clone()).await;
@@ -97,10 +125,21 @@ impl IngressRouter {
         };
         let serve_secure = async {
             if let Some(listener) = secure {
-                let router = router.with_scheme("https");
+                let router = router.with_door(https);
                 eyot_http::serve(listener, Some(config.into()), router, stop.clone()).await;
             }
         };
+        let sweep = async {
+            let mut tick = tokio::time::interval(pool::IDLE / 4);
+            loop {
+                tick.tick().await;
+                router.sweep();
+            }
+        };
+        let ports: Vec<u16> = [http.port, https.port]
+            .into_iter()
+            .filter(|port| *port > 0)
+            .collect();
         let all = watcher::Config::default;
         let certificates_only = all().fields("type=kubernetes.io/tls");
         let api = |client: &Client| Api::all(client.clone());
@@ -118,46 +157,41 @@ impl IngressRouter {
             async {
                 tokio::select! {
                     () = stop.cancelled() => {}
-                    () = self.keep(&router, &certificates) => {}
+                    () = sweep => {}
+                    () = self.keep(&router, &certificates, &ports) => {}
                 }
             },
         );
     }
 
     /// Keep routes, certificates and statuses as the objects say.
-    async fn keep(&self, router: &Router, certificates: &Certificates) {
+    async fn keep(&self, router: &Router, certificates: &Certificates, ports: &[u16]) {
         let recorder = Recorder::new(self.client.clone(), "eyot-ingress");
         self.cluster.synced().await;
         self.ingresses.synced().await;
         self.classes.synced().await;
         self.secrets.synced().await;
-        let mut told = HashSet::new();
+        let (mut told, mut identities) = (HashSet::new(), Identities::default());
+        let secret = |namespace: &str, name: &str| self.secrets.get(&Key::new(namespace, name));
         loop {
             let ingresses = self.ingresses.list();
             let ours = route::ours(&ingresses, &self.classes.list());
-            let services = self.cluster.services.list();
-            router.set(Routes::new(&ours, &services, &self.cluster.slices.list()));
-            let secret = |namespace: &str, name: &str| self.secrets.get(&Key::new(namespace, name));
-            let (by_host, wrong) = tls::read(&ours, secret);
+            let (services, slices) = (self.cluster.services.list(), self.cluster.slices.list());
+            let mut targets = Targets::new(&services, &slices, &secret, &mut identities);
+            router.set(Routes::new(&ours, &mut targets));
+            let mut wrong = targets.complaints;
+            identities.forget();
+            let (by_host, more) = tls::read(&ours, secret);
             certificates.set(by_host);
-            let mut now = HashSet::new();
-            for wrong in wrong {
-                let Some(ingress) = ours.get(wrong.index) else {
-                    continue;
+            wrong.extend(more);
+            told = self.tell(&recorder, &ours, &wrong, told).await;
+            for (index, ingress) in ours.iter().enumerate() {
+                let is_refused = |complaint: &Complaint| {
+                    complaint.index == index && complaint.reason == RESOURCE_BACKEND
                 };
-                let message = format!("secret {}: {}", wrong.secret, wrong.reason);
-                let about = (Key::of(&ingress.metadata), message.clone());
-                if !told.contains(&about) {
-                    let object = ingress.object_ref(&());
-                    recorder
-                        .event(&object, EventType::Warning, "NoCertificate", &message)
-                        .await;
-                }
-                now.insert(about);
-            }
-            told = now;
-            for ingress in &ours {
-                if let Err(error) = self.tell_address(ingress).await {
+                let refused = wrong.iter().any(is_refused);
+                let status = status(self.doors.host, if refused { ports } else { &[] });
+                if let Err(error) = self.write_status(ingress, status).await {
                     tracing::debug!(%error, "an Ingress's status was not written");
                 }
             }
@@ -166,25 +200,48 @@ impl IngressRouter {
         }
     }
 
-    /// Write the host's address into a status that has another or none.
-    async fn tell_address(&self, ingress: &Ingress) -> Result<(), kube::Error> {
-        let host = self.host.to_string();
-        let status = ingress
-            .status
-            .as_ref()
-            .and_then(|s| s.load_balancer.as_ref());
-        let told = status
-            .and_then(|balancer| balancer.ingress.as_deref())
-            .unwrap_or_default();
-        let ips: Vec<_> = told.iter().map(|told| told.ip.as_deref()).collect();
-        if ips == [Some(&*host)] {
+    /// Record each complaint once, for as long as it holds. Answers those that hold.
+    async fn tell(
+        &self,
+        recorder: &Recorder,
+        ours: &[&Ingress],
+        wrong: &[Complaint],
+        told: HashSet<(Key, String)>,
+    ) -> HashSet<(Key, String)> {
+        let mut now = HashSet::new();
+        for complaint in wrong {
+            let Some(ingress) = ours.get(complaint.index) else {
+                continue;
+            };
+            let about = (Key::of(&ingress.metadata), complaint.message.clone());
+            if !told.contains(&about) && !now.contains(&about) {
+                let object = ingress.object_ref(&());
+                let (reason, message) = (complaint.reason, &complaint.message);
+                recorder
+                    .event(&object, EventType::Warning, reason, message)
+                    .await;
+            }
+            now.insert(about);
+        }
+        now
+    }
+
+    /// Write a status that says something else than the Ingress's own.
+    async fn write_status(
+        &self,
+        ingress: &Ingress,
+        wanted: IngressLoadBalancerIngress,
+    ) -> Result<(), kube::Error> {
+        let status = ingress.status.as_ref();
+        let told = status.and_then(|s| s.load_balancer.as_ref()?.ingress.as_deref());
+        if told == Some(std::slice::from_ref(&wanted)) {
             return Ok(());
         }
         let meta = &ingress.metadata;
         let (Some(namespace), Some(name)) = (&meta.namespace, &meta.name) else {
             return Ok(());
         };
-        let patch = json!({ "status": { "loadBalancer": { "ingress": [{ "ip": host }] } } });
+        let patch = json!({ "status": { "loadBalancer": { "ingress": [wanted] } } });
         Api::<Ingress>::namespaced(self.client.clone(), namespace)
             .patch_status(name, &PatchParams::default(), &Patch::Merge(patch))
             .await
@@ -210,5 +267,19 @@ impl IngressRouter {
             Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
             result => result.map(drop),
         }
+    }
+}
+
+/// What an Ingress's status says: the address, and the ports if a backend of it is refused at them.
+fn status(host: IpAddr, refused: &[u16]) -> IngressLoadBalancerIngress {
+    let ports = refused.iter().map(|port| IngressPortStatus {
+        port: i32::from(*port),
+        protocol: "TCP".to_owned(),
+        error: Some(format!("eyot.dev/{RESOURCE_BACKEND}")),
+    });
+    IngressLoadBalancerIngress {
+        ip: Some(host.to_string()),
+        hostname: None,
+        ports: (!refused.is_empty()).then(|| ports.collect()),
     }
 }

@@ -1,62 +1,78 @@
 //! Passing a request on to one of its backends.
+//!
+//! A backend that does not accept is passed over for the next. A request that was sent is sent again
+//! only where that can do no harm: if its connection had been used before, so that the backend may have
+//! closed it before it read anything, and the request is one that may be done twice and has no body. A
+//! backend that is a guest of this process is called without a socket.
 
 use std::{
     convert::Infallible,
     future::Future,
-    net::SocketAddr,
     pin::Pin,
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll},
-    time::Duration,
 };
 
-use eyot_http::{Peer, Request, Response, Upgrade, relay};
-use http::{HeaderName, HeaderValue, StatusCode, Version, header};
-use http_body_util::{BodyExt, Limited};
-use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, time::timeout};
+use eyot_http::{Body, Local, Locals, Request, Response, Upgrade, relay};
+use http::{HeaderValue, StatusCode, header, request::Parts};
+use http_body::Body as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::route::Routes;
+use super::{
+    flow::{Answered, Flow, TOO_LARGE},
+    forward::{self, Door},
+    pool::{Lent, Place, Pool},
+    route::Routes,
+    target::Target,
+};
 
-/// How long a backend may take to accept a connection; then the next is tried.
-const CONNECT: Duration = Duration::from_secs(5);
-/// How many backends are tried for one request.
-const TRIES: usize = 3;
-/// How long a backend may take to begin its answer.
-const ANSWER: Duration = Duration::from_secs(60);
-/// Largest body of a request.
-const BODY: usize = 1 << 30;
+/// Requests that are passed on at once, of all listeners; HTTP/2 would let a few clients have a
+/// million.
+const AT_ONCE: usize = 20_000;
 
 /// The router: a service for one listener. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Router {
     shared: Arc<Shared>,
-    scheme: &'static str,
+    door: Door,
 }
 
-#[derive(Default)]
 struct Shared {
     /// Replaced as a whole; requests that are being passed on keep what they found.
     routes: RwLock<Arc<Routes>>,
     turn: AtomicUsize,
+    pool: Pool,
+    locals: Locals,
+    places: Arc<Semaphore>,
 }
 
+/// What the client gets instead of a backend's answer.
+type Said = (StatusCode, &'static str);
+
 impl Router {
-    pub(crate) fn new() -> Self {
+    /// `locals` are the services of this process.
+    pub(crate) fn new(locals: Locals, door: Door) -> Self {
+        let shared = Shared {
+            routes: RwLock::default(),
+            turn: AtomicUsize::new(0),
+            pool: Pool::default(),
+            locals,
+            places: Arc::new(Semaphore::new(AT_ONCE)),
+        };
         Self {
-            shared: Arc::default(),
-            scheme: "http",
+            shared: Arc::new(shared),
+            door,
         }
     }
 
-    /// The same routes for another scheme.
-    pub(crate) fn with_scheme(&self, scheme: &'static str) -> Self {
+    /// The same routes for another door.
+    pub(crate) fn with_door(&self, door: Door) -> Self {
         Self {
             shared: Arc::clone(&self.shared),
-            scheme,
+            door,
         }
     }
 
@@ -69,122 +85,195 @@ impl Router {
         *held = Arc::new(routes);
     }
 
-    async fn route(self, request: Request) -> Response {
-        let given = request
-            .headers()
-            .get(header::HOST)
-            .and_then(|host| host.to_str().ok());
-        // HTTP/2 says it in the address.
-        let host = request
-            .uri()
-            .authority()
-            .map(http::uri::Authority::as_str)
-            .or(given);
-        let host = host.unwrap_or_default().to_owned();
-        let routes = Arc::clone(
-            &self
-                .shared
-                .routes
-                .read()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
-        let Some(backends) = routes.find(&host, request.uri().path()) else {
-            return said(StatusCode::NOT_FOUND, "no Ingress leads from here");
-        };
-        let declared = request.headers().get(header::CONTENT_LENGTH);
-        let declared = declared.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-        if declared.is_some_and(|length| length > BODY) {
-            return said(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large");
-        }
-        let Some(stream) = self.connect(&backends).await else {
-            return said(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "no endpoint of the service answers",
-            );
-        };
-        match timeout(ANSWER, pass(stream, request, &host, self.scheme)).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => {
-                tracing::debug!(%error, host, "a backend broke off");
-                said(StatusCode::BAD_GATEWAY, "the service broke off")
-            }
-            Err(_) => said(
-                StatusCode::GATEWAY_TIMEOUT,
-                "the service does not answer in time",
-            ),
-        }
+    /// Close connections that nobody used for a while.
+    pub(crate) fn sweep(&self) {
+        self.shared.pool.sweep();
     }
 
-    /// A connection to a backend, in turn; one that is not there is passed over.
-    async fn connect(&self, backends: &[SocketAddr]) -> Option<TcpStream> {
+    fn find(&self, host: &str, path: &str) -> Option<Arc<Target>> {
+        let routes = &self.shared.routes;
+        let routes = Arc::clone(&routes.read().unwrap_or_else(PoisonError::into_inner));
+        routes.find(host, path)
+    }
+
+    async fn route(self, request: Request) -> Result<Response, Said> {
+        let host = forward::host(&request);
+        let host = host.ok_or((StatusCode::BAD_REQUEST, "the request names several hosts"))?;
+        let host = host.to_owned();
+        let target = self
+            .find(&host, request.uri().path())
+            .ok_or((StatusCode::NOT_FOUND, "no Ingress leads from here"))?;
+        if let Some(why) = target.refusal {
+            return Err((StatusCode::SERVICE_UNAVAILABLE, why));
+        }
+        let settings = &target.settings;
+        let declared = request.body().size_hint().lower();
+        if settings.body.is_some_and(|limit| declared > limit) {
+            return Err(TOO_LARGE);
+        }
+        let place = self.shared.places.clone().try_acquire_owned();
+        let place = place.map_err(|_| (StatusCode::SERVICE_UNAVAILABLE, "too many requests"))?;
+        let (parts, body, upgrade) = forward::forwarded(request, &host, self.door);
+        let (flow, body) = Flow::begin(settings, body);
+        let mut passing = Passing {
+            shared: &self.shared,
+            target: &target,
+            parts,
+            body,
+            upgrade,
+            flow,
+            place,
+        };
+        let count = target.backends.len();
         let first = self.shared.turn.fetch_add(1, Ordering::Relaxed);
-        for offset in 0..backends.len().min(TRIES) {
-            let at = backends.get(first.wrapping_add(offset) % backends.len())?;
-            match timeout(CONNECT, TcpStream::connect(at)).await {
-                Ok(Ok(stream)) => {
-                    let _ = stream.set_nodelay(true);
-                    return Some(stream);
-                }
-                _ => tracing::debug!(%at, "a backend cannot be connected to"),
+        for offset in 0..count.min(settings.tries) {
+            let Some(at) = target.backends.get(first.wrapping_add(offset) % count) else {
+                break;
+            };
+            let local = match target.identity {
+                None => self.shared.locals.find(at),
+                Some(_) => None,
+            };
+            if let Some(local) = local {
+                return passing.call(local).await;
             }
+            let place = Place {
+                at: *at,
+                http2: target.http2,
+                identity: target.identity.clone(),
+            };
+            passing = match passing.send(place).await {
+                Outcome::Answer(answer) => return *answer,
+                Outcome::NotSent(passing) => *passing,
+            };
         }
-        None
+        Err((
+            StatusCode::SERVICE_UNAVAILABLE,
+            "no endpoint of the service answers",
+        ))
     }
 }
 
-async fn pass(
-    stream: TcpStream,
-    mut request: Request,
-    host: &str,
-    scheme: &'static str,
-) -> Result<Response, hyper::Error> {
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(connection.with_upgrades());
-    let upgrade = Upgrade::take(request.extensions_mut());
-    let peer = request.extensions().get::<Peer>().map(|peer| peer.address);
-    let (mut parts, body) = request.into_parts();
-    let protocol = parts.headers.get(header::UPGRADE).cloned();
-    relay::strip(&mut parts.headers);
-    if let Some(protocol) = protocol {
-        parts
-            .headers
-            .insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-        parts.headers.insert(header::UPGRADE, protocol);
-    }
-    // What a client says about where it comes from is worth nothing here.
-    parts.headers.remove("forwarded");
-    let mut set = |name: &'static str, value: &str| {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            parts.headers.insert(HeaderName::from_static(name), value);
-        }
-    };
-    set("host", host);
-    set("x-forwarded-host", host);
-    set("x-forwarded-proto", scheme);
-    if let Some(peer) = peer {
-        let ip = peer.ip().to_canonical().to_string();
-        set("x-forwarded-for", &ip);
-        set("x-real-ip", &ip);
-    }
-    parts.version = Version::HTTP_11;
-    let target = parts
-        .uri
-        .path_and_query()
-        .map_or("/", http::uri::PathAndQuery::as_str);
-    parts.uri = target.parse().unwrap_or_default();
-    let body = Limited::new(body, BODY).boxed_unsync();
-    let response = sender
-        .send_request(http::Request::from_parts(parts, body))
-        .await?;
-    Ok(relay::relay(response, upgrade))
+/// A request that is being passed on.
+struct Passing<'a> {
+    shared: &'a Arc<Shared>,
+    target: &'a Target,
+    parts: Parts,
+    body: Body,
+    upgrade: Option<Upgrade>,
+    flow: Arc<Flow>,
+    place: OwnedSemaphorePermit,
 }
 
-fn said(status: StatusCode, text: &'static str) -> Response {
-    let mut response = http::Response::new(eyot_http::full(format!("{text}\n")));
-    *response.status_mut() = status;
-    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, plain);
+enum Outcome<'a> {
+    Answer(Box<Result<Response, Said>>),
+    /// The backend is not there, and nothing was sent.
+    NotSent(Box<Passing<'a>>),
+}
+
+/// What is kept until an answer has come whole.
+struct Kept {
+    shared: Arc<Shared>,
+    lent: Lent,
+    flow: Arc<Flow>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Kept {
+    fn done(self) {
+        // Else the backend answered before it had all, and the rest would come as the next request.
+        if self.flow.is_sent() {
+            self.shared.pool.give_back(self.lent);
+        }
+    }
+}
+
+impl<'a> Passing<'a> {
+    /// Ask a guest of this process.
+    async fn call(self, local: Local) -> Result<Response, Said> {
+        let mut request = Request::from_parts(self.parts, self.body);
+        // Nobody could take anything over.
+        request.headers_mut().remove(header::CONNECTION);
+        request.headers_mut().remove(header::UPGRADE);
+        let mut response = self.flow.in_time(local.ask(request)).await?;
+        relay::strip(response.headers_mut());
+        let (flow, place) = (self.flow, self.place);
+        Ok(response.map(|body| Answered::body(body, flow, place, drop)))
+    }
+
+    /// Send it to a backend.
+    async fn send(mut self, place: Place) -> Outcome<'a> {
+        let target = self.target;
+        if place.http2 {
+            forward::for_http2(
+                &mut self.parts,
+                target.identity.is_some(),
+                &place.at.to_string(),
+            );
+        }
+        // RFC 9110, section 9.2.2.
+        let can_be_repeated = self.parts.method.is_idempotent()
+            && self.body.is_end_stream()
+            && self.upgrade.is_none();
+        let mut again = false;
+        loop {
+            let lending = self
+                .shared
+                .pool
+                .lend(&place, again, target.settings.connect);
+            let mut lent = match lending.await {
+                Ok(lent) => lent,
+                Err(error) => {
+                    tracing::debug!(at = %place.at, %error, "a backend cannot be connected to");
+                    return Outcome::NotSent(Box::new(self));
+                }
+            };
+            // Once: a connection that nobody used before is no reason.
+            let may_repeat = lent.is_used() && !again;
+            let spare = (may_repeat && can_be_repeated).then(|| self.parts.clone());
+            let request = Request::from_parts(self.parts, self.body);
+            let sent = self.flow.in_time(lent.send(request)).await;
+            let mut error = match sent {
+                Err(late) => return Outcome::Answer(Box::new(Err(late))),
+                Ok(Ok(response)) => {
+                    let kept = Kept {
+                        shared: self.shared.clone(),
+                        lent,
+                        flow: self.flow.clone(),
+                        _place: self.place,
+                    };
+                    let flow = self.flow;
+                    let wrap = |body| Answered::body(body, flow, kept, Kept::done);
+                    let answer = relay::relay_with(response, self.upgrade, wrap);
+                    return Outcome::Answer(Box::new(Ok(answer)));
+                }
+                Ok(Err(error)) => error,
+            };
+            (self.parts, self.body) = match (error.take_message(), spare) {
+                (Some(request), _) => request.into_parts(),
+                (None, Some(parts)) => (parts, eyot_http::empty()),
+                (None, None) => {
+                    let fault = self.flow.fault_of_the_client();
+                    tracing::debug!(at = %place.at, error = %error.error(), "a backend broke off");
+                    let broke = (StatusCode::BAD_GATEWAY, "the service broke off");
+                    return Outcome::Answer(Box::new(Err(fault.unwrap_or(broke))));
+                }
+            };
+            if !may_repeat {
+                return Outcome::NotSent(Box::new(self));
+            }
+            again = true;
+        }
+    }
+}
+
+fn said((status, text): Said) -> Response {
+    let mut response = eyot_http::text(status, format!("{text}\n"));
+    if status == StatusCode::REQUEST_TIMEOUT || status == StatusCode::PAYLOAD_TOO_LARGE {
+        // The rest of the request would be taken for the next one.
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+    }
     response
 }
 
@@ -199,6 +288,10 @@ impl tower::Service<Request> for Router {
 
     fn call(&mut self, request: Request) -> Self::Future {
         let router = self.clone();
-        Box::pin(async move { Ok(router.route(request).await) })
+        Box::pin(async move { Ok(router.route(request).await.unwrap_or_else(said)) })
     }
 }
+
+#[cfg(test)]
+#[path = "proxy_tests.rs"]
+mod tests;

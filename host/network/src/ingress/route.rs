@@ -5,25 +5,16 @@
 //! two Ingresses that say something about one path the older has it. What no rule knows goes to the
 //! default backend.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    net::SocketAddr,
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
-use k8s_openapi::api::{
-    core::v1::Service,
-    discovery::v1::EndpointSlice,
-    networking::v1::{Ingress, IngressBackend, IngressClass},
-};
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 
-use crate::service::ready_backends;
+use super::target::{Target, Targets};
 
 /// The name of the controller in an IngressClass that is ours.
 pub(crate) const CONTROLLER: &str = "eyot.dev/ingress";
 /// What an Ingress may say instead of a class of its spec.
 const ANNOTATION: &str = "kubernetes.io/ingress.class";
-const OF_SERVICE: &str = "kubernetes.io/service-name";
 
 /// Where requests go.
 #[derive(Debug, Default)]
@@ -32,18 +23,15 @@ pub(crate) struct Routes {
     /// By what follows `*.`.
     wildcard: HashMap<String, Paths>,
     any: Paths,
-    fallback: Option<Backends>,
+    fallback: Option<Arc<Target>>,
 }
 
 #[derive(Debug, Default)]
 struct Paths {
-    exact: HashMap<String, Backends>,
+    exact: HashMap<String, Arc<Target>>,
     /// By elements, longest first.
-    prefixes: Vec<(Vec<String>, Backends)>,
+    prefixes: Vec<(Vec<String>, Arc<Target>)>,
 }
-
-/// The endpoints of a backend, none if it has none that is ready.
-pub(crate) type Backends = Arc<[SocketAddr]>;
 
 /// The Ingresses that are ours, oldest first.
 pub(crate) fn ours<'a>(
@@ -85,20 +73,15 @@ pub(crate) fn ours<'a>(
 
 impl Routes {
     /// `ingresses` are ours, oldest first.
-    pub(crate) fn new(
-        ingresses: &[&Ingress],
-        services: &[Arc<Service>],
-        slices: &[Arc<EndpointSlice>],
-    ) -> Self {
-        let finder = Finder::new(services, slices);
+    pub(crate) fn new(ingresses: &[&Ingress], targets: &mut Targets<'_>) -> Self {
         let mut routes = Self::default();
-        for ingress in ingresses {
-            let namespace = ingress.metadata.namespace.as_deref().unwrap_or_default();
+        for (index, ingress) in ingresses.iter().enumerate() {
+            targets.begin(index, ingress);
             let Some(spec) = &ingress.spec else { continue };
             if routes.fallback.is_none()
                 && let Some(backend) = &spec.default_backend
             {
-                routes.fallback = Some(finder.backends(namespace, backend));
+                routes.fallback = Some(targets.find(backend));
             }
             for rule in spec.rules.iter().flatten() {
                 let host = rule.host.as_deref().unwrap_or_default().to_lowercase();
@@ -108,9 +91,9 @@ impl Routes {
                     None => routes.exact.entry(host).or_default(),
                 };
                 for path in rule.http.iter().flat_map(|http| &http.paths) {
-                    let backends = finder.backends(namespace, &path.backend);
+                    let target = targets.find(&path.backend);
                     let written = path.path.as_deref().filter(|path| !path.is_empty());
-                    paths.add(written.unwrap_or("/"), &path.path_type, backends);
+                    paths.add(written.unwrap_or("/"), &path.path_type, target);
                 }
             }
         }
@@ -127,8 +110,8 @@ impl Routes {
         routes
     }
 
-    /// The backends for a host (with or without a port) and a path; `None` if nothing is known of it.
-    pub(crate) fn find(&self, host: &str, path: &str) -> Option<Backends> {
+    /// The target for a host (with or without a port) and a path; `None` if nothing is known of it.
+    pub(crate) fn find(&self, host: &str, path: &str) -> Option<Arc<Target>> {
         let host = without_port(host).to_lowercase();
         let wildcard = || self.wildcard.get(host.split_once('.')?.1);
         let paths = self.exact.get(&host).or_else(wildcard).unwrap_or(&self.any);
@@ -136,17 +119,28 @@ impl Routes {
     }
 }
 
+#[cfg(test)]
+impl Routes {
+    /// Everything leads to one target.
+    pub(crate) fn all_to(target: Target) -> Self {
+        Self {
+            fallback: Some(Arc::new(target)),
+            ..Self::default()
+        }
+    }
+}
+
 impl Paths {
-    fn add(&mut self, path: &str, kind: &str, backends: Backends) {
+    fn add(&mut self, path: &str, kind: &str, target: Arc<Target>) {
         if kind == "Exact" {
-            self.exact.entry(path.to_owned()).or_insert(backends);
+            self.exact.entry(path.to_owned()).or_insert(target);
         } else {
             self.prefixes
-                .push((elements(path).map(str::to_owned).collect(), backends));
+                .push((elements(path).map(str::to_owned).collect(), target));
         }
     }
 
-    fn find(&self, path: &str) -> Option<Backends> {
+    fn find(&self, path: &str) -> Option<Arc<Target>> {
         if let Some(found) = self.exact.get(path) {
             return Some(Arc::clone(found));
         }
@@ -155,7 +149,7 @@ impl Paths {
             prefix.iter().all(|element| given.next() == Some(element))
         };
         let found = self.prefixes.iter().find(|(prefix, _)| has(prefix));
-        found.map(|(_, backends)| Arc::clone(backends))
+        found.map(|(_, target)| Arc::clone(target))
     }
 }
 
@@ -172,63 +166,14 @@ fn without_port(host: &str) -> &str {
     }
 }
 
-/// Finds the endpoints of what an Ingress names.
-struct Finder<'a> {
-    services: BTreeMap<(&'a str, &'a str), &'a Service>,
-    slices: BTreeMap<(&'a str, &'a str), Vec<&'a EndpointSlice>>,
-}
-
-impl<'a> Finder<'a> {
-    fn new(services: &'a [Arc<Service>], slices: &'a [Arc<EndpointSlice>]) -> Self {
-        let mut finder = Self {
-            services: BTreeMap::new(),
-            slices: BTreeMap::new(),
-        };
-        for service in services {
-            let meta = &service.metadata;
-            if let (Some(namespace), Some(name)) = (&meta.namespace, &meta.name) {
-                finder.services.insert((namespace, name), service);
-            }
-        }
-        for slice in slices {
-            let meta = &slice.metadata;
-            let name = meta
-                .labels
-                .as_ref()
-                .and_then(|labels| labels.get(OF_SERVICE));
-            if let (Some(namespace), Some(name)) = (&meta.namespace, name) {
-                finder
-                    .slices
-                    .entry((namespace, name))
-                    .or_default()
-                    .push(slice);
-            }
-        }
-        finder
-    }
-
-    fn backends(&self, namespace: &str, backend: &IngressBackend) -> Backends {
-        let find = || {
-            let wanted = backend.service.as_ref()?;
-            let key = (namespace, wanted.name.as_str());
-            let ports = self.services.get(&key)?.spec.as_ref()?.ports.as_ref()?;
-            let by = wanted.port.as_ref()?;
-            let port = ports.iter().find(|port| match (&by.name, by.number) {
-                (Some(name), _) if !name.is_empty() => port.name.as_ref() == Some(name),
-                (_, Some(number)) => port.port == number,
-                _ => false,
-            })?;
-            Some(ready_backends(self.slices.get(&key)?, port))
-        };
-        find().unwrap_or_default().into()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::ingress::{identity::Identities, target::OF_SERVICE};
 
     fn ingress(name: &str, spec: Value) -> Ingress {
         let meta = json!({"namespace": "d", "name": name});
@@ -269,11 +214,13 @@ mod tests {
             .map(|(n, spec)| ingress(&format!("i{n}"), spec.clone()))
             .collect();
         let ingresses: Vec<&Ingress> = ingresses.iter().collect();
-        let routes = Routes::new(&ingresses, &services, &slices);
+        let mut identities = Identities::default();
+        let mut targets = Targets::new(&services, &slices, &|_, _| None, &mut identities);
+        let routes = Routes::new(&ingresses, &mut targets);
         for (host, path, service) in expected {
             let found = match routes.find(host, path) {
                 None => "none".to_owned(),
-                Some(backends) => match backends.first() {
+                Some(target) => match target.backends.first() {
                     None => "empty".to_owned(),
                     Some(at) => {
                         let SocketAddr::V4(at) = at else { panic!() };

@@ -14,6 +14,8 @@ use rustls::{
     sign::CertifiedKey,
 };
 
+use super::target::Complaint;
+
 /// Certificates by host, as they are now.
 #[derive(Debug, Default)]
 pub(crate) struct Certificates {
@@ -21,14 +23,6 @@ pub(crate) struct Certificates {
 }
 
 type ByHost = HashMap<String, Arc<CertifiedKey>>;
-
-/// A certificate that cannot be used.
-pub(crate) struct Wrong {
-    /// Which of the Ingresses names it.
-    pub index: usize,
-    pub secret: String,
-    pub reason: String,
-}
 
 impl Certificates {
     pub(crate) fn set(&self, by_host: ByHost) {
@@ -60,7 +54,7 @@ pub(crate) fn server_config(
 pub(crate) fn read(
     ingresses: &[&Ingress],
     secret: impl Fn(&str, &str) -> Option<Arc<Secret>>,
-) -> (ByHost, Vec<Wrong>) {
+) -> (ByHost, Vec<Complaint>) {
     let (mut by_host, mut wrong) = (ByHost::new(), Vec::new());
     for (index, ingress) in ingresses.iter().enumerate() {
         let namespace = ingress.metadata.namespace.as_deref().unwrap_or_default();
@@ -81,10 +75,10 @@ pub(crate) fn read(
                             .or_insert_with(|| Arc::clone(&key));
                     }
                 }
-                Err(reason) => wrong.push(Wrong {
+                Err(why) => wrong.push(Complaint {
                     index,
-                    secret: name.to_owned(),
-                    reason,
+                    reason: "NoCertificate",
+                    message: format!("secret {name}: {why}"),
                 }),
             }
         }

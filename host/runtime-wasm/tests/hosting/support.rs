@@ -10,6 +10,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use eyot_http::Locals;
 use eyot_runtime::{
     Container, ContainerSpec, Exit, Image, ImageContent, Limits, LogSink, LogStream, PodRef,
     Runtime, Sandbox, Security,
@@ -28,9 +29,16 @@ pub(crate) fn engine() -> Arc<WasmEngine> {
         let dir = tempfile::tempdir().unwrap().keep();
         let mut options = Options::new(dir, ([127, 0, 0, 1], 1).into());
         options.instances = Some(256);
+        options.locals = locals();
         WasmEngine::new(options).unwrap()
     });
     ENGINE.clone()
+}
+
+/// Where its web services are found without a socket.
+pub(crate) fn locals() -> Locals {
+    static LOCALS: LazyLock<Locals> = LazyLock::new(Locals::default);
+    LOCALS.clone()
 }
 
 pub(crate) fn runtime() -> WasmRuntime {

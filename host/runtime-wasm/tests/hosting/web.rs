@@ -15,7 +15,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::{Log, end, guest, runtime, spec};
+use crate::support::{Log, end, guest, locals, runtime, spec};
 
 struct Service {
     address: SocketAddr,
@@ -250,6 +250,31 @@ async fn an_instance_serves_as_many_requests_as_the_pod_allows_and_idles_not_for
         .await
         .expect("the idle instance is dropped");
     assert_eq!(service.get("/count").await, (200, "1".into()));
+}
+
+#[tokio::test]
+async fn it_is_called_without_a_socket_by_who_is_in_the_same_process() {
+    let Some(service) = serve_with("web", &[("eyot.dev/instance-reuse", "2")]).await else {
+        return;
+    };
+    let ask = async |path: &str| {
+        let request = Request::get(path).header("host", "pod");
+        let local = locals().find(&service.address).unwrap();
+        let answer = local.ask(request.body(eyot_http::empty()).unwrap()).await;
+        let status = answer.status().as_u16();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    };
+    // The same instances, accounts and log as by its socket.
+    assert_eq!(ask("/count").await, (200, "1".into()));
+    assert_eq!(service.get("/count").await, (200, "2".into()));
+    assert_eq!(ask("/count").await, (200, "1".into()));
+    assert!(service.container.usage().await.unwrap().cpu.as_nanos() > 0);
+    assert_eq!(ask("/panic").await.0, 500);
+    service.log.contains("/panic").await;
+    service.container.signal(Signal::Terminate).await.unwrap();
+    assert_eq!(end(&service.container).await.code, 0);
+    assert!(locals().find(&service.address).is_none());
 }
 
 #[tokio::test]
