@@ -2,11 +2,11 @@
 //!
 //! The rest of the SDK is written over this; a guest uses it only through the macros.
 
-/// The world `eyot:device/device-driver`.
+/// The world `eyot:device/full-driver`.
 pub mod driver {
     wit_bindgen::generate!({
         path: ["../wit/reading", "../wit/modbus", "../wit/mqtt", "../wit/device"],
-        world: "eyot:device/device-driver@0.1.0",
+        world: "eyot:device/full-driver@0.1.1",
         pub_export_macro: true,
         additional_derives: [PartialEq],
         generate_unused_types: true,

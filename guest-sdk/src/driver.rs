@@ -1,11 +1,11 @@
 //! Drivers: the trait, and what stands between it and the generated interface.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use serde::de::DeserializeOwned;
 
 use crate::{
-    Device, Error, Invalid, Reading, Value, ValueType,
+    Device, DiscoveredDevice, Error, Invalid, Reading, ScanRequest, Service, Value, ValueType,
     bindings::driver::exports::eyot::device::driver as wire, lenient,
 };
 
@@ -15,9 +15,11 @@ const REMEMBERED: usize = 4096;
 
 /// A device driver: knows one protocol, serves one device.
 ///
-/// The host makes one instance for each device, calls [`open`](Self::open) once, then any number
-/// of [`read`](Self::read) and [`write`](Self::write), never two at a time, then
-/// [`close`](Self::close). A panic ends this instance alone; the host makes a new one.
+/// The host makes one instance for each device, calls [`open`](Self::open) once, then
+/// [`subscribe`](Self::subscribe), then any number of [`read`](Self::read), [`write`](Self::write)
+/// and [`poll`](Self::poll), never two at a time, then [`close`](Self::close). A panic ends this
+/// instance alone; the host makes a new one. What has no `self` is called in an instance that serves
+/// no device.
 pub trait Driver: Sized {
     /// The `attributes` of a device resource: what only this protocol understands. Attributes that
     /// cannot be parsed are an [`Error::Invalid`] that names resource and attribute.
@@ -44,8 +46,78 @@ pub trait Driver: Sized {
         )))
     }
 
+    /// Prepare for readings that come by themselves, of these resources: all of the profile. Called
+    /// once, after [`open`](Self::open); keep what is needed to make readings of what will come.
+    /// Without it the driver does not listen, and [`poll`](Self::poll) is not called.
+    fn subscribe(&mut self, resources: Vec<Resource<Self::Attributes>>) -> Result<(), Error> {
+        let _ = resources;
+        Err(Error::NotSupported(
+            "this driver does not listen".to_owned(),
+        ))
+    }
+
+    /// Take what has come and hand it to [`publish`](crate::publish). Called when a message waits at
+    /// a transport of the host, and at the latest after the time that the last call gave.
+    fn poll(&mut self) -> Result<Option<Duration>, Error> {
+        Ok(None)
+    }
+
+    /// Check a device before it is taken in, without talking to it. The instance serves no device,
+    /// and nothing can be reached from it.
+    fn validate(device: &Device) -> Result<(), Error> {
+        Self::open(device).map(drop)
+    }
+
+    /// Look for devices at what the service's `discovery` property names. At most 30 seconds are
+    /// given; the instance serves no device.
+    fn discover(service: &Service, options: &str) -> Result<Vec<DiscoveredDevice>, Error> {
+        let _ = options;
+        let name = &service.name;
+        Err(Error::NotSupported(format!(
+            "the driver of {name} finds no devices"
+        )))
+    }
+
+    /// Describe a device: a device profile in EdgeX's JSON, with the name asked for. At most 30
+    /// seconds are given; the instance serves no device, and reaches what this one names.
+    fn profile_scan(service: &Service, request: &ScanRequest) -> Result<String, Error> {
+        let _ = request;
+        let name = &service.name;
+        Err(Error::NotSupported(format!(
+            "the driver of {name} scans no devices"
+        )))
+    }
+
     /// The device is removed or the host ends. At most one second is given.
     fn close(&mut self) {}
+}
+
+/// A resource of the device's profile.
+#[derive(Debug, Clone)]
+pub struct Resource<A> {
+    /// Its name.
+    pub name: String,
+    /// The type that its values have.
+    pub value_type: ValueType,
+    /// Its attributes.
+    pub attributes: A,
+}
+
+impl<A> Resource<A> {
+    /// A reading of it that is true now.
+    pub fn reading(&self, value: Value) -> Reading {
+        reading(&self.name, value)
+    }
+}
+
+fn reading(resource: &str, value: Value) -> Reading {
+    Reading {
+        resource: resource.to_owned(),
+        value,
+        origin: 0,
+        units: String::new(),
+        tags: Vec::new(),
+    }
 }
 
 /// A resource to read.
@@ -62,13 +134,7 @@ pub struct ReadRequest<'a, A> {
 impl<A> ReadRequest<'_, A> {
     /// The reading that answers this request.
     pub fn answer(&self, value: Value) -> Reading {
-        Reading {
-            resource: self.resource.to_owned(),
-            value,
-            origin: 0,
-            units: String::new(),
-            tags: Vec::new(),
-        }
+        reading(self.resource, value)
     }
 
     /// An error that blames this resource's attribute.
@@ -202,6 +268,32 @@ impl<D: Driver> Session<D> {
         self.driver.write(&typed)
     }
 
+    pub fn subscribe(&mut self, requests: Vec<wire::ReadRequest>) -> Result<(), Error> {
+        let mut resources = Vec::with_capacity(requests.len());
+        for request in requests {
+            // What cannot be read is told when it is read; the others can be listened to.
+            let place = attributes_of(&request.resource);
+            let attributes = parse::<D::Attributes>(&request.attributes, &place);
+            if let (Ok(attributes), Some(value_type)) =
+                (attributes, ValueType::parse(&request.value_type))
+            {
+                resources.push(Resource {
+                    name: request.resource,
+                    value_type,
+                    attributes,
+                });
+            }
+        }
+        self.driver.subscribe(resources)
+    }
+
+    pub fn poll(&mut self) -> Result<u32, Error> {
+        let again = self.driver.poll()?;
+        // Zero asks to be called for messages only.
+        let milliseconds = again.map(|again| again.as_millis().max(1));
+        Ok(milliseconds.map_or(0, |ms| u32::try_from(ms).unwrap_or(u32::MAX)))
+    }
+
     pub fn close(&mut self) {
         self.driver.close();
     }
@@ -252,13 +344,26 @@ macro_rules! export_driver {
 
         #[cfg(target_family = "wasm")]
         const _: () = {
-            use $crate::bindings::driver::exports::eyot::device::driver as wire;
+            use $crate::bindings::driver::exports::eyot::device::{
+                driver as wire, listener, service,
+            };
 
             struct Exported;
 
             ::std::thread_local! {
                 static SESSION: ::std::cell::RefCell<Option<$crate::Session<$driver>>> =
                     const { ::std::cell::RefCell::new(None) };
+                static SERVICE: ::std::cell::RefCell<Option<$crate::Service>> =
+                    const { ::std::cell::RefCell::new(None) };
+            }
+
+            fn serving<T>(
+                act: impl FnOnce(&$crate::Service) -> Result<T, $crate::Error>,
+            ) -> Result<T, $crate::Error> {
+                SERVICE.with_borrow(|service| match service {
+                    Some(service) => act(service),
+                    None => Err($crate::Error::Other("called before start".to_owned())),
+                })
             }
 
             fn session<T>(
@@ -291,6 +396,39 @@ macro_rules! export_driver {
                     let _ = session(|session| Ok(session.close()));
                     SESSION.set(None);
                 }
+            }
+
+            impl listener::Guest for Exported {
+                fn subscribe(resources: Vec<wire::ReadRequest>) -> Result<(), $crate::Error> {
+                    session(|session| session.subscribe(resources))
+                }
+
+                fn poll() -> Result<u32, $crate::Error> {
+                    session(|session| session.poll())
+                }
+            }
+
+            impl service::Guest for Exported {
+                fn start(info: $crate::Service) -> Result<(), $crate::Error> {
+                    SERVICE.set(Some(info));
+                    Ok(())
+                }
+
+                fn validate(device: $crate::Device) -> Result<(), $crate::Error> {
+                    <$driver as $crate::Driver>::validate(&device)
+                }
+
+                fn discover(
+                    options: String,
+                ) -> Result<Vec<$crate::DiscoveredDevice>, $crate::Error> {
+                    serving(|service| <$driver as $crate::Driver>::discover(service, &options))
+                }
+
+                fn profile_scan(request: $crate::ScanRequest) -> Result<String, $crate::Error> {
+                    serving(|service| <$driver as $crate::Driver>::profile_scan(service, &request))
+                }
+
+                fn stop() {}
             }
 
             $crate::__version_section!();
@@ -417,6 +555,75 @@ mod tests {
         blames(read("{}"), field, "is missing");
         blames(read(r#"{"address":-1}"#), field, "-1");
         blames(read(r#"{"address":[1]}"#), field, "");
+    }
+
+    struct Listening(Vec<Resource<Attributes>>);
+
+    impl Driver for Listening {
+        type Attributes = Attributes;
+
+        fn open(_: &Device) -> Result<Self, Error> {
+            Ok(Self(Vec::new()))
+        }
+
+        fn read(&mut self, _: &[ReadRequest<'_, Attributes>]) -> Result<Vec<Reading>, Error> {
+            Ok(Vec::new())
+        }
+
+        fn subscribe(&mut self, resources: Vec<Resource<Attributes>>) -> Result<(), Error> {
+            self.0 = resources;
+            Ok(())
+        }
+
+        fn poll(&mut self) -> Result<Option<Duration>, Error> {
+            for resource in &self.0 {
+                let reading = resource.reading(Value::Uint16(resource.attributes.address));
+                crate::publish(&resource.name, vec![reading])?;
+            }
+            Ok(Some(Duration::from_micros(1)))
+        }
+    }
+
+    #[test]
+    fn a_driver_that_listens_publishes_what_it_could_parse() {
+        let mut session = Session::<Listening>::open(&device("{}")).unwrap();
+        let request = |resource: &str, attributes: &str| wire::ReadRequest {
+            resource: resource.into(),
+            value_type: "Uint16".into(),
+            attributes: attributes.into(),
+        };
+        let requests = vec![
+            request("Speed", r#"{"address":7}"#),
+            request("Broken", "{}"),
+        ];
+        session.subscribe(requests).unwrap();
+        assert_eq!(session.poll(), Ok(1), "no wish is rounded down to none");
+        let published = crate::publisher::take();
+        assert_eq!(published.len(), 1);
+        assert_eq!(published[0].0, "Speed");
+        assert_eq!(published[0].1[0].value, Value::Uint16(7));
+        let mut deaf = Session::<Echo>::open(&device(r#"{"Address":"h","Port":1}"#)).unwrap();
+        let refused = deaf.subscribe(Vec::new());
+        assert!(
+            matches!(refused, Err(Error::NotSupported(_))),
+            "{refused:?}"
+        );
+        assert_eq!(deaf.poll(), Ok(0));
+    }
+
+    #[test]
+    fn a_device_is_validated_as_it_is_opened_and_nothing_is_found() {
+        blames(
+            Echo::validate(&device("{}")),
+            "protocols.tcp.Address",
+            "missing",
+        );
+        let service = Service {
+            name: "echo".into(),
+            properties: "{}".into(),
+        };
+        let found = Echo::discover(&service, "");
+        assert!(matches!(found, Err(Error::NotSupported(_))), "{found:?}");
     }
 
     #[test]

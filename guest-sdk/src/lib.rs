@@ -58,10 +58,12 @@ pub mod log;
 pub mod modbus;
 pub mod mqtt;
 mod pipeline;
+pub mod publisher;
 mod settings;
 mod value;
 
 pub use bindings::{
+    driver::exports::eyot::device::service::{DiscoveredDevice, Info as Service, ScanRequest},
     driver::eyot::{
         device::types::{Device, Error, Invalid, Protocol, ProtocolError},
         reading::types::{Binary, Event, Reading, Value},
@@ -70,10 +72,11 @@ pub use bindings::{
 };
 #[doc(hidden)]
 pub use driver::Session;
-pub use driver::{Driver, ReadRequest, WriteRequest};
+pub use driver::{Driver, ReadRequest, Resource, WriteRequest};
 #[doc(hidden)]
 pub use pipeline::Place;
 pub use pipeline::{Exporter, Step};
+pub use publisher::publish;
 pub use settings::from_settings;
 pub use value::ValueType;
 

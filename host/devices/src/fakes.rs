@@ -4,17 +4,19 @@ use std::{
     collections::HashMap,
     path::PathBuf,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use eyot_runtime::{
     Image, ImageContent, ImageError, ImageStore, LogSink, LogStream,
     guest::{
-        DeviceInfo, Driver, DriverError, DriverSession, Exporter, Grants, Item, ReadRequest, Step,
-        StepError, StepLoader, WriteRequest,
+        DeviceInfo, DiscoveredDevice, Driver, DriverError, DriverSession, Exporter, Grants, Item,
+        Publication, ReadRequest, ServiceInfo, Step, StepError, StepLoader, WriteRequest,
     },
     reading::{Reading, Value},
 };
+use tokio::sync::Notify;
 
 /// A site of devices that a test looks at and disturbs.
 #[derive(Clone, Default)]
@@ -31,6 +33,16 @@ struct State {
     reads: HashMap<String, usize>,
     grants: HashMap<String, Grants>,
     attributes: HashMap<String, String>,
+    /// Devices that speak by themselves, and the sessions that listen to them.
+    inboxes: HashMap<String, Vec<Arc<Inbox>>>,
+    found: Vec<DiscoveredDevice>,
+}
+
+/// What waits for one session.
+#[derive(Default)]
+struct Inbox {
+    waiting: Mutex<Vec<Publication>>,
+    alarm: Arc<Notify>,
 }
 
 impl Site {
@@ -58,6 +70,34 @@ impl Site {
             Some(error) => state.failures.insert(device.into(), error),
             None => state.failures.remove(device),
         };
+    }
+
+    /// The device speaks by itself from now on.
+    pub fn speaks(&self, device: &str) {
+        let mut state = self.state.lock().unwrap();
+        state.inboxes.entry(device.into()).or_default();
+    }
+
+    /// The device says something to every session that listens.
+    pub fn say(&self, device: &str, source: &str, readings: &[(&str, Value)]) {
+        let reading = |(resource, value): &(&str, Value)| reading(resource, value.clone());
+        let publication = Publication {
+            source: source.into(),
+            readings: readings.iter().map(reading).collect(),
+        };
+        for inbox in &self.state.lock().unwrap().inboxes[device] {
+            inbox.waiting.lock().unwrap().push(publication.clone());
+            inbox.alarm.notify_one();
+        }
+    }
+
+    pub fn listeners(&self, device: &str) -> usize {
+        self.state.lock().unwrap().inboxes[device].len()
+    }
+
+    /// What a search finds.
+    pub fn find(&self, found: DiscoveredDevice) {
+        self.state.lock().unwrap().found.push(found);
     }
 
     pub fn hang(&self, device: &str) {
@@ -114,8 +154,55 @@ impl Site {
     }
 }
 
+fn reading(resource: &str, value: Value) -> Reading {
+    Reading {
+        resource: resource.into(),
+        value,
+        origin: 0,
+        units: String::new(),
+        tags: vec![],
+    }
+}
+
 #[async_trait]
 impl Driver for Site {
+    async fn validate(&self, _: ServiceInfo, device: DeviceInfo) -> Result<(), DriverError> {
+        self.check(&device.name)
+    }
+
+    async fn discover(
+        &self,
+        info: ServiceInfo,
+        options: &str,
+        grants: Grants,
+    ) -> Result<Vec<DiscoveredDevice>, DriverError> {
+        let mut state = self.state.lock().unwrap();
+        let found = state.found.clone();
+        state
+            .grants
+            .insert(format!("{}?{options}", info.name), grants);
+        Ok(found)
+    }
+
+    async fn profile_scan(
+        &self,
+        _: ServiceInfo,
+        device: DeviceInfo,
+        profile_name: &str,
+        options: &str,
+        grants: Grants,
+    ) -> Result<String, DriverError> {
+        self.check(&device.name)?;
+        self.state
+            .lock()
+            .unwrap()
+            .grants
+            .insert("scan".into(), grants);
+        Ok(format!(
+            r#"{{"name":"{profile_name}","description":"{options}"}}"#
+        ))
+    }
+
     async fn open(
         &self,
         device: DeviceInfo,
@@ -132,6 +219,8 @@ impl Driver for Site {
             _ => Ok(Box::new(FakeSession {
                 site: self.clone(),
                 device: device.name,
+                inbox: Arc::default(),
+                published: Vec::new(),
             })),
         }
     }
@@ -140,10 +229,46 @@ impl Driver for Site {
 struct FakeSession {
     site: Site,
     device: String,
+    inbox: Arc<Inbox>,
+    published: Vec<Publication>,
+}
+
+impl Drop for FakeSession {
+    fn drop(&mut self) {
+        let mut state = self.site.state.lock().unwrap();
+        if let Some(inboxes) = state.inboxes.get_mut(&self.device) {
+            inboxes.retain(|inbox| !Arc::ptr_eq(inbox, &self.inbox));
+        }
+    }
 }
 
 #[async_trait]
 impl DriverSession for FakeSession {
+    async fn subscribe(&mut self, resources: &[ReadRequest]) -> Result<(), DriverError> {
+        assert!(!resources.is_empty());
+        let mut state = self.site.state.lock().unwrap();
+        match state.inboxes.get_mut(&self.device) {
+            Some(inboxes) => inboxes.push(self.inbox.clone()),
+            None => return Err(DriverError::NotSupported("it is silent".into())),
+        }
+        Ok(())
+    }
+
+    async fn poll(&mut self) -> Result<Option<Duration>, DriverError> {
+        self.site.check(&self.device)?;
+        self.published
+            .append(&mut self.inbox.waiting.lock().unwrap());
+        Ok(None)
+    }
+
+    fn alarm(&self) -> Arc<Notify> {
+        self.inbox.alarm.clone()
+    }
+
+    fn published(&mut self) -> Vec<Publication> {
+        std::mem::take(&mut self.published)
+    }
+
     async fn read(&mut self, requests: &[ReadRequest]) -> Result<Vec<Reading>, DriverError> {
         *self
             .site
@@ -171,13 +296,7 @@ impl DriverSession for FakeSession {
                     code: 2,
                     message: "illegal data address".into(),
                 })?;
-            Ok(Reading {
-                resource: request.resource.clone(),
-                value,
-                origin: 0,
-                units: String::new(),
-                tags: vec![],
-            })
+            Ok(reading(&request.resource, value))
         };
         requests.iter().map(reading).collect()
     }

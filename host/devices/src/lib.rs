@@ -21,6 +21,7 @@ mod encode;
 mod fakes;
 mod loss;
 mod pipeline;
+mod scan;
 mod service;
 mod source;
 mod status;
@@ -30,6 +31,7 @@ mod value;
 pub use broker::{Broker, BrokerError};
 pub use device::CommandError;
 pub use edgex::{Edgex, EdgexService};
+pub use scan::ScanError;
 pub use service::{Devices, Options};
 #[cfg(test)]
 mod tests;

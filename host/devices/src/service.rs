@@ -64,7 +64,7 @@ pub struct Options {
 /// The device tier. Cheap to clone.
 #[derive(Clone)]
 pub struct Devices {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 pub(crate) struct Inner {
@@ -248,6 +248,13 @@ impl Inner {
 
     fn bindings(&self) -> MutexGuard<'_, HashMap<(String, String), Vec<Binding>>> {
         self.bindings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The driver that serves a device service, if one runs.
+    pub(crate) fn driver(&self, namespace: &str, service: &str) -> Option<Arc<dyn Driver>> {
+        let key = (namespace.to_owned(), service.to_owned());
+        let binding = self.bindings().get(&key)?.last()?.clone();
+        Some(binding.driver)
     }
 
     /// Keep one task per device, with what it is to work from.

@@ -168,14 +168,51 @@ fn planned(source: &str, operations: Vec<Operation<'_>>) -> Result<Plan, SourceE
                 source_name: resource.name.clone(),
             });
         }
-        plan.requests.push(ReadRequest {
-            resource: resource.name.clone(),
-            value_type: resource.properties.value_type.clone(),
-            attributes: attributes(resource),
+        plan.add(operation);
+    }
+    Ok(plan)
+}
+
+/// All resources of a profile, for a driver that listens.
+pub(crate) fn resources(profile: &DeviceProfile) -> Vec<ReadRequest> {
+    profile.spec.device_resources.iter().map(request).collect()
+}
+
+fn request(resource: &DeviceResource) -> ReadRequest {
+    ReadRequest {
+        resource: resource.name.clone(),
+        value_type: resource.properties.value_type.clone(),
+        attributes: attributes(resource),
+    }
+}
+
+/// Plan making an event of `source` from readings that came by themselves.
+pub(crate) fn received(
+    profile: &DeviceProfile,
+    source: &str,
+    readings: &[Reading],
+) -> Result<Plan, SourceError> {
+    let operations = operations(profile, source)?;
+    let mut plan = Plan {
+        source: source.into(),
+        requests: Vec::with_capacity(readings.len()),
+        resources: Vec::with_capacity(readings.len()),
+        mappings: Vec::with_capacity(readings.len()),
+    };
+    if readings.len() > OPERATIONS {
+        return Err(SourceError::TooMany {
+            command: source.to_owned(),
+            count: readings.len(),
         });
-        plan.resources.push(resource.clone());
-        plan.mappings
-            .push(operation.mappings.cloned().unwrap_or_default());
+    }
+    for reading in readings {
+        let named = |operation: &&Operation<'_>| operation.resource.name == reading.resource;
+        let operation = operations.iter().find(named);
+        let operation = operation.ok_or_else(|| SourceError::NotPart {
+            name: reading.resource.clone(),
+            source_name: source.to_owned(),
+        })?;
+        plan.add(*operation);
     }
     Ok(plan)
 }
@@ -189,6 +226,13 @@ pub(crate) struct Answer {
 }
 
 impl Plan {
+    fn add(&mut self, operation: Operation<'_>) {
+        self.requests.push(request(operation.resource));
+        self.resources.push(operation.resource.clone());
+        let mappings = operation.mappings.cloned();
+        self.mappings.push(mappings.unwrap_or_default());
+    }
+
     /// Make the event from the driver's readings: transformed, checked, mapped, with units.
     /// An error says how the driver broke its contract.
     pub(crate) fn event(
@@ -341,14 +385,25 @@ pub(crate) fn grants(device: &Device) -> Grants {
         if let Some(broker) = property("broker") {
             grants.mqtt.push(broker);
         }
+        let urls = properties.values().filter_map(Json::as_str);
+        grants.sockets.extend(urls.filter_map(place_of));
         let Some(host) = property("address").or_else(|| property("host")) else {
             continue;
         };
-        let default = protocol
-            .to_ascii_lowercase()
-            .contains("modbus")
-            .then(|| "502".to_owned());
-        match property("port").or(default) {
+        let protocol = protocol.to_ascii_lowercase();
+        let port = property("port");
+        if let Some(port) = port.clone().or_else(|| usual_port(&protocol)) {
+            let bare = host.trim_matches(['[', ']']);
+            grants
+                .sockets
+                .push(match bare.parse::<std::net::Ipv6Addr>() {
+                    Ok(v6) => format!("[{v6}]:{port}"),
+                    Err(_) if bare.contains(':') => bare.to_owned(),
+                    Err(_) => format!("{bare}:{port}"),
+                });
+        }
+        let default = protocol.contains("modbus").then(|| "502".to_owned());
+        match port.or(default) {
             _ if host.contains(':') && host.parse::<std::net::Ipv6Addr>().is_err() => {
                 grants.modbus.push(host);
             }
@@ -358,6 +413,50 @@ pub(crate) fn grants(device: &Device) -> Grants {
         }
     }
     grants
+}
+
+/// Where a driver that looks for devices may look: `discovery` among the properties of its service,
+/// one text with commas or a list of texts, each as in [`Grants::sockets`].
+pub(crate) fn discovery_grants(properties: &BTreeMap<String, Json>) -> Grants {
+    let texts: Vec<&str> = match properties.get("discovery") {
+        Some(Json::String(text)) => text.split(',').collect(),
+        Some(Json::Array(all)) => all.iter().filter_map(Json::as_str).collect(),
+        _ => Vec::new(),
+    };
+    Grants {
+        sockets: texts.iter().map(|text| text.trim().to_owned()).collect(),
+        ..Grants::default()
+    }
+}
+
+/// The port of a protocol whose devices do not name one.
+fn usual_port(protocol: &str) -> Option<String> {
+    let usual = [
+        ("modbus", 502),
+        ("snmp", 161),
+        ("onvif", 80),
+        ("rest", 80),
+        ("https", 443),
+        ("http", 80),
+        ("opcua", 4840),
+        ("opc.tcp", 4840),
+    ];
+    let found = usual.iter().find(|(name, _)| protocol.contains(name));
+    found.map(|(_, port)| port.to_string())
+}
+
+/// `HOST:PORT` of a URL.
+fn place_of(url: &str) -> Option<String> {
+    let (scheme, rest) = url.split_once("://")?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let address = authority.rsplit_once('@').map_or(authority, |(_, at)| at);
+    let has_port = address
+        .rsplit_once(':')
+        .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    match has_port {
+        true => Some(address.to_owned()),
+        false => Some(format!("{address}:{}", usual_port(scheme)?)),
+    }
 }
 
 fn operations<'a>(

@@ -157,3 +157,36 @@ fn a_driver_may_reach_the_addresses_of_its_device_and_no_others() {
     );
     assert!(device(json!({"other": {"Path": "/x"}})).is_empty());
 }
+
+#[test]
+fn sockets_reach_what_the_protocols_name_and_nothing_else() {
+    let device = |json: Json| {
+        let mut device = Device::new("d", eyot_api::DeviceSpec::default());
+        device.spec.protocols = serde_json::from_value(json).unwrap();
+        grants(&device).sockets
+    };
+    for (protocols, place) in [
+        (
+            json!({"TCP": {"Address": "10.0.0.7", "Port": "161"}}),
+            "10.0.0.7:161",
+        ),
+        (json!({"Onvif": {"Address": "cam"}}), "cam:80"),
+        (json!({"snmp": {"Host": "fd00::1"}}), "[fd00::1]:161"),
+        (
+            json!({"opcua": {"Endpoint": "opc.tcp://plc:4841/x"}}),
+            "plc:4841",
+        ),
+        (json!({"x": {"URL": "http://user:pw@h/y:9"}}), "h:80"),
+    ] {
+        assert_eq!(device(protocols), [place]);
+    }
+    assert!(device(json!({"other": {"Address": "10.0.0.7"}})).is_empty());
+
+    let properties = |json: Json| serde_json::from_value(json).unwrap();
+    let text = properties(json!({"discovery": "10.0.0.0/24:161, 239.255.255.250:3702"}));
+    let list = properties(json!({"discovery": ["10.0.0.0/24:161", "239.255.255.250:3702"]}));
+    let wanted = ["10.0.0.0/24:161", "239.255.255.250:3702"];
+    assert_eq!(discovery_grants(&text).sockets, wanted);
+    assert_eq!(discovery_grants(&list).sockets, wanted);
+    assert!(discovery_grants(&BTreeMap::new()).sockets.is_empty());
+}

@@ -469,3 +469,67 @@ async fn a_new_driver_takes_over_the_devices_of_the_old() {
     let devices: Api<Device> = Api::default_namespaced(host.client.clone());
     assert_eq!(devices.get("press-1").await.unwrap().name_any(), "press-1");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_driver_is_asked_to_check_find_and_describe_devices() {
+    use crate::ScanError;
+
+    let host = host().await;
+    host.create("press-1", json!([])).await;
+    host.up("press-1").await;
+    let devices = &host.devices;
+    let found = eyot_runtime::guest::DiscoveredDevice {
+        name: "press-2".into(),
+        ..Default::default()
+    };
+    host.site.find(found.clone());
+    assert_eq!(
+        devices.discover("default", "modbus", "now").await,
+        Ok(vec![found])
+    );
+    assert!(host.site.grants("modbus?now").unwrap().sockets.is_empty());
+    let nobody = devices.discover("default", "nobody", "").await;
+    assert_eq!(nobody, Err(ScanError::NotServed("nobody".into())));
+
+    let device = Device::new("press-1", host::device("press-1", json!([])).spec);
+    assert_eq!(devices.validate("default", &device).await, Ok(()));
+    let profile = devices
+        .profile_scan("default", &device, "scanned", "all")
+        .await;
+    assert_eq!(
+        profile,
+        Ok(json!({ "name": "scanned", "description": "all" }))
+    );
+    assert_eq!(host.site.grants("scan").unwrap().modbus, ["10.0.0.7:502"]);
+    let broken = devices.profile_scan("default", &device, "x", "\"").await;
+    assert!(matches!(broken, Err(ScanError::Profile(_))), "{broken:?}");
+    let error = DriverError::Invalid {
+        field: "protocols".into(),
+        message: "no Port".into(),
+    };
+    host.site.fail("press-1", Some(error.clone()));
+    let refused = devices.validate("default", &device).await;
+    assert_eq!(refused, Err(ScanError::Driver(error)));
+
+    let services: Api<eyot_api::DeviceService> = Api::namespaced(host.client.clone(), "default");
+    let patch = json!({ "spec": { "adminState": "LOCKED", "properties": { "discovery": "10.0.0.0/8:161" } } });
+    services
+        .patch("modbus", &PatchParams::default(), &Patch::Merge(&patch))
+        .await
+        .unwrap();
+    until("the service is locked", || async {
+        let answer = devices.discover("default", "modbus", "").await;
+        (answer == Err(ScanError::Locked("modbus".into()))).then_some(())
+    })
+    .await;
+    let patch = json!({ "spec": { "adminState": "UNLOCKED" } });
+    services
+        .patch("modbus", &PatchParams::default(), &Patch::Merge(&patch))
+        .await
+        .unwrap();
+    until("a search reaches what the service says", || async {
+        devices.discover("default", "modbus", "wide").await.ok()?;
+        (host.site.grants("modbus?wide")?.sockets == ["10.0.0.0/8:161"]).then_some(())
+    })
+    .await;
+}

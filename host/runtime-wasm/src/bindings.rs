@@ -1,7 +1,7 @@
 //! The Rust side of the contracts in `wit/`: the only `bindgen!` of the host.
 //!
 //! One private world imports every capability and exports every kind of guest, so that each type
-//! exists once. No guest has that world: the three export interfaces are looked up one by one.
+//! exists once. No guest has that world: the export interfaces are looked up one by one.
 //! Calls lower from borrowed values: a batch goes from the host's own events into the guest's
 //! memory without a copy in between.
 
@@ -10,13 +10,16 @@ mod generated {
         inline: "
             package eyot:host@0.1.0;
             world guests {
-                import eyot:device/log@0.1.0;
+                import eyot:device/log@0.1.1;
+                import eyot:device/publisher@0.1.1;
                 import eyot:modbus/client@0.1.0;
                 import eyot:mqtt/client@0.1.0;
                 import wasi:config/store@0.2.0-rc.1;
                 import wasi:logging/logging@0.1.0-draft;
                 import wasi:sockets/ip-name-lookup@0.2.12;
-                export eyot:device/driver@0.1.0;
+                export eyot:device/driver@0.1.1;
+                export eyot:device/listener@0.1.1;
+                export eyot:device/service@0.1.1;
                 export eyot:pipeline/step@0.1.0;
                 export eyot:pipeline/exporter@0.1.0;
             }
@@ -45,9 +48,12 @@ mod generated {
 }
 
 pub(crate) use generated::{
-    exports::eyot::{device::driver, pipeline::exporter, pipeline::step},
+    exports::eyot::{
+        device::{driver, listener, service},
+        pipeline::{exporter, step},
+    },
     eyot::{
-        device::{log, types as device},
+        device::{log, publisher, types as device},
         modbus::client as modbus,
         mqtt::client as mqtt,
         pipeline::types as pipeline,

@@ -8,11 +8,14 @@ use std::sync::Arc;
 
 use bumpalo::Bump;
 use eyot_runtime::{
-    guest::{DeviceInfo, DriverError, Item, Payload, ReadRequest, StepError, WriteRequest},
+    guest::{
+        DeviceInfo, DiscoveredDevice, DriverError, Item, Payload, ReadRequest, ServiceInfo,
+        StepError, WriteRequest,
+    },
     reading::{Event, Reading, Value},
 };
 
-use crate::bindings::{device, pipeline, reading};
+use crate::bindings::{device, pipeline, reading, service};
 
 pub(crate) fn value<'a>(bump: &'a Bump, value: &'a Value) -> reading::ValueParam<'a> {
     use reading::ValueParam as P;
@@ -191,7 +194,7 @@ pub(crate) fn device<'a>(bump: &'a Bump, device: &'a DeviceInfo) -> device::Devi
         name: &device.name,
         profile: &device.profile,
         protocols: lend(bump, &device.protocols, |_, (name, properties)| {
-            device::Protocol { name, properties }
+            device::ProtocolParam { name, properties }
         }),
     }
 }
@@ -224,6 +227,23 @@ pub(crate) fn tags<'a>(bump: &'a Bump, tags: &'a [(String, String)]) -> &'a [(&'
 
 fn lend<'a, T, U>(bump: &'a Bump, from: &'a [T], to: impl Fn(&'a Bump, &'a T) -> U) -> &'a [U] {
     bump.alloc_slice_fill_iter(from.iter().map(|item| to(bump, item)))
+}
+
+pub(crate) fn service(info: &ServiceInfo) -> service::Info<'_> {
+    service::Info {
+        name: &info.name,
+        properties: &info.properties,
+    }
+}
+
+pub(crate) fn from_discovered(found: service::DiscoveredDevice) -> DiscoveredDevice {
+    let protocol = |protocol: device::ProtocolResult| (protocol.name, protocol.properties);
+    DiscoveredDevice {
+        name: found.name,
+        protocols: found.protocols.into_iter().map(protocol).collect(),
+        description: found.description,
+        labels: found.labels,
+    }
 }
 
 impl From<device::Error> for DriverError {

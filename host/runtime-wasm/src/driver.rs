@@ -1,4 +1,5 @@
-//! Drivers: components that export `eyot:device/driver`. One instance per device.
+//! Drivers: components that export `eyot:device/driver`. One instance per device, and one for each
+//! question that belongs to none.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,26 +7,36 @@ use async_trait::async_trait;
 use bumpalo::Bump;
 use eyot_runtime::{
     LogSink,
-    guest::{DeviceInfo, Driver, DriverError, DriverSession, Grants, ReadRequest, WriteRequest},
+    guest::{
+        DeviceInfo, DiscoveredDevice, Driver, DriverError, DriverSession, Grants, Publication,
+        ReadRequest, ServiceInfo, WriteRequest,
+    },
     reading::Reading,
 };
-use wasmtime::Store;
+use tokio::sync::Notify;
+use wasmtime::{Store, component::Instance};
 use wasmtime_wasi::WasiCtxBuilder;
 
 use crate::{
-    bindings::driver::{Guest, GuestIndices},
+    bindings::{driver, listener, service},
     capability::{Capabilities, log},
     clock::{Clock, Cpu},
     convert,
+    egress::{Egress, Outgoing, Resolver},
     engine::WasmEngine,
     memory::{Budget, Draw},
     program::{InstancePre, Program},
     resident::{MEMORY, Resident, Trapped},
+    sockets::Sockets,
     state::{self, State},
 };
 
-/// Time for `close`, as the contract says.
+/// Time for `close` and `stop`, as the contract says.
 const CLOSE: Duration = Duration::from_secs(1);
+/// Devices that one search may find, as the contract says.
+const DISCOVERED: usize = 10_000;
+/// Shortest time between two calls of `poll`, as the contract says.
+const SHORTEST_POLL: Duration = Duration::from_millis(10);
 
 /// The driver of one pod.
 pub(crate) struct WasmDriver {
@@ -42,31 +53,196 @@ impl WasmDriver {
     pub(crate) fn memory(limit: Option<u64>) -> u64 {
         limit.unwrap_or(MEMORY).min(MEMORY)
     }
-}
 
-#[async_trait]
-impl Driver for WasmDriver {
-    async fn open(
+    /// Make an instance that reaches what it is granted, and whose log names `name`.
+    async fn instance(
         &self,
-        info: DeviceInfo,
-        grants: Grants,
-    ) -> Result<Box<dyn DriverSession>, DriverError> {
+        name: &str,
+        grants: &Grants,
+        device: bool,
+    ) -> Result<Made, DriverError> {
         let mut wasi = WasiCtxBuilder::new();
         state::output(&mut wasi, &self.log);
-        let log = log::Client::new(self.log.clone(), info.name.clone());
-        let capabilities = Capabilities::new(&self.engine.shared, &grants, log);
+        let egress = Egress::of_driver(&grants.sockets);
+        let sockets = Sockets::of_driver(egress.clone());
+        sockets.permit(&mut wasi);
+        let log = log::Client::new(self.log.clone(), name.to_owned());
+        let capabilities = Capabilities::new(&self.engine.shared, grants, log);
+        let capabilities = match device {
+            true => capabilities.for_device(),
+            false => capabilities,
+        };
         let draw = Draw::new(Budget::new(Some(self.memory)));
         let clock = Clock::new(self.engine.ticker.clone(), self.cpu.clone());
-        let mut store =
-            State::new(wasi.build(), draw, capabilities).into_store(&self.engine.engine, &clock);
+        let mut store = State::new(wasi.build(), draw, capabilities)
+            .with_network(Outgoing::new(egress, Resolver::default()), sockets)
+            .into_store(&self.engine.engine, &clock);
         let mut resident = Resident::new(clock, self.program.clone());
         let instance = resident
             .instantiate(&self.pre, &mut store)
             .await
             .map_err(trapped)?;
-        let guest = GuestIndices::new(&self.pre)
+        Ok(Made {
+            store,
+            instance,
+            resident,
+        })
+    }
+
+    /// An instance for what belongs to no device, started; `None` if the driver has no such part.
+    async fn service(
+        &self,
+        info: &ServiceInfo,
+        grants: &Grants,
+    ) -> Result<Option<Service>, DriverError> {
+        let Ok(indices) = service::GuestIndices::new(&self.pre) else {
+            return Ok(None);
+        };
+        let mut made = self.instance(&info.name, grants, false).await?;
+        let guest = indices
+            .load(&mut made.store, &made.instance)
+            .map_err(|error| DriverError::Trapped(format!("{error:#}")))?;
+        let mut service = Service { made, guest };
+        let Service { made, guest } = &mut service;
+        let call = guest.call_start(&mut made.store, convert::service(info));
+        made.resident.call("start", call).await.map_err(trapped)??;
+        Ok(Some(service))
+    }
+}
+
+/// An instance, before it is known what it exports.
+struct Made {
+    store: Store<State>,
+    instance: Instance,
+    resident: Resident,
+}
+
+/// An instance of the driver, not of a device.
+struct Service {
+    made: Made,
+    guest: service::Guest,
+}
+
+impl Service {
+    async fn stop(self) {
+        let Self { mut made, guest } = self;
+        goodbye(&mut made.resident, "stop", guest.call_stop(&mut made.store)).await;
+    }
+}
+
+/// The last call of an instance.
+async fn goodbye(
+    resident: &mut Resident,
+    name: &str,
+    call: impl Future<Output = wasmtime::Result<()>>,
+) {
+    if resident.is_dead() {
+        return;
+    }
+    match tokio::time::timeout(CLOSE, resident.call(name, call)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(Trapped(reason))) => tracing::debug!(reason, name, "the end of a driver failed"),
+        Err(_) => tracing::debug!(name, "the end of a driver took too long"),
+    }
+}
+
+#[async_trait]
+impl Driver for WasmDriver {
+    async fn validate(&self, info: ServiceInfo, device: DeviceInfo) -> Result<(), DriverError> {
+        let Some(mut service) = self.service(&info, &Grants::default()).await? else {
+            return Ok(());
+        };
+        let outcome = {
+            let bump = Bump::new();
+            let Service { made, guest } = &mut service;
+            let call = guest.call_validate(&mut made.store, convert::device(&bump, &device));
+            made.resident
+                .call("validate", call)
+                .await
+                .map_err(trapped)?
+        };
+        service.stop().await;
+        Ok(outcome?)
+    }
+
+    async fn discover(
+        &self,
+        info: ServiceInfo,
+        options: &str,
+        grants: Grants,
+    ) -> Result<Vec<DiscoveredDevice>, DriverError> {
+        let Some(mut service) = self.service(&info, &grants).await? else {
+            return Err(DriverError::NotSupported(
+                "the driver finds no devices".into(),
+            ));
+        };
+        let outcome = {
+            let Service { made, guest } = &mut service;
+            let call = guest.call_discover(&mut made.store, options);
+            made.resident
+                .call("discover", call)
+                .await
+                .map_err(trapped)?
+        };
+        service.stop().await;
+        let found = outcome?;
+        if found.len() > DISCOVERED {
+            let count = found.len();
+            return Err(DriverError::Other(format!(
+                "the driver found {count} devices; {DISCOVERED} are taken at most"
+            )));
+        }
+        Ok(found.into_iter().map(convert::from_discovered).collect())
+    }
+
+    async fn profile_scan(
+        &self,
+        info: ServiceInfo,
+        device: DeviceInfo,
+        profile_name: &str,
+        options: &str,
+        grants: Grants,
+    ) -> Result<String, DriverError> {
+        let Some(mut service) = self.service(&info, &grants).await? else {
+            return Err(DriverError::NotSupported(
+                "the driver scans no devices".into(),
+            ));
+        };
+        let outcome = {
+            let bump = Bump::new();
+            let Service { made, guest } = &mut service;
+            let request = service::ScanRequest {
+                device: convert::device(&bump, &device),
+                profile_name,
+                options,
+            };
+            let call = guest.call_profile_scan(&mut made.store, request);
+            made.resident
+                .call("profile-scan", call)
+                .await
+                .map_err(trapped)?
+        };
+        service.stop().await;
+        Ok(outcome?)
+    }
+
+    async fn open(
+        &self,
+        info: DeviceInfo,
+        grants: Grants,
+    ) -> Result<Box<dyn DriverSession>, DriverError> {
+        let Made {
+            mut store,
+            instance,
+            mut resident,
+        } = self.instance(&info.name, &grants, true).await?;
+        let guest = driver::GuestIndices::new(&self.pre)
             .and_then(|indices| indices.load(&mut store, &instance))
             .map_err(|error| DriverError::Trapped(format!("{error:#}")))?;
+        // Drivers of the first version of the contract do not listen.
+        let listener = listener::GuestIndices::new(&self.pre)
+            .and_then(|indices| indices.load(&mut store, &instance))
+            .ok();
         {
             let bump = Bump::new();
             let device = convert::device(&bump, &info);
@@ -76,6 +252,7 @@ impl Driver for WasmDriver {
         Ok(Box::new(Session {
             store,
             guest,
+            listener,
             resident,
         }))
     }
@@ -83,7 +260,8 @@ impl Driver for WasmDriver {
 
 struct Session {
     store: Store<State>,
-    guest: Guest,
+    guest: driver::Guest,
+    listener: Option<listener::Guest>,
     resident: Resident,
 }
 
@@ -93,6 +271,39 @@ fn trapped(Trapped(reason): Trapped) -> DriverError {
 
 #[async_trait]
 impl DriverSession for Session {
+    async fn subscribe(&mut self, resources: &[ReadRequest]) -> Result<(), DriverError> {
+        let Some(listener) = &self.listener else {
+            return Err(DriverError::NotSupported(
+                "the driver does not listen".into(),
+            ));
+        };
+        let bump = Bump::new();
+        let call = listener.call_subscribe(&mut self.store, convert::reads(&bump, resources));
+        Ok(self
+            .resident
+            .call("subscribe", call)
+            .await
+            .map_err(trapped)??)
+    }
+
+    async fn poll(&mut self) -> Result<Option<Duration>, DriverError> {
+        let Some(listener) = &self.listener else {
+            return Ok(None);
+        };
+        let call = listener.call_poll(&mut self.store);
+        let again = self.resident.call("poll", call).await.map_err(trapped)??;
+        let again = Duration::from_millis(again.into());
+        Ok((!again.is_zero()).then(|| again.max(SHORTEST_POLL)))
+    }
+
+    fn alarm(&self) -> Arc<Notify> {
+        self.store.data().capabilities.alarm.clone()
+    }
+
+    fn published(&mut self) -> Vec<Publication> {
+        self.store.data_mut().capabilities.publisher.take()
+    }
+
     async fn read(&mut self, requests: &[ReadRequest]) -> Result<Vec<Reading>, DriverError> {
         let bump = Bump::new();
         let call = self
@@ -117,17 +328,13 @@ impl DriverSession for Session {
         Ok(self.resident.call("write", call).await.map_err(trapped)??)
     }
 
-    async fn close(mut self: Box<Self>) {
-        if self.resident.is_dead() {
-            return;
-        }
-        let call = self
-            .resident
-            .call("close", self.guest.call_close(&mut self.store));
-        match tokio::time::timeout(CLOSE, call).await {
-            Ok(Ok(())) => {}
-            Ok(Err(Trapped(reason))) => tracing::debug!(reason, "closing a driver failed"),
-            Err(_) => tracing::debug!("closing a driver took too long"),
-        }
+    async fn close(self: Box<Self>) {
+        let Self {
+            mut store,
+            guest,
+            mut resident,
+            ..
+        } = *self;
+        goodbye(&mut resident, "close", guest.call_close(&mut store)).await;
     }
 }

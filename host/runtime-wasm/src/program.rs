@@ -206,9 +206,11 @@ impl Linkers {
         // Process and web service get the same.
         let mut workload = with(Role::Process)?;
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut workload)?;
+        let mut driver = with(Role::Driver)?;
+        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut driver)?;
         Ok(Self {
             workload,
-            driver: with(Role::Driver)?,
+            driver,
             step: with(Role::Step)?,
             exporter: with(Role::Exporter)?,
         })

@@ -10,6 +10,9 @@
 //!   datagrams of those who sent it one;
 //! - names are those of the cluster, found as outgoing HTTP finds them, and only granted ones.
 //!
+//! A driver's sockets are among the host's: it listens on no port, and exchanges messages with the
+//! addresses of its devices only.
+//!
 //! The sockets themselves are wasmtime's. Pods on the host's network, and those of a host that may
 //! make no network, have theirs among the host's.
 
@@ -66,6 +69,8 @@ pub(crate) struct Sockets {
     egress: Arc<Egress>,
     resolver: Resolver,
     ports: Vec<u16>,
+    /// Whether it hears from everybody and may answer; else only from whom it may send to.
+    open: bool,
     /// Names that were looked up, with their addresses.
     found: Mutex<VecDeque<(String, Vec<IpAddr>)>>,
     peers: Mutex<VecDeque<SocketAddr>>,
@@ -77,6 +82,20 @@ impl Sockets {
             egress,
             resolver,
             ports: spec.ports.clone(),
+            open: true,
+            found: Mutex::default(),
+            peers: Mutex::default(),
+        })
+    }
+
+    /// Those of a driver: to the addresses of its devices, from the host.
+    pub(crate) fn of_driver(egress: Arc<Egress>) -> Arc<Self> {
+        Arc::new(Self {
+            egress,
+            // As the host itself finds them.
+            resolver: Resolver::default(),
+            ports: Vec::new(),
+            open: false,
             found: Mutex::default(),
             peers: Mutex::default(),
         })
@@ -115,6 +134,7 @@ impl Sockets {
             }
             // The packet filter lets in what may come in.
             SocketAddrUse::TcpAccept => true,
+            SocketAddrUse::UdpReceive if !self.open => self.may_send(address),
             SocketAddrUse::UdpReceive => {
                 remember(&mut lock(&self.peers), address, PEERS);
                 true
@@ -354,6 +374,7 @@ mod tests {
         Sockets {
             egress: Arc::new(Egress::granting(grants, sandbox)),
             resolver: Resolver::default(),
+            open: true,
             ports: vec![8080],
             found: Mutex::default(),
             peers: Mutex::default(),

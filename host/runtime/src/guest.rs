@@ -2,7 +2,7 @@
 //! these over component instances; the devices crate calls them, and hands native fakes to its
 //! tests.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// What a driver is told about its device; see `wit/device`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct DeviceInfo {
     pub name: String,
     pub profile: String,
@@ -66,11 +66,72 @@ pub struct Grants {
     pub modbus: Vec<String>,
     /// Broker URLs, `mqtt://HOST:PORT`, with `mqtt://local` for the host's own.
     pub mqtt: Vec<String>,
+    /// What sockets and outgoing HTTP may reach: `HOST:PORT`, `ADDRESS/BITS:PORT`, with `*` for any
+    /// port.
+    pub sockets: Vec<String>,
+}
+
+/// Readings that a driver had without being asked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Publication {
+    /// A resource or a command of the device's profile.
+    pub source: String,
+    /// At least one.
+    pub readings: Vec<Reading>,
+}
+
+/// The device service that a driver runs.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ServiceInfo {
+    pub name: String,
+    /// JSON object.
+    pub properties: String,
+}
+
+/// A device that a driver found; see `wit/device`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct DiscoveredDevice {
+    pub name: String,
+    /// Protocol name and its properties as a JSON object.
+    pub protocols: Vec<(String, String)>,
+    pub description: String,
+    pub labels: Vec<String>,
 }
 
 /// A driver component, ready to serve any number of devices of one service.
 #[async_trait]
 pub trait Driver: Send + Sync {
+    /// Check a device before it is taken in. A driver that checks nothing takes every device.
+    async fn validate(&self, _: ServiceInfo, _: DeviceInfo) -> Result<(), DriverError> {
+        Ok(())
+    }
+
+    /// Look for devices. Dropping the future breaks the search off.
+    async fn discover(
+        &self,
+        _: ServiceInfo,
+        _options: &str,
+        _: Grants,
+    ) -> Result<Vec<DiscoveredDevice>, DriverError> {
+        Err(DriverError::NotSupported(
+            "the driver finds no devices".into(),
+        ))
+    }
+
+    /// Describe a device: a device profile in EdgeX's JSON. Dropping the future breaks it off.
+    async fn profile_scan(
+        &self,
+        _: ServiceInfo,
+        _: DeviceInfo,
+        _profile_name: &str,
+        _options: &str,
+        _: Grants,
+    ) -> Result<String, DriverError> {
+        Err(DriverError::NotSupported(
+            "the driver scans no devices".into(),
+        ))
+    }
+
     /// Make an instance for one device and call its `open`.
     async fn open(
         &self,
@@ -82,6 +143,29 @@ pub trait Driver: Send + Sync {
 /// One driver instance, serving one device.
 #[async_trait]
 pub trait DriverSession: Send {
+    /// Prepare for readings of these resources that come by themselves. [`DriverError::NotSupported`]
+    /// if there are none: [`Self::poll`] is not called then.
+    async fn subscribe(&mut self, _: &[ReadRequest]) -> Result<(), DriverError> {
+        Err(DriverError::NotSupported(
+            "the driver does not listen".into(),
+        ))
+    }
+
+    /// Let it take what has come; the answer is when to call again at the latest, if at all.
+    async fn poll(&mut self) -> Result<Option<Duration>, DriverError> {
+        Ok(None)
+    }
+
+    /// Told when [`Self::poll`] has something to take.
+    fn alarm(&self) -> Arc<tokio::sync::Notify> {
+        Arc::default()
+    }
+
+    /// What was published since this was last asked.
+    fn published(&mut self) -> Vec<Publication> {
+        Vec::new()
+    }
+
     async fn read(&mut self, requests: &[ReadRequest]) -> Result<Vec<Reading>, DriverError>;
     async fn write(&mut self, requests: &[WriteRequest]) -> Result<(), DriverError>;
     async fn close(self: Box<Self>);

@@ -5,11 +5,14 @@ use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use eyot_api::{AdminState, DEVICE_SERVICE_LABEL, OperatingState};
 use eyot_runtime::{
-    guest::{DriverError, DriverSession},
+    guest::{DriverError, DriverSession, Publication},
     reading::Event,
 };
 use serde_json::Value as Json;
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -21,7 +24,7 @@ use crate::{
     backoff::Backoff,
     bus::Bus,
     clock,
-    source::{self, Names, Plan},
+    source::{self, Answer, Names, Plan},
     status::{Board, DeviceKey},
 };
 
@@ -32,6 +35,12 @@ const CALL: Duration = Duration::from_secs(30);
 const CLOSE: Duration = Duration::from_secs(1);
 /// Delays between tries to reach a device that does not answer.
 const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+
+/// How long a driver whose `poll` failed is left alone.
+const POLL_AGAIN: Duration = Duration::from_secs(1);
+/// What faults of listening are kept under, beside those of sources; no source has such a name.
+const LISTENING: &str = "\0listening";
+const DROPPED: &str = "\0dropped";
 
 /// Serve one device until `stop` is cancelled or its assignments end.
 pub(crate) async fn run(
@@ -49,6 +58,7 @@ pub(crate) async fn run(
             actor.open().await;
         }
         let wake = actor.wake();
+        let alarm = actor.alarm();
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
@@ -60,6 +70,7 @@ pub(crate) async fn run(
                 actor.assign(assignment).await;
             }
             Some(command) = commands.recv() => actor.command(command).await,
+            () = rung(alarm.as_deref()), if alarm.is_some() => actor.poll().await,
             () = at(wake), if wake.is_some() => actor.due().await,
         }
     }
@@ -72,9 +83,35 @@ async fn at(wake: Option<Instant>) {
     }
 }
 
+async fn rung(alarm: Option<&Notify>) {
+    if let Some(alarm) = alarm {
+        alarm.notified().await;
+    }
+}
+
 struct Session {
     driver: Box<dyn DriverSession>,
+    /// What tells that it has something to take, if it listens.
+    alarm: Option<Arc<Notify>>,
+    /// When to let it take what has come, at the latest.
+    poll: Option<Instant>,
     _open: Open,
+}
+
+impl Session {
+    /// End it; what it still has is the answer.
+    async fn close(mut self) -> Vec<Publication> {
+        let closing = async {
+            if self.alarm.is_some() {
+                let _ = self.driver.poll().await;
+            }
+            let last = self.driver.published();
+            self.driver.close().await;
+            last
+        };
+        let last = tokio::time::timeout(CLOSE, closing).await;
+        last.unwrap_or_default()
+    }
 }
 
 /// Counts a session as open as long as it lives.
@@ -99,6 +136,8 @@ struct Actor {
     names: Option<Names>,
     timers: Vec<Timer>,
     session: Option<Session>,
+    /// The session with the driver of before: it ends when the new one stands.
+    retiring: Option<Session>,
     state: State,
     backoff: Backoff,
     /// What is wrong, per source; empty for the device as a whole.
@@ -122,6 +161,7 @@ impl Actor {
             names: None,
             timers: Vec::new(),
             session: None,
+            retiring: None,
             state: State::Opening,
             backoff: RETRY,
             faults: BTreeMap::new(),
@@ -187,7 +227,15 @@ impl Actor {
             self.assignment = assignment;
             return;
         }
-        self.close().await;
+        // Another version of the driver takes over before the one of now lets go: nothing that
+        // comes meanwhile is lost, though it may come twice.
+        let another = assignment.binding.is_some()
+            && self.assignment.binding.as_ref().map(|b| b.id)
+                != assignment.binding.as_ref().map(|b| b.id);
+        match another && self.assignment.device.spec == assignment.device.spec {
+            true if self.session.is_some() => self.retiring = self.session.take(),
+            _ => self.close().await,
+        }
         self.assignment = assignment;
         self.begin();
     }
@@ -200,10 +248,23 @@ impl Actor {
         let opening = binding
             .driver
             .open(source::info(device), source::grants(device));
-        match call(&self.stop, opening).await {
+        let mut outcome = call(&self.stop, opening).await;
+        let mut alarm = None;
+        if let (Ok(driver), Some(profile)) = (&mut outcome, &self.assignment.profile) {
+            let resources = source::resources(profile);
+            match call(&self.stop, driver.subscribe(&resources)).await {
+                Ok(()) => alarm = Some(driver.alarm()),
+                Err(DriverError::NotSupported(_)) => {}
+                Err(error) => outcome = Err(error),
+            }
+        }
+        self.retire().await;
+        match outcome {
             Ok(driver) => {
                 self.session = Some(Session {
                     driver,
+                    poll: alarm.is_some().then(Instant::now),
+                    alarm,
                     _open: Open::new(&binding),
                 });
                 // Up until it shows otherwise; the first read is due now.
@@ -216,12 +277,26 @@ impl Actor {
             }
         }
         self.tell();
+        self.take_published();
     }
 
     async fn close(&mut self) {
+        self.retire().await;
         if let Some(session) = self.session.take() {
-            let _ = tokio::time::timeout(CLOSE, session.driver.close()).await;
+            let last = session.close().await;
+            self.publish(last);
         }
+    }
+
+    async fn retire(&mut self) {
+        if let Some(session) = self.retiring.take() {
+            let last = session.close().await;
+            self.publish(last);
+        }
+    }
+
+    fn alarm(&self) -> Option<Arc<Notify>> {
+        self.session.as_ref()?.alarm.clone()
     }
 
     fn wake(&self) -> Option<Instant> {
@@ -232,6 +307,7 @@ impl Actor {
                 .iter()
                 .filter(|t| !t.broken)
                 .map(|timer| timer.due)
+                .chain(self.session.as_ref().and_then(|session| session.poll))
                 .min(),
             State::Unbound(_) | State::Opening | State::Invalid(_) => None,
         }
@@ -247,6 +323,10 @@ impl Actor {
             return self.probe().await;
         }
         let now = Instant::now();
+        let poll = self.session.as_ref().and_then(|session| session.poll);
+        if poll.is_some_and(|at| at <= now) {
+            self.poll().await;
+        }
         let Some(index) = self
             .timers
             .iter()
@@ -271,6 +351,68 @@ impl Actor {
         }
     }
 
+    /// Let a driver that listens take what has come.
+    async fn poll(&mut self) {
+        let Some(session) = self.session.as_mut() else {
+            return;
+        };
+        let outcome = call(&self.stop, session.driver.poll()).await;
+        match outcome {
+            Ok(again) => {
+                session.poll = again.map(|again| Instant::now() + again);
+                self.answered(&LISTENING.into());
+            }
+            Err(error) => {
+                session.poll = Some(Instant::now() + POLL_AGAIN);
+                let verdict = self.failed(&LISTENING.into(), &error);
+                if verdict == Verdict::NeverAgain
+                    && let Some(session) = self.session.as_mut()
+                {
+                    session.alarm = None;
+                    session.poll = None;
+                }
+            }
+        }
+        self.take_published();
+    }
+
+    /// Take what the driver published in its last call.
+    fn take_published(&mut self) {
+        if let Some(session) = self.session.as_mut() {
+            let published = session.driver.published();
+            self.publish(published);
+        }
+    }
+
+    /// Make events of what came by itself.
+    fn publish(&mut self, published: Vec<Publication>) {
+        let (Some(profile), Some(names)) = (self.assignment.profile.clone(), self.names.clone())
+        else {
+            return;
+        };
+        for Publication { source, readings } in published {
+            let answer = source::received(&profile, &source, &readings)
+                .map_err(|error| error.to_string())
+                .and_then(|plan| {
+                    let event = plan.event(&names, readings, clock::nanoseconds());
+                    Ok((plan, event?))
+                });
+            match answer {
+                Ok((plan, answer)) => {
+                    let event = self.took(&plan, answer);
+                    self.bus.publish(&self.key.namespace, event);
+                }
+                Err(reason) => {
+                    // Kept until the device or its profile is edited: one for all, whatever comes.
+                    let fault = format!("what the device sent was dropped: {reason}");
+                    if self.faults.insert(DROPPED.into(), fault.clone()) != Some(fault) {
+                        self.tell();
+                    }
+                }
+            }
+        }
+    }
+
     /// See whether a silent device answers again: read what is read by itself, else anything.
     async fn probe(&mut self) {
         let timed = self
@@ -286,6 +428,11 @@ impl Actor {
                 .ok()
                 .map(Arc::new)
         };
+        let listens = self.alarm().is_some();
+        if timed.is_none() && listens {
+            self.state = State::Up;
+            return self.poll().await;
+        }
         match timed.or_else(any) {
             Some(plan) => {
                 if let Ok(event) = self.read(&plan).await {
@@ -311,21 +458,32 @@ impl Actor {
         });
         match outcome {
             Ok(answer) => {
-                let event = Arc::new(answer.event);
-                self.board.event(&self.key, &event);
-                match answer.broken_assertion {
-                    Some(resource) => {
-                        let reason = format!("{resource} is not what its profile asserts");
-                        let until = Instant::now() + self.backoff.next();
-                        self.state = State::Down { reason, until };
-                        self.tell();
-                    }
-                    None => self.answered(&plan.source),
-                }
+                let event = self.took(plan, answer);
+                self.take_published();
                 Ok(event)
             }
-            Err(error) => Err(self.failed(&plan.source, &error)),
+            Err(error) => {
+                let verdict = self.failed(&plan.source, &error);
+                self.take_published();
+                Err(verdict)
+            }
         }
+    }
+
+    /// Take an answer into the state.
+    fn took(&mut self, plan: &Plan, answer: Answer) -> Arc<Event> {
+        let event = Arc::new(answer.event);
+        self.board.event(&self.key, &event);
+        match answer.broken_assertion {
+            Some(resource) => {
+                let reason = format!("{resource} is not what its profile asserts");
+                let until = Instant::now() + self.backoff.next();
+                self.state = State::Down { reason, until };
+                self.tell();
+            }
+            None => self.answered(&plan.source),
+        }
+        event
     }
 
     fn answered(&mut self, source: &Arc<str>) {
@@ -436,6 +594,7 @@ impl Actor {
         match call(&self.stop, session.driver.write(&requests)).await {
             Ok(()) => {
                 self.answered(&source);
+                self.take_published();
                 Ok(())
             }
             Err(error) => {

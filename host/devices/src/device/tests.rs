@@ -43,7 +43,10 @@ fn device(auto_events: Json) -> Device {
 }
 
 fn bench(device: Device) -> Bench {
-    let site = Site::default();
+    bench_at(Site::default(), device)
+}
+
+fn bench_at(site: Site, device: Device) -> Bench {
     site.set("d", "Heat", Value::Int16(234));
     site.set("d", "Mode", Value::Uint8(1));
     let (handle, commands) = handle("d");
@@ -275,4 +278,99 @@ async fn an_error_answer_keeps_the_device_up_and_the_other_sources_alive() {
         .to_string();
     assert!(error.contains("illegal data address"), "{error}");
     assert!(bench.handle.read("Heat", Asked::default()).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_device_says_by_itself_is_an_event_and_what_makes_no_sense_is_not() {
+    let site = Site::default();
+    site.speaks("d");
+    let mut bench = bench_at(site, device(json!([])));
+    while bench.site.listeners("d") == 0 {
+        tokio::task::yield_now().await;
+    }
+    let say =
+        |source: &str, resource: &str, value| bench.site.say("d", source, &[(resource, value)]);
+    say("Nope", "Heat", Value::Int16(1));
+    say("Heat", "Mode", Value::Uint8(1));
+    say("Heat", "Heat", Value::Uint8(1));
+    say("Heat", "Heat", Value::Int16(321));
+    let event = bench.stored.recv().await.unwrap();
+    let json: Json = serde_json::from_slice(&event.body).unwrap();
+    assert_eq!(json["sourceName"], "Heat");
+    assert_eq!(
+        json["readings"][0]["value"], "3.21e+01",
+        "transformed like a read"
+    );
+    assert!(bench.stored.try_recv().is_err());
+    let topic = bench.published.lock().unwrap()[0].topic.clone();
+    assert_eq!(topic, "edgex/events/device/modbus/press/d/Heat");
+    assert_eq!(bench.site.reads("d"), 0);
+    assert!(bench.handle.read("Heat", false).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_version_of_a_driver_takes_over_without_losing_a_reading_or_a_beat() {
+    let site = Site::default();
+    site.speaks("d");
+    let events = json!([{ "interval": "1s", "sourceName": "Heat" }]);
+    let mut bench = bench_at(site, device(events));
+    while bench.site.listeners("d") == 0 {
+        tokio::task::yield_now().await;
+    }
+    let (site, assignment) = (bench.site.clone(), bench.assignment.clone());
+    tokio::spawn(async move {
+        for said in 0..200 {
+            site.say("d", "Mode", &[("Mode", Value::Uint8(said))]);
+            if said % 50 == 25 {
+                assignment.send_modify(|assignment| {
+                    let binding = assignment.binding.as_mut().unwrap();
+                    binding.id += 1;
+                });
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let start = tokio::time::Instant::now();
+    let (mut heard, mut last_beat) = (std::collections::BTreeSet::new(), start);
+    while heard.len() < 200 {
+        let event = bench.stored.recv().await.unwrap();
+        let json: Json = serde_json::from_slice(&event.body).unwrap();
+        match json["sourceName"].as_str() {
+            Some("Mode") => {
+                heard.insert(json["readings"][0]["value"].as_str().unwrap().to_owned());
+            }
+            _ => {
+                assert!(
+                    last_beat.elapsed() <= Duration::from_secs(2),
+                    "a beat was skipped"
+                );
+                last_beat = tokio::time::Instant::now();
+            }
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "heard {heard:?}");
+    }
+    assert_eq!(bench.site.opened("d"), 5);
+    assert_eq!(bench.site.listeners("d"), 1, "the older ones were closed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_driver_that_cannot_listen_any_more_takes_its_device_down_until_it_can() {
+    let site = Site::default();
+    site.speaks("d");
+    let mut bench = bench_at(site, device(json!([])));
+    while bench.site.listeners("d") == 0 {
+        tokio::task::yield_now().await;
+    }
+    bench
+        .site
+        .fail("d", Some(DriverError::Unreachable("broker away".into())));
+    bench.site.say("d", "Mode", &[("Mode", Value::Uint8(7))]);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let error = bench.handle.read("Heat", false).await.unwrap_err();
+    assert!(matches!(error, CommandError::Down { .. }), "{error}");
+    bench.site.fail("d", None);
+    let event = bench.stored.recv().await.unwrap();
+    let text = String::from_utf8(event.body.to_vec()).unwrap();
+    assert!(text.contains(r#""value":"7""#), "{text}");
+    assert!(bench.handle.read("Heat", false).await.is_ok());
 }

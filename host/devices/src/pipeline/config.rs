@@ -147,7 +147,7 @@ pub(super) fn grants(stage: &Stage) -> Grants {
     let broker = broker.map_or(LOCAL_BROKER, |(_, value)| value.as_str());
     Grants {
         mqtt: vec![broker.to_owned()],
-        modbus: Vec::new(),
+        ..Grants::default()
     }
 }
 

@@ -9,10 +9,12 @@ pub(crate) mod log;
 pub(crate) mod logging;
 pub(crate) mod modbus;
 pub(crate) mod mqtt;
+pub(crate) mod publisher;
 
 use std::{net::SocketAddr, sync::Arc};
 
 use eyot_runtime::{ContainerSpec, guest::Grants};
+use tokio::sync::Notify;
 use wasmtime::component::{HasData, Linker};
 
 use crate::{bindings, program::Role, state::State};
@@ -26,7 +28,12 @@ const TABLE: [(Role, &[&str]); 4] = [
     (Role::Web, WORKLOAD),
     (
         Role::Driver,
-        &["eyot:device/log", "eyot:modbus/client", "eyot:mqtt/client"],
+        &[
+            "eyot:device/log",
+            "eyot:device/publisher",
+            "eyot:modbus/client",
+            "eyot:mqtt/client",
+        ],
     ),
     (Role::Exporter, &["eyot:mqtt/client"]),
 ];
@@ -49,6 +56,9 @@ impl Shared {
 /// The capabilities of one instance.
 pub(crate) struct Capabilities {
     log: log::Client,
+    pub(crate) publisher: publisher::Client,
+    /// Told when a message for this instance waits at a transport.
+    pub(crate) alarm: Arc<Notify>,
     modbus: modbus::Client,
     mqtt: mqtt::Client,
     config: config::Client,
@@ -59,10 +69,20 @@ impl Capabilities {
     pub(crate) fn new(shared: &Shared, grants: &Grants, log: log::Client) -> Self {
         Self {
             log,
+            publisher: publisher::Client::new(false),
+            alarm: Arc::default(),
             modbus: modbus::Client::new(shared.modbus.clone(), &grants.modbus),
             mqtt: mqtt::Client::new(shared.mqtt.clone(), &grants.mqtt),
             config: config::Client::default(),
             logging: logging::Client::default(),
+        }
+    }
+
+    /// The same for an instance that serves a device.
+    pub(crate) fn for_device(self) -> Self {
+        Self {
+            publisher: publisher::Client::new(true),
+            ..self
         }
     }
 
@@ -100,6 +120,11 @@ impl HasData for Log {
     type Data<'a> = &'a mut log::Client;
 }
 
+struct Publisher;
+impl HasData for Publisher {
+    type Data<'a> = &'a mut publisher::Client;
+}
+
 struct Modbus;
 impl HasData for Modbus {
     type Data<'a> = &'a mut modbus::Client;
@@ -126,6 +151,11 @@ pub(crate) fn add_to_linker(linker: &mut Linker<State>, role: Role) -> wasmtime:
         match *name {
             "eyot:device/log" => {
                 bindings::log::add_to_linker::<_, Log>(linker, |s| &mut s.capabilities.log)?;
+            }
+            "eyot:device/publisher" => {
+                bindings::publisher::add_to_linker::<_, Publisher>(linker, |s| {
+                    &mut s.capabilities.publisher
+                })?;
             }
             "eyot:modbus/client" => {
                 bindings::modbus::add_to_linker::<_, Modbus>(linker, |s| {

@@ -8,6 +8,8 @@
 //!
 //! Connections come from the pod's own address, and carry a mark where they are made in the host's
 //! network namespace, so NetworkPolicies hold for them as for those of any pod.
+//!
+//! A driver reaches the addresses of its devices, by HTTP and by sockets, from the host.
 
 mod http;
 mod resolve;
@@ -83,6 +85,21 @@ impl Egress {
         self.grants
             .iter()
             .any(|grant| self.allows_host(name, grant.port.unwrap_or_default()))
+    }
+
+    /// What a driver reaches: the places that the host's objects name. What makes no sense grants
+    /// nothing.
+    pub(crate) fn of_driver(places: &[String]) -> Arc<Self> {
+        let places = places.iter().take(MAX_GRANTS);
+        Arc::new(Self {
+            grants: places.filter_map(|place| grant(place).ok()).collect(),
+            sandbox: Sandbox {
+                ip: None,
+                netns: None,
+                hostname: String::new(),
+            },
+            namespace: String::new(),
+        })
     }
 
     /// Whether a request may go to this host, a name or an address, and port.

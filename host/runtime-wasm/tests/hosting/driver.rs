@@ -7,7 +7,7 @@ use eyot_runtime::{
     Exit, LogSink, PodRef, Runtime, Signal,
     guest::{
         DeviceInfo, Driver, DriverError, DriverHost, DriverSession, Grants, ReadRequest,
-        WriteRequest,
+        ServiceInfo, WriteRequest,
     },
     reading::{Reading, Value},
 };
@@ -50,7 +50,11 @@ struct Pod {
 }
 
 async fn pod(test: &str) -> Option<Pod> {
-    let image = guest(test, "driver")?;
+    pod_of(test, "driver").await
+}
+
+async fn pod_of(test: &str, name: &str) -> Option<Pod> {
+    let image = guest(test, name)?;
     let devices = Arc::new(Devices::default());
     let log = Arc::new(Log::default());
     let mut spec = spec(image, &[], &log);
@@ -69,26 +73,29 @@ async fn pod(test: &str) -> Option<Pod> {
 }
 
 impl Pod {
-    async fn open(
-        &self,
-        address: &str,
-        granted: &[&str],
-    ) -> Result<Box<dyn DriverSession>, DriverError> {
-        let driver = self
-            .devices
+    fn driver(&self) -> Arc<dyn Driver> {
+        self.devices
             .driver
             .lock()
             .unwrap()
             .as_ref()
             .unwrap()
             .1
-            .clone();
+            .clone()
+    }
+
+    async fn open(
+        &self,
+        address: &str,
+        granted: &[&str],
+    ) -> Result<Box<dyn DriverSession>, DriverError> {
+        let driver = self.driver();
         let device = DeviceInfo {
             name: "boiler".into(),
             profile: String::new(),
             protocols: vec![("modbus-tcp".into(), address.into())],
         };
-        let modbus = granted
+        let modbus: Vec<String> = granted
             .iter()
             .map(|address| (*address).to_owned())
             .collect();
@@ -96,8 +103,9 @@ impl Pod {
             .open(
                 device,
                 Grants {
+                    sockets: modbus.clone(),
                     modbus,
-                    mqtt: Vec::new(),
+                    ..Grants::default()
                 },
             )
             .await
@@ -369,4 +377,157 @@ async fn an_instance_that_traps_loops_or_hogs_dies_alone() {
         read(&mut other, "echo", "x").await,
         Ok(Value::String("x".into()))
     );
+}
+
+fn texts(session: &mut Box<dyn DriverSession>) -> Vec<(String, String)> {
+    let published = session.published().into_iter();
+    published
+        .map(|publication| match &*publication.readings {
+            [
+                Reading {
+                    value: Value::String(text),
+                    ..
+                },
+            ] => (publication.source, text.clone()),
+            other => panic!("{other:?}"),
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn a_driver_of_the_first_contract_is_served_and_does_not_listen() {
+    let Some(pod) = pod_of("driver", "veteran").await else {
+        return;
+    };
+    let mut session = pod.open("", &[]).await.unwrap();
+    let value = read(&mut session, "x", "").await;
+    assert_eq!(value, Ok(Value::String("still here".into())));
+    pod.log.contains("boiler").await;
+    let refused = session.subscribe(&[]).await;
+    assert!(
+        matches!(refused, Err(DriverError::NotSupported(_))),
+        "{refused:?}"
+    );
+    let driver = pod.driver();
+    let (info, device) = (ServiceInfo::default(), DeviceInfo::default());
+    assert_eq!(driver.validate(info.clone(), device.clone()).await, Ok(()));
+    let found = driver.discover(info.clone(), "", Grants::default()).await;
+    assert!(
+        matches!(found, Err(DriverError::NotSupported(_))),
+        "{found:?}"
+    );
+    let scanned = driver
+        .profile_scan(info, device, "p", "", Grants::default())
+        .await;
+    assert!(
+        matches!(scanned, Err(DriverError::NotSupported(_))),
+        "{scanned:?}"
+    );
+}
+
+#[tokio::test]
+async fn what_a_driver_publishes_is_taken_in_order_and_bounded_by_call() {
+    let Some(pod) = pod_of("driver", "listener").await else {
+        return;
+    };
+    let mut session = pod.open("", &[]).await.unwrap();
+    let pair = |source: &str, text: &str| (source.to_owned(), text.to_owned());
+    assert_eq!(texts(&mut session), [pair("open", "boiler")]);
+    session
+        .subscribe(&[request("a", ""), request("b", "")])
+        .await
+        .unwrap();
+    let shortest = Some(std::time::Duration::from_millis(10));
+    assert_eq!(session.poll().await, Ok(shortest));
+    assert_eq!(session.poll().await, Ok(shortest));
+    assert_eq!(session.poll().await, Ok(None));
+    let polls = ["1", "2", "3"].map(|poll| pair("poll", poll));
+    let texts_of = texts(&mut session);
+    assert_eq!(texts_of[0], pair("subscribe", "2"));
+    assert_eq!(texts_of[1..], polls);
+    session.write(&[]).await.unwrap();
+    assert_eq!(texts(&mut session).len(), 1024);
+}
+
+#[tokio::test]
+async fn sockets_reach_what_is_granted_and_nothing_else() {
+    let Some(pod) = pod_of("driver", "listener").await else {
+        return;
+    };
+    let udp = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let udp_at = udp.local_addr().unwrap().to_string();
+    let echo = tokio::spawn(async move {
+        let mut buffer = [0; 16];
+        loop {
+            let (length, from) = udp.recv_from(&mut buffer).await.unwrap();
+            udp.send_to(&buffer[..length], from).await.unwrap();
+        }
+    });
+    let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let tcp_at = tcp.local_addr().unwrap().to_string();
+    let denied = Ok(Value::String("PermissionDenied".into()));
+    let said = |text: &str| Ok(Value::String(text.into()));
+
+    let mut session = pod.open("", &[&udp_at, &tcp_at]).await.unwrap();
+    assert_eq!(read(&mut session, "udp", &udp_at).await, said("ping"));
+    assert_eq!(read(&mut session, "tcp", &tcp_at).await, said("connected"));
+    assert_eq!(read(&mut session, "listen", "127.0.0.1:0").await, denied);
+    assert_eq!(read(&mut session, "bind", &udp_at).await, denied);
+
+    let mut other = pod.open("", &["127.0.0.1:1"]).await.unwrap();
+    assert_eq!(read(&mut other, "udp", &udp_at).await, denied);
+    assert_eq!(read(&mut other, "tcp", &tcp_at).await, denied);
+    let mut none = pod.open("", &[]).await.unwrap();
+    assert_eq!(read(&mut none, "udp", &udp_at).await, denied);
+    assert_eq!(read(&mut none, "tcp", &tcp_at).await, denied);
+    let mut name = pod
+        .open("", &[&tcp_at.replace("127.0.0.1", "localhost")])
+        .await
+        .unwrap();
+    assert_eq!(read(&mut name, "tcp", &tcp_at).await, said("connected"));
+    assert_eq!(read(&mut name, "udp", &udp_at).await, denied);
+    echo.abort();
+}
+
+#[tokio::test]
+async fn a_driver_checks_finds_and_describes_devices_in_an_instance_of_its_own() {
+    let Some(pod) = pod_of("driver", "listener").await else {
+        return;
+    };
+    let driver = pod.driver();
+    let info = ServiceInfo {
+        name: "finder".into(),
+        properties: "{}".into(),
+    };
+    let none = Grants::default;
+    let refused = driver.validate(info.clone(), DeviceInfo::default()).await;
+    assert!(
+        matches!(refused, Err(DriverError::Invalid { .. })),
+        "{refused:?}"
+    );
+    let found = driver.discover(info.clone(), "2", none()).await.unwrap();
+    assert_eq!(found.len(), 2);
+    assert_eq!(found[1].name, "device-1");
+    assert_eq!(found[1].description, "refused: true");
+    assert_eq!(found[1].labels, ["finder"]);
+    assert_eq!(found[1].protocols, [("tcp".to_owned(), "{}".to_owned())]);
+    let crowd = driver.discover(info.clone(), "10001", none()).await;
+    assert!(matches!(crowd, Err(DriverError::Other(_))), "{crowd:?}");
+
+    let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = tcp.local_addr().unwrap().to_string();
+    let device = DeviceInfo {
+        protocols: vec![("tcp".into(), at.clone())],
+        ..DeviceInfo::default()
+    };
+    let scan = async |grants| {
+        let scan = driver.profile_scan(info.clone(), device.clone(), "new", "{}", grants);
+        scan.await.unwrap()
+    };
+    assert_eq!(scan(none()).await, "new {} PermissionDenied");
+    let granted = Grants {
+        sockets: vec![at],
+        ..none()
+    };
+    assert_eq!(scan(granted).await, "new {} connected");
 }
