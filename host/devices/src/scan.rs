@@ -31,7 +31,7 @@ pub enum ScanError {
 }
 
 /// A driver and what it is told about its service.
-struct Asked {
+struct Subject {
     driver: Arc<dyn Driver>,
     info: ServiceInfo,
     service: Option<Arc<DeviceService>>,
@@ -41,7 +41,7 @@ impl Devices {
     /// Ask the driver of `device` whether it can serve it, without talking to the device. A driver
     /// that checks nothing accepts all; [`DriverError::Invalid`] says what is wrong.
     pub async fn validate(&self, namespace: &str, device: &Device) -> Result<(), ScanError> {
-        let Asked { driver, info, .. } = self.driver_of(namespace, &device.spec.service_name)?;
+        let Subject { driver, info, .. } = self.driver_of(namespace, &device.spec.service_name)?;
         Ok(driver.validate(info, source::info(device)).await?)
     }
 
@@ -73,7 +73,7 @@ impl Devices {
         profile_name: &str,
         options: &str,
     ) -> Result<Json, ScanError> {
-        let Asked { driver, info, .. } = self.driver_of(namespace, &device.spec.service_name)?;
+        let Subject { driver, info, .. } = self.driver_of(namespace, &device.spec.service_name)?;
         let (about, grants) = (source::info(device), source::grants(device));
         let text = driver.profile_scan(info, about, profile_name, options, grants);
         let text = text.await?;
@@ -92,7 +92,7 @@ impl Devices {
         }
     }
 
-    fn driver_of(&self, namespace: &str, service: &str) -> Result<Asked, ScanError> {
+    fn driver_of(&self, namespace: &str, service: &str) -> Result<Subject, ScanError> {
         let driver = self
             .inner
             .driver(namespace, service)
@@ -108,7 +108,7 @@ impl Devices {
                 .and_then(|properties| serde_json::to_string(properties).ok())
                 .unwrap_or_else(|| "{}".to_owned()),
         };
-        Ok(Asked {
+        Ok(Subject {
             driver,
             info,
             service: found,

@@ -305,7 +305,7 @@ async fn what_a_device_says_by_itself_is_an_event_and_what_makes_no_sense_is_not
     let topic = bench.published.lock().unwrap()[0].topic.clone();
     assert_eq!(topic, "edgex/events/device/modbus/press/d/Heat");
     assert_eq!(bench.site.reads("d"), 0);
-    assert!(bench.handle.read("Heat", false).await.is_ok());
+    assert!(bench.handle.read("Heat", Asked::default()).await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -366,11 +366,15 @@ async fn a_driver_that_cannot_listen_any_more_takes_its_device_down_until_it_can
         .fail("d", Some(DriverError::Unreachable("broker away".into())));
     bench.site.say("d", "Mode", &[("Mode", Value::Uint8(7))]);
     tokio::time::sleep(Duration::from_secs(5)).await;
-    let error = bench.handle.read("Heat", false).await.unwrap_err();
+    let error = bench
+        .handle
+        .read("Heat", Asked::default())
+        .await
+        .unwrap_err();
     assert!(matches!(error, CommandError::Down { .. }), "{error}");
     bench.site.fail("d", None);
     let event = bench.stored.recv().await.unwrap();
     let text = String::from_utf8(event.body.to_vec()).unwrap();
     assert!(text.contains(r#""value":"7""#), "{text}");
-    assert!(bench.handle.read("Heat", false).await.is_ok());
+    assert!(bench.handle.read("Heat", Asked::default()).await.is_ok());
 }
