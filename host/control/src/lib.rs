@@ -21,6 +21,7 @@
 //! | `certificates` | CertificateSigningRequests | their approval, certificate and end |
 //! | `cluster_roles` | ClusterRoles | the rules of those that gather |
 //! | `disruption` | PodDisruptionBudgets, Pods, scales | PodDisruptionBudget status |
+//! | `horizontal_pod_autoscaler` | HorizontalPodAutoscalers, scales, Pods, what the APIs of metrics say | scales, HorizontalPodAutoscaler status |
 //! | `endpoint_slice` | Services, Pods, Nodes, hand-written Endpoints | EndpointSlices |
 //! | `endpoints` | Services, Pods | Endpoints |
 //! | `cron_job` | CronJobs, Jobs | Jobs, CronJob status |
@@ -48,6 +49,7 @@ mod endpoints;
 mod error;
 mod gc;
 mod history;
+mod horizontal_pod_autoscaler;
 mod job;
 mod names;
 mod namespace;

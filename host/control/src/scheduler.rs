@@ -23,7 +23,7 @@ mod node;
 mod node_affinity;
 mod outside;
 mod preemption;
-mod quantity;
+pub(crate) mod quantity;
 mod queue;
 mod resources;
 mod selector;

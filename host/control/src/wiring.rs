@@ -4,6 +4,7 @@ use std::sync::Mutex;
 
 use eyot_client::{Cache, Change, Controller, Key, Watches, view::Pod};
 use k8s_openapi::api::{
+    autoscaling::v2::HorizontalPodAutoscaler,
     batch::v1::{CronJob, Job},
     coordination::v1::Lease,
     core::v1::{Endpoints, Node, PersistentVolume, PersistentVolumeClaim, Service},
@@ -21,6 +22,7 @@ use crate::{
     disruption::{self, Disruptions},
     endpoint_slice::{self, EndpointSlices, mirror},
     endpoints::{self, AllEndpoints},
+    horizontal_pod_autoscaler::{self, HorizontalPodAutoscalers},
     job,
     node_life::{self, NodeLives},
     pod_control::PodControl,
@@ -49,6 +51,7 @@ impl Wiring<'_> {
         self.taints();
         self.nodes();
         self.budgets();
+        self.autoscalers();
         self.storage();
     }
 
@@ -257,5 +260,18 @@ impl Wiring<'_> {
         .on(&budgets, |change| Some(change.key.clone()))
         .on(self.pods, move |change| disruption::of_pod(&here, &change));
         self.run(reckoning);
+    }
+
+    fn autoscalers(&mut self) {
+        let hpas: Cache<HorizontalPodAutoscaler> = self.watches.of();
+        let following = Controller::new(HorizontalPodAutoscalers::new(
+            self.client.clone(),
+            hpas.clone(),
+            self.pods.clone(),
+            self.announcer("horizontal-pod-autoscaler"),
+        ))
+        .on(&hpas, |change| horizontal_pod_autoscaler::of_hpa(&change))
+        .on(self.pods, |_| None);
+        self.run(following);
     }
 }

@@ -3,6 +3,36 @@
 /// In thousandths, rounded up, as scheduling reckons: a part of a byte still takes a byte.
 /// `None` if it is none.
 pub(crate) fn milli(text: &str) -> Option<i64> {
+    let (numerator, denominator) = thousandths(text)?;
+    let up = numerator.checked_add(denominator - 1)?;
+    Some(i64::try_from(up.div_euclid(denominator)).unwrap_or(i64::MAX))
+}
+
+/// As near as a float comes to it. `None` if it is none.
+pub(crate) fn float(text: &str) -> Option<f64> {
+    let (numerator, denominator) = thousandths(text)?;
+    Some(numerator as f64 / (denominator as f64 * 1_000.0))
+}
+
+/// So many thousandths as Kubernetes writes them, with the largest suffix that leaves a whole number.
+pub(crate) fn of_milli(mut number: i64) -> String {
+    let suffixes = ["m", "", "k", "M", "G", "T", "P"];
+    let mut suffix = 0;
+    if number == 0 {
+        return "0".to_owned();
+    }
+    while number % 1_000 == 0 && suffix + 1 < suffixes.len() {
+        number /= 1_000;
+        suffix += 1;
+    }
+    format!(
+        "{number}{}",
+        suffixes.get(suffix).copied().unwrap_or_default()
+    )
+}
+
+/// As a fraction of thousandths.
+fn thousandths(text: &str) -> Option<(i128, i128)> {
     let end = text
         .find(|c: char| c.is_ascii_alphabetic())
         .unwrap_or(text.len());
@@ -37,8 +67,7 @@ pub(crate) fn milli(text: &str) -> Option<i64> {
     };
     let numerator = numerator.checked_mul(times)?;
     let denominator = denominator.checked_mul(over)?;
-    let up = numerator.checked_add(denominator - 1)?;
-    Some(i64::try_from(up.div_euclid(denominator)).unwrap_or(i64::MAX))
+    Some((numerator, denominator))
 }
 
 /// A decimal number as a fraction.
@@ -58,7 +87,25 @@ fn decimal(text: &str) -> Option<(i128, i128)> {
 
 #[cfg(test)]
 mod tests {
-    use super::milli;
+    use super::{float, milli, of_milli};
+
+    #[test]
+    fn quantities_are_written_with_the_largest_suffix_that_fits() {
+        for (number, text) in [
+            (0, "0"),
+            (7, "7m"),
+            (1_500, "1500m"),
+            (2_000, "2"),
+            (3_000_000, "3k"),
+            (-500, "-500m"),
+            (i64::MAX, "9223372036854775807m"),
+        ] {
+            assert_eq!(of_milli(number), text);
+        }
+        assert_eq!(float("0.0005"), Some(0.0005));
+        assert_eq!(float("50m"), Some(0.05));
+        assert_eq!(float("x"), None);
+    }
 
     #[test]
     fn quantities_are_read_in_all_their_forms() {
