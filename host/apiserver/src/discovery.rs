@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256, Sha512};
 use crate::{
     aggregation::{Remote, group_priority, version_priority},
     catalog::Catalog,
-    crd,
+    crd, custom_metrics,
     path::ResourcePath,
     resource::Resource,
     review, unstored,
@@ -561,7 +561,9 @@ impl<'a> Entry<'a> {
         if !self.storage_hash.is_empty() {
             entry["storageVersionHash"] = self.storage_hash.as_str().into();
         }
-        list.push(entry);
+        if !self.verbs.is_empty() {
+            list.push(entry);
+        }
         for sub in &self.subresources {
             let mut entry = json!({
                 "name": format!("{}/{}", self.plural, sub.name), "singularName": "",
@@ -628,6 +630,9 @@ pub(crate) fn verbs(resource: &Resource) -> &'static [&'static str] {
     if resource.is("", "namespaces") {
         // Nobody may empty the cluster with one request.
         &NAMESPACES
+    } else if resource.group == custom_metrics::GROUP {
+        // Of the pods themselves nothing is served here.
+        &[]
     } else if unstored::holds(resource) {
         &["get", "list"]
     } else if !resource.is_custom() {
@@ -702,6 +707,9 @@ pub(crate) fn subresources(resource: &Resource) -> Vec<Subresource<'_>> {
     }
     if resource.is("", "namespaces") {
         all.push(sub("finalize", "", "", own, &["update"]));
+    }
+    if resource.group == custom_metrics::GROUP {
+        all.push(sub(custom_metrics::REQUESTS, "", "", own, &["get"]));
     }
     if resource.scale.is_some() {
         let verbs = &["get", "patch", "update"];

@@ -48,6 +48,11 @@ impl Failure {
         Failure::new(StatusCode::NOT_FOUND, "NotFound", message).with_details()
     }
 
+    /// Nothing was measured that goes by this name.
+    pub(crate) fn metric_not_found(message: String) -> Failure {
+        Failure::new(StatusCode::NOT_FOUND, "NotFound", message)
+    }
+
     pub(crate) fn method_not_allowed() -> Failure {
         let message = "the server does not allow this method on the requested resource";
         Failure::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message).with_details()

@@ -22,6 +22,7 @@ mod components;
 mod compress;
 pub mod config_file;
 mod crd;
+mod custom_metrics;
 mod deadline;
 mod discovery;
 mod door;

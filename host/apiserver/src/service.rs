@@ -25,7 +25,7 @@ use crate::{
     auth::{Attributes, AuthenticationConfig, oidc::Issuers},
     call::{self, Call},
     catalog::Catalog,
-    deadline, discovery,
+    custom_metrics, deadline, discovery,
     door::Visit,
     failure::Failure,
     health, issuer,
@@ -395,6 +395,10 @@ async fn dispatch(
     }
     if unstored::holds(&call.resource) {
         return match subresource {
+            metric if call.resource.group == custom_metrics::GROUP => {
+                let metric = metric.ok_or_else(Failure::no_such_resource)?;
+                custom_metrics::answer(api, &method, &call, &metric, &query).await
+            }
             None => unstored::answer(api, &method, &call).await,
             Some(_) => Err(Failure::no_such_resource()),
         };

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     api::Api,
+    custom_metrics,
     kinds::{flow_schema, priority_level},
     object, usage,
 };
@@ -37,14 +38,16 @@ pub(crate) async fn make(api: &Api) -> Result<(), WriteError> {
         }
     }
     if api.options.serves_usage {
-        ensure(
-            api,
-            "rbac.authorization.k8s.io",
-            "clusterroles",
-            usage_reader(),
-            false,
-        )
-        .await?;
+        for role in usage_readers() {
+            ensure(
+                api,
+                "rbac.authorization.k8s.io",
+                "clusterroles",
+                role,
+                false,
+            )
+            .await?;
+        }
     }
     let now = object::timestamp(Timestamp::now());
     let range = json!({
@@ -59,8 +62,23 @@ pub(crate) async fn make(api: &Api) -> Result<(), WriteError> {
     service(api).await
 }
 
-/// Lets whoever may look at pods see what they use; metrics-server's users expect this role.
-fn usage_reader() -> Value {
+/// Let whoever may look at pods see what they use; metrics-server's users expect the first.
+fn usage_readers() -> [Value; 2] {
+    [
+        usage_reader(
+            "system:aggregated-metrics-reader",
+            usage::GROUP,
+            json!(["pods", "nodes"]),
+        ),
+        usage_reader(
+            "system:aggregated-custom-metrics-reader",
+            custom_metrics::GROUP,
+            json!(["*"]),
+        ),
+    ]
+}
+
+fn usage_reader(name: &str, group: &str, resources: Value) -> Value {
     let labels = ["view", "edit", "admin"].map(|role| {
         let label = format!("rbac.authorization.k8s.io/aggregate-to-{role}");
         (label, Value::from("true"))
@@ -68,10 +86,10 @@ fn usage_reader() -> Value {
     json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
         "metadata": {
-            "name": "system:aggregated-metrics-reader", "labels": Value::Object(labels.into_iter().collect()),
+            "name": name, "labels": Value::Object(labels.into_iter().collect()),
         },
         "rules": [{
-            "apiGroups": [usage::GROUP], "resources": ["pods", "nodes"],
+            "apiGroups": [group], "resources": resources,
             "verbs": ["get", "list", "watch"],
         }],
     })

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::{
     api::Api,
     call::Call,
-    components,
+    components, custom_metrics,
     failure::Failure,
     media::Format,
     object::{self, at},
@@ -22,7 +22,9 @@ use crate::{
 };
 
 pub(crate) fn holds(resource: &Resource) -> bool {
-    resource.is("", "componentstatuses") || resource.group == usage::GROUP
+    resource.is("", "componentstatuses")
+        || resource.group == usage::GROUP
+        || resource.group == custom_metrics::GROUP
 }
 
 pub(crate) async fn answer(

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use crate::{
     api::Api,
     call::Call,
-    crd,
+    crd, custom_metrics,
     object::{self, at, text},
     resource::Resource,
     subresource::ask_node,
@@ -41,7 +41,7 @@ const FRESH: Duration = Duration::from_secs(2);
 /// Over how long kubelets measure that do not say it.
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// The two resources. What is parsed of them is taken over from `before`.
+/// The two resources, and that of [`custom_metrics`]. What is parsed of them is taken over from `before`.
 pub(crate) fn resources(before: &[Arc<Resource>]) -> impl Iterator<Item = Resource> {
     let usage = json!({
         "type": "object", "additionalProperties": {
@@ -79,24 +79,30 @@ pub(crate) fn resources(before: &[Arc<Resource>]) -> impl Iterator<Item = Resour
         ])
     };
     let nodes = definition(
+        (GROUP, VERSION),
         ["NodeMetrics", "nodes", "Cluster"],
         "What a node uses.",
         measured(("usage", usage.clone())),
         columns(".usage"),
     );
     let pods = definition(
+        (GROUP, VERSION),
         ["PodMetrics", "pods", "Namespaced"],
         "What the containers of a pod use.",
         measured(("containers", containers)),
         columns(".containers[*].usage"),
     );
-    [nodes, pods].into_iter().flat_map(|definition| {
-        let json = Bytes::from(definition.to_string());
-        crd::resources(&json, 0, &definition, before)
-    })
+    [nodes, pods, custom_metrics::definition()]
+        .into_iter()
+        .flat_map(|definition| {
+            let json = Bytes::from(definition.to_string());
+            crd::resources(&json, 0, &definition, before)
+        })
 }
 
-fn definition(
+/// A definition as of a custom resource, of what is never stored.
+pub(crate) fn definition(
+    (group, version): (&str, &str),
     [kind, plural, scope]: [&str; 3],
     description: &str,
     properties: Value,
@@ -106,9 +112,9 @@ fn definition(
         "kind": kind, "listKind": format!("{kind}List"), "plural": plural, "singular": "",
     });
     json!({
-        "metadata": {"name": format!("{plural}.{GROUP}"), "generation": 1},
-        "spec": {"group": GROUP, "scope": scope, "names": names, "versions": [{
-            "name": VERSION, "served": true, "storage": true,
+        "metadata": {"name": format!("{plural}.{group}"), "generation": 1},
+        "spec": {"group": group, "scope": scope, "names": names, "versions": [{
+            "name": version, "served": true, "storage": true,
             "schema": {"openAPIV3Schema": {
                 "type": "object", "description": description, "properties": properties,
             }},
@@ -127,7 +133,7 @@ pub(crate) async fn all(api: &Arc<Api>, call: &Call) -> Vec<Value> {
 }
 
 /// The stored objects of a resource; those of that namespace and name, where they are not empty.
-fn stored(api: &Api, resource: &str, namespace: &str, name: &str) -> Vec<Arc<Object>> {
+pub(crate) fn stored(api: &Api, resource: &str, namespace: &str, name: &str) -> Vec<Arc<Object>> {
     if !name.is_empty() {
         let found = api.store.get(&Key::new(resource, namespace, name));
         return found.into_iter().collect();
@@ -155,25 +161,8 @@ async fn nodes(api: &Arc<Api>, name: &str) -> Vec<Value> {
 }
 
 async fn pods(api: &Arc<Api>, namespace: &str, name: &str) -> Vec<Value> {
-    let pods = stored(api, "pods", namespace, name);
-    let pods = pods.iter().filter_map(|pod| {
-        let value: Value = serde_json::from_slice(&pod.json).ok()?;
-        let node = text(&value, &["spec", "nodeName"]).to_owned();
-        (!node.is_empty()).then(|| (pod, node, object::uid(&value).to_owned()))
-    });
-    let pods: Vec<_> = pods.collect();
-    let mut names: Vec<String> = pods.iter().map(|(_, node, _)| node.clone()).collect();
-    names.sort();
-    names.dedup();
-    let summaries = summaries(api, names).await;
-    let mut by_uid: BTreeMap<&str, &Value> = BTreeMap::new();
-    for summary in summaries.values() {
-        for pod in elements(summary, "pods") {
-            by_uid.insert(text(pod, &["podRef", "uid"]), pod);
-        }
-    }
-    let measured = pods.iter().filter_map(|(stored, _, uid)| {
-        let containers = by_uid.get(uid.as_str())?.get("containers")?.as_array()?;
+    let containers = containers(api, stored(api, "pods", namespace, name)).await;
+    let measured = containers.iter().filter_map(|(stored, containers)| {
         let mut all = Vec::new();
         let mut measured: Option<(Timestamp, Duration)> = None;
         for container in containers {
@@ -189,6 +178,34 @@ async fn pods(api: &Arc<Api>, namespace: &str, name: &str) -> Vec<Value> {
         let mut entry = entry("PodMetrics", stored, at, window);
         entry["containers"] = all.into();
         Some(entry)
+    });
+    measured.collect()
+}
+
+/// Of these pods those that were measured, each with what its kubelet says of its containers.
+pub(crate) async fn containers(
+    api: &Arc<Api>,
+    pods: Vec<Arc<Object>>,
+) -> Vec<(Arc<Object>, Vec<Value>)> {
+    let pods = pods.into_iter().filter_map(|pod| {
+        let value: Value = serde_json::from_slice(&pod.json).ok()?;
+        let node = text(&value, &["spec", "nodeName"]).to_owned();
+        (!node.is_empty()).then(|| (pod, node, object::uid(&value).to_owned()))
+    });
+    let pods: Vec<_> = pods.collect();
+    let mut names: Vec<String> = pods.iter().map(|(_, node, _)| node.clone()).collect();
+    names.sort();
+    names.dedup();
+    let summaries = summaries(api, names).await;
+    let mut by_uid: BTreeMap<&str, &Value> = BTreeMap::new();
+    for summary in summaries.values() {
+        for pod in elements(summary, "pods") {
+            by_uid.insert(text(pod, &["podRef", "uid"]), pod);
+        }
+    }
+    let measured = pods.into_iter().filter_map(|(stored, _, uid)| {
+        let containers = by_uid.get(uid.as_str())?.get("containers")?.as_array()?;
+        Some((stored, containers.clone()))
     });
     measured.collect()
 }

@@ -2,6 +2,8 @@
 //! become ready because the test says so.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+#[path = "control/autoscaling.rs"]
+mod autoscaling;
 #[path = "control/disruption.rs"]
 mod disruption;
 #[path = "control/endpoints.rs"]
@@ -44,8 +46,12 @@ async fn start() -> World {
 }
 
 async fn start_with(options: eyot_control::Options) -> World {
+    start_on(Options::default(), options).await
+}
+
+async fn start_on(server: Options, options: eyot_control::Options) -> World {
     let store = Store::in_memory(eyot_apiserver::extract);
-    let server = ApiServer::new(store, Options::default()).await.unwrap();
+    let server = ApiServer::new(store, server).await.unwrap();
     let service = server.as_user(User::new("test", &["system:masters"]));
     let client = Client::new(service, "default");
     let stop = CancellationToken::new();

@@ -2,7 +2,8 @@
 //! Summary API (`/stats/summary`) and in Prometheus' format (`/metrics/resource`).
 //!
 //! Processor time is counted from the start of each container; how much of it is used at present is
-//! what the last two measurements differ by. Memory is what the runtime says is in use.
+//! what the last two measurements differ by, and so are requests per second of what this host serves
+//! itself (as `userDefinedMetrics` of the Summary API). Memory is what the runtime says is in use.
 
 use std::{
     collections::HashMap,
@@ -51,6 +52,8 @@ struct Sample {
 struct Rate {
     /// Billionths of a processor.
     nanocores: u64,
+    /// Thousandths of requests per second; `None` of what serves none.
+    millirequests: Option<u64>,
     window: Duration,
 }
 
@@ -60,7 +63,7 @@ impl Sample {
         let at_mono = Instant::now();
         let rate = before.and_then(|before| {
             let window = at_mono.duration_since(before.at_mono);
-            Rate::of(before.usage.cpu, usage.cpu, window)
+            Rate::of(before.usage, usage, window)
         });
         Sample {
             usage,
@@ -73,14 +76,16 @@ impl Sample {
 
 impl Rate {
     /// `None` if the container was another one before, whose time had gone further.
-    fn of(before: Duration, now: Duration, window: Duration) -> Option<Rate> {
-        let used = now.checked_sub(before)?;
-        let nanocores = used
-            .as_nanos()
-            .saturating_mul(1_000_000_000)
-            .checked_div(window.as_nanos())?;
+    fn of(before: Usage, now: Usage, window: Duration) -> Option<Rate> {
+        let per_second = |nanos: u128| {
+            let rate = nanos.saturating_mul(1_000_000_000);
+            u64::try_from(rate.checked_div(window.as_nanos())?).ok()
+        };
+        let came = now.requests.zip(before.requests);
+        let came = came.map(|(now, before)| now.saturating_sub(before));
         Some(Rate {
-            nanocores: u64::try_from(nanocores).ok()?,
+            nanocores: per_second(now.cpu.checked_sub(before.cpu)?.as_nanos())?,
+            millirequests: came.and_then(|came| per_second(u128::from(came) * 1_000)),
             window,
         })
     }
@@ -96,13 +101,12 @@ impl Meter {
         self.samples().get(&place).copied()
     }
 
-    /// Whether something was measured once only, long enough ago.
-    fn is_worth_it(&self) -> bool {
+    /// Whether something that runs was never measured, or once only, long enough ago.
+    fn is_worth_it(&self, running: impl Iterator<Item = Place>) -> bool {
         let samples = self.samples();
-        samples.is_empty()
-            || samples
-                .values()
-                .any(|one| one.rate.is_none() && one.at_mono.elapsed() >= SOONEST)
+        let mut all = running.map(|place| samples.get(&place));
+        let young = |one: &Sample| one.rate.is_none() && one.at_mono.elapsed() >= SOONEST;
+        samples.is_empty() || all.any(|one| one.is_none_or(young)) || samples.values().any(young)
     }
 }
 
@@ -145,7 +149,9 @@ fn machine(capacity: &capacity::Capacity) -> Usage {
 
 /// What there is to tell now, sooner measured if that is worth it.
 async fn views(context: &Context) -> Vec<Arc<View>> {
-    if context.meter.is_worth_it() {
+    let running = context.live.running().into_iter();
+    let running = running.map(|(uid, name, _)| (uid, name));
+    if context.meter.is_worth_it(running) {
         measure(context).await;
     }
     context.all()
@@ -161,11 +167,13 @@ pub(crate) async fn summary(context: &Context) -> Value {
             let mut one = amounts(sample);
             one["name"] = json!(name);
             one["startTime"] = json!(whole_seconds(*since));
-            if let Some(requests) = sample.usage.requests {
-                one["userDefinedMetrics"] = json!([{
+            if let Some(count) = sample.usage.requests {
+                let total = json!({
                     "name": REQUESTS, "type": "cumulative", "units": "count",
-                    "time": whole_seconds(sample.at), "value": requests,
-                }]);
+                    "time": whole_seconds(sample.at), "value": count,
+                });
+                let all = [total].into_iter().chain(requests(sample));
+                one["userDefinedMetrics"] = all.collect();
             }
             one
         });
@@ -212,6 +220,16 @@ fn amounts(sample: &Sample) -> Value {
     })
 }
 
+/// The rate of requests as a metric of the Summary API, and beside it over how long it was taken.
+fn requests(sample: &Sample) -> Option<Value> {
+    let rate = sample.rate?;
+    Some(json!({
+        "name": "http_requests_per_second", "type": "gauge", "units": "requests/s",
+        "time": whole_seconds(sample.at), "windowNanoSeconds": nanos(rate.window),
+        "value": rate.millirequests? as f64 / 1_000.0,
+    }))
+}
+
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -247,6 +265,7 @@ fn together(samples: impl Iterator<Item = Sample>) -> Option<Sample> {
         at_mono: a.at_mono.min(b.at_mono),
         rate: a.rate.zip(b.rate).map(|(a, b)| Rate {
             nanocores: a.nanocores.saturating_add(b.nanocores),
+            millirequests: None,
             window: a.window.max(b.window),
         }),
     })
@@ -348,10 +367,17 @@ mod tests {
     #[test]
     fn a_rate_is_time_used_by_time_passed() {
         let seconds = Duration::from_secs;
-        let rate = Rate::of(seconds(10), seconds(13), seconds(15)).unwrap();
-        assert_eq!(rate.nanocores, 200_000_000);
-        assert_eq!(Rate::of(seconds(13), seconds(10), seconds(15)), None);
-        assert_eq!(Rate::of(seconds(1), seconds(2), seconds(0)), None);
+        let used = |cpu, requests| Usage {
+            memory: 0,
+            cpu: seconds(cpu),
+            requests,
+        };
+        let rate = Rate::of(used(10, None), used(13, None), seconds(15)).unwrap();
+        assert_eq!((rate.nanocores, rate.millirequests), (200_000_000, None));
+        assert_eq!(Rate::of(used(13, None), used(10, None), seconds(15)), None);
+        assert_eq!(Rate::of(used(1, None), used(2, None), seconds(0)), None);
+        let rate = Rate::of(used(0, Some(100)), used(0, Some(130)), seconds(4)).unwrap();
+        assert_eq!(rate.millirequests, Some(7_500));
     }
 
     #[test]
@@ -369,6 +395,7 @@ mod tests {
         let rate = |nanocores, seconds| {
             Some(Rate {
                 nanocores,
+                millirequests: None,
                 window: Duration::from_secs(seconds),
             })
         };

@@ -17,6 +17,7 @@ use tower::util::BoxCloneSyncService;
 use crate::{get, ok, pod, send, server, server_with};
 
 const GROUP: &str = "/apis/metrics.k8s.io/v1beta1";
+const CUSTOM: &str = "/apis/custom.metrics.k8s.io/v1beta2";
 
 /// The kubelet of node `n1`, which has measured itself and these pods: the name and uid of each, and the
 /// billionths of a processor that its one container uses.
@@ -44,6 +45,13 @@ impl Nodes for Measured {
             if rate == Some(7) {
                 let of = |name| json!({"name": name, "type": "cumulative", "value": 41});
                 container["userDefinedMetrics"] = json!([of("other"), of("http_requests_total")]);
+            }
+            if rate == Some(1_500_000) {
+                container["userDefinedMetrics"] = json!([{
+                    "name": "http_requests_per_second", "type": "gauge",
+                    "time": "2026-01-01T00:00:15Z", "windowNanoSeconds": 15_200_000_000_u64,
+                    "value": 12.5,
+                }]);
             }
             let reference = json!({"uid": uid, "namespace": "default", "name": name});
             json!({"podRef": reference, "containers": [container]})
@@ -230,6 +238,67 @@ async fn clients_find_usage_where_it_is_served() {
 }
 
 #[tokio::test]
+async fn requests_per_second_are_a_custom_metric_of_pods() {
+    let server = measured().await;
+    let pods = format!("{CUSTOM}/namespaces/default/pods");
+    let (code, list) = get(&server, &format!("{pods}/*/http_requests_per_second")).await;
+    assert_eq!((code, &list["kind"]), (200, &json!("MetricValueList")));
+    let item = json!({
+        "describedObject": {"kind": "Pod", "namespace": "default", "name": "a", "apiVersion": "v1"},
+        "metric": {"name": "http_requests_per_second", "selector": null},
+        "timestamp": "2026-01-01T00:00:15Z", "windowSeconds": 15, "value": "12500m",
+    });
+    assert_eq!(list["items"], json!([item]));
+    let (_, one) = get(&server, &format!("{pods}/a/http_requests_per_second")).await;
+    assert_eq!(one["items"], json!([item]));
+    for (query, count) in [
+        ("labelSelector=is%3Da", 1),
+        ("labelSelector=is%3Db", 0),
+        ("metricLabelSelector=verb%3DGET", 0),
+        ("metricLabelSelector=", 1),
+    ] {
+        let (_, list) = get(
+            &server,
+            &format!("{pods}/*/http_requests_per_second?{query}"),
+        )
+        .await;
+        assert_eq!(list["items"].as_array().unwrap().len(), count, "{query}");
+    }
+    for (path, message) in [
+        (
+            "b/http_requests_per_second",
+            "the server could not find the metric http_requests_per_second for pods b",
+        ),
+        (
+            "*/other",
+            "the server could not find the metric other for pods",
+        ),
+    ] {
+        let (code, status) = get(&server, &format!("{pods}/{path}")).await;
+        assert_eq!((code, &status["message"]), (404, &json!(message)));
+    }
+    let (code, _) = get(&server, &pods).await;
+    assert_eq!(code, 404, "pods themselves are not served there");
+    let (_, list) = get(&server, CUSTOM).await;
+    let metric = json!([{
+        "name": "pods/http_requests_per_second", "singularName": "", "namespaced": true,
+        "kind": "MetricValueList", "verbs": ["get"],
+    }]);
+    assert_eq!(list["resources"], metric);
+    let service = "/apis/apiregistration.k8s.io/v1/apiservices/v1beta2.custom.metrics.k8s.io";
+    assert_eq!(get(&server, service).await.0, 200);
+    let (code, _) = send(
+        &server,
+        "DELETE",
+        &format!("{pods}/*/http_requests_per_second"),
+        json!({}),
+    )
+    .await;
+    assert_eq!(code, 405);
+}
+
+#[tokio::test]
 async fn usage_is_served_where_it_is_wanted() {
     assert_eq!(get(&server().await, GROUP).await.0, 404);
+    assert_eq!(get(&server().await, CUSTOM).await.0, 404);
 }
