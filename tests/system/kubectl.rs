@@ -32,7 +32,9 @@ use output::{
     objects_are_shown_in_every_form, waiting_ends_when_it_is_so,
     watch_events_are_shown_in_other_forms,
 };
-use rollout::rollouts_are_told_paused_and_taken_back;
+use rollout::{
+    rollouts_are_told_paused_and_taken_back, rollouts_of_other_workloads_are_told_and_taken_back,
+};
 
 use crate::{
     Case, case,
@@ -68,6 +70,10 @@ pub const CASES: &[Case] = &[
     case!(the_whole_state_is_dumped_and_served_by_proxy, [Kubectl]),
     case!(pods_and_nodes_are_debugged, [Kubectl, Guests]),
     case!(rollouts_are_told_paused_and_taken_back, [Kubectl, Guests]),
+    case!(
+        rollouts_of_other_workloads_are_told_and_taken_back,
+        [Kubectl, Guests]
+    ),
     case!(objects_are_shown_in_every_form, [Kubectl]),
     case!(waiting_ends_when_it_is_so, [Kubectl]),
     case!(kinds_and_fields_are_explained, [Kubectl]),

@@ -19,12 +19,13 @@ use kube::{
     Api, Client, Resource,
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
+use serde_json::json;
 
 use self::plan::Write;
 use crate::{
     announce::Announcer,
     clock,
-    error::{Act, ControlError, is, is_namespace_ending},
+    error::{Act, ControlError, is, is_namespace_ending, said},
     owner,
     pod_control::Awaited,
 };
@@ -85,7 +86,10 @@ impl Deployments {
                     }
                     // Whatever else goes with the namespace, so does this.
                     Err(error) if is_namespace_ending(&error) => return Ok(()),
-                    Err(error) => return Err(error).act(|| format!("creating replicaset {name}")),
+                    Err(error) => {
+                        self.not_created(key, of, name, &error).await?;
+                        return Err(error).act(|| format!("creating replicaset {name}"));
+                    }
                 }
                 let count = set
                     .spec
@@ -124,6 +128,32 @@ impl Deployments {
                 .await
                 .act_if_there(|| format!("writing the status of deployment {key}"))?,
         }
+        Ok(())
+    }
+
+    /// Say why the ReplicaSet of the template cannot be made.
+    async fn not_created(
+        &self,
+        key: &Key,
+        of: &Deployment,
+        name: &str,
+        error: &kube::Error,
+    ) -> Result<(), ControlError> {
+        let message = format!("Failed to create new replica set {name:?}: {}", said(error));
+        let conditions = conditions::not_created(of, &message, clock::now());
+        let known = of
+            .status
+            .as_ref()
+            .and_then(|status| status.conditions.as_ref());
+        if conditions.is_some() && conditions.as_ref() != known {
+            let patch = json!({ "status": { "conditions": conditions } });
+            let api: Api<Deployment> = Api::namespaced(self.client.clone(), &key.namespace);
+            let written = api
+                .patch_status(&key.name, &PatchParams::default(), &Patch::Merge(patch))
+                .await;
+            written.act_if_there(|| format!("writing the status of deployment {key}"))?;
+        }
+        self.announcer.warning(of, "ReplicaSetCreateError", message);
         Ok(())
     }
 

@@ -19,7 +19,9 @@ use eyot_store::Store;
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet},
     certificates::v1::CertificateSigningRequest,
-    core::v1::{ConfigMap, Event, Namespace, Node, Pod, ReplicationController, Service},
+    core::v1::{
+        ConfigMap, Event, Namespace, Node, Pod, ReplicationController, ResourceQuota, Service,
+    },
     networking::v1::ServiceCIDR,
 };
 use kube::{
@@ -253,6 +255,39 @@ async fn a_deployment_rolls_out_scales_goes_back_and_leaves_nothing_behind() {
         (sets + world.pods().await.len() == 0).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deployment_whose_replica_set_is_refused_says_why_and_goes_on_when_it_may() {
+    let world = start().await;
+    world.node("8").await;
+    world.kubelet("never");
+    let quotas: Api<ResourceQuota> = world.api();
+    let quota = typed(json!({
+        "metadata": { "name": "none" }, "spec": { "hard": { "count/replicasets.apps": "0" } },
+    }));
+    quotas.create(&PostParams::default(), &quota).await.unwrap();
+    world.apply("i:1", 1).await;
+    let deployments: Api<Deployment> = world.api();
+    let message = until("it says why", || async {
+        let found = deployments.get("web").await.unwrap();
+        let all = found.status?.conditions.unwrap_or_default().into_iter();
+        let why = "ReplicaSetCreateError";
+        let found = all.filter(|one| one.type_ == "Progressing" && one.status == "False");
+        let mut found = found.filter(|one| one.reason.as_deref() == Some(why));
+        found.next()?.message
+    })
+    .await;
+    assert!(
+        message.starts_with("Failed to create new replica set \"web-")
+            && message.contains("exceeded quota: none"),
+        "{message}"
+    );
+    quotas
+        .delete("none", &DeleteParams::default())
+        .await
+        .unwrap();
+    world.rolled_out("i:1", 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

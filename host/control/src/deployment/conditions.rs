@@ -135,6 +135,27 @@ fn has_progressed(before: Counts, now: Counts) -> bool {
         || now.available > before.available
 }
 
+/// The condition of a roll-out whose ReplicaSet could not be made; `None` if it has no deadline.
+pub(super) fn not_created(
+    deployment: &Deployment,
+    message: &str,
+    now: Timestamp,
+) -> Option<Vec<DeploymentCondition>> {
+    let spec = deployment.spec.as_ref();
+    let deadline = spec.and_then(|spec| spec.progress_deadline_seconds);
+    if deadline == Some(NO_DEADLINE) {
+        return None;
+    }
+    let known = deployment.status.as_ref();
+    let known = known.and_then(|status| status.conditions.clone());
+    let mut list = List {
+        known: known.unwrap_or_default(),
+        now,
+    };
+    list.set(PROGRESSING, "False", "ReplicaSetCreateError", message);
+    Some(list.known)
+}
+
 /// Pass on why a ReplicaSet cannot make its pods.
 fn failure(list: &mut List, sets: &Sets<'_>) {
     let conditions = sets

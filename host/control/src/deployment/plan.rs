@@ -156,7 +156,7 @@ pub(super) fn plan(
                 Current::Collided => collided = true,
             }
         }
-        if !paused(deployment) && status::is_complete(deployment, &sets) {
+        if paused(deployment) || status::is_complete(deployment, &sets) {
             plan.writes.extend(clean_up(deployment, &sets));
         }
     }
@@ -335,14 +335,14 @@ pub(super) fn scale(deployment: &Deployment, set: &ReplicaSet, to: i32) -> Write
     }
 }
 
-/// Delete the oldest of the ReplicaSets that no longer have pods.
+/// Delete the ReplicaSets beyond the history, but for those that still have pods.
 fn clean_up(deployment: &Deployment, sets: &Sets<'_>) -> Vec<Write> {
     let limit = deployment
         .spec
         .as_ref()
         .and_then(|spec| spec.revision_history_limit);
     let limit = usize::try_from(limit.unwrap_or(HISTORY)).unwrap_or(0);
-    let idle = |set: &&&ReplicaSet| {
+    let idle = |set: &&ReplicaSet| {
         let seen = set
             .status
             .as_ref()
@@ -350,12 +350,12 @@ fn clean_up(deployment: &Deployment, sets: &Sets<'_>) -> Vec<Write> {
         replicas(set) == 0
             && set.status.as_ref().map_or(0, |status| status.replicas) == 0
             && seen == set.metadata.generation
-            && set.metadata.deletion_timestamp.is_none()
     };
-    let mut kept: Vec<_> = sets.old.iter().filter(idle).collect();
-    kept.sort_by_key(|set| revision::of(set));
-    let surplus = sets.old.len().saturating_sub(limit).min(kept.len());
-    let gone = kept.into_iter().take(surplus);
+    let living = |set: &&ReplicaSet| set.metadata.deletion_timestamp.is_none();
+    let mut old: Vec<_> = sets.old.iter().copied().filter(living).collect();
+    old.sort_by_key(|set| revision::of(set));
+    let surplus = old.len().saturating_sub(limit);
+    let gone = old.into_iter().take(surplus).filter(idle);
     gone.map(|set| Write::Delete {
         set: name(&set.metadata),
     })

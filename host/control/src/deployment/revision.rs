@@ -44,6 +44,11 @@ pub(super) fn desired_replicas(set: &ReplicaSet) -> Option<i32> {
     annotation(set, DESIRED)?.parse().ok()
 }
 
+/// The most pods that there might be when it was last scaled.
+pub(super) fn most_replicas(set: &ReplicaSet) -> Option<i32> {
+    annotation(set, MOST)?.parse().ok()
+}
+
 /// What each scaled ReplicaSet remembers.
 pub(super) fn sizes(deployment: &Deployment) -> Value {
     json!({

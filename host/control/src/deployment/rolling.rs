@@ -129,6 +129,11 @@ pub(super) fn proportional(deployment: &Deployment, sets: &Sets<'_>) -> Vec<Writ
             .into_iter()
             .collect();
     }
+    if sets.new.is_some_and(|new| is_saturated(deployment, new)) {
+        // The current one is all there should be: the others are in the way.
+        let others = sets.old.iter().filter(|set| replicas(set) > 0);
+        return others.map(|set| scale(deployment, set, 0)).collect();
+    }
     if recreates(deployment) {
         return Vec::new();
     }
@@ -136,19 +141,19 @@ pub(super) fn proportional(deployment: &Deployment, sets: &Sets<'_>) -> Vec<Writ
     let total = total(sets);
     let mut left = allowed - total;
     // The largest first, and of equal ones the newest when growing: what is rounded off goes there.
+    if left > 0 {
+        active.reverse();
+    }
     active.sort_by_key(|set| std::cmp::Reverse(replicas(set)));
     let mut sizes = Vec::new();
     for set in &active {
-        let size = i64::from(replicas(set));
-        let ideal = size * i64::from(allowed) / i64::from(total.max(1)) - size;
-        let ideal = i32::try_from(ideal).unwrap_or(0);
-        let share = if left > 0 {
-            ideal.clamp(0, left)
-        } else {
-            ideal.clamp(left, 0)
+        let share = match left.signum() {
+            0 => 0,
+            1 => fraction(deployment, set).min(left),
+            _ => fraction(deployment, set).max(left),
         };
         left -= share;
-        sizes.push(replicas(set) + share);
+        sizes.push(replicas(set).saturating_add(share));
     }
     if let Some(first) = sizes.first_mut() {
         *first = (*first + left).max(0);
@@ -159,6 +164,34 @@ pub(super) fn proportional(deployment: &Deployment, sets: &Sets<'_>) -> Vec<Writ
     changed
         .map(|(set, size)| scale(deployment, set, size))
         .collect()
+}
+
+/// By how much a ReplicaSet changes if it keeps its share of the most pods that there may be.
+fn fraction(deployment: &Deployment, set: &ReplicaSet) -> i32 {
+    let size = replicas(set);
+    if desired(deployment) == 0 {
+        return -size;
+    }
+    let there = deployment
+        .status
+        .as_ref()
+        .and_then(|status| status.replicas);
+    let before = revision::most_replicas(set).filter(|most| *most != 0);
+    match before.or(there).unwrap_or(0) {
+        0 => 0,
+        before => {
+            let next = f64::from(size) * f64::from(most(deployment)) / f64::from(before);
+            (next.round() as i32).saturating_sub(size)
+        }
+    }
+}
+
+/// Whether a ReplicaSet has all pods of the Deployment, and they work.
+fn is_saturated(deployment: &Deployment, set: &ReplicaSet) -> bool {
+    let desired = desired(deployment);
+    revision::desired_replicas(set) == Some(desired)
+        && replicas(set) == desired
+        && available(set) == desired
 }
 
 /// Whether `replicas` was changed since this ReplicaSet was last scaled.

@@ -11,7 +11,11 @@ use k8s_openapi::{
 };
 use serde_json::{Value, json};
 
-use super::plan::{Plan, Write, plan};
+use super::{
+    conditions,
+    plan::{Plan, Sets, Write, plan},
+    rolling,
+};
 
 fn now() -> Timestamp {
     "2026-01-01T00:00:00Z".parse().unwrap()
@@ -400,6 +404,108 @@ fn scaling_in_the_middle_of_a_roll_out_is_spread_by_size() {
     world.settle();
     world.run();
     assert_eq!(world.sizes(), pairs(&[("i:1", 0), ("i:2", 16)]));
+}
+
+/// The sizes of the current ReplicaSet and of the old ones, oldest first, after `proportional`. Each
+/// was last scaled for `before` replicas and at most `most` pods.
+#[track_caller]
+fn spread(deployment: &Deployment, (before, most): (i32, i32), sizes: &[i32], expected: &[i32]) {
+    let set = |(index, size): (usize, &i32)| -> ReplicaSet {
+        serde_json::from_value(json!({
+            "metadata": { "name": index.to_string(), "annotations": {
+                "deployment.kubernetes.io/desired-replicas": before.to_string(),
+                "deployment.kubernetes.io/max-replicas": most.to_string(),
+            }},
+            "spec": { "replicas": size, "selector": {} },
+            "status": { "replicas": size, "availableReplicas": size },
+        }))
+        .unwrap()
+    };
+    let all: Vec<ReplicaSet> = sizes.iter().enumerate().map(set).collect();
+    let sets = Sets {
+        new: all.first(),
+        old: all.iter().skip(1).collect(),
+    };
+    let mut found = sizes.to_vec();
+    for write in rolling::proportional(deployment, &sets) {
+        let Write::Scale { set, to, .. } = write else {
+            unreachable!("{write:?}")
+        };
+        found[set.parse::<usize>().unwrap()] = to;
+    }
+    assert_eq!(found, expected);
+}
+
+/// The cases of upstream's `TestScale`.
+#[test]
+fn a_change_of_size_is_spread_as_upstream_spreads_it() {
+    let plain = |replicas: i32| {
+        let rolling = json!({ "maxSurge": 0, "maxUnavailable": 1 });
+        deployment(json!({ "replicas": replicas, "strategy": { "rollingUpdate": rolling } }))
+    };
+    let surging = |replicas: i32, surge: i32| {
+        let rolling = json!({ "maxSurge": surge, "maxUnavailable": 0 });
+        deployment(json!({ "replicas": replicas, "strategy": { "rollingUpdate": rolling } }))
+    };
+    spread(&plain(12), (10, 10), &[10], &[12]);
+    spread(&plain(5), (10, 10), &[10], &[5]);
+    spread(&plain(12), (10, 10), &[5, 5], &[6, 6]);
+    spread(&plain(5), (10, 10), &[5, 5], &[3, 2]);
+    spread(&plain(16), (4, 4), &[2, 1, 1], &[8, 4, 4]);
+    spread(&plain(0), (10, 10), &[3, 3, 4], &[0, 0, 0]);
+    spread(&surging(20, 2), (10, 12), &[6, 6], &[11, 11]);
+    spread(&surging(50, 6), (10, 13), &[5, 8], &[22, 34]);
+    // The current one has all there should be: nothing is left to the others.
+    spread(&plain(10), (10, 10), &[10, 5, 5], &[10, 0, 0]);
+    spread(&plain(5), (10, 10), &[0, 10], &[0, 5]);
+}
+
+#[test]
+fn a_paused_deployment_forgets_what_is_beyond_its_history() {
+    let mut world = World::rolled_out(deployment(json!({ "revisionHistoryLimit": 3 })));
+    for version in 2..=3 {
+        image(&mut world.deployment, &format!("i:{version}"));
+        world.run();
+    }
+    let spec = world.deployment.spec.as_mut().unwrap();
+    (spec.paused, spec.revision_history_limit) = (Some(true), Some(0));
+    world.run();
+    assert_eq!(world.sizes(), pairs(&[("i:3", 4)]));
+}
+
+#[test]
+fn a_replica_set_that_cannot_be_made_is_a_condition() {
+    let mut world = World::new(deployment(json!({})));
+    let message = "Failed to create new replica set \"web-1\": exceeded quota";
+    let said = conditions::not_created(&world.deployment, message, world.now).unwrap();
+    let [one] = said.as_slice() else {
+        unreachable!("{said:?}")
+    };
+    assert_eq!(
+        (
+            one.type_.as_str(),
+            one.status.as_str(),
+            one.reason.as_deref(),
+            one.message.as_deref()
+        ),
+        (
+            "Progressing",
+            "False",
+            Some("ReplicaSetCreateError"),
+            Some(message)
+        )
+    );
+    // Said once, and gone once it could be made.
+    world.deployment.status.get_or_insert_default().conditions = Some(said.clone());
+    let later = world.now + SignedDuration::from_secs(9);
+    assert_eq!(
+        conditions::not_created(&world.deployment, message, later),
+        Some(said)
+    );
+    world.run();
+    is(&world, "Progressing", "True", "NewReplicaSetAvailable");
+    let endless = deployment(json!({ "progressDeadlineSeconds": i32::MAX }));
+    assert_eq!(conditions::not_created(&endless, message, later), None);
 }
 
 #[test]
