@@ -85,7 +85,7 @@ pub fn rollouts_of_other_workloads_are_told_and_taken_back() -> anyhow::Result<(
         let done = || s.words(&format!("rollout status {name} --timeout=90s"));
         let said = done()?;
         ensure!(
-            said.contains("successfully rolled out") || said.contains("rolling update complete"),
+            said.contains("successfully rolled out") || said.contains("roll out complete"),
             "{said}"
         );
         s.words(&format!("set env {name} COLOUR=red"))?;
