@@ -184,7 +184,7 @@ impl Metrics<'_> {
 
     async fn request<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, kube::Error> {
         let request = http::Request::get(path).body(Vec::new());
-        let request = request.map_err(|error| kube::Error::HttpError(error));
+        let request = request.map_err(kube::Error::HttpError);
         self.client.request(request?).await
     }
 }
