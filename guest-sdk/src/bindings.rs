@@ -39,7 +39,7 @@ pub mod exporter {
         generate_unused_types: true,
         with: {
             "eyot:reading/types@0.1.0": crate::bindings::driver::eyot::reading::types,
-            "eyot:mqtt/client@0.1.0": crate::bindings::driver::eyot::mqtt::client,
+            "eyot:mqtt/client@0.1.1": crate::bindings::driver::eyot::mqtt::client,
             "eyot:pipeline/types@0.1.0": crate::bindings::step::eyot::pipeline::types,
         },
     });

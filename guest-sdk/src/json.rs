@@ -42,6 +42,74 @@ impl Value {
         }
     }
 
+    /// A value of this type from JSON: numbers and booleans quoted or not, arrays of them, objects,
+    /// and `null`. Binary has no form in JSON. The error says what was expected.
+    pub fn from_json(json: &Json, value_type: ValueType) -> Result<Self, String> {
+        use ValueType as T;
+        if json.is_null() {
+            return Ok(Self::Null(value_type.name().to_owned()));
+        }
+        let wrong = || {
+            let mut shown = json.to_string();
+            if let Some((end, _)) = shown.char_indices().nth(100) {
+                shown.truncate(end);
+            }
+            format!("{shown} is no {}", value_type.name())
+        };
+        fn one<T: std::str::FromStr>(json: &Json) -> Option<T> {
+            match json {
+                Json::String(text) => text.trim().parse().ok(),
+                Json::Number(_) | Json::Bool(_) => json.to_string().parse().ok(),
+                _ => None,
+            }
+        }
+        fn many<T: std::str::FromStr>(json: &Json) -> Option<Vec<T>> {
+            json.as_array()?.iter().map(one).collect()
+        }
+        let text = |json: &Json| match json {
+            Json::String(text) => Some(text.clone()),
+            Json::Number(_) | Json::Bool(_) => Some(json.to_string()),
+            _ => None,
+        };
+        let found = match value_type {
+            T::Bool => one(json).map(Self::Boolean),
+            T::String => text(json).map(Self::Text),
+            T::Uint8 => one(json).map(Self::Uint8),
+            T::Uint16 => one(json).map(Self::Uint16),
+            T::Uint32 => one(json).map(Self::Uint32),
+            T::Uint64 => one(json).map(Self::Uint64),
+            T::Int8 => one(json).map(Self::Int8),
+            T::Int16 => one(json).map(Self::Int16),
+            T::Int32 => one(json).map(Self::Int32),
+            T::Int64 => one(json).map(Self::Int64),
+            T::Float32 => one(json).map(Self::Float32),
+            T::Float64 => one(json).map(Self::Float64),
+            T::BoolArray => many(json).map(Self::Booleans),
+            T::StringArray => {
+                let texts = json.as_array().map(|all| all.iter().map(text).collect());
+                texts.flatten().map(Self::Texts)
+            }
+            T::Uint8Array => many(json).map(Self::Uint8s),
+            T::Uint16Array => many(json).map(Self::Uint16s),
+            T::Uint32Array => many(json).map(Self::Uint32s),
+            T::Uint64Array => many(json).map(Self::Uint64s),
+            T::Int8Array => many(json).map(Self::Int8s),
+            T::Int16Array => many(json).map(Self::Int16s),
+            T::Int32Array => many(json).map(Self::Int32s),
+            T::Int64Array => many(json).map(Self::Int64s),
+            T::Float32Array => many(json).map(Self::Float32s),
+            T::Float64Array => many(json).map(Self::Float64s),
+            T::Object => json.is_object().then(|| Self::Object(json.to_string())),
+            T::ObjectArray => {
+                let all = json.as_array();
+                let objects = all.is_some_and(|all| all.iter().all(Json::is_object));
+                objects.then(|| Self::Objects(json.to_string()))
+            }
+            T::Binary => None,
+        };
+        found.ok_or_else(wrong)
+    }
+
     /// The value as text: texts bare, everything else as its JSON.
     pub fn to_text(&self) -> String {
         match self.to_json() {
@@ -302,5 +370,45 @@ mod tests {
             (&flat["device"], &flat["T"], &flat["N"]),
             (&json!("d"), &json!(21.1), &Json::Null)
         );
+    }
+
+    #[test]
+    fn json_becomes_the_type_that_is_wanted_or_an_error() {
+        for (json, name, value) in [
+            (json!(21.5), "Float32", Value::Float32(21.5)),
+            (json!("7"), "Uint8", Value::Uint8(7)),
+            (json!(u64::MAX), "Uint64", Value::Uint64(u64::MAX)),
+            (json!("true"), "Bool", Value::Boolean(true)),
+            (json!(5), "String", Value::Text("5".into())),
+            (json!([1, "2"]), "Int16Array", Value::Int16s(vec![1, 2])),
+            (
+                json!(["a", 1]),
+                "StringArray",
+                Value::Texts(vec!["a".into(), "1".into()]),
+            ),
+            (
+                json!({"a": 1}),
+                "Object",
+                Value::Object(r#"{"a":1}"#.into()),
+            ),
+            (json!(null), "Int8", Value::Null("Int8".into())),
+        ] {
+            let value_type = ValueType::parse(name).unwrap();
+            assert_eq!(Value::from_json(&json, value_type), Ok(value));
+        }
+        for (json, name) in [
+            (json!(256), "Uint8"),
+            (json!(-1), "Uint16"),
+            (json!(1.5), "Int32"),
+            (json!("x"), "Float64"),
+            (json!([1, [2]]), "Int8Array"),
+            (json!([1]), "ObjectArray"),
+            (json!([]), "Object"),
+            (json!("x".repeat(1000)), "Binary"),
+        ] {
+            let value_type = ValueType::parse(name).unwrap();
+            let error = Value::from_json(&json, value_type).unwrap_err();
+            assert!(error.ends_with(name) && error.len() < 200, "{error}");
+        }
     }
 }

@@ -33,6 +33,8 @@ use crate::{
     catalog::Cache,
 };
 
+pub(crate) use config::LOCAL_BROKER;
+
 /// What every pipeline works with.
 #[derive(Clone)]
 pub(crate) struct Context {

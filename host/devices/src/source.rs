@@ -12,7 +12,7 @@ use regex::RegexBuilder;
 use serde_json::Value as Json;
 use uuid::Uuid;
 
-use crate::{transform, value};
+use crate::{pipeline::LOCAL_BROKER, transform, value};
 
 /// Resources in one command at most, as EdgeX has it.
 const OPERATIONS: usize = 128;
@@ -382,8 +382,12 @@ pub(crate) fn grants(device: &Device) -> Grants {
                 .map(|(_, property)| plain(property))
                 .filter(|text| !text.is_empty())
         };
-        if let Some(broker) = property("broker") {
-            grants.mqtt.push(broker);
+        match property("broker") {
+            Some(broker) => grants.mqtt.push(broker),
+            None if protocol.eq_ignore_ascii_case("mqtt") => {
+                grants.mqtt.push(LOCAL_BROKER.to_owned());
+            }
+            None => {}
         }
         let urls = properties.values().filter_map(Json::as_str);
         grants.sockets.extend(urls.filter_map(place_of));

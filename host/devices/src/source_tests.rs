@@ -182,6 +182,14 @@ fn sockets_reach_what_the_protocols_name_and_nothing_else() {
     }
     assert!(device(json!({"other": {"Address": "10.0.0.7"}})).is_empty());
 
+    let mut mqtt = Device::new("d", eyot_api::DeviceSpec::default());
+    let protocols = json!({"mqtt": {"CommandTopic": "c"}});
+    mqtt.spec.protocols = serde_json::from_value(protocols).unwrap();
+    assert_eq!(grants(&mqtt).mqtt, ["mqtt://local"]);
+    let protocols = json!({"mqtt": {"CommandTopic": "c", "Broker": "mqtt://h:1"}});
+    mqtt.spec.protocols = serde_json::from_value(protocols).unwrap();
+    assert_eq!(grants(&mqtt).mqtt, ["mqtt://h:1"]);
+
     let properties = |json: Json| serde_json::from_value(json).unwrap();
     let text = properties(json!({"discovery": "10.0.0.0/24:161, 239.255.255.250:3702"}));
     let list = properties(json!({"discovery": ["10.0.0.0/24:161", "239.255.255.250:3702"]}));

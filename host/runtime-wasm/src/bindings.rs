@@ -13,7 +13,8 @@ mod generated {
                 import eyot:device/log@0.1.1;
                 import eyot:device/publisher@0.1.1;
                 import eyot:modbus/client@0.1.0;
-                import eyot:mqtt/client@0.1.0;
+                import eyot:mqtt/client@0.1.1;
+                import eyot:mqtt/subscriber@0.1.1;
                 import wasi:config/store@0.2.0-rc.1;
                 import wasi:logging/logging@0.1.0-draft;
                 import wasi:sockets/ip-name-lookup@0.2.12;
@@ -55,7 +56,7 @@ pub(crate) use generated::{
     eyot::{
         device::{log, publisher, types as device},
         modbus::client as modbus,
-        mqtt::client as mqtt,
+        mqtt::{client as mqtt, subscriber},
         pipeline::types as pipeline,
         reading::types as reading,
     },

@@ -73,12 +73,14 @@ impl Driver for Virtual {
                     self.fixed.insert(switched.to_owned());
                 }
                 (Some(_), _) => {
-                    let field = format!("deviceResources[{}].properties.valueType", request.resource);
+                    let field =
+                        format!("deviceResources[{}].properties.valueType", request.resource);
                     return Err(Error::invalid(field, "must be Bool: it is a switch"));
                 }
                 (None, value) => {
                     self.fixed.insert(request.resource.to_owned());
-                    self.values.insert(request.resource.to_owned(), value.clone());
+                    self.values
+                        .insert(request.resource.to_owned(), value.clone());
                 }
             }
         }
@@ -115,7 +117,9 @@ impl Virtual {
                 let range = range(<$kind>::MIN as f64, <$kind>::MAX as f64)?;
                 match $is_many {
                     false => Value::$one(random.between(range) as $kind),
-                    true => Value::$many((0..ITEMS).map(|_| random.between(range) as $kind).collect()),
+                    true => {
+                        Value::$many((0..ITEMS).map(|_| random.between(range) as $kind).collect())
+                    }
                 }
             }};
         }
@@ -136,10 +140,18 @@ impl Virtual {
             T::Bool => Value::Boolean(random.next() & 1 == 1),
             T::BoolArray => Value::Booleans((0..ITEMS).map(|_| random.next() & 1 == 1).collect()),
             T::Int8 | T::Int8Array => whole!(Int8 Int8s i8, request.value_type == T::Int8Array),
-            T::Int16 | T::Int16Array => whole!(Int16 Int16s i16, request.value_type == T::Int16Array),
-            T::Int32 | T::Int32Array => whole!(Int32 Int32s i32, request.value_type == T::Int32Array),
-            T::Int64 | T::Int64Array => whole!(Int64 Int64s i64, request.value_type == T::Int64Array),
-            T::Uint8 | T::Uint8Array => whole!(Uint8 Uint8s u8, request.value_type == T::Uint8Array),
+            T::Int16 | T::Int16Array => {
+                whole!(Int16 Int16s i16, request.value_type == T::Int16Array)
+            }
+            T::Int32 | T::Int32Array => {
+                whole!(Int32 Int32s i32, request.value_type == T::Int32Array)
+            }
+            T::Int64 | T::Int64Array => {
+                whole!(Int64 Int64s i64, request.value_type == T::Int64Array)
+            }
+            T::Uint8 | T::Uint8Array => {
+                whole!(Uint8 Uint8s u8, request.value_type == T::Uint8Array)
+            }
             T::Uint16 | T::Uint16Array => {
                 whole!(Uint16 Uint16s u16, request.value_type == T::Uint16Array)
             }

@@ -31,6 +31,10 @@ impl Random {
     }
 
     pub fn object(&mut self) -> String {
-        format!(r#"{{"word":"{}","number":{}}}"#, self.word(), self.next() % 1000)
+        format!(
+            r#"{{"word":"{}","number":{}}}"#,
+            self.word(),
+            self.next() % 1000
+        )
     }
 }

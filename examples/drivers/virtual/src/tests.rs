@@ -78,16 +78,31 @@ fn numbers_keep_to_their_range_and_vary() {
 fn what_is_written_stays_until_it_is_random_again() {
     let mut device = device();
     let switch = "EnableRandomization_Speed";
-    assert_eq!(read(&mut device, switch, ValueType::Bool), Value::Boolean(true));
+    assert_eq!(
+        read(&mut device, switch, ValueType::Bool),
+        Value::Boolean(true)
+    );
     write(&mut device, "Speed", Value::Uint64(7)).unwrap();
     for _ in 0..3 {
-        assert_eq!(read(&mut device, "Speed", ValueType::Uint64), Value::Uint64(7));
+        assert_eq!(
+            read(&mut device, "Speed", ValueType::Uint64),
+            Value::Uint64(7)
+        );
     }
-    assert_eq!(read(&mut device, switch, ValueType::Bool), Value::Boolean(false));
+    assert_eq!(
+        read(&mut device, switch, ValueType::Bool),
+        Value::Boolean(false)
+    );
     write(&mut device, switch, Value::Boolean(true)).unwrap();
-    assert_ne!(read(&mut device, "Speed", ValueType::Uint64), Value::Uint64(7));
+    assert_ne!(
+        read(&mut device, "Speed", ValueType::Uint64),
+        Value::Uint64(7)
+    );
     write(&mut device, switch, Value::Boolean(false)).unwrap();
     let stands = read(&mut device, "Speed", ValueType::Uint64);
     assert_eq!(read(&mut device, "Speed", ValueType::Uint64), stands);
-    assert!(matches!(write(&mut device, switch, Value::Int8(1)), Err(Error::Invalid(_))));
+    assert!(matches!(
+        write(&mut device, switch, Value::Int8(1)),
+        Err(Error::Invalid(_))
+    ));
 }

@@ -11,7 +11,7 @@ const PATTERN: usize = 256 * 1024;
 /// Components in one pipeline at most.
 const STAGES: usize = 32;
 /// The host's own broker.
-const LOCAL_BROKER: &str = "mqtt://local";
+pub(crate) const LOCAL_BROKER: &str = "mqtt://local";
 
 /// Which events a pipeline takes.
 #[derive(Debug)]

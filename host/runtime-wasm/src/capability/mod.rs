@@ -33,6 +33,7 @@ const TABLE: [(Role, &[&str]); 4] = [
             "eyot:device/publisher",
             "eyot:modbus/client",
             "eyot:mqtt/client",
+            "eyot:mqtt/subscriber",
         ],
     ),
     (Role::Exporter, &["eyot:mqtt/client"]),
@@ -67,12 +68,13 @@ pub(crate) struct Capabilities {
 
 impl Capabilities {
     pub(crate) fn new(shared: &Shared, grants: &Grants, log: log::Client) -> Self {
+        let alarm = Arc::<Notify>::default();
         Self {
             log,
             publisher: publisher::Client::new(false),
-            alarm: Arc::default(),
+            alarm: alarm.clone(),
             modbus: modbus::Client::new(shared.modbus.clone(), &grants.modbus),
-            mqtt: mqtt::Client::new(shared.mqtt.clone(), &grants.mqtt),
+            mqtt: mqtt::Client::new(shared.mqtt.clone(), &grants.mqtt, alarm),
             config: config::Client::default(),
             logging: logging::Client::default(),
         }
@@ -164,6 +166,11 @@ pub(crate) fn add_to_linker(linker: &mut Linker<State>, role: Role) -> wasmtime:
             }
             "eyot:mqtt/client" => {
                 bindings::mqtt::add_to_linker::<_, Mqtt>(linker, |s| &mut s.capabilities.mqtt)?;
+            }
+            "eyot:mqtt/subscriber" => {
+                bindings::subscriber::add_to_linker::<_, Mqtt>(linker, |s| {
+                    &mut s.capabilities.mqtt
+                })?;
             }
             "wasi:config/store" => {
                 bindings::config::add_to_linker::<_, Config>(linker, |s| {

@@ -1,7 +1,9 @@
-//! `eyot:mqtt`: publishing to brokers, over one connection per broker for the whole host.
+//! `eyot:mqtt`: publishing to brokers, over one connection per broker for the whole host, and
+//! subscribing, over another.
 
 mod broker;
 mod connection;
+mod hub;
 
 use std::{
     collections::HashMap,
@@ -9,8 +11,18 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
-use self::{broker::Broker, connection::Connection};
-use crate::bindings::mqtt::{Error, Host, Message};
+use rumqttc::QoS;
+use tokio::sync::Notify;
+
+use self::{
+    broker::Broker,
+    connection::Connection,
+    hub::{Hub, Inbox},
+};
+use crate::bindings::{
+    mqtt::{Error, Host, Message, Qos},
+    subscriber,
+};
 
 /// Largest payload, as the contract says.
 const PAYLOAD: usize = 1 << 20;
@@ -21,6 +33,7 @@ const TOPIC: usize = u16::MAX as usize;
 pub(crate) struct Pool {
     local: SocketAddr,
     connections: Mutex<HashMap<Broker, Weak<Connection>>>,
+    hubs: Mutex<HashMap<Broker, Weak<Hub>>>,
 }
 
 impl Pool {
@@ -28,7 +41,21 @@ impl Pool {
         Self {
             local,
             connections: Mutex::default(),
+            hubs: Mutex::default(),
         }
+    }
+
+    fn hub(&self, broker: &Broker) -> Arc<Hub> {
+        let mut hubs = self.hubs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = hubs.get(broker).and_then(Weak::upgrade)
+            && !open.is_over()
+        {
+            return open;
+        }
+        hubs.retain(|_, hub| hub.strong_count() > 0);
+        let hub = Hub::open(broker, self.local);
+        hubs.insert(broker.clone(), Arc::downgrade(&hub));
+        hub
     }
 
     fn connection(&self, broker: &Broker) -> Arc<Connection> {
@@ -53,10 +80,13 @@ pub(crate) struct Client {
     pool: Arc<Pool>,
     granted: Vec<Broker>,
     used: HashMap<String, Arc<Connection>>,
+    inboxes: HashMap<Broker, Arc<Inbox>>,
+    alarm: Arc<Notify>,
 }
 
 impl Client {
-    pub(crate) fn new(pool: Arc<Pool>, granted: &[String]) -> Self {
+    /// `alarm` is told when a message waits.
+    pub(crate) fn new(pool: Arc<Pool>, granted: &[String], alarm: Arc<Notify>) -> Self {
         // A grant that cannot be parsed grants nothing.
         let granted = granted
             .iter()
@@ -66,7 +96,30 @@ impl Client {
             pool,
             granted,
             used: HashMap::new(),
+            inboxes: HashMap::new(),
+            alarm,
         }
+    }
+
+    /// The broker that a URL names, if it is granted.
+    fn broker(&self, url: &str) -> Result<Broker, Error> {
+        let broker = Broker::parse(url).map_err(Error::BadBroker)?;
+        if self
+            .granted
+            .iter()
+            .any(|granted| granted.same_server(&broker))
+        {
+            return Ok(broker);
+        }
+        let granted: Vec<_> = self.granted.iter().map(ToString::to_string).collect();
+        Err(Error::Denied(format!(
+            "{broker} is not among the brokers of this component's configuration ({})",
+            if granted.is_empty() {
+                "none".into()
+            } else {
+                granted.join(", ")
+            }
+        )))
     }
 
     fn connection(&mut self, url: String) -> Result<Arc<Connection>, Error> {
@@ -75,22 +128,7 @@ impl Client {
         {
             return Ok(connection.clone());
         }
-        let broker = Broker::parse(&url).map_err(Error::BadBroker)?;
-        if !self
-            .granted
-            .iter()
-            .any(|granted| granted.same_server(&broker))
-        {
-            let granted: Vec<_> = self.granted.iter().map(ToString::to_string).collect();
-            return Err(Error::Denied(format!(
-                "{broker} is not among the brokers of this component's configuration ({})",
-                if granted.is_empty() {
-                    "none".into()
-                } else {
-                    granted.join(", ")
-                }
-            )));
-        }
+        let broker = self.broker(&url)?;
         let connection = self.pool.connection(&broker);
         self.used.insert(url, connection.clone());
         Ok(connection)
@@ -114,6 +152,41 @@ impl Host for Client {
             return Ok(Ok(()));
         }
         Ok(connection.publish(messages).await)
+    }
+}
+
+impl subscriber::Host for Client {
+    async fn subscribe(
+        &mut self,
+        broker: String,
+        filters: Vec<String>,
+        qos: Qos,
+    ) -> wasmtime::Result<Result<(), Error>> {
+        let broker = match self.broker(&broker) {
+            Ok(broker) => broker,
+            Err(error) => return Ok(Err(error)),
+        };
+        let qos = match qos {
+            Qos::AtMostOnce => QoS::AtMostOnce,
+            Qos::AtLeastOnce => QoS::AtLeastOnce,
+            Qos::ExactlyOnce => QoS::ExactlyOnce,
+        };
+        let open = || self.pool.hub(&broker).inbox(self.alarm.clone());
+        let inbox = self.inboxes.entry(broker.clone()).or_insert_with(open);
+        Ok(inbox.subscribe(filters, qos))
+    }
+
+    async fn take(&mut self) -> wasmtime::Result<Result<Vec<subscriber::Received>, Error>> {
+        let mut all = Vec::new();
+        for inbox in self.inboxes.values() {
+            match inbox.take() {
+                Ok(taken) => all.extend(taken),
+                // What has come is handed over first.
+                Err(error) if all.is_empty() => return Ok(Err(error)),
+                Err(_) => {}
+            }
+        }
+        Ok(Ok(all))
     }
 }
 

@@ -49,7 +49,8 @@ const ACKNOWLEDGE: Duration = Duration::from_secs(15);
 /// A ping is sent after this long; without any answer for twice as long the connection is dead.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// First and longest pause after a failed attempt.
-const BACK_OFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+pub(super) const BACK_OFF: (Duration, Duration) =
+    (Duration::from_millis(200), Duration::from_secs(30));
 
 /// The handle; the connection's task ends when the last one is dropped.
 pub(super) struct Connection {
@@ -158,11 +159,15 @@ async fn connect(broker: &Broker, local: SocketAddr) -> Result<TcpStream, Error>
     tokio::time::timeout(CONNECT, attempt).await.map_err(late)?
 }
 
-async fn greet(stream: &mut TcpStream, broker: &Broker) -> io::Result<ConnAck> {
+/// Unique per connection: a broker ends the older of two with the same name.
+pub(super) fn client_id() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    // Unique per connection: a broker ends the older of two with the same name.
-    let mut hello = Connect::new(format!("eyot-{}-{number}", std::process::id()));
+    format!("eyot-{}-{number}", std::process::id())
+}
+
+async fn greet(stream: &mut TcpStream, broker: &Broker) -> io::Result<ConnAck> {
+    let mut hello = Connect::new(client_id());
     hello.keep_alive = u16::try_from(KEEP_ALIVE.as_secs() * 2).unwrap_or(u16::MAX);
     hello.login = broker
         .login
