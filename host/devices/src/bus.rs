@@ -5,7 +5,10 @@
 //! outlets all the same.
 
 use std::{
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -20,8 +23,10 @@ use crate::{
     loss::Loss,
 };
 
-/// Events that wait for the store at most: half a second at full speed.
-const QUEUE: usize = 10_000;
+/// Events that wait for the store at most, and the bytes of their bodies: a burst of a hundred
+/// thousand finds room.
+const QUEUE: usize = 200_000;
+const WAITING: usize = 128 * 1024 * 1024;
 /// Events stored together, and how long the first of them may wait for more.
 const BATCH: usize = 500;
 const LINGER: Duration = Duration::from_millis(10);
@@ -29,6 +34,23 @@ const LINGER: Duration = Duration::from_millis(10);
 /// Takes events for a pipeline; never waits.
 pub(crate) trait Inlet: Send + Sync {
     fn offer(&self, namespace: &str, event: &Arc<Event>);
+}
+
+/// What waits for the store.
+pub(crate) struct Stored {
+    queue: mpsc::Receiver<ReadingEvent>,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Stored {
+    /// Up to so many more events into `batch`, waiting for the first; how many came.
+    pub(crate) async fn next(&mut self, batch: &mut Vec<ReadingEvent>, most: usize) -> usize {
+        let known = batch.len();
+        let count = self.queue.recv_many(batch, most).await;
+        let bytes = batch.iter().skip(known).map(|event| event.body.len()).sum();
+        self.waiting.fetch_sub(bytes, Ordering::Relaxed);
+        count
+    }
 }
 
 /// Cheap to clone.
@@ -40,6 +62,8 @@ pub(crate) struct Bus {
 struct Inner {
     publisher: Publisher,
     store: mpsc::Sender<ReadingEvent>,
+    /// Bytes that wait for the store.
+    waiting: Arc<AtomicUsize>,
     store_loss: Loss,
     broker_loss: Loss,
     inlets: RwLock<Arc<[Arc<dyn Inlet>]>>,
@@ -48,15 +72,14 @@ struct Inner {
 }
 
 impl Bus {
-    /// The bus, and the queue that [`store`] is to empty.
-    pub(crate) fn new(
-        publisher: Publisher,
-        namespace: String,
-    ) -> (Self, mpsc::Receiver<ReadingEvent>) {
+    /// The bus, and what [`store`] is to empty.
+    pub(crate) fn new(publisher: Publisher, namespace: String) -> (Self, Stored) {
         let (store, queue) = mpsc::channel(QUEUE);
+        let waiting = Arc::new(AtomicUsize::new(0));
         let inner = Inner {
             publisher,
             store,
+            waiting: waiting.clone(),
             store_loss: Loss::new("readings store"),
             broker_loss: Loss::new("MQTT broker"),
             inlets: RwLock::new(Arc::new([])),
@@ -66,7 +89,7 @@ impl Bus {
             Self {
                 inner: Arc::new(inner),
             },
-            queue,
+            Stored { queue, waiting },
         )
     }
 
@@ -77,11 +100,11 @@ impl Bus {
         let encoded = encode::event(event);
         self.send(encode::topic(&encoded.event), &encoded.body);
         let device = stored_name(&inner.namespace, namespace, &encoded.event.device);
-        if inner
-            .store
-            .try_send(reading_event(encoded, device))
-            .is_err()
-        {
+        let bytes = encoded.body.len();
+        let before = inner.waiting.fetch_add(bytes, Ordering::Relaxed);
+        let event = reading_event(encoded, device);
+        if before + bytes > WAITING || inner.store.try_send(event).is_err() {
+            inner.waiting.fetch_sub(bytes, Ordering::Relaxed);
             inner.store_loss.lost(1);
         }
     }
@@ -139,7 +162,7 @@ impl Bus {
 
 /// EdgeX knows no namespaces: devices of others than its own are kept apart by a prefix that no
 /// name can have.
-fn stored_name(edgex: &str, namespace: &str, device: &Arc<str>) -> Arc<str> {
+pub(crate) fn stored_name(edgex: &str, namespace: &str, device: &Arc<str>) -> Arc<str> {
     if namespace == edgex {
         device.clone()
     } else {
@@ -161,6 +184,7 @@ fn reading_event(encoded: Encoded, device: Arc<str>) -> ReadingEvent {
     ReadingEvent {
         id: event.id.clone(),
         device,
+        source: event.source.clone(),
         origin: event.origin,
         readings: slices.map(slice).collect(),
         body,
@@ -168,16 +192,12 @@ fn reading_event(encoded: Encoded, device: Arc<str>) -> ReadingEvent {
 }
 
 /// Empty the queue into the store until `stop` is cancelled, and then what is left of it.
-pub(crate) async fn store(
-    mut queue: mpsc::Receiver<ReadingEvent>,
-    readings: Readings,
-    stop: CancellationToken,
-) {
+pub(crate) async fn store(mut queue: Stored, readings: Readings, stop: CancellationToken) {
     let mut batch = Vec::with_capacity(BATCH);
     loop {
         let more = tokio::select! {
             biased;
-            count = queue.recv_many(&mut batch, BATCH) => count > 0,
+            count = queue.next(&mut batch, BATCH) => count > 0,
             () = stop.cancelled() => false,
         };
         if !more {
@@ -186,7 +206,7 @@ pub(crate) async fn store(
         let full = tokio::time::Instant::now() + LINGER;
         while batch.len() < BATCH && !stop.is_cancelled() {
             let room = BATCH - batch.len();
-            let more = queue.recv_many(&mut batch, room);
+            let more = queue.next(&mut batch, room);
             if !matches!(tokio::time::timeout_at(full, more).await, Ok(1..)) {
                 break;
             }

@@ -21,6 +21,7 @@ mod encode;
 mod fakes;
 mod loss;
 mod pipeline;
+mod retention;
 mod scan;
 mod service;
 mod source;

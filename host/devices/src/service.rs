@@ -19,25 +19,26 @@ use eyot_runtime::{
     Exit, ImageStore, LogSink, PodRef,
     guest::{Driver, DriverHost, StepLoader},
 };
-use eyot_store::{ReadingEvent, Readings};
+use eyot_store::Readings;
 use kube::{
     Api, Resource, ResourceExt,
     api::{Patch, PatchParams, PostParams},
 };
 use serde_json::json;
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, watch},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     broker::Broker,
-    bus::{self, Bus},
+    bus::{self, Bus, Stored},
     catalog::Cache,
     device::{self, Assignment, Binding, Handle},
     edgex::{Edgex, EdgexService, FILTERS, announce, answer, watch_over},
     encode, pipeline,
+    retention::{self, Retentions},
     status::{Board, DeviceKey},
 };
 
@@ -80,7 +81,7 @@ pub(crate) struct Inner {
     pub(crate) watchers: Cache<ProvisionWatcher>,
     pipelines: Cache<Pipeline>,
     pub(crate) bus: Bus,
-    stored: Mutex<Option<mpsc::Receiver<ReadingEvent>>>,
+    stored: Mutex<Option<Stored>>,
     broker: Option<Broker>,
     board: Board,
     /// Drivers that run, by namespace and device service; the last started serves.
@@ -213,6 +214,7 @@ impl Devices {
         if let Some(heard) = heard {
             tasks.spawn(answer(self.service(), heard, stop.clone()));
         }
+        tasks.spawn(retention::sweep(inner.readings.clone(), stop.clone()));
         let this = inner.clone();
         tasks.spawn(async move { this.assign(stop).await });
         while tasks.join_next().await.is_some() {}
@@ -261,7 +263,13 @@ impl Inner {
     async fn assign(&self, stop: CancellationToken) {
         let mut running: HashMap<DeviceKey, Running> = HashMap::new();
         let mut tasks = JoinSet::new();
+        let mut kept = Retentions::new();
         loop {
+            let keep = retention::all(&self.namespace, &self.devices.all());
+            if keep != kept {
+                self.readings.set_source_retentions(keep.clone());
+                kept = keep;
+            }
             let wanted = self.wanted();
             running.retain(|key, running| {
                 let keep = wanted.contains_key(key);

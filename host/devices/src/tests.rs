@@ -533,3 +533,54 @@ async fn a_driver_is_asked_to_check_find_and_describe_devices() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_is_stored_whole_and_a_source_keeps_what_it_is_to_keep() {
+    let host = host().await;
+    const BURST: u64 = 30_000;
+    for number in 0..BURST {
+        host.devices
+            .publish_for_test("default", event("burst", number));
+    }
+    let count = async |device: &str| {
+        let path = format!("/api/v3/event/count/device/name/{device}");
+        let (_, answer) = host.http(Method::GET, &path, "").await;
+        answer["count"].as_u64().unwrap()
+    };
+    until("all are stored", || async {
+        (count("d").await == BURST).then_some(())
+    })
+    .await;
+    assert_eq!(host.devices.lost().0, 0);
+
+    host.create(
+        "press-1",
+        json!([
+            { "interval": "1ms", "sourceName": "Mode", "retention": { "maxCap": 6, "minCap": 3 } },
+            { "interval": "1ms", "sourceName": "Heat", "retention": { "duration": "soon" } },
+        ]),
+    )
+    .await;
+    let status = host
+        .device_until("press-1", "what is wrong is told", |status| {
+            status["lastError"].is_string()
+        })
+        .await;
+    let told = status["lastError"].as_str().unwrap();
+    assert!(told.contains("autoEvents[1]: retention.duration"), "{told}");
+    let path = "/api/v3/reading/device/name/press-1/resourceName";
+    let of = async |resource: &str| {
+        let path = format!("{path}/{resource}");
+        let (_, answer) = host.http(Method::GET, &path, "").await;
+        answer["totalCount"].as_u64().unwrap()
+    };
+    until("the other source has many", || async {
+        (of("Heat").await > 20).then_some(())
+    })
+    .await;
+    until("the source has some", || async {
+        (of("Mode").await >= 3).then_some(())
+    })
+    .await;
+    assert!(of("Mode").await <= 6);
+}

@@ -132,6 +132,7 @@ async fn readings(store: &Store) {
         let events = (0..500).map(|n| ReadingEvent {
             id: format!("{batch}-{n}"),
             device: device.clone(),
+            source: "Temperature".into(),
             origin: batch * 1000 + n,
             body: body.clone(),
             readings: vec![slice.clone()],

@@ -40,6 +40,7 @@ pub use journal::salvage::{Salvaged, salvage};
 pub use object::{Change, ChangeKind, Extract, Key, Object, Pairs};
 pub use readings::{
     Filter, Found, Latest, PAGE, Page, ReadingEvent, ReadingSlice, Readings, Retention,
+    SourceRetention,
 };
 pub use state::Mark;
 pub use stats::{Histogram, ResourceStats, Stats};

@@ -4,16 +4,18 @@
 //! instant of them to a power cut is no harm. So they live in a SQLite file of their own, appended
 //! in batches without waiting for the disk (`synchronous=NORMAL`), one row an event. The index for
 //! queries is in memory: what is kept is bounded (100,000 events unless told otherwise), an entry is
-//! some 60 bytes, and a flash disk is spared the index writes, which would be most of all writes.
+//! some 24 bytes, and a flash disk is spared the index writes, which would be most of all writes.
 //!
 //! Bodies are opaque JSON to the store: EdgeX's shape is the business of the devices crate.
 
 mod file;
 mod index;
+mod stream;
 #[cfg(test)]
 mod tests;
 
 use std::{
+    collections::HashMap,
     ops::Range,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -28,7 +30,7 @@ use crate::{OpenError, ReadingsError};
 
 /// Events kept if nobody says otherwise: a day of one device read once a second.
 const EVENTS: usize = 100_000;
-/// Events kept at most, whatever is asked for: the index takes some 60 bytes of memory for each.
+/// Events kept at most, whatever is asked for: the index takes some 24 bytes of memory for each.
 const EVENTS_AT_MOST: usize = 10_000_000;
 /// Bodies answered at once at most; EdgeX's own limit on a page is 1024 unless configured.
 pub const PAGE: usize = 10_000;
@@ -41,6 +43,8 @@ pub struct ReadingEvent {
     /// The event's UUID as text.
     pub id: String,
     pub device: Arc<str>,
+    /// What of the device was read: a resource or a command of its profile.
+    pub source: Arc<str>,
     /// Nanoseconds since 1970.
     pub origin: u64,
     /// The whole event as JSON.
@@ -111,6 +115,34 @@ impl Default for Retention {
     }
 }
 
+/// How much of one source of a device to keep, within what is kept of all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SourceRetention {
+    /// More events than this are cut down to `least`, or to this if `least` is zero or more than it.
+    pub most: Option<usize>,
+    /// So many are kept whatever their age.
+    pub least: usize,
+    /// Not older than this by origin, if set.
+    pub age: Option<Duration>,
+}
+
+impl SourceRetention {
+    /// How many of so many events are too many.
+    fn superfluous(&self, count: usize) -> usize {
+        match self.most {
+            Some(most) if count > most => {
+                let kept = if (1..=most).contains(&self.least) {
+                    self.least
+                } else {
+                    most
+                };
+                count - kept
+            }
+            _ => 0,
+        }
+    }
+}
+
 /// The readings of this host. Cheap to clone.
 #[derive(Clone)]
 pub struct Readings {
@@ -177,9 +209,28 @@ impl Readings {
             index.trim(now())
         };
         if let Some(superfluous) = superfluous {
-            file.trim(superfluous.before, &superfluous.latest).await?;
+            file.trim(&superfluous).await?;
         }
         Ok(())
+    }
+
+    /// Forget what has become too old since the last event. To be called now and then.
+    pub async fn sweep(&self) -> Result<(), ReadingsError> {
+        let mut file = self.inner.file.lock().await;
+        let superfluous = self.inner.index().trim(now());
+        if let Some(superfluous) = superfluous {
+            file.trim(&superfluous).await?;
+        }
+        Ok(())
+    }
+
+    /// Change how much is kept of single sources, by device and source; what is not named is kept as
+    /// [`Self::set_retention`] says. Takes effect with the next events.
+    pub fn set_source_retentions(
+        &self,
+        retentions: HashMap<Arc<str>, HashMap<Arc<str>, SourceRetention>>,
+    ) {
+        self.inner.index().of_sources = retentions;
     }
 
     /// The newest reading of a resource of a device. From memory.

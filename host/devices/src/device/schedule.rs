@@ -10,7 +10,10 @@ use eyot_api::{AutoEvent, DeviceProfile, parse_duration};
 use eyot_runtime::reading::{Event, Value};
 use tokio::time::Instant;
 
-use crate::source::{Plan, plan_matching};
+use crate::{
+    retention,
+    source::{Plan, plan_matching},
+};
 
 /// Shortest interval.
 const SHORTEST: Duration = Duration::from_millis(1);
@@ -44,6 +47,9 @@ pub(super) fn timers(
         ));
     }
     for (index, event) in events.iter().take(AUTO_EVENTS).enumerate() {
+        if let Err(error) = retention::of(event) {
+            wrong.push(format!("autoEvents[{index}]: {error}"));
+        }
         match timer(event, profile, now) {
             Ok(timer) => timers.push(timer),
             Err(error) => wrong.push(format!("autoEvents[{index}]: {error}")),

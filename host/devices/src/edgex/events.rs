@@ -307,6 +307,7 @@ fn stored(event: &Fields) -> ReadingEvent {
     ReadingEvent {
         id: text(event, "id").to_owned(),
         device: text(event, "deviceName").into(),
+        source: text(event, "sourceName").into(),
         origin: number(event, "origin"),
         body: body.into(),
         readings,

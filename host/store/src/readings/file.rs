@@ -10,14 +10,25 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteRow, SqliteSynchronous},
 };
 
-use super::{Latest, ReadingEvent, ReadingSlice, index::Saved};
+use super::{
+    Latest, ReadingEvent, ReadingSlice,
+    index::{Saved, Superfluous},
+};
 use crate::{OpenError, ReadingsError, journal::sqlite as journal};
 
 /// Rows in one statement: more make it no faster.
 const ROWS: usize = 64;
-const FORMAT: i64 = 1;
+/// 2: with the source of each event.
+const FORMAT: i64 = 2;
 /// "EYRD" in the file's header.
 const APPLICATION: i64 = 0x4559_5244;
+
+/// What is asked of the table: always rows by their numbers, which the index in memory finds.
+pub(super) const ROWS_OF: &str =
+    "SELECT * FROM events WHERE seq IN (SELECT value FROM json_each(?))";
+pub(super) const DELETE_BEFORE: &str = "DELETE FROM events WHERE seq < ?";
+pub(super) const DELETE_ROWS: &str =
+    "DELETE FROM events WHERE seq IN (SELECT value FROM json_each(?))";
 
 /// An event as it is stored.
 pub(super) struct Row {
@@ -25,6 +36,7 @@ pub(super) struct Row {
     pub(super) origin: u64,
     pub(super) id: String,
     pub(super) device: Arc<str>,
+    pub(super) source: Arc<str>,
     pub(super) readings: Vec<ReadingSlice>,
     pub(super) body: Bytes,
 }
@@ -78,6 +90,9 @@ impl File {
                 known: FORMAT,
             });
         }
+        if found < 2 {
+            upgrade(&mut connection).await.map_err(failed)?;
+        }
         let last = "SELECT coalesce(max(seq), 0) FROM events";
         let last = journal::number(&mut connection, last, failed).await?;
         Ok(Self {
@@ -130,7 +145,7 @@ impl File {
         let mut transaction = connection.begin().await.map_err(failed)?;
         let mut seq = first;
         for chunk in events.chunks(ROWS) {
-            let rows = vec!["(?,?,?,?,?,?)"; chunk.len()].join(",");
+            let rows = vec!["(?,?,?,?,?,?,?)"; chunk.len()].join(",");
             let sql = format!("INSERT INTO events VALUES {rows}");
             let mut query = sqlx::query(AssertSqlSafe(sql));
             for event in chunk {
@@ -140,7 +155,8 @@ impl File {
                     .bind(&*event.id)
                     .bind(event.device.clone())
                     .bind(slices(&event.readings))
-                    .bind(&event.body[..]);
+                    .bind(&event.body[..])
+                    .bind(event.source.clone());
                 seq += 1;
             }
             query.execute(&mut *transaction).await.map_err(failed)?;
@@ -157,8 +173,7 @@ impl File {
     ) -> Result<HashMap<u64, Row>, ReadingsError> {
         let wanted = serde_json::Value::from_iter(wanted).to_string();
         let connection = self.connection().await?;
-        let sql = "SELECT * FROM events WHERE seq IN (SELECT value FROM json_each(?))";
-        let rows = sqlx::query(sql)
+        let rows = sqlx::query(ROWS_OF)
             .bind(wanted)
             .fetch_all(connection)
             .await
@@ -183,17 +198,26 @@ impl File {
             .map(|row| (row.seq, row.body)))
     }
 
-    /// Delete all rows before a number, saving readings that are in them.
-    pub(super) async fn trim(&mut self, before: u64, saved: &[Saved]) -> Result<(), ReadingsError> {
-        let before = i64::try_from(before).unwrap_or(i64::MAX);
+    /// Delete what is superfluous, saving readings that are in it.
+    pub(super) async fn trim(&mut self, superfluous: &Superfluous) -> Result<(), ReadingsError> {
+        let before = i64::try_from(superfluous.before).unwrap_or(i64::MAX);
         let connection = self.connection().await?;
         let mut transaction = connection.begin().await.map_err(failed)?;
-        save(&mut transaction, saved).await.map_err(failed)?;
-        sqlx::query("DELETE FROM events WHERE seq < ?")
-            .bind(before)
-            .execute(&mut *transaction)
+        save(&mut transaction, &superfluous.latest)
             .await
             .map_err(failed)?;
+        if before > 0 {
+            sqlx::query(DELETE_BEFORE)
+                .bind(before)
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed)?;
+        }
+        if !superfluous.rows.is_empty() {
+            delete(&mut transaction, &superfluous.rows)
+                .await
+                .map_err(failed)?;
+        }
         transaction.commit().await.map_err(failed)?;
         journal::shrink(connection).await.map(drop).map_err(failed)
     }
@@ -204,15 +228,10 @@ impl File {
         gone: &[u64],
         saved: &[Saved],
     ) -> Result<(), ReadingsError> {
-        let gone = serde_json::json!(gone).to_string();
         let connection = self.connection().await?;
         let mut transaction = connection.begin().await.map_err(failed)?;
         save(&mut transaction, saved).await.map_err(failed)?;
-        sqlx::query("DELETE FROM events WHERE seq IN (SELECT value FROM json_each(?))")
-            .bind(gone)
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed)?;
+        delete(&mut transaction, gone).await.map_err(failed)?;
         transaction.commit().await.map_err(failed)?;
         journal::shrink(connection).await.map(drop).map_err(failed)
     }
@@ -236,7 +255,8 @@ async fn create(connection: &mut SqliteConnection) -> sqlx::Result<()> {
         "BEGIN;
          CREATE TABLE events (
              seq INTEGER PRIMARY KEY, origin INTEGER NOT NULL, id TEXT NOT NULL,
-             device TEXT NOT NULL, slices TEXT NOT NULL, body BLOB NOT NULL);
+             device TEXT NOT NULL, slices TEXT NOT NULL, body BLOB NOT NULL,
+             source TEXT NOT NULL DEFAULT '');
          CREATE TABLE latest (
              device TEXT NOT NULL, resource TEXT NOT NULL, origin INTEGER NOT NULL,
              body BLOB NOT NULL, PRIMARY KEY (device, resource)) WITHOUT ROWID;
@@ -245,6 +265,23 @@ async fn create(connection: &mut SqliteConnection) -> sqlx::Result<()> {
          COMMIT"
     );
     sqlx::raw_sql(AssertSqlSafe(sql))
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
+/// Bring a file of format 1 up to date. Its events have no known source; they go with time.
+async fn upgrade(connection: &mut SqliteConnection) -> sqlx::Result<()> {
+    let sql = "BEGIN;
+         ALTER TABLE events ADD COLUMN source TEXT NOT NULL DEFAULT '';
+         PRAGMA user_version = 2;
+         COMMIT";
+    sqlx::raw_sql(sql).execute(connection).await.map(drop)
+}
+
+async fn delete(connection: &mut SqliteConnection, rows: &[u64]) -> sqlx::Result<()> {
+    sqlx::query(DELETE_ROWS)
+        .bind(serde_json::json!(rows).to_string())
         .execute(connection)
         .await
         .map(drop)
@@ -281,6 +318,7 @@ fn read(row: &SqliteRow) -> Result<Row, ReadingsError> {
         device: text(3).map_err(failed)?.into(),
         readings: slices.collect(),
         body: Bytes::copy_from_slice(row.try_get::<&[u8], _>(5).map_err(failed)?),
+        source: text(6).map_err(failed)?.into(),
     })
 }
 

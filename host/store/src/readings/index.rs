@@ -1,32 +1,24 @@
 //! What is known of the kept events without asking the disk: enough to answer which ones match.
 
 use std::{
-    cmp::Reverse,
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
     hash::{BuildHasher, RandomState},
     sync::Arc,
-    time::Duration,
 };
 
-use super::{Filter, Latest, PAGE, Page, ReadingEvent, Retention, TRIM, file::Row};
+use super::{
+    Filter, Latest, PAGE, Page, ReadingEvent, Retention, SourceRetention, TRIM,
+    file::Row,
+    stream::{Entry, Selection, Shape, Stream},
+};
 
 /// Devices times resources whose latest reading is held: a host has hundreds of devices, a device
 /// tens of resources.
 const LATEST: usize = 100_000;
 /// Different lists of resources that are shared; a host has one for each source of a profile.
 const SHAPES: usize = 10_000;
-
-/// The resources of an event in the order of its readings. Events of the same source share one.
-type Shape = Arc<[Arc<str>]>;
-
-struct Entry {
-    seq: u64,
-    origin: u64,
-    /// Of the id: the id itself is on the disk.
-    id: u64,
-    device: Arc<str>,
-    shape: Shape,
-}
+/// Numbers that are counted together.
+const BUCKET: u64 = 64;
 
 /// A latest reading and the row that it is in; zero once it is saved apart from its row.
 struct Kept {
@@ -37,22 +29,73 @@ struct Kept {
 /// A latest reading to be saved: device, resource, reading.
 pub(super) type Saved = (Arc<str>, Arc<str>, Latest);
 
-/// Rows before this are superfluous, except for these readings in them.
+/// Rows that are superfluous, except for these readings in them.
 pub(super) struct Superfluous {
+    /// All whose number is lower.
     pub(super) before: u64,
+    /// And these.
+    pub(super) rows: Vec<u64>,
     pub(super) latest: Vec<Saved>,
+}
+
+/// How many events there are of each few numbers: what was first is found without a list of all.
+#[derive(Default)]
+struct Arrivals {
+    buckets: VecDeque<(u64, u32)>,
+}
+
+impl Arrivals {
+    fn add(&mut self, seq: u64) {
+        let first = seq - seq % BUCKET;
+        match self.buckets.back_mut() {
+            Some((known, count)) if *known == first => *count += 1,
+            _ => self.buckets.push_back((first, 1)),
+        }
+    }
+
+    fn remove(&mut self, seq: u64) {
+        let first = seq - seq % BUCKET;
+        if let Ok(at) = self
+            .buckets
+            .binary_search_by_key(&first, |(first, _)| *first)
+            && let Some((_, count)) = self.buckets.get_mut(at)
+        {
+            *count = count.saturating_sub(1);
+        }
+        while self
+            .buckets
+            .pop_front_if(|(_, count)| *count == 0)
+            .is_some()
+        {}
+    }
+
+    /// The first number of the bucket that the `count`th event after the first is in, and how many
+    /// of that bucket come before it.
+    fn nth(&self, count: usize) -> Option<(u64, usize)> {
+        let mut left = count;
+        for (first, live) in &self.buckets {
+            let live = *live as usize;
+            if left < live {
+                return Some((*first, left));
+            }
+            left -= live;
+        }
+        None
+    }
 }
 
 #[derive(Default)]
 pub(super) struct Index {
     pub(super) retention: Retention,
-    /// In the order of arrival, which is that of `seq`.
-    entries: VecDeque<Entry>,
+    /// What holds for single sources, by device and source.
+    pub(super) of_sources: HashMap<Arc<str>, HashMap<Arc<str>, SourceRetention>>,
+    /// By device.
+    streams: HashMap<Arc<str>, Vec<Stream>>,
+    arrivals: Arrivals,
+    total: usize,
     latest: HashMap<Arc<str>, BTreeMap<Arc<str>, Kept>>,
     latest_count: usize,
     shapes: HashSet<Shape>,
-    /// Device names, shared by their entries.
-    devices: HashSet<Arc<str>>,
     hasher: RandomState,
 }
 
@@ -67,6 +110,7 @@ impl Index {
         let event = ReadingEvent {
             id: row.id,
             device: row.device,
+            source: row.source,
             origin: row.origin,
             body: row.body,
             readings: row.readings,
@@ -77,32 +121,41 @@ impl Index {
     /// Add stored events; the first has this number, the others follow.
     pub(super) fn append(&mut self, first: u64, events: Vec<ReadingEvent>) {
         for (seq, event) in (first..).zip(events) {
-            let device = self.name(event.device);
-            let shape = event
-                .readings
-                .iter()
-                .map(|slice| slice.resource.clone())
-                .collect();
+            let id = self.hasher.hash_one(event.id.as_str());
+            let origin = event.origin;
+            let resources = event.readings.iter();
+            let shape: Shape = resources.map(|slice| slice.resource.clone()).collect();
             let shape = self.share(shape);
+            let device = match self.streams.get_key_value(&event.device) {
+                Some((known, _)) => known.clone(),
+                None => event.device,
+            };
             for slice in event.readings {
                 // A copy, so that one small reading does not hold on to a large event.
                 let body = event.body.get(slice.range).unwrap_or_default();
                 let body = bytes::Bytes::copy_from_slice(body);
-                let latest = Latest {
-                    origin: event.origin,
-                    body,
-                };
-                self.keep(device.clone(), slice.resource, Kept { seq, latest });
+                self.keep(
+                    device.clone(),
+                    slice.resource,
+                    Kept {
+                        seq,
+                        latest: Latest { origin, body },
+                    },
+                );
             }
-            let id = self.hasher.hash_one(event.id.as_str());
-            let origin = event.origin;
-            self.entries.push_back(Entry {
-                seq,
-                origin,
-                id,
-                device,
-                shape,
+            let streams = self.streams.entry(device.clone()).or_default();
+            let known = streams
+                .iter()
+                .position(|stream| stream.is(&event.source, &shape));
+            let at = known.unwrap_or_else(|| {
+                streams.push(Stream::new(device, event.source, shape));
+                streams.len() - 1
             });
+            if let Some(stream) = streams.get_mut(at) {
+                stream.push(Entry { origin, seq, id });
+                self.arrivals.add(seq);
+                self.total += 1;
+            }
         }
     }
 
@@ -115,17 +168,6 @@ impl Index {
         }
         self.shapes.insert(shape.clone());
         shape
-    }
-
-    fn name(&mut self, device: Arc<str>) -> Arc<str> {
-        if let Some(known) = self.devices.get(&device) {
-            return known.clone();
-        }
-        if self.devices.len() >= SHAPES {
-            self.devices.clear();
-        }
-        self.devices.insert(device.clone());
-        device
     }
 
     fn keep(&mut self, device: Arc<str>, resource: Arc<str>, kept: Kept) {
@@ -160,48 +202,72 @@ impl Index {
     /// Rows that may have this id.
     pub(super) fn by_id(&self, id: &str) -> Vec<u64> {
         let id = self.hasher.hash_one(id);
-        self.entries
-            .iter()
+        let entries = self.all().flat_map(Stream::entries);
+        entries
             .filter(|entry| entry.id == id)
             .map(|entry| entry.seq)
             .collect()
     }
 
+    fn all(&self) -> impl Iterator<Item = &Stream> {
+        self.streams.values().flatten()
+    }
+
+    /// The streams that a filter's device leaves.
+    fn of(&self, filter: &Filter) -> Box<dyn Iterator<Item = &Stream> + '_> {
+        match filter.device.as_deref() {
+            Some(device) => Box::new(self.streams.get(device).into_iter().flatten()),
+            None => Box::new(self.all()),
+        }
+    }
+
     /// How many events match, and the rows of the page.
     pub(super) fn events(&self, filter: &Filter, page: Page) -> (usize, Vec<u64>) {
-        let found = self.entries.iter().filter(|entry| matches(entry, filter));
-        cut(
-            found
-                .map(|entry| (Reverse((entry.origin, entry.seq)), entry.seq))
-                .collect(),
-            page,
-        )
+        let found = Selection::events(self.of(filter), filter);
+        let rows = found.page(page, PAGE).into_iter().map(|(seq, _)| seq);
+        (found.total(), rows.collect())
     }
 
     /// How many readings match, and the rows of the page with the position in the event.
     pub(super) fn readings(&self, filter: &Filter, page: Page) -> (usize, Vec<(u64, usize)>) {
-        let mut found = Vec::new();
-        for entry in self.entries.iter().filter(|entry| matches(entry, filter)) {
-            for (at, resource) in entry.shape.iter().enumerate() {
-                if filter.resources.is_empty() || filter.resources.iter().any(|r| **r == **resource)
-                {
-                    let order = (Reverse((entry.origin, entry.seq)), at);
-                    found.push((order, (entry.seq, at)));
-                }
-            }
-        }
-        cut(found, page)
+        let found = Selection::readings(self.of(filter), filter);
+        (found.total(), found.page(page, PAGE))
     }
 
     /// The rows of all events that match.
     pub(super) fn matching(&self, filter: &Filter) -> Vec<u64> {
-        let found = self.entries.iter().filter(|entry| matches(entry, filter));
-        found.map(|entry| entry.seq).collect()
+        let found = Selection::events(self.of(filter), filter);
+        found.all().map(|entry| entry.seq).collect()
+    }
+
+    /// How many events of one source there are.
+    #[cfg(test)]
+    pub(super) fn of_source(&self, device: &str, source: &str) -> usize {
+        let streams = self.streams.get(device).into_iter().flatten();
+        let streams = streams.filter(|stream| *stream.source == *source);
+        streams.map(Stream::len).sum()
     }
 
     pub(super) fn remove(&mut self, gone: &[u64]) {
         let gone: HashSet<u64> = gone.iter().copied().collect();
-        self.entries.retain(|entry| !gone.contains(&entry.seq));
+        let (arrivals, total) = (&mut self.arrivals, &mut self.total);
+        for stream in self.streams.values_mut().flatten() {
+            stream.take(
+                |entry| gone.contains(&entry.seq),
+                |entry| {
+                    arrivals.remove(entry.seq);
+                    *total -= 1;
+                },
+            );
+        }
+        self.forget_empty();
+    }
+
+    fn forget_empty(&mut self) {
+        self.streams.retain(|_, streams| {
+            streams.retain(|stream| stream.len() > 0);
+            !streams.is_empty()
+        });
     }
 
     /// The latest readings that are only in these rows; from now on they count as saved.
@@ -223,54 +289,112 @@ impl Index {
         saved
     }
 
-    /// Forget what is beyond the retention, once it is worth a deletion.
+    /// Forget what is beyond the retention: of single sources at once, of all once it is worth a
+    /// deletion.
     pub(super) fn trim(&mut self, now: u64) -> Option<Superfluous> {
-        let age = self.retention.age.unwrap_or(Duration::MAX).as_nanos();
-        let oldest = now.saturating_sub(u64::try_from(age).unwrap_or(u64::MAX));
-        let old = self
-            .entries
-            .iter()
-            .take_while(|entry| entry.origin < oldest)
-            .count();
-        let many = self.entries.len().saturating_sub(self.retention.events);
-        let gone = old.max(many);
-        // A small retention is kept exactly enough too.
-        if gone == 0 || gone < TRIM.min(self.retention.events / 4 + 1) {
+        let mut rows = self.trim_sources(now);
+        let mut before = 0;
+        if let Some(age) = self.retention.age {
+            let oldest = older_than(now, age);
+            let count: usize = self.all().map(|stream| stream.older(oldest)).sum();
+            if count > 0 && count >= self.worth() {
+                let (arrivals, total) = (&mut self.arrivals, &mut self.total);
+                for stream in self.streams.values_mut().flatten() {
+                    for _ in 0..stream.older(oldest) {
+                        let Some(entry) = stream.pop_oldest() else {
+                            break;
+                        };
+                        arrivals.remove(entry.seq);
+                        *total -= 1;
+                        rows.push(entry.seq);
+                    }
+                }
+            }
+        }
+        let many = self.total.saturating_sub(self.retention.events);
+        if many > 0 && many >= self.worth() {
+            before = self.number_of(many);
+            let (arrivals, total) = (&mut self.arrivals, &mut self.total);
+            for stream in self.streams.values_mut().flatten() {
+                stream.take_before(before, |entry| {
+                    arrivals.remove(entry.seq);
+                    *total -= 1;
+                });
+            }
+        }
+        if before == 0 && rows.is_empty() {
             return None;
         }
-        self.entries.drain(..gone);
-        if self.entries.capacity() > 2 * self.entries.len() + TRIM {
-            self.entries.shrink_to_fit();
-        }
-        let before = self.entries.front().map_or(u64::MAX, |entry| entry.seq);
+        self.forget_empty();
+        let gone: HashSet<u64> = rows.iter().copied().collect();
+        let latest = self.save(|seq| seq < before || gone.contains(&seq));
         Some(Superfluous {
             before,
-            latest: self.save(|seq| seq < before),
+            rows,
+            latest,
         })
+    }
+
+    /// Superfluous events that are worth a deletion: a small retention is kept exactly enough too.
+    fn worth(&self) -> usize {
+        TRIM.min(self.retention.events / 4 + 1)
+    }
+
+    /// The number of the event that so many came before.
+    fn number_of(&self, count: usize) -> u64 {
+        let Some((first, before)) = self.arrivals.nth(count) else {
+            return u64::MAX;
+        };
+        let mut numbers = Vec::new();
+        for stream in self.all() {
+            stream.numbered(first..first + BUCKET, |seq| numbers.push(seq));
+        }
+        numbers.sort_unstable();
+        numbers.get(before).copied().unwrap_or(first)
+    }
+
+    /// Forget what single sources are not to keep.
+    fn trim_sources(&mut self, now: u64) -> Vec<u64> {
+        let mut rows = Vec::new();
+        for (device, sources) in &self.of_sources {
+            let Some(streams) = self.streams.get_mut(device) else {
+                continue;
+            };
+            for (source, retention) in sources {
+                let mut streams: Vec<&mut Stream> = streams
+                    .iter_mut()
+                    .filter(|stream| stream.source == *source)
+                    .collect();
+                let count: usize = streams.iter().map(|stream| stream.len()).sum();
+                let mut superfluous = retention.superfluous(count);
+                let oldest = retention.age.map_or(0, |age| older_than(now, age));
+                let mut left = count;
+                loop {
+                    let by_age = |entry: &Entry| entry.origin < oldest && left > retention.least;
+                    let next = streams
+                        .iter_mut()
+                        .filter(|stream| stream.len() > 0)
+                        .min_by_key(|stream| stream.oldest().map(|e| (e.origin, e.seq)));
+                    let Some(next) = next else { break };
+                    if superfluous == 0 && !next.oldest().is_some_and(by_age) {
+                        break;
+                    }
+                    let Some(entry) = next.pop_oldest() else {
+                        break;
+                    };
+                    superfluous = superfluous.saturating_sub(1);
+                    left -= 1;
+                    self.total -= 1;
+                    self.arrivals.remove(entry.seq);
+                    rows.push(entry.seq);
+                }
+            }
+        }
+        rows
     }
 }
 
-fn matches(entry: &Entry, filter: &Filter) -> bool {
-    filter
-        .device
-        .as_deref()
-        .is_none_or(|device| *device == *entry.device)
-        && filter.start.is_none_or(|start| entry.origin >= start)
-        && filter.end.is_none_or(|end| entry.origin <= end)
-        && (filter.resources.is_empty()
-            || entry
-                .shape
-                .iter()
-                .any(|have| filter.resources.iter().any(|r| **r == **have)))
-}
-
-/// Sort what was found and take the page out of it.
-fn cut<O: Ord, T>(mut found: Vec<(O, T)>, page: Page) -> (usize, Vec<T>) {
-    found.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-    let total = found.len();
-    let taken = found
-        .into_iter()
-        .skip(page.offset)
-        .take(page.limit.min(PAGE));
-    (total, taken.map(|(_, wanted)| wanted).collect())
+/// The origin before which events are older than this.
+fn older_than(now: u64, age: std::time::Duration) -> u64 {
+    now.saturating_sub(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX))
 }

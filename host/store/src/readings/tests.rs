@@ -14,6 +14,7 @@ fn event(n: u64) -> ReadingEvent {
     ReadingEvent {
         id: format!("id-{n}"),
         device: format!("d{}", n % 3).into(),
+        source: "all".into(),
         origin: 1000 + n,
         readings: vec![
             slice(format!("r{}", n % 2), 1..1 + first.len()),
@@ -191,4 +192,189 @@ async fn a_range_outside_the_body_is_refused() {
     bad.readings[0].range = 5..500;
     let error = Readings::in_memory().append(vec![bad]).await.unwrap_err();
     assert!(error.to_string().contains("r1"), "{error}");
+}
+
+/// A number that looks like chance and is the same each time.
+fn chance(n: u64, most: u64) -> u64 {
+    n.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23) % most
+}
+
+#[tokio::test]
+async fn every_query_answers_as_if_all_events_were_looked_at() {
+    let events: Vec<ReadingEvent> = (0..400)
+        .map(|n| ReadingEvent {
+            // Out of order, and some at the same instant.
+            origin: 1000 + chance(n, 300),
+            source: format!("s{}", n % 2).into(),
+            ..event(n)
+        })
+        .collect();
+    let readings = Readings::in_memory();
+    for some in events.chunks(7) {
+        readings.append(some.to_vec()).await.unwrap();
+    }
+    let mut filters = Vec::new();
+    for device in [None, Some("d1"), Some("nobody")] {
+        for resources in [vec![], vec!["r1"], vec!["x", "r0"], vec!["nothing"]] {
+            for (start, end) in [(None, None), (Some(1100), Some(1200)), (Some(1250), None)] {
+                filters.push(Filter {
+                    device: device.map(str::to_owned),
+                    resources: resources.iter().map(|&r| r.to_owned()).collect(),
+                    start,
+                    end,
+                });
+            }
+        }
+    }
+    for filter in filters {
+        let wanted = |resource: &str| {
+            filter.resources.is_empty() || filter.resources.iter().any(|r| r == resource)
+        };
+        let mut found: Vec<(usize, &ReadingEvent)> = events.iter().enumerate().collect();
+        found.retain(|(_, event)| {
+            filter.device.as_deref().is_none_or(|d| d == &*event.device)
+                && filter.start.is_none_or(|start| event.origin >= start)
+                && filter.end.is_none_or(|end| event.origin <= end)
+                && event.readings.iter().any(|r| wanted(&r.resource))
+        });
+        found.sort_by_key(|(n, event)| std::cmp::Reverse((event.origin, *n)));
+        let whole: Vec<Bytes> = found.iter().map(|(_, event)| event.body.clone()).collect();
+        let single: Vec<Bytes> = found
+            .iter()
+            .flat_map(|(_, event)| {
+                let kept = event.readings.iter().filter(|r| wanted(&r.resource));
+                kept.map(|r| event.body.slice(r.range.clone()))
+            })
+            .collect();
+        for (offset, limit) in [(0, 5), (3, 10), (100, 1), (133, 400), (700, 9), (5000, 2)] {
+            let part = |all: &[Bytes]| -> Vec<Bytes> {
+                all.iter().skip(offset).take(limit).cloned().collect()
+            };
+            let answer = readings.events(&filter, page(offset, limit)).await.unwrap();
+            assert_eq!(answer.total, whole.len(), "{filter:?}");
+            assert_eq!(answer.bodies, part(&whole), "{filter:?} {offset} {limit}");
+            let answer = readings
+                .readings(&filter, page(offset, limit))
+                .await
+                .unwrap();
+            assert_eq!(answer.total, single.len(), "{filter:?}");
+            assert_eq!(answer.bodies, part(&single), "{filter:?} {offset} {limit}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_source_keeps_what_its_own_retention_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("readings.db");
+    let readings = Readings::open(&path).await.unwrap();
+    let of = |n: u64, source: &str, origin: u64| ReadingEvent {
+        device: "d".into(),
+        source: source.into(),
+        origin,
+        ..event(n)
+    };
+    let policy = |most, least, age| SourceRetention {
+        most,
+        least,
+        age: (age > 0).then(|| Duration::from_secs(age)),
+    };
+    let sources = [
+        ("cut", policy(Some(10), 4, 0)),
+        ("full", policy(Some(5), 0, 0)),
+        ("old", policy(None, 3, 60)),
+    ];
+    let sources = sources.map(|(name, policy)| (Arc::from(name), policy));
+    readings.set_source_retentions([(Arc::from("d"), sources.into())].into());
+    let count = async |readings: &Readings, source: &str| {
+        let all = Filter::default();
+        let found = readings.events(&all, page(0, 1000)).await.unwrap();
+        assert_eq!(
+            found.bodies.len(),
+            found.total,
+            "the file has what the index has"
+        );
+        readings.inner.index().of_source("d", source)
+    };
+    for n in 0..10 {
+        readings.append(vec![of(n, "cut", n)]).await.unwrap();
+    }
+    assert_eq!(count(&readings, "cut").await, 10);
+    readings.append(vec![of(10, "cut", 10)]).await.unwrap();
+    assert_eq!(count(&readings, "cut").await, 4);
+    for n in 0..20 {
+        readings.append(vec![of(n, "full", n)]).await.unwrap();
+        readings.append(vec![of(n, "other", n)]).await.unwrap();
+    }
+    assert_eq!(count(&readings, "full").await, 5);
+    assert_eq!(count(&readings, "other").await, 20);
+    for n in 0..8 {
+        readings.append(vec![of(n, "old", n)]).await.unwrap();
+    }
+    assert_eq!(count(&readings, "old").await, 3, "so many stay however old");
+    for n in 0..3 {
+        readings.append(vec![of(n, "old", now())]).await.unwrap();
+    }
+    assert_eq!(count(&readings, "old").await, 3);
+    readings.sweep().await.unwrap();
+    let total = 4 + 5 + 20 + 3;
+    let all = Filter::default();
+    assert_eq!(
+        readings.events(&all, page(0, 0)).await.unwrap().total,
+        total
+    );
+    readings.close().await;
+
+    let readings = Readings::open(&path).await.unwrap();
+    let found = readings.events(&all, page(0, 100)).await.unwrap();
+    assert_eq!((found.total, found.bodies.len()), (total, total));
+    assert_eq!(readings.inner.index().of_source("d", "cut"), 4);
+}
+
+#[tokio::test]
+async fn a_file_of_the_first_format_is_brought_up_to_date() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("readings.db");
+    let readings = Readings::open(&path).await.unwrap();
+    readings.append(vec![event(1)]).await.unwrap();
+    readings.close().await;
+    let undo = "ALTER TABLE events DROP COLUMN source; PRAGMA user_version = 1";
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
+    let mut connection = sqlx::ConnectOptions::connect(&options).await.unwrap();
+    sqlx::raw_sql(undo).execute(&mut connection).await.unwrap();
+    sqlx::Connection::close(connection).await.unwrap();
+
+    let readings = Readings::open(&path).await.unwrap();
+    readings.append(vec![event(2)]).await.unwrap();
+    let found = readings
+        .events(&Filter::default(), page(0, 9))
+        .await
+        .unwrap();
+    assert_eq!(found.bodies.len(), 2);
+}
+
+#[tokio::test]
+async fn no_statement_reads_the_table_from_end_to_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("readings.db");
+    let readings = Readings::open(&path).await.unwrap();
+    readings.append(vec![event(1)]).await.unwrap();
+    readings.close().await;
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
+    let mut connection = sqlx::ConnectOptions::connect(&options).await.unwrap();
+    for sql in [file::ROWS_OF, file::DELETE_BEFORE, file::DELETE_ROWS] {
+        let plan = format!("EXPLAIN QUERY PLAN {sql}");
+        let steps: Vec<(i64, i64, i64, String)> = sqlx::query_as(sqlx::AssertSqlSafe(plan))
+            .bind(1)
+            .fetch_all(&mut connection)
+            .await
+            .unwrap();
+        let mut of_events = steps.iter().filter(|step| step.3.contains("events"));
+        let searched = of_events.clone().next().is_some()
+            && of_events.all(|step| {
+                step.3
+                    .starts_with("SEARCH events USING INTEGER PRIMARY KEY")
+            });
+        assert!(searched, "{sql}: {steps:?}");
+    }
 }
