@@ -10,6 +10,7 @@ mod command;
 mod common;
 mod data;
 mod device_service;
+mod discovery;
 mod dto;
 mod events;
 mod keeper;
@@ -33,6 +34,7 @@ use http::{Method, StatusCode};
 use tower::Service;
 
 pub(crate) use self::{
+    discovery::Searches,
     keeper::watch_over,
     messages::{FILTERS, answer},
     system_events::announce,
@@ -94,7 +96,7 @@ impl Service<eyot_http::Request> for Edgex {
         let this = self.clone();
         Box::pin(async move {
             let correlation = request::correlation(&request);
-            let outcome = match request::parse(request).await {
+            let outcome = match request::parse(request, &correlation).await {
                 Ok(request) => this.route(&request).await,
                 Err(failure) => Err(failure),
             };

@@ -33,6 +33,8 @@ struct State {
     reads: HashMap<String, usize>,
     grants: HashMap<String, Grants>,
     attributes: HashMap<String, String>,
+    searches: Searches,
+    profile: Option<String>,
     /// Devices that speak by themselves, and the sessions that listen to them.
     inboxes: HashMap<String, Vec<Arc<Inbox>>>,
     found: Vec<DiscoveredDevice>,
@@ -45,7 +47,35 @@ struct Inbox {
     alarm: Arc<Notify>,
 }
 
+/// What becomes of searches and scans.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub enum Searches {
+    #[default]
+    End,
+    NotSupported,
+    /// They come to no end.
+    GoOn,
+}
+
 impl Site {
+    pub fn searches(&self, searches: Searches) {
+        self.state.lock().unwrap().searches = searches;
+    }
+
+    /// The profile that a scan makes, in EdgeX's JSON, with `NAME` for its name.
+    pub fn describe(&self, profile: String) {
+        self.state.lock().unwrap().profile = Some(profile);
+    }
+
+    async fn search(&self) -> Result<(), DriverError> {
+        let searches = self.state.lock().unwrap().searches;
+        match searches {
+            Searches::End => Ok(()),
+            Searches::NotSupported => Err(DriverError::NotSupported("nothing to see".into())),
+            Searches::GoOn => std::future::pending().await,
+        }
+    }
+
     pub fn set(&self, device: &str, resource: &str, value: Value) {
         self.state
             .lock()
@@ -176,6 +206,7 @@ impl Driver for Site {
         options: &str,
         grants: Grants,
     ) -> Result<Vec<DiscoveredDevice>, DriverError> {
+        self.search().await?;
         let mut state = self.state.lock().unwrap();
         let found = state.found.clone();
         state
@@ -192,12 +223,16 @@ impl Driver for Site {
         options: &str,
         grants: Grants,
     ) -> Result<String, DriverError> {
+        self.search().await?;
         self.check(&device.name)?;
-        self.state
-            .lock()
-            .unwrap()
-            .grants
-            .insert("scan".into(), grants);
+        let profile = {
+            let mut state = self.state.lock().unwrap();
+            state.grants.insert("scan".into(), grants);
+            state.profile.clone()
+        };
+        if let Some(profile) = profile {
+            return Ok(profile.replace("NAME", profile_name));
+        }
         Ok(format!(
             r#"{{"name":"{profile_name}","description":"{options}"}}"#
         ))

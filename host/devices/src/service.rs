@@ -36,7 +36,7 @@ use crate::{
     bus::{self, Bus, Stored},
     catalog::Cache,
     device::{self, Assignment, Binding, Handle},
-    edgex::{Edgex, EdgexService, FILTERS, announce, answer, watch_over},
+    edgex::{Edgex, EdgexService, FILTERS, Searches, announce, answer, watch_over},
     encode, pipeline,
     retention::{self, Retentions},
     status::{Board, DeviceKey},
@@ -90,6 +90,8 @@ pub(crate) struct Inner {
     handles: RwLock<HashMap<DeviceKey, Handle>>,
     /// EdgeX's clients write metadata one after the other.
     pub(crate) writing: tokio::sync::Mutex<()>,
+    /// What drivers are looking for.
+    pub(crate) searches: Searches,
     /// A service has registered with core-keeper.
     pub(crate) registered: Notify,
     /// Devices, profiles or drivers have changed.
@@ -128,6 +130,7 @@ impl Devices {
             binding: AtomicU64::new(0),
             handles: RwLock::default(),
             writing: tokio::sync::Mutex::default(),
+            searches: Searches::default(),
             registered: Notify::new(),
             changed,
             pipelines_changed,
@@ -142,6 +145,13 @@ impl Devices {
         );
         Self {
             inner: Arc::new(inner),
+        }
+    }
+
+    /// The same tier, for a part of it.
+    pub(crate) fn of(inner: &Arc<Inner>) -> Self {
+        Self {
+            inner: inner.clone(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! core-command: reading and writing devices by name, and the list of what is possible.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use eyot_api::{Device, DeviceProfile, DeviceResource, ReadWrite};
 use http::Method;
@@ -150,6 +150,8 @@ fn core_commands(edgex: &Edgex, device: &Device) -> Json {
     let mut commands = Vec::new();
     // A device without a profile has no commands.
     if let Some(profile) = objects::find::<DeviceProfile>(edgex, &device.spec.profile_name) {
+        let resources = profile.spec.device_resources.iter();
+        let resources: HashMap<&str, _> = resources.map(|r| (r.name.as_str(), r)).collect();
         for command in profile
             .spec
             .device_commands
@@ -158,7 +160,7 @@ fn core_commands(edgex: &Edgex, device: &Device) -> Json {
         {
             let operations = command.resource_operations.iter();
             let resources = operations
-                .filter_map(|operation| profile.spec.resource(&operation.device_resource));
+                .filter_map(|operation| resources.get(operation.device_resource.as_str()).copied());
             let parameters = resources.map(parameter).collect();
             commands.push(core_command(
                 &name,
@@ -186,8 +188,10 @@ fn core_commands(edgex: &Edgex, device: &Device) -> Json {
 
 /// Resources that are commands by themselves: a command of the same name hides one.
 fn visible(profile: &DeviceProfile) -> impl Iterator<Item = &DeviceResource> {
+    let commands = profile.spec.device_commands.iter();
+    let commands: HashSet<&str> = commands.map(|command| command.name.as_str()).collect();
     let resources = profile.spec.device_resources.iter();
-    resources.filter(|r| !r.is_hidden && profile.spec.command(&r.name).is_none())
+    resources.filter(move |r| !r.is_hidden && !commands.contains(r.name.as_str()))
 }
 
 fn parameter(resource: &DeviceResource) -> Json {

@@ -10,7 +10,7 @@ use eyot_api::{Device, DeviceService};
 use http::Method;
 
 use super::{
-    Edgex, command, common, no_such_method, no_such_path, objects,
+    Edgex, command, common, discovery, no_such_method, no_such_path, objects,
     reply::{Failure, Reply},
     request::Parsed,
 };
@@ -31,6 +31,9 @@ pub(super) async fn route(
         ..edgex.clone()
     };
     if let Some(answer) = common::route(&edgex, request, path).await {
+        return answer;
+    }
+    if let Some(answer) = discovery::route(&edgex, request, &service, path).await {
         return answer;
     }
     match (path, &request.method) {

@@ -35,7 +35,8 @@ use super::{
     request::Parsed,
 };
 
-pub(super) use devices::{all as devices, one as device};
+pub(super) use devices::{all as devices, judge, one as device};
+pub(super) use profiles::add_one as add_profile;
 
 const GET: &Method = &Method::GET;
 const POST: &Method = &Method::POST;

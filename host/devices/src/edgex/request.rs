@@ -23,6 +23,8 @@ pub(super) struct Parsed {
     pub path: Vec<String>,
     pub query: HashMap<String, String>,
     pub content_type: Option<String>,
+    /// The request's correlation identifier.
+    pub correlation: String,
     pub body: Bytes,
 }
 
@@ -42,7 +44,7 @@ pub(super) fn correlation(request: &Request) -> String {
     given.map_or_else(|| Uuid::new_v4().to_string(), str::to_owned)
 }
 
-pub(super) async fn parse(request: Request) -> Result<Parsed, Failure> {
+pub(super) async fn parse(request: Request, correlation: &str) -> Result<Parsed, Failure> {
     let (parts, body) = request.into_parts();
     let raw_path = parts.uri.path().to_owned();
     let segments = raw_path.split('/').filter(|segment| !segment.is_empty());
@@ -71,6 +73,7 @@ pub(super) async fn parse(request: Request) -> Result<Parsed, Failure> {
         path,
         query: query.into_owned().collect(),
         content_type,
+        correlation: correlation.to_owned(),
         body,
     })
 }

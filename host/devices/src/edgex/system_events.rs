@@ -100,6 +100,25 @@ fn tell<K>(
     });
 }
 
+/// A device service says how far a search of its own is.
+pub(super) fn progress(service: &str, action: &str, details: Json) -> Message {
+    let service_level = encode::name(service).to_string();
+    let topic = format!("edgex/system-events/{service_level}/device/{action}/{service_level}");
+    let payload = json!({
+        "apiVersion": "v3",
+        "type": "device",
+        "action": action,
+        "source": service,
+        "owner": service,
+        "details": details,
+        "timestamp": clock::nanoseconds(),
+    });
+    Message {
+        topic: topic.into(),
+        payload: encode::message(payload),
+    }
+}
+
 fn message(action: &str, told: &Told) -> Message {
     let mut topic = format!(
         "edgex/system-events/{SOURCE}/{}/{action}/{}",

@@ -192,7 +192,7 @@ fn shape(check: &mut Check, device: &Fields) {
 }
 
 /// What a device must agree with.
-fn judge(edgex: &Edgex, name: &str, spec: &DeviceSpec) -> Result<(), Failure> {
+pub(in crate::edgex) fn judge(edgex: &Edgex, name: &str, spec: &DeviceSpec) -> Result<(), Failure> {
     services::known(edgex, &spec.service_name)?;
     if spec.parent == name && !name.is_empty() {
         return Err(Failure::bad_request(format!(

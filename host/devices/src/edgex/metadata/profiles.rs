@@ -1,6 +1,9 @@
 //! Device profiles of core-metadata.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use eyot_api::{
     Device, DeviceCommand, DeviceProfile, DeviceProfileSpec, DeviceResource, ProvisionWatcher,
@@ -81,6 +84,22 @@ pub(super) async fn add(edgex: &Edgex, request: &Parsed) -> Result<Reply, Failur
     })
 }
 
+/// Keep a profile that is no client's, under this name. Whoever calls holds the right to write.
+pub(in crate::edgex) async fn add_one(
+    edgex: &Edgex,
+    name: &str,
+    mut content: Fields,
+) -> Result<(), Failure> {
+    let mut check = Check::new("profile".to_owned());
+    rules(&mut check, &content);
+    check.done()?;
+    new_name(&mut content);
+    let profile = described(content)?;
+    agrees(&profile.spec)?;
+    objects::add(edgex, name, profile).await?;
+    Ok(())
+}
+
 pub(super) async fn replace(edgex: &Edgex, request: &Parsed) -> Result<Reply, Failure> {
     let items = read(request)?;
     let _writing = edgex.writing().await;
@@ -106,19 +125,7 @@ async fn put(edgex: &Edgex, name: &str, profile: DeviceProfile) -> Result<Done, 
 
 /// The items of a request that holds whole profiles, checked.
 fn read(request: &Parsed) -> Result<Vec<Item>, Failure> {
-    let items = body::items(
-        request,
-        "DeviceProfileRequest",
-        "profile",
-        |check, profile| {
-            check.required(profile, "name");
-            for text in ["manufacturer", "model", "description"] {
-                check.text(profile, text);
-            }
-            check.each(profile, "deviceResources", resource_rules);
-            check.each(profile, "deviceCommands", command_rules);
-        },
-    )?;
+    let items = body::items(request, "DeviceProfileRequest", "profile", rules)?;
     for item in &items {
         let mut content = item.content.clone();
         new_name(&mut content);
@@ -130,6 +137,16 @@ fn read(request: &Parsed) -> Result<Vec<Item>, Failure> {
 fn described(content: Fields) -> Result<DeviceProfile, Failure> {
     let spec: DeviceProfileSpec = body::read(content)?;
     Ok(DeviceProfile::new("", spec))
+}
+
+/// The shape of a profile.
+fn rules(check: &mut Check, profile: &Fields) {
+    check.required(profile, "name");
+    for text in ["manufacturer", "model", "description"] {
+        check.text(profile, text);
+    }
+    check.each(profile, "deviceResources", resource_rules);
+    check.each(profile, "deviceCommands", command_rules);
 }
 
 fn resource_rules(check: &mut Check, resource: &Fields) {
@@ -153,9 +170,9 @@ fn command_rules(check: &mut Check, command: &Fields) {
 /// What the parts of a profile must agree on.
 fn agrees(profile: &DeviceProfileSpec) -> Result<(), Failure> {
     let bad = |message: String| Err(Failure::bad_request(message));
-    let mut names = HashSet::new();
+    let mut resources = HashMap::new();
     for resource in &profile.device_resources {
-        if !names.insert(&resource.name) {
+        if resources.insert(&resource.name, resource).is_some() {
             return bad(format!("device resource {} is duplicated", resource.name));
         }
     }
@@ -166,7 +183,7 @@ fn agrees(profile: &DeviceProfileSpec) -> Result<(), Failure> {
         }
         for operation in &command.resource_operations {
             let name = &operation.device_resource;
-            let Some(resource) = profile.resource(name) else {
+            let Some(resource) = resources.get(name) else {
                 return bad(format!(
                     "device command's resource {name} doesn't match any device resource"
                 ));

@@ -1,14 +1,221 @@
 //! The REST API of device services.
 
+use eyot_api::Device;
+use eyot_runtime::{guest::DiscoveredDevice, reading::Value};
 use http::Method;
+use kube::{Api, ResourceExt};
 use serde_json::{Value as Json, json};
+use tokio::sync::mpsc;
 
 use super::{
-    super::host::{DEVICE_SERVICES, host, until},
+    super::host::{DEADLINE, DEVICE_SERVICES, host, subscribe, until},
     Client,
     schema::documents,
 };
-use crate::EdgexService;
+use crate::{EdgexService, fakes::Searches};
+
+const ID: &str = "9dae40d3-902f-49e5-b532-1b20d36d1f05";
+
+fn found(name: &str, address: &str) -> DiscoveredDevice {
+    let properties = json!({ "Address": address, "Port": 502 });
+    DiscoveredDevice {
+        name: name.into(),
+        protocols: vec![("modbus-tcp".into(), properties.to_string())],
+        description: "by the wall".into(),
+        labels: vec!["found".into()],
+    }
+}
+
+/// The next news of a search: its progress, and all of it.
+async fn progress(bus: &mut mpsc::Receiver<(String, Json)>) -> (i64, Json) {
+    let (topic, message) = tokio::time::timeout(DEADLINE, bus.recv())
+        .await
+        .unwrap()
+        .unwrap();
+    let payload = &message["payload"];
+    let action = payload["action"].as_str().unwrap();
+    assert_eq!(
+        topic,
+        format!("edgex/system-events/modbus/device/{action}/modbus")
+    );
+    let details = payload["details"].clone();
+    (details["progress"].as_i64().unwrap(), details)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_driver_finds_becomes_a_device_if_a_watcher_lets_it_in() {
+    let host = host().await;
+    host.create("press-1", json!([])).await;
+    host.up("press-1").await;
+    let service = Client {
+        host: &host,
+        service: EdgexService::DeviceServices,
+        documents: None,
+    };
+    let meta = Client {
+        service: EdgexService::CoreMetadata,
+        ..service
+    };
+    let watcher = json!([{ "apiVersion": "v3", "provisionwatcher": {
+        "name": "hall", "serviceName": "modbus", "adminState": "UNLOCKED",
+        "identifiers": { "Address": "^10\\.0\\." }, "blockingIdentifiers": { "Address": ["10.0.0.9"] },
+        "discoveredDevice": {
+            "profileName": "press", "adminState": "LOCKED", "properties": { "hall": 3 },
+            "autoEvents": [{ "interval": "1h", "sourceName": "All" }],
+        },
+    }}]);
+    meta.many(Method::POST, "/provisionwatcher", watcher, &[201])
+        .await;
+    for one in [
+        found("press-2", "10.0.0.2"),
+        found("blocked", "10.0.0.9"),
+        found("elsewhere", "192.168.0.2"),
+        found("press-1", "10.0.0.1"),
+        found("", "10.0.0.3"),
+    ] {
+        host.site.find(one);
+    }
+    let mut bus = subscribe(&host.broker, "edgex/system-events/modbus/#").await;
+    let answer = service
+        .ask(Method::POST, "/discovery", Json::Null, 202)
+        .await;
+    let id = answer["requestId"].as_str().unwrap().to_owned();
+    let (begin, details) = progress(&mut bus).await;
+    assert_eq!((begin, &details["requestId"]), (0, &json!(id)));
+    let (end, details) = progress(&mut bus).await;
+    assert_eq!(
+        (end, &details["discoveredDeviceCount"]),
+        (100, &json!(5)),
+        "{details}"
+    );
+    assert!(
+        details["message"].as_str().unwrap().contains("1 to 253"),
+        "{details}"
+    );
+    let device = &meta.get("/device/name/press-2").await["device"];
+    for (field, value) in [
+        ("adminState", json!("LOCKED")),
+        ("profileName", json!("press")),
+        ("serviceName", json!("modbus")),
+        ("description", json!("by the wall")),
+        ("labels", json!(["found"])),
+        ("properties", json!({ "hall": 3 })),
+        (
+            "autoEvents",
+            json!([{ "interval": "1h", "sourceName": "All" }]),
+        ),
+        (
+            "protocols",
+            json!({ "modbus-tcp": { "Address": "10.0.0.2", "Port": 502 } }),
+        ),
+    ] {
+        assert_eq!(device[field], value, "{device}");
+    }
+    assert_eq!(meta.get("/device/all").await["totalCount"], 2);
+    let devices: Api<Device> = Api::default_namespaced(host.client.clone());
+    let made = devices.get("press-2").await.unwrap();
+    assert_eq!(made.labels()["eyot.dev/provision-watcher"], "hall");
+
+    // One search at a time, and it can be broken off.
+    host.site.searches(Searches::GoOn);
+    let answer = service
+        .ask(Method::POST, "/discovery", Json::Null, 202)
+        .await;
+    let id = answer["requestId"].as_str().unwrap().to_owned();
+    assert_eq!(progress(&mut bus).await.0, 0);
+    let other = service
+        .ask(Method::POST, "/discovery", Json::Null, 202)
+        .await;
+    assert!(
+        other["message"].as_str().unwrap().contains("already"),
+        "{other}"
+    );
+    service
+        .ask(
+            Method::DELETE,
+            &format!("/discovery/requestId/{ID}"),
+            Json::Null,
+            404,
+        )
+        .await;
+    service
+        .ask(
+            Method::DELETE,
+            &format!("/discovery/requestId/{id}"),
+            Json::Null,
+            200,
+        )
+        .await;
+    let (progress, details) = progress(&mut bus).await;
+    assert_eq!(progress, -1, "{details}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scanned_device_gets_the_profile_that_its_driver_makes() {
+    let host = host().await;
+    let service = Client {
+        host: &host,
+        service: EdgexService::DeviceServices,
+        documents: None,
+    };
+    let meta = Client {
+        service: EdgexService::CoreMetadata,
+        ..service
+    };
+    let bare = json!([{ "apiVersion": "v3", "device": {
+        "name": "press-9", "serviceName": "modbus", "adminState": "UNLOCKED", "operatingState": "UP",
+        "protocols": { "modbus-tcp": { "Address": "10.0.0.7", "Port": 502 } },
+    }}]);
+    until("the driver has announced itself", || async {
+        let path = "/api/v3/deviceservice/name/modbus";
+        let (status, _) = host.http_of(meta.service, Method::GET, path, "").await;
+        (status.as_u16() == 200).then_some(())
+    })
+    .await;
+    meta.many(Method::POST, "/device", bare, &[201]).await;
+    let mut bus = subscribe(&host.broker, "edgex/system-events/modbus/#").await;
+    let scan = |name: &str| {
+        json!({
+            "apiVersion": "v3", "requestId": ID, "deviceName": "press-9", "profileName": name,
+            "options": { "deep": true },
+        })
+    };
+
+    host.site.describe("{\"name\":\"other\"}".into());
+    service
+        .ask(Method::POST, "/profilescan", scan("found"), 202)
+        .await;
+    assert_eq!(progress(&mut bus).await.0, 0);
+    let (end, details) = progress(&mut bus).await;
+    assert_eq!((end, &details["requestId"]), (-1, &json!(ID)), "{details}");
+
+    let profile = json!({ "name": "NAME", "deviceResources": [
+        { "name": "Mode", "properties": { "valueType": "Uint8", "readWrite": "R" } },
+    ]});
+    host.site.describe(profile.to_string());
+    host.site.set("press-9", "Mode", Value::Uint8(3));
+    let scanned = async || {
+        // The search before may still be ending.
+        let path = "/modbus/api/v3/profilescan";
+        let body = scan("found").to_string();
+        let (status, _) = host
+            .http_of(service.service, Method::POST, path, &body)
+            .await;
+        (status.as_u16() == 202).then_some(())
+    };
+    until("the scan begins", scanned).await;
+    assert_eq!(progress(&mut bus).await.0, 0);
+    let (end, details) = progress(&mut bus).await;
+    assert_eq!(end, 100, "{details}");
+    let device = meta.get("/device/name/press-9").await;
+    assert_eq!(device["device"]["profileName"], "found");
+    until("the device is read by it", || async {
+        let path = "/modbus/api/v3/device/name/press-9/Mode";
+        let (_, answer) = host.http_of(service.service, Method::GET, path, "").await;
+        (answer["event"]["readings"][0]["value"] == "3").then_some(())
+    })
+    .await;
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_driver_answers_as_a_device_service_below_its_name() {
@@ -107,6 +314,43 @@ async fn a_driver_answers_as_a_device_service_below_its_name() {
         "{attributes}"
     );
 
+    // A driver that can neither search nor scan says so.
+    let (post, delete) = (Method::POST, Method::DELETE);
+    host.site.searches(Searches::NotSupported);
+    let scan = json!({ "apiVersion": "v3", "deviceName": "press-1" });
+    service
+        .ask(post.clone(), "/discovery", Json::Null, 501)
+        .await;
+    service
+        .ask(post.clone(), "/profilescan", scan.clone(), 501)
+        .await;
+    for path in ["/discovery", "/profilescan/device/name/press-1"] {
+        service.ask(delete.clone(), path, Json::Null, 200).await;
+    }
+    let of_request = format!("/discovery/requestId/{ID}");
+    service
+        .ask(delete.clone(), &of_request, Json::Null, 404)
+        .await;
+    service
+        .ask(
+            post.clone(),
+            "/profilescan",
+            json!({ "apiVersion": "v3" }),
+            400,
+        )
+        .await;
+    let nobody = json!({ "apiVersion": "v3", "deviceName": "nobody" });
+    service.ask(post.clone(), "/profilescan", nobody, 404).await;
+    let taken = json!({ "apiVersion": "v3", "deviceName": "press-1", "profileName": "press" });
+    service.ask(post.clone(), "/profilescan", taken, 409).await;
+    service
+        .ask(delete, "/profilescan/device/name/nobody", Json::Null, 404)
+        .await;
+    if let Some(documents) = &documents {
+        let left = documents.unasked(EdgexService::DeviceServices);
+        assert!(left.is_empty(), "operations that were not asked: {left:?}");
+    }
+
     // A locked service does nothing.
     let lock = |state: &str| json!([{ "apiVersion": "v3", "service": { "name": "modbus", "adminState": state } }]);
     meta.many(Method::PATCH, "/deviceservice", lock("LOCKED"), &[200])
@@ -117,6 +361,11 @@ async fn a_driver_answers_as_a_device_service_below_its_name() {
         (status.as_u16() == 423).then_some(())
     })
     .await;
+
+    service
+        .ask(post.clone(), "/discovery", Json::Null, 423)
+        .await;
+    service.ask(post, "/profilescan", scan, 423).await;
 
     // Without a name the only driver is meant; another name is nobody's.
     let bare = host
