@@ -16,6 +16,7 @@
 //! device's spec, its profile or its driver starts over from the top.
 
 mod actor;
+mod health;
 mod schedule;
 mod state;
 
@@ -27,6 +28,7 @@ use serde_json::Value as Json;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub(crate) use actor::run;
+pub(crate) use health::Health;
 
 use crate::source::SourceError;
 
@@ -52,6 +54,7 @@ pub(crate) struct Assignment {
     pub profile: Option<Arc<DeviceProfile>>,
     /// The device service's own `adminState` is `LOCKED`.
     pub service_locked: bool,
+    pub health: Health,
     pub binding: Option<Binding>,
 }
 
@@ -62,6 +65,7 @@ impl Assignment {
         let profile = |assignment: &Self| assignment.profile.as_ref().map(|p| p.spec.clone());
         binding(self) == binding(other)
             && self.service_locked == other.service_locked
+            && self.health == other.health
             && self.device.spec == other.device.spec
             && self.device.metadata.uid == other.device.metadata.uid
             && profile(self) == profile(other)

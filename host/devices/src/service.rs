@@ -35,7 +35,7 @@ use crate::{
     broker::Broker,
     bus::{self, Bus, Stored},
     catalog::Cache,
-    device::{self, Assignment, Binding, Handle},
+    device::{self, Assignment, Binding, Handle, Health},
     edgex::{Edgex, EdgexService, FILTERS, Searches, announce, answer, watch_over},
     encode, pipeline,
     retention::{self, Retentions},
@@ -394,9 +394,14 @@ impl Inner {
                 let profile = by_name.get(&(&*key.namespace, spec.profile_name.as_str()));
                 let service = services.get(&(&*key.namespace, spec.service_name.as_str()));
                 let binding = (key.namespace.to_string(), spec.service_name.clone());
+                let health = match service {
+                    Some(service) => Health::of(&[&spec.properties, &service.spec.properties]),
+                    None => Health::of(&[&spec.properties]),
+                };
                 let assignment = Assignment {
                     device: device.clone(),
                     profile: profile.map(|profile| (*profile).clone()),
+                    health,
                     service_locked: service
                         .is_some_and(|service| service.spec.admin_state == AdminState::Locked),
                     binding: bindings.get(&binding).and_then(|all| all.last()).cloned(),

@@ -140,6 +140,8 @@ struct Actor {
     retiring: Option<Session>,
     state: State,
     backoff: Backoff,
+    /// Requests in a row that had no answer.
+    fails: u32,
     /// What is wrong, per source; empty for the device as a whole.
     faults: BTreeMap<Arc<str>, String>,
     bus: Bus,
@@ -164,6 +166,7 @@ impl Actor {
             retiring: None,
             state: State::Opening,
             backoff: RETRY,
+            fails: 0,
             faults: BTreeMap::new(),
             bus,
             board,
@@ -176,6 +179,7 @@ impl Actor {
     /// Work out from the assignment what is to be done.
     fn begin(&mut self) {
         self.backoff = RETRY;
+        self.fails = 0;
         self.faults.clear();
         self.timers.clear();
         self.names = None;
@@ -489,6 +493,7 @@ impl Actor {
     fn answered(&mut self, source: &Arc<str>) {
         let news = self.faults.remove(source).is_some() | (self.state != State::Up);
         self.backoff.reset();
+        self.fails = 0;
         if news {
             self.state = State::Up;
             self.tell();
@@ -500,15 +505,28 @@ impl Actor {
             return Verdict::Dead;
         }
         let verdict = judge(error);
-        let state = std::mem::replace(&mut self.state, State::Up);
-        self.state = state.failed(error, &mut self.backoff, Instant::now());
-        match verdict {
-            Verdict::Dead => self.session = None,
-            Verdict::Silent => {}
-            Verdict::Alive | Verdict::NeverAgain => {
-                self.faults
-                    .insert(source.clone(), format!("{source}: {error}"));
+        let health = self.assignment.health;
+        self.fails = match verdict {
+            Verdict::Silent => self.fails.saturating_add(1),
+            Verdict::Alive | Verdict::NeverAgain | Verdict::Dead => 0,
+        };
+        let tolerated = verdict == Verdict::Silent
+            && self.state == State::Up
+            && self.fails < health.allowed_fails;
+        if !tolerated {
+            let state = std::mem::replace(&mut self.state, State::Up);
+            self.state = state.failed(error, &mut self.backoff, Instant::now());
+            if let (State::Down { until, .. }, Some(timeout)) =
+                (&mut self.state, health.down_timeout)
+            {
+                *until = Instant::now() + timeout;
             }
+        }
+        if verdict == Verdict::Dead {
+            self.session = None;
+        } else if tolerated || verdict != Verdict::Silent {
+            self.faults
+                .insert(source.clone(), format!("{source}: {error}"));
         }
         self.tell();
         verdict
@@ -601,7 +619,7 @@ impl Actor {
                 let verdict = self.failed(&source, &error);
                 let outcome = self.outcome(&source, verdict);
                 // A refused write is the business of the one who wrote, not the device's state.
-                if matches!(verdict, Verdict::Alive | Verdict::NeverAgain) {
+                if self.state == State::Up {
                     self.faults.remove(&source);
                     self.tell();
                 }

@@ -67,6 +67,7 @@ fn bench_at(site: Site, device: Device) -> Bench {
         device: Arc::new(device),
         profile: Some(Arc::new(profile())),
         service_locked: false,
+        health: Health::default(),
         binding: Some(Binding {
             id: 1,
             driver: Arc::new(site.clone()),
@@ -390,4 +391,44 @@ async fn a_driver_that_cannot_listen_any_more_takes_its_device_down_until_it_can
     let text = String::from_utf8(event.body.to_vec()).unwrap();
     assert!(text.contains(r#""value":"7""#), "{text}");
     assert!(bench.handle.read("Heat", Asked::default()).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_goes_down_after_so_many_failures_and_is_tried_again_when_it_is_said() {
+    let mut device = device(json!([{ "interval": "1s", "sourceName": "Heat" }]));
+    device.spec.properties = [
+        ("AllowedFails".to_owned(), json!(3)),
+        ("DeviceDownTimeout".to_owned(), json!(1000)),
+    ]
+    .into();
+    let mut bench = bench(device.clone());
+    bench.assignment.send_modify(|assignment| {
+        assignment.health = Health::of(&[&device.spec.properties]);
+    });
+    bench.stored.recv().await.unwrap();
+    let silent = DriverError::Timeout("5s".into());
+    bench.site.fail("d", Some(silent));
+    let read = async || bench.handle.read("Mode", Asked::default()).await;
+    for _ in 0..2 {
+        let error = read().await.unwrap_err();
+        assert!(matches!(error, CommandError::Failed { .. }), "{error:?}");
+        // An answer between makes the count begin anew.
+        bench.site.fail("d", None);
+        read().await.unwrap();
+        bench
+            .site
+            .fail("d", Some(DriverError::Timeout("5s".into())));
+    }
+    for _ in 0..3 {
+        let error = read().await.unwrap_err();
+        assert!(matches!(error, CommandError::Failed { .. }), "{error:?}");
+    }
+    let error = read().await.unwrap_err();
+    assert!(matches!(error, CommandError::Down { .. }), "{error:?}");
+    bench.site.fail("d", None);
+    tokio::time::sleep(Duration::from_secs(900)).await;
+    let error = read().await.unwrap_err();
+    assert!(matches!(error, CommandError::Down { .. }), "{error:?}");
+    tokio::time::sleep(Duration::from_secs(200)).await;
+    read().await.unwrap();
 }

@@ -1,8 +1,10 @@
 //! Devices of core-metadata.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use eyot_api::{AutoEvent, Device, DeviceProfile, DeviceSpec, parse_duration};
+use eyot_runtime::guest::DriverError;
+use http::StatusCode;
 use kube::{Api, ResourceExt, api::Patch, api::PatchParams};
 use serde_json::{Value as Json, json};
 
@@ -15,7 +17,7 @@ use super::super::{
     request::Parsed,
 };
 use super::{created, done, locked, new_name, page, services, updated};
-use crate::source;
+use crate::{Devices, ScanError, source};
 
 /// What an update may change in the spec.
 const FIELDS: &[&str] = &[
@@ -31,6 +33,8 @@ const FIELDS: &[&str] = &[
     "tags",
     "properties",
 ];
+/// How long a driver may take to check a device.
+const VALIDATION: Duration = Duration::from_secs(5);
 const ADMIN: &[&str] = &["LOCKED", "UNLOCKED"];
 const OPERATING: &[&str] = &["UP", "DOWN", "UNKNOWN"];
 
@@ -106,7 +110,7 @@ fn descendants(devices: Vec<Arc<Device>>, of: &str, levels: usize) -> Vec<Arc<De
 
 pub(super) async fn add(edgex: &Edgex, request: &Parsed) -> Result<Reply, Failure> {
     let force = request.flag("force", false)?;
-    request.flag("bypassValidation", false)?;
+    let unchecked = request.flag("bypassValidation", false)?;
     let items = body::items(request, "AddDeviceRequest", "device", |check, device| {
         check.required(device, "name");
         check.one_of(device, "adminState", ADMIN, true);
@@ -122,6 +126,9 @@ pub(super) async fn add(edgex: &Edgex, request: &Parsed) -> Result<Reply, Failur
         let state = item.content.remove("operatingState");
         let spec: DeviceSpec = body::read(item.content)?;
         judge(edgex, &name, &spec)?;
+        if !unchecked {
+            ask_driver(edgex, &name, &spec).await?;
+        }
         let known = objects::find::<Device>(edgex, &name);
         let device = match known.filter(|_| force) {
             Some(device) => {
@@ -143,7 +150,7 @@ pub(super) async fn add(edgex: &Edgex, request: &Parsed) -> Result<Reply, Failur
 }
 
 pub(super) async fn update(edgex: &Edgex, request: &Parsed) -> Result<Reply, Failure> {
-    request.flag("bypassValidation", false)?;
+    let unchecked = request.flag("bypassValidation", false)?;
     let items = body::items(request, "UpdateDeviceRequest", "device", |check, device| {
         check.identity(device);
         check.one_of(device, "adminState", ADMIN, false);
@@ -160,6 +167,12 @@ pub(super) async fn update(edgex: &Edgex, request: &Parsed) -> Result<Reply, Fai
             services::known(edgex, service)?;
         }
         let device = updated::<Device>(edgex, content)?;
+        if !unchecked && (content.contains_key("protocols") || content.contains_key("serviceName"))
+        {
+            let mut spec = device.spec.clone();
+            body::patch(&mut spec, content, FIELDS)?;
+            ask_driver(edgex, &device.edgex_name(), &spec).await?;
+        }
         let device = objects::change(edgex, &*device, |device| {
             body::patch(&mut device.spec, content, FIELDS)?;
             judge(edgex, &device.edgex_name(), &device.spec)
@@ -212,6 +225,35 @@ pub(in crate::edgex) fn judge(edgex: &Edgex, name: &str, spec: &DeviceSpec) -> R
         judge_event(name, &profile, event)?;
     }
     Ok(())
+}
+
+/// Let the driver check a device, if one runs that does so.
+async fn ask_driver(edgex: &Edgex, name: &str, spec: &DeviceSpec) -> Result<(), Failure> {
+    let mut device = Device::new("", spec.clone());
+    device.spec.name = Some(name.to_owned());
+    let devices = Devices::of(&edgex.inner);
+    let asked = devices.validate(&edgex.inner.namespace, &device);
+    match tokio::time::timeout(VALIDATION, asked).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(ScanError::NotServed(_) | ScanError::Driver(DriverError::NotSupported(_)))) => {
+            Ok(())
+        }
+        Ok(Err(error @ ScanError::Driver(DriverError::Invalid { .. }))) => {
+            Err(Failure::bad_request(format!(
+                "device service {} does not take device '{name}': {error}",
+                spec.service_name
+            )))
+        }
+        Ok(Err(error)) => Err(Failure::internal(error.to_string())),
+        Err(_) => Err(Failure {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            message: format!(
+                "device service {} did not check device '{name}' in {VALIDATION:?}; \
+                 bypassValidation=true does without",
+                spec.service_name
+            ),
+        }),
+    }
 }
 
 fn judge_event(name: &str, profile: &DeviceProfile, event: &AutoEvent) -> Result<(), Failure> {

@@ -1,7 +1,10 @@
 //! The REST API of device services.
 
 use eyot_api::Device;
-use eyot_runtime::{guest::DiscoveredDevice, reading::Value};
+use eyot_runtime::{
+    guest::{DiscoveredDevice, DriverError},
+    reading::Value,
+};
 use http::Method;
 use kube::{Api, ResourceExt};
 use serde_json::{Value as Json, json};
@@ -173,6 +176,27 @@ async fn a_scanned_device_gets_the_profile_that_its_driver_makes() {
     })
     .await;
     meta.many(Method::POST, "/device", bare, &[201]).await;
+    // The driver checks what clients add, unless they want it unchecked.
+    let refused = DriverError::Invalid {
+        field: "protocols".into(),
+        message: "no Port".into(),
+    };
+    host.site.fail("press-8", Some(refused));
+    let odd = json!([{ "apiVersion": "v3", "device": {
+        "name": "press-8", "serviceName": "modbus", "adminState": "UNLOCKED", "operatingState": "UP",
+        "protocols": { "modbus-tcp": { "Address": "10.0.0.8" } },
+    }}]);
+    let (post, patch) = (Method::POST, Method::PATCH);
+    let answer = meta
+        .many(post.clone(), "/device", odd.clone(), &[400])
+        .await;
+    let message = answer[0]["message"].as_str().unwrap();
+    assert!(message.contains("no Port"), "{message}");
+    let unchecked = "/device?bypassValidation=true";
+    meta.many(post, unchecked, odd, &[201]).await;
+    let edit = json!([{ "apiVersion": "v3", "device": { "name": "press-8", "protocols": {} } }]);
+    meta.many(patch, "/device", edit, &[400]).await;
+
     let mut bus = subscribe(&host.broker, "edgex/system-events/modbus/#").await;
     let scan = |name: &str| {
         json!({
