@@ -6,6 +6,7 @@ mod cluster;
 mod create;
 mod output;
 mod rollout;
+mod scripted;
 mod space;
 
 use std::{
@@ -34,6 +35,10 @@ use output::{
 };
 use rollout::{
     rollouts_are_told_paused_and_taken_back, rollouts_of_other_workloads_are_told_and_taken_back,
+};
+use scripted::{
+    definitions_never_take_the_names_of_pods, events_are_told_of_one_object,
+    what_apply_manages_moves_between_client_and_server, writes_say_which_revision_they_mean,
 };
 
 use crate::{
@@ -79,6 +84,13 @@ pub const CASES: &[Case] = &[
     case!(kinds_and_fields_are_explained, [Kubectl]),
     case!(every_kind_is_listed_wide_and_described, [Kubectl]),
     case!(watch_events_are_shown_in_other_forms, [Kubectl]),
+    case!(writes_say_which_revision_they_mean, [Kubectl]),
+    case!(
+        what_apply_manages_moves_between_client_and_server,
+        [Kubectl]
+    ),
+    case!(definitions_never_take_the_names_of_pods, [Kubectl]),
+    case!(events_are_told_of_one_object, [Kubectl]),
 ];
 
 fn kubectl_get_shows_the_columns_that_people_know() -> anyhow::Result<()> {

@@ -57,6 +57,14 @@ pub(crate) fn resource_version(object: &Value) -> &str {
     text(object, &["metadata", "resourceVersion"])
 }
 
+/// The revision that a client's write is meant for; empty if any will do, for which `0` stands, too.
+pub(crate) fn wanted_version(sent: &Value) -> &str {
+    match resource_version(sent) {
+        "0" => "",
+        version => version,
+    }
+}
+
 pub(crate) fn is_deleting(object: &Value) -> bool {
     !text(object, &["metadata", "deletionTimestamp"]).is_empty()
 }

@@ -167,7 +167,7 @@ fn check(call: &Call, shown: &Value, wanted: &Value) -> Result<(), Failure> {
             "the name of the object ({given}) does not match the name on the URL ({name})"
         )));
     }
-    let version = object::resource_version(wanted);
+    let version = object::wanted_version(wanted);
     if !version.is_empty() && version != object::resource_version(shown) {
         return Err(call.resource.modified(name));
     }

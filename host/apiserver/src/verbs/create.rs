@@ -50,7 +50,7 @@ pub(crate) async fn create(
     let managers = Tracking::of(&value);
     let warnings = call.report(call.resource.decode(&mut value)?)?;
     call.check_place(&mut value)?;
-    if !object::resource_version(&value).is_empty() {
+    if !object::wanted_version(&value).is_empty() {
         return Err(Failure::bad_request(
             "resourceVersion should not be set on objects to be created",
         ));

@@ -495,7 +495,7 @@ fn check_identity(call: &Call, current: &Value, sent: &Value) -> Result<(), Fail
         );
         return Err(call.resource.conflict(&call.name, &why));
     }
-    let wanted = object::resource_version(sent);
+    let wanted = object::wanted_version(sent);
     if wanted.is_empty() && call.resource.needs_revision() {
         return Err(call.resource.needs_revision_given(&call.name));
     }

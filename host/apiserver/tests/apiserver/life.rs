@@ -9,6 +9,23 @@ use crate::{bytes, config_map, get, ok, raw, send, server};
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 #[tokio::test]
+async fn revision_zero_is_any_revision() {
+    let server = server().await;
+    let mut map = config_map("a");
+    map["metadata"]["resourceVersion"] = "0".into();
+    ok(&server, "POST", MAPS, map.clone()).await;
+    map["data"]["k"] = "other".into();
+    let path = format!("{MAPS}/a");
+    let changed = ok(&server, "PUT", &path, map).await;
+    assert_eq!(changed["data"]["k"], "other");
+    let patch = json!({"metadata": {"resourceVersion": "0"}, "data": {"k": "third"}});
+    assert_eq!(
+        ok(&server, "PATCH", &path, patch).await["data"]["k"],
+        "third"
+    );
+}
+
+#[tokio::test]
 async fn an_object_is_created_read_listed_and_deleted() {
     let server = server().await;
     let made = ok(&server, "POST", MAPS, config_map("a")).await;
