@@ -11,6 +11,7 @@ mod clients;
 mod container;
 mod crash;
 mod device;
+mod drivers;
 mod guest_net;
 mod hooks;
 #[expect(dead_code, reason = "the benchmark uses more of it")]
@@ -61,6 +62,7 @@ fn main() {
         ("images", images::CASES),
         ("service", service::CASES),
         ("device", device::CASES),
+        ("drivers", drivers::CASES),
         ("bad_input", bad_input::CASES),
         ("ledger", ledger::CASES),
         ("verbs", verbs::CASES),

@@ -2,6 +2,7 @@
 
 mod door;
 mod image;
+mod new;
 mod push;
 mod reset;
 mod salvage;
@@ -27,6 +28,8 @@ struct Cli {
 enum Command {
     /// Start the host: Kubernetes API, registry, MQTT broker, node and device services
     Up(Box<up::Up>),
+    /// Begin a guest of your own: a project that builds
+    New(new::New),
     /// Push a Wasm component, an OCI layout directory or a docker-archive into the registry
     Push(push::Push),
     /// End the containers that a stopped host left running, and remove its bridge, rules and mounts;
@@ -45,6 +48,7 @@ pub fn run() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Up(command) => command.run(),
         Command::Reset(command) => command.run(),
+        Command::New(command) => command.run(),
         Command::Push(command) => block_on(command.run()),
         Command::Image(command) => block_on(command.run()),
         Command::Salvage(command) => block_on(command.run()),
