@@ -76,6 +76,14 @@ pub struct DeviceSpec {
         skip_serializing_if = "Vec::is_empty"
     )]
     pub labels: Vec<String>,
+    /// Values that it is to have, by resource: written when they change and whenever the device
+    /// returns. At most 256.
+    #[serde(
+        deserialize_with = "lenient::nullable",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
+    #[schemars(schema_with = "lenient::any_map")]
+    pub desired: BTreeMap<String, Value>,
     /// Where it stands, in any form.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "lenient::any_scalar")]
@@ -194,6 +202,9 @@ pub struct DeviceStatus {
     /// The last reading of each resource.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub last_readings: Vec<LastReading>,
+    /// What came of the desired values.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub twins: Vec<TwinStatus>,
     /// When it last answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_connected: Option<Time>,
@@ -202,6 +213,31 @@ pub struct DeviceStatus {
     pub last_error: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
+}
+
+/// A property of a device's twin, as KubeEdge has it: what is wanted and what is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(transform = crate::schema::require(&["propertyName"]))]
+pub struct TwinStatus {
+    pub property_name: String,
+    /// The desired value that the device was last brought to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_desired: Option<TwinValue>,
+    /// What it last said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reported: Option<TwinValue>,
+    /// Why the desired value was not brought about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// A value of a twin.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(transform = crate::schema::require(&["value"]))]
+pub struct TwinValue {
+    pub value: String,
 }
 
 /// The last reading of a resource.

@@ -37,6 +37,7 @@ mod schema;
 
 pub use device::{
     AdminState, AutoEvent, Device, DeviceSpec, DeviceStatus, LastReading, OperatingState,
+    TwinStatus, TwinValue,
 };
 pub use device_service::{DeviceService, DeviceServiceSpec};
 pub use duration::{DurationError, parse_duration};

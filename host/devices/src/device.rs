@@ -19,10 +19,11 @@ mod actor;
 mod health;
 mod schedule;
 mod state;
+mod twin;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use eyot_api::{Device, DeviceProfile};
+use eyot_api::{Device, DeviceProfile, DeviceSpec};
 use eyot_runtime::{guest::Driver, reading::Event};
 use serde_json::Value as Json;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -66,10 +67,22 @@ impl Assignment {
         binding(self) == binding(other)
             && self.service_locked == other.service_locked
             && self.health == other.health
-            && self.device.spec == other.device.spec
+            && same_spec(&self.device, &other.device)
             && self.device.metadata.uid == other.device.metadata.uid
             && profile(self) == profile(other)
     }
+}
+
+/// The specs, but for the desired values: those are brought about in the session that there is.
+fn same_spec(a: &Device, b: &Device) -> bool {
+    if a.spec.desired == b.spec.desired {
+        return a.spec == b.spec;
+    }
+    let but_desired = |device: &Device| DeviceSpec {
+        desired: BTreeMap::new(),
+        ..device.spec.clone()
+    };
+    but_desired(a) == but_desired(b)
 }
 
 /// Why a command did not succeed.

@@ -293,7 +293,9 @@ impl Inner {
             for (key, assignment) in wanted {
                 if let Some(running) = running.get(&key) {
                     running.assignment.send_if_modified(|now| {
-                        let modified = !now.same(&assignment);
+                        let desired = &assignment.device.spec.desired;
+                        let modified =
+                            !now.same(&assignment) || now.device.spec.desired != *desired;
                         *now = assignment;
                         modified
                     });

@@ -10,7 +10,9 @@ use std::{
     time::Duration,
 };
 
-use eyot_api::{CONDITION_AVAILABLE, Device, DeviceStatus, LastReading, OperatingState};
+use eyot_api::{
+    CONDITION_AVAILABLE, Device, DeviceStatus, LastReading, OperatingState, TwinStatus, TwinValue,
+};
 use eyot_client::{EventType, Key, Recorder};
 use eyot_runtime::reading::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -34,6 +36,9 @@ const WRITES: usize = 20;
 const RESOURCES: usize = 64;
 const VALUE: usize = 256;
 const SUMMARY: usize = 60;
+
+/// Outcomes of desired values that are held for one device: several times what is brought about.
+const TWINS: usize = 1024;
 
 /// What is worth an Event on the device: its type, reason and message.
 type News = (EventType, &'static str, String);
@@ -59,6 +64,8 @@ struct Report {
     reason: &'static str,
     message: String,
     fault: Option<String>,
+    /// What came of each desired value: the value, or why not.
+    twins: BTreeMap<String, Result<String, String>>,
     /// The last event of each source.
     latest: BTreeMap<Arc<str>, Arc<Event>>,
     changed: bool,
@@ -99,6 +106,19 @@ impl Board {
         (report.message, report.fault) = (message, fault);
         if report.urgent {
             self.inner.urgent.notify_one();
+        }
+    }
+
+    /// The device was brought to a desired value, or could not be.
+    pub(crate) fn twin(&self, key: &DeviceKey, property: String, outcome: Result<String, String>) {
+        let mut reports = self.reports();
+        if let Some(report) = reports.get_mut(key) {
+            report.changed = true;
+            // Those that nobody wants any more go too; the others are told again in time.
+            if report.twins.len() >= TWINS {
+                report.twins.clear();
+            }
+            report.twins.insert(property, outcome);
         }
     }
 
@@ -223,7 +243,7 @@ impl Board {
 /// With nulls for what is absent, so that a merge patch removes it.
 fn complete(status: &DeviceStatus) -> serde_json::Value {
     let mut json = serde_json::to_value(status).unwrap_or_default();
-    for field in ["lastError", "lastConnected"] {
+    for field in ["lastError", "lastConnected", "twins"] {
         if json.get(field).is_none() {
             json[field] = serde_json::Value::Null;
         }
@@ -259,6 +279,10 @@ fn render(report: &Report, device: &Device, earlier: Option<&DeviceStatus>) -> D
             readings.insert(&reading.resource, (reading.origin, last));
         }
     }
+    let twins = twins(report, device, |resource| {
+        let (_, last) = readings.get(resource)?;
+        Some(last.value.clone())
+    });
     let mut last_readings: Vec<LastReading> = readings
         .into_values()
         .map(|(_, last)| last)
@@ -275,6 +299,7 @@ fn render(report: &Report, device: &Device, earlier: Option<&DeviceStatus>) -> D
         operating_state: report.state,
         last: summary(&last_readings),
         last_readings,
+        twins,
         last_connected: connected
             .and_then(clock::kubernetes)
             .or_else(|| earlier.and_then(|status| status.last_connected.clone())),
@@ -284,6 +309,30 @@ fn render(report: &Report, device: &Device, earlier: Option<&DeviceStatus>) -> D
         },
         conditions: vec![condition(report, device, earlier)],
     }
+}
+
+fn twins(
+    report: &Report,
+    device: &Device,
+    reported: impl Fn(&str) -> Option<String>,
+) -> Vec<TwinStatus> {
+    let wanted = device.spec.desired.keys();
+    wanted
+        .map(|name| {
+            let outcome = report.twins.get(name);
+            let value = |value: &String| TwinValue {
+                value: cut(value, VALUE),
+            };
+            TwinStatus {
+                property_name: name.clone(),
+                observed_desired: outcome.and_then(|o| o.as_ref().ok()).map(value),
+                reported: reported(name).as_ref().map(value),
+                error: outcome
+                    .and_then(|o| o.as_ref().err())
+                    .map(|e| cut(e, VALUE)),
+            }
+        })
+        .collect()
 }
 
 fn condition(report: &Report, device: &Device, earlier: Option<&DeviceStatus>) -> Condition {

@@ -584,3 +584,54 @@ async fn a_burst_is_stored_whole_and_a_source_keeps_what_it_is_to_keep() {
     .await;
     assert!(of("Mode").await <= 6);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_desired_value_is_brought_about_when_the_device_returns() {
+    let host = host().await;
+    host.create("press-1", json!([])).await;
+    host.up("press-1").await;
+    let away = DriverError::Timeout("5s".into());
+    host.site.fail("press-1", Some(away));
+    let devices: Api<Device> = Api::default_namespaced(host.client.clone());
+    let desire = async |desired: serde_json::Value| {
+        let patch = json!({ "spec": { "desired": desired } });
+        devices
+            .patch("press-1", &PatchParams::default(), &Patch::Merge(patch))
+            .await
+            .unwrap();
+    };
+    desire(json!({ "Heat": 30.5, "Gone": "1" })).await;
+    host.device_until("press-1", "it is away", |status| {
+        status["operatingState"] == "DOWN"
+    })
+    .await;
+    assert_eq!(host.site.value("press-1", "Heat"), Some(Value::Int16(234)));
+    let opened = host.site.opened("press-1");
+    host.site.fail("press-1", None);
+    let twin = |status: &serde_json::Value, name: &str| {
+        let twins = status["twins"].as_array().cloned().unwrap_or_default();
+        let found = twins.into_iter().find(|twin| twin["propertyName"] == name);
+        found.unwrap_or_default()
+    };
+    let status = host
+        .device_until("press-1", "the twin is told of", |status| {
+            twin(status, "Heat")["observedDesired"]["value"] == "30.5"
+                && twin(status, "Gone")["error"].is_string()
+        })
+        .await;
+    assert_eq!(host.site.value("press-1", "Heat"), Some(Value::Int16(305)));
+    assert_eq!(twin(&status, "Heat")["reported"]["value"], "30.5");
+    assert!(twin(&status, "Heat").get("error").is_none(), "{status}");
+
+    // A change is brought about in the session that there is; EdgeX's clients see none of it.
+    desire(json!({ "Heat": "31", "Gone": null })).await;
+    host.device_until("press-1", "the change is brought about", |status| {
+        twin(status, "Heat")["reported"]["value"] == "31"
+    })
+    .await;
+    assert_eq!(host.site.opened("press-1"), opened);
+    let (_, answer) = host
+        .http(Method::GET, "/api/v3/device/name/press-1", "")
+        .await;
+    assert_eq!(answer["device"].get("desired"), None, "{answer}");
+}

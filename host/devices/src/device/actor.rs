@@ -19,6 +19,7 @@ use super::{
     Asked, Assignment, Binding, Command, CommandError, Commands,
     schedule::{self, Timer},
     state::{State, Verdict, judge},
+    twin::{self, Twin},
 };
 use crate::{
     backoff::Backoff,
@@ -40,6 +41,7 @@ const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(
 const POLL_AGAIN: Duration = Duration::from_secs(1);
 /// What faults of listening are kept under, beside those of sources; no source has such a name.
 const LISTENING: &str = "\0listening";
+const DESIRED: &str = "\0desired";
 const DROPPED: &str = "\0dropped";
 
 /// Serve one device until `stop` is cancelled or its assignments end.
@@ -57,6 +59,7 @@ pub(crate) async fn run(
         if actor.state == State::Opening {
             actor.open().await;
         }
+        actor.bring_about().await;
         let wake = actor.wake();
         let alarm = actor.alarm();
         tokio::select! {
@@ -140,6 +143,7 @@ struct Actor {
     retiring: Option<Session>,
     state: State,
     backoff: Backoff,
+    twin: Twin,
     /// Requests in a row that had no answer.
     fails: u32,
     /// What is wrong, per source; empty for the device as a whole.
@@ -166,6 +170,7 @@ impl Actor {
             retiring: None,
             state: State::Opening,
             backoff: RETRY,
+            twin: Twin::default(),
             fails: 0,
             faults: BTreeMap::new(),
             bus,
@@ -182,6 +187,13 @@ impl Actor {
         self.fails = 0;
         self.faults.clear();
         self.timers.clear();
+        let desired = &self.assignment.device.spec.desired;
+        self.twin.want(desired);
+        self.twin.begin_anew();
+        if desired.len() > twin::PROPERTIES {
+            let fault = format!("desired: only {} are heeded", twin::PROPERTIES);
+            self.faults.insert(DESIRED.into(), fault);
+        }
         self.names = None;
         self.state = match self.unserved() {
             Some(reason) => State::Unbound(reason),
@@ -228,6 +240,7 @@ impl Actor {
 
     async fn assign(&mut self, assignment: Assignment) {
         if self.assignment.same(&assignment) {
+            self.twin.want(&assignment.device.spec.desired);
             self.assignment = assignment;
             return;
         }
@@ -450,6 +463,45 @@ impl Actor {
         }
     }
 
+    /// Bring the device to what is wanted of it, as long as it answers.
+    async fn bring_about(&mut self) {
+        while self.state == State::Up
+            && !self.stop.is_cancelled()
+            && let Some((name, wanted)) = self.twin.next()
+        {
+            let outcome = self.bring_to(&name, &wanted).await;
+            // Tried again when the device is back.
+            if self.state != State::Up {
+                return;
+            }
+            self.twin.done(&name);
+            let outcome = outcome.map(|()| wanted);
+            let outcome = outcome.map_err(|error| error.to_string());
+            self.board.twin(&self.key, name, outcome);
+        }
+    }
+
+    async fn bring_to(&mut self, name: &str, wanted: &str) -> Result<(), CommandError> {
+        let Some(profile) = self.assignment.profile.clone() else {
+            return Err(self.no_answer());
+        };
+        let plan = source::plan(&profile, name).ok();
+        if let Some(plan) = &plan
+            && let Ok(event) = self.read(plan).await
+            && let [reading] = event.readings.as_slice()
+            && twin::has(&reading.value, wanted)
+        {
+            return Ok(());
+        }
+        let values = [(name.to_owned(), wanted.into())].into();
+        self.write_command(name, values, "").await?;
+        if let Some(plan) = &plan {
+            // So that what is told of it is what it has now; the write itself has succeeded.
+            let _ = self.read(plan).await;
+        }
+        Ok(())
+    }
+
     /// Read and take the outcome into the state.
     async fn read(&mut self, plan: &Plan) -> Result<Arc<Event>, Verdict> {
         let (Some(session), Some(names)) = (self.session.as_mut(), self.names.as_ref()) else {
@@ -495,6 +547,9 @@ impl Actor {
         self.backoff.reset();
         self.fails = 0;
         if news {
+            if self.state != State::Up {
+                self.twin.begin_anew();
+            }
             self.state = State::Up;
             self.tell();
         }

@@ -12,6 +12,10 @@ pub(super) fn device(device: &Device) -> Json {
         .as_ref()
         .map_or(OperatingState::Unknown, |s| s.operating_state);
     let mut json = shown(&device.spec, &device.edgex_name(), &device.metadata);
+    if let Some(fields) = json.as_object_mut() {
+        // EdgeX knows no twins.
+        fields.remove("desired");
+    }
     json["operatingState"] = state.as_str().into();
     fill(&mut json, &["autoEvents", "labels"], &["protocols"]);
     json

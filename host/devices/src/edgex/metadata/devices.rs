@@ -136,6 +136,7 @@ pub(super) async fn add(edgex: &Edgex, request: &Parsed) -> Result<Reply, Failur
                     let name = device.spec.name.take();
                     device.spec = DeviceSpec {
                         name,
+                        desired: std::mem::take(&mut device.spec.desired),
                         ..spec.clone()
                     };
                     Ok(())
