@@ -33,7 +33,7 @@ use eyot_registry::{Registry, pull::Registries};
 use eyot_runtime::Instance;
 use eyot_runtime_oci::{OciRuntime, launcher::Launcher};
 use eyot_runtime_wasm::{WasmEngine, WasmRuntime};
-use eyot_store::{Plain, Store};
+use eyot_store::{KeyValues, Plain, Store};
 use kube::Client;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -177,6 +177,8 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
         eyot_runtime_wasm::Options::new(settings.data_dir.join("wasm"), settings.mqtt_address);
     options.dns = names(&settings, &network).map(|address| SocketAddr::new(address, 53));
     let locals = options.locals.clone();
+    let keyvalues = Arc::new(KeyValues::new(settings.data_dir.join("keyvalue.db")));
+    options.keyvalues = Some(keyvalues.clone());
     let engine = WasmEngine::new(options).context("the Wasm engine cannot be started")?;
 
     let broker = eyot_devices::broker::start(settings.mqtt_address)
@@ -254,6 +256,7 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
         // Waits for the disk.
         tokio::task::spawn_blocking(move || audit.close()).await?;
     }
+    keyvalues.close().await;
     store.close().await;
     tracing::info!("stopped");
     Ok(())

@@ -16,6 +16,9 @@ mod generated {
                 import eyot:mqtt/client@0.1.1;
                 import eyot:mqtt/subscriber@0.1.1;
                 import wasi:config/store@0.2.0-rc.1;
+                import wasi:keyvalue/store@0.2.0-draft;
+                import wasi:keyvalue/atomics@0.2.0-draft;
+                import wasi:keyvalue/batch@0.2.0-draft;
                 import wasi:logging/logging@0.1.0-draft;
                 import wasi:sockets/ip-name-lookup@0.2.12;
                 export eyot:device/driver@0.1.1;
@@ -32,6 +35,7 @@ mod generated {
             "../../wit/device",
             "../../wit/pipeline",
             "../../wit/config",
+            "../../wit/keyvalue",
             "../../wit/logging",
             "../../wit/io",
             "../../wit/sockets",
@@ -40,6 +44,7 @@ mod generated {
         imports: { "eyot:device/log": trappable, default: async | trappable },
         exports: { default: async },
         with: {
+            "wasi:keyvalue/store.bucket": crate::capability::keyvalue::Bucket,
             "wasi:io/poll": wasmtime_wasi::p2::bindings::io::poll,
             "wasi:sockets/network.network": wasmtime_wasi::p2::Network,
             "wasi:sockets/ip-name-lookup.resolve-address-stream": crate::sockets::Answers,
@@ -61,7 +66,7 @@ pub(crate) use generated::{
         reading::types as reading,
     },
     wasi::{
-        config::store as config, logging::logging, sockets::ip_name_lookup as names,
+        config::store as config, keyvalue, logging::logging, sockets::ip_name_lookup as names,
         sockets::network,
     },
 };

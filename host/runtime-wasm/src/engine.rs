@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use eyot_http::Locals;
-use eyot_runtime::{ContainerError, Image};
+use eyot_runtime::{ContainerError, Image, keyvalue::KeyValues};
 use tokio::runtime::{Builder, Handle, Runtime};
 use wasmtime::Engine;
 
@@ -25,6 +25,8 @@ pub struct Options {
     pub local_broker: SocketAddr,
     /// The cluster's DNS, where guests find names; `None` leaves that to the host's own resolver.
     pub dns: Option<SocketAddr>,
+    /// Where guests keep values by key; `None` denies them that.
+    pub keyvalues: Option<Arc<dyn KeyValues>>,
     /// Guest instances at once; `None` makes it fit the machine's memory.
     pub instances: Option<u32>,
     /// Where web services of guests are to be found without a socket.
@@ -37,6 +39,7 @@ impl Options {
             cache_dir: cache_dir.into(),
             local_broker,
             dns: None,
+            keyvalues: None,
             instances: None,
             locals: Locals::default(),
         }
@@ -64,7 +67,7 @@ impl WasmEngine {
         Ok(Arc::new(Self {
             artifacts: Artifacts::open(engine.clone(), &options.cache_dir)?,
             linkers,
-            shared: Shared::new(options.local_broker),
+            shared: Shared::new(options.local_broker, options.keyvalues),
             resolver: Resolver::new(options.dns),
             ticker: Ticker::start(&engine).map_err(EngineError::Threads)?,
             workload: Workload::start().map_err(EngineError::Threads)?,

@@ -35,7 +35,7 @@ pub(crate) fn process(
     let outgoing = Outgoing::new(egress, engine.resolver.clone());
     let clock = Clock::new(engine.ticker.clone(), resources.cpu.clone());
     let draw = Draw::new(resources.memory.clone());
-    let mut store = State::new(wasi, draw, Capabilities::of(&engine.shared, spec))
+    let mut store = State::new(wasi, draw, Capabilities::of(&engine.shared, spec)?)
         .with_network(outgoing, sockets)
         .into_store(&engine.engine, &clock);
     let terminate = signals.terminate.clone();

@@ -55,6 +55,10 @@ impl State {
         }
     }
 
+    pub(crate) fn capabilities_and_table(&mut self) -> (&Capabilities, &mut ResourceTable) {
+        (&self.capabilities, &mut self.table)
+    }
+
     /// What sockets are made of, and what they may do.
     pub(crate) fn socket_parts(
         &mut self,

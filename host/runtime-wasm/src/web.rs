@@ -91,8 +91,9 @@ pub(crate) async fn web(
     signals: &Signals,
     resources: &Resources,
 ) -> Result<impl Future<Output = Exit> + Send + 'static, ContainerError> {
-    // What is wrong with the mounts shows now, not at the first request.
+    // What is wrong with mounts and annotations shows now, not at the first request.
     state::container_wasi(&spec, &[])?;
+    Capabilities::of(&engine.shared, &spec)?;
     let reuse = reuse(&spec)?;
     let port = spec.ports.first().copied().unwrap_or(PORT);
     let listener = listen::listen(engine.workload.handle(), &spec.sandbox, port).await?;
@@ -261,6 +262,7 @@ impl Web {
         let draw = Draw::new(self.resources.memory.clone());
         let outgoing = Outgoing::new(self.egress.clone(), self.engine.resolver.clone());
         let capabilities = Capabilities::of(&self.engine.shared, &self.spec);
+        let capabilities = capabilities.map_err(|error| internal(error.to_string()))?;
         let state = State::new(wasi.build(), draw, capabilities)
             .with_network(outgoing, self.sockets.clone());
         Ok(Instance {

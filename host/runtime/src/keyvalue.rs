@@ -49,11 +49,7 @@ pub trait KeyValues: fmt::Debug + Send + Sync {
     ) -> Result<Vec<Option<Vec<u8>>>, KeyValueError>;
 
     /// Set these keys; of several of one name the last holds.
-    async fn set(
-        &self,
-        bucket: &Bucket,
-        pairs: &[(String, Vec<u8>)],
-    ) -> Result<(), KeyValueError>;
+    async fn set(&self, bucket: &Bucket, pairs: &[(String, Vec<u8>)]) -> Result<(), KeyValueError>;
 
     /// Delete these keys; those that are not there are passed over.
     async fn delete(&self, bucket: &Bucket, keys: &[String]) -> Result<(), KeyValueError>;
@@ -66,10 +62,5 @@ pub trait KeyValues: fmt::Debug + Send + Sync {
     ) -> Result<(Vec<String>, Option<u64>), KeyValueError>;
 
     /// Add to the decimal number at a key, which is zero if there is none; answers the sum.
-    async fn increment(
-        &self,
-        bucket: &Bucket,
-        key: &str,
-        by: u64,
-    ) -> Result<u64, KeyValueError>;
+    async fn increment(&self, bucket: &Bucket, key: &str, by: u64) -> Result<u64, KeyValueError>;
 }

@@ -10,6 +10,7 @@ pub mod container;
 pub mod guest;
 pub mod image;
 pub mod instance;
+pub mod keyvalue;
 pub mod process;
 pub mod reading;
 pub mod security;

@@ -228,7 +228,13 @@ impl Seam for KeyValues {
         };
         let sum = before.and_then(|before: u64| before.checked_add(by));
         let sum = sum.ok_or_else(|| KeyValueError::NotANumber(key.to_owned()))?;
-        put(&mut transaction, &mut found, key, sum.to_string().as_bytes()).await?;
+        put(
+            &mut transaction,
+            &mut found,
+            key,
+            sum.to_string().as_bytes(),
+        )
+        .await?;
         finish(&mut transaction, bucket, &found).await?;
         transaction.commit().await.map_err(failed)?;
         Ok(sum)
@@ -326,7 +332,8 @@ async fn size(
     found: &Found,
     key: &str,
 ) -> Result<Option<i64>, KeyValueError> {
-    let sql = "SELECT octet_length(key) + octet_length(value) FROM entries WHERE bucket = ? AND key = ?";
+    let sql =
+        "SELECT octet_length(key) + octet_length(value) FROM entries WHERE bucket = ? AND key = ?";
     let row = sqlx::query(sql)
         .bind(found.id)
         .bind(key)
@@ -435,7 +442,10 @@ mod tests {
             assert_eq!(store.keys(&other, None).await.unwrap().0, keys(&[]));
         }
         store.delete(&here, &keys(&["a", "x"])).await.unwrap();
-        assert_eq!(store.keys(&here, None).await.unwrap(), (keys(&["b", "n"]), None));
+        assert_eq!(
+            store.keys(&here, None).await.unwrap(),
+            (keys(&["b", "n"]), None)
+        );
         let error = store.increment(&here, "b", 1).await.unwrap_err();
         assert!(matches!(error, KeyValueError::NotANumber(key) if key == "b"));
         let most = [pair("n", u64::MAX.to_string().as_bytes())];
@@ -477,18 +487,22 @@ mod tests {
         let too_large = |error| matches!(error, KeyValueError::TooLarge(_));
         let long = "k".repeat(KEY + 1);
         for wrong in ["", &long] {
-            assert!(too_large(store.get(&here, &keys(&[wrong])).await.unwrap_err()));
+            assert!(too_large(
+                store.get(&here, &keys(&[wrong])).await.unwrap_err()
+            ));
         }
         let big = [pair("a", &vec![0; VALUE + 1])];
         assert!(too_large(store.set(&here, &big).await.unwrap_err()));
-        let many = keys(&["a"]).repeat(BATCH + 1);
+        let many = vec!["a".to_owned(); BATCH + 1];
         assert!(too_large(store.delete(&here, &many).await.unwrap_err()));
 
         // A namespace's bytes: what does not fit is refused as a whole, other namespaces go on.
         let value = vec![7; VALUE];
         let full = loop {
             let count = store.keys(&here, None).await.unwrap().0.len();
-            let pairs: Vec<_> = (0..4).map(|n| pair(&format!("{count}-{n}"), &value)).collect();
+            let pairs: Vec<_> = (0..4)
+                .map(|n| pair(&format!("{count}-{n}"), &value))
+                .collect();
             if let Err(error) = store.set(&here, &pairs).await {
                 break error;
             }
@@ -497,7 +511,12 @@ mod tests {
         let before = store.keys(&here, None).await.unwrap().0;
         assert_eq!(before.len(), 60);
         let second = bucket("shop", "second");
-        let large = [pair("x", &value), pair("y", &value), pair("z", &value), pair("w", &value)];
+        let large = [
+            pair("x", &value),
+            pair("y", &value),
+            pair("z", &value),
+            pair("w", &value),
+        ];
         assert!(store.set(&second, &large).await.is_err());
         store.set(&bucket("other", "b"), &large).await.unwrap();
         // Overwriting takes no more room, and deleting makes some.
@@ -509,7 +528,9 @@ mod tests {
             let one = bucket("shop", &format!("bucket-{n}"));
             store.set(&one, &[pair("k", b"")]).await.unwrap();
         }
-        let more = store.set(&bucket("shop", "one-more"), &[pair("k", b"")]).await;
+        let more = store
+            .set(&bucket("shop", "one-more"), &[pair("k", b"")])
+            .await;
         assert!(matches!(more, Err(KeyValueError::Full(_))));
     }
 }

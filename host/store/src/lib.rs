@@ -1,4 +1,5 @@
-//! Revisioned objects and readings, in SQLite or PostgreSQL. The only crate that knows SQL.
+//! Revisioned objects, readings and the values of guests, in SQLite or PostgreSQL. The only crate
+//! that knows SQL.
 //!
 //! The database is a log: one table of changes, in which the row with the highest revision of a key
 //! is the object. A write is one appended row, without any index to keep, which is as little as a
@@ -20,6 +21,7 @@ mod group;
 mod herald;
 mod index;
 mod journal;
+mod keyvalues;
 mod lean;
 mod lock;
 mod log;
@@ -37,6 +39,7 @@ pub use codec::{Codec, Decoded, Plain};
 pub use error::{Expired, OpenError, ReadingsError, WriteError};
 pub use index::{IntoObjects, Objects, Snapshot};
 pub use journal::salvage::{Salvaged, salvage};
+pub use keyvalues::KeyValues;
 pub use object::{Change, ChangeKind, Extract, Key, Object, Pairs};
 pub use readings::{
     Filter, Found, Latest, PAGE, Page, ReadingEvent, ReadingSlice, Readings, Retention,

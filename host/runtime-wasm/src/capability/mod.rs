@@ -5,6 +5,7 @@
 //! `Pool` in [`Shared`]. Which role gets which capability is the one table here.
 
 pub(crate) mod config;
+pub(crate) mod keyvalue;
 pub(crate) mod log;
 pub(crate) mod logging;
 pub(crate) mod modbus;
@@ -13,14 +14,20 @@ pub(crate) mod publisher;
 
 use std::{net::SocketAddr, sync::Arc};
 
-use eyot_runtime::{ContainerSpec, guest::Grants};
+use eyot_runtime::{ContainerError, ContainerSpec, guest::Grants, keyvalue::KeyValues};
 use tokio::sync::Notify;
 use wasmtime::component::{HasData, Linker};
 
 use crate::{bindings, program::Role, state::State};
 
 /// What programs of pods may import.
-const WORKLOAD: &[&str] = &["wasi:config/store", "wasi:logging/logging"];
+const WORKLOAD: &[&str] = &[
+    "wasi:config/store",
+    "wasi:logging/logging",
+    "wasi:keyvalue/store",
+    "wasi:keyvalue/atomics",
+    "wasi:keyvalue/batch",
+];
 
 /// The interfaces that each role may import.
 const TABLE: [(Role, &[&str]); 4] = [
@@ -43,11 +50,13 @@ const TABLE: [(Role, &[&str]); 4] = [
 pub(crate) struct Shared {
     modbus: Arc<modbus::Pool>,
     mqtt: Arc<mqtt::Pool>,
+    keyvalues: Option<Arc<dyn KeyValues>>,
 }
 
 impl Shared {
-    pub(crate) fn new(local_broker: SocketAddr) -> Self {
+    pub(crate) fn new(local_broker: SocketAddr, keyvalues: Option<Arc<dyn KeyValues>>) -> Self {
         Self {
+            keyvalues,
             modbus: Arc::default(),
             mqtt: Arc::new(mqtt::Pool::new(local_broker)),
         }
@@ -63,6 +72,7 @@ pub(crate) struct Capabilities {
     modbus: modbus::Client,
     mqtt: mqtt::Client,
     config: config::Client,
+    keyvalue: keyvalue::Client,
     logging: logging::Client,
 }
 
@@ -76,6 +86,7 @@ impl Capabilities {
             modbus: modbus::Client::new(shared.modbus.clone(), &grants.modbus),
             mqtt: mqtt::Client::new(shared.mqtt.clone(), &grants.mqtt, alarm),
             config: config::Client::default(),
+            keyvalue: keyvalue::Client::default(),
             logging: logging::Client::default(),
         }
     }
@@ -89,12 +100,17 @@ impl Capabilities {
     }
 
     /// Those of a program of a pod.
-    pub(crate) fn of(shared: &Shared, spec: &ContainerSpec) -> Self {
-        Self {
+    ///
+    /// # Errors
+    ///
+    /// An annotation of the pod that makes no sense.
+    pub(crate) fn of(shared: &Shared, spec: &ContainerSpec) -> Result<Self, ContainerError> {
+        Ok(Self {
             config: config::Client::new(&spec.env),
+            keyvalue: keyvalue::Client::new(shared.keyvalues.clone(), spec)?,
             logging: logging::Client::new(spec.log.clone()),
             ..Self::none(shared)
-        }
+        })
     }
 
     /// Those of a guest that gets none.
@@ -142,6 +158,19 @@ impl HasData for Config {
     type Data<'a> = &'a mut config::Client;
 }
 
+struct KeyValue;
+impl HasData for KeyValue {
+    type Data<'a> = keyvalue::View<'a>;
+}
+
+fn keyvalue(state: &mut State) -> keyvalue::View<'_> {
+    let (capabilities, table) = state.capabilities_and_table();
+    keyvalue::View {
+        client: &capabilities.keyvalue,
+        table,
+    }
+}
+
 struct Logging;
 impl HasData for Logging {
     type Data<'a> = &'a mut logging::Client;
@@ -176,6 +205,15 @@ pub(crate) fn add_to_linker(linker: &mut Linker<State>, role: Role) -> wasmtime:
                 bindings::config::add_to_linker::<_, Config>(linker, |s| {
                     &mut s.capabilities.config
                 })?;
+            }
+            "wasi:keyvalue/store" => {
+                bindings::keyvalue::store::add_to_linker::<_, KeyValue>(linker, keyvalue)?;
+            }
+            "wasi:keyvalue/atomics" => {
+                bindings::keyvalue::atomics::add_to_linker::<_, KeyValue>(linker, keyvalue)?;
+            }
+            "wasi:keyvalue/batch" => {
+                bindings::keyvalue::batch::add_to_linker::<_, KeyValue>(linker, keyvalue)?;
             }
             "wasi:logging/logging" => {
                 bindings::logging::add_to_linker::<_, Logging>(linker, |s| {

@@ -218,3 +218,38 @@ async fn configuration_and_log_lines_are_had_by_the_interfaces_of_wasi() {
          ! DEBUG all: [(\"COLOUR\", \"blue\")]\n"
     );
 }
+
+#[tokio::test]
+async fn values_are_kept_by_key_in_the_buckets_of_the_namespace_that_the_pod_names() {
+    let Some(image) = guest("keyvalue", "keeper") else {
+        return;
+    };
+    let run = async |namespace: &str, buckets: &str| {
+        let log = Arc::new(Log::default());
+        let mut spec = spec(image.clone(), &[], &log);
+        spec.pod.namespace = namespace.into();
+        let annotation = ("eyot.dev/keyvalue".to_owned(), buckets.to_owned());
+        spec.annotations.extend([annotation]);
+        assert_eq!(end(&start(spec).await).await.code, 0);
+        log.text()
+    };
+    let first = run("keeping", "counts, other").await;
+    assert_eq!(
+        first,
+        "before None\nruns 1\ngot Some([1, 2, 3]) true false\nmany [Some((\"a\", [65])), None, Some((\"b\", [66]))]\n\
+         keys [\"b\", \"runs\", \"value\"]\nError::Other(\"the value of \\\"value\\\" is not a number from 0 to 18446744073709551615 that leaves room\")\n\
+         unknown Error::NoSuchStore\n"
+    );
+    // Another pod of the namespace finds them, one of another namespace does not.
+    assert!(
+        run("keeping", "counts")
+            .await
+            .starts_with("before Some([1, 2, 3])\nruns 2\n")
+    );
+    assert!(
+        run("elsewhere", "counts")
+            .await
+            .starts_with("before None\nruns 1\n")
+    );
+    assert_eq!(run("keeping", "").await, "denied Error::AccessDenied\n");
+}

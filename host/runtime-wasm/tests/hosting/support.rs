@@ -17,6 +17,7 @@ use eyot_runtime::{
     guest::{Driver, DriverHost},
 };
 use eyot_runtime_wasm::{Options, WasmEngine, WasmRuntime};
+use eyot_store::KeyValues;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
@@ -27,7 +28,9 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 pub(crate) fn engine() -> Arc<WasmEngine> {
     static ENGINE: LazyLock<Arc<WasmEngine>> = LazyLock::new(|| {
         let dir = tempfile::tempdir().unwrap().keep();
-        let mut options = Options::new(dir, ([127, 0, 0, 1], 1).into());
+        let values = KeyValues::new(dir.join("keyvalue.db"));
+        let mut options = Options::new(dir.join("cache"), ([127, 0, 0, 1], 1).into());
+        options.keyvalues = Some(Arc::new(values));
         options.instances = Some(256);
         options.locals = locals();
         WasmEngine::new(options).unwrap()
