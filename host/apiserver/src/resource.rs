@@ -17,7 +17,7 @@ use crate::{
     crd::{Custom, convert::Converted},
     failure::Failure,
     field_error::FieldError,
-    kinds::{self, Face, KindSpec, PartSpec},
+    kinds::{self, Face, KindSpec, PartSpec, TypeError},
     media::Offer,
     model::{self, Model},
     object, protobuf,
@@ -212,15 +212,16 @@ impl Resource {
 
     /// Check types, drop what the kind does not have, and answer the paths of what was dropped.
     pub(crate) fn decode(&self, value: &mut Value) -> Result<Vec<String>, Failure> {
-        self.try_decode(value).map_err(|why| self.undecodable(&why))
+        self.try_decode(value)
+            .map_err(|error| self.undecodable(&error.message))
     }
 
     /// The same, with the bare reason if the object is none of this kind.
-    pub(crate) fn try_decode(&self, value: &mut Value) -> Result<Vec<String>, String> {
+    pub(crate) fn try_decode(&self, value: &mut Value) -> Result<Vec<String>, TypeError> {
         match &self.definition {
             Definition::Builtin(spec) => {
                 let decode = self.face.map_or(spec.decode, |face| face.decode);
-                let unknown = decode(value).map_err(|error| error.message)?;
+                let unknown = decode(value)?;
                 for field in &unknown {
                     object::remove(value, &field.path);
                 }
@@ -232,10 +233,14 @@ impl Resource {
                     (metadata, Model::get().named("meta.v1.ObjectMeta"))
                 {
                     let mut metadata = metadata.clone();
-                    model::check(of, &mut metadata).map_err(|error| error.message)?;
+                    model::check(of, &mut metadata)?;
                 }
-                if let Some(why) = custom.schema().unreadable(value) {
-                    return Err(why);
+                if let Some(message) = custom.schema().unreadable(value) {
+                    return Err(TypeError {
+                        path: String::new(),
+                        message,
+                        restoring: None,
+                    });
                 }
                 let dropped = custom.schema().prune(value);
                 numbers::settle(value);

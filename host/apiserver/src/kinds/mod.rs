@@ -292,6 +292,8 @@ pub struct TypeError {
     pub path: String,
     /// What Kubernetes would answer after `cannot be handled as a Pod: `.
     pub message: String,
+    /// What it says instead where the object is the result of a strategic merge patch.
+    pub restoring: Option<String>,
 }
 
 /// All built-in kinds that are stored.

@@ -39,6 +39,7 @@ pub fn check(root: &Type, value: &mut Value) -> Result<Vec<UnknownField>, TypeEr
                     json_name(other),
                     root.go_name()
                 ),
+                restoring: None,
             });
         }
     }
@@ -66,6 +67,7 @@ impl Walk {
             return Err(TypeError {
                 path: self.path.clone(),
                 message: format!("exceeded max depth of {MAX_DEPTH}"),
+                restoring: None,
             });
         }
         let names: Vec<String> = map.keys().cloned().collect();
@@ -200,7 +202,10 @@ impl Walk {
                     self.go_path,
                     go_type(kind)
                 );
-                Err(self.error(message))
+                Err(TypeError {
+                    restoring: restoring(kind, found),
+                    ..self.error(message)
+                })
             }
         }
     }
@@ -218,6 +223,7 @@ impl Walk {
         TypeError {
             path: self.path.clone(),
             message,
+            restoring: None,
         }
     }
 }
@@ -295,6 +301,29 @@ fn json_name(value: &Value) -> String {
         Value::String(_) => "string".to_owned(),
         Value::Array(_) => "array".to_owned(),
         Value::Object(_) => "object".to_owned(),
+    }
+}
+
+/// Strategic merge patches are read by another decoder than bodies, with words of its own; what
+/// reads itself from JSON does so there, too.
+fn restoring(kind: &Kind, found: &Value) -> Option<String> {
+    let (class, go) = match found {
+        Value::Null => return None,
+        Value::Bool(_) => ("bool", "bool"),
+        Value::Number(number) if number.is_f64() => ("float64", "float64"),
+        Value::Number(_) => ("int64", "int64"),
+        Value::String(_) => ("string", "string"),
+        Value::Array(_) => ("slice", "[]interface {}"),
+        Value::Object(_) => ("map", "map[string]interface {}"),
+    };
+    match kind {
+        Kind::Map(_) => Some(format!("cannot restore map from {class}")),
+        Kind::List(_) | Kind::Bytes => Some(format!("cannot restore slice from {class}")),
+        Kind::Object(_) => Some(format!("cannot restore struct from: {class}")),
+        Kind::String | Kind::Bool | Kind::Int32 | Kind::Int64 | Kind::Float => {
+            Some(format!("cannot convert {go} to {}", go_type(kind)))
+        }
+        Kind::Time | Kind::MicroTime | Kind::Quantity | Kind::IntOrString | Kind::Any(_) => None,
     }
 }
 

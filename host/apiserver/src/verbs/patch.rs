@@ -7,6 +7,7 @@ use crate::{
     call::{self, Call},
     failure::Failure,
     field_error::FieldError,
+    kinds::TypeError,
     managed::go_plain,
     patch::{self, PatchError},
     query::FieldValidation,
@@ -96,8 +97,17 @@ impl Patch {
         }
     }
 
+    /// The answer to a patch whose result has a value of a wrong type.
+    pub(crate) fn unreadable(&self, patched: &Value, error: TypeError) -> Failure {
+        let why = match (self.kind, error.restoring) {
+            (Kind::Strategic, Some(restoring)) => restoring,
+            _ => error.message,
+        };
+        self.invalid(patched, &why)
+    }
+
     /// The answer to a patch whose result is no object of the kind.
-    pub(crate) fn invalid(&self, patched: &Value, why: &str) -> Failure {
+    fn invalid(&self, patched: &Value, why: &str) -> Failure {
         let shown = match self.kind {
             Kind::Json | Kind::Merge => patched.to_string(),
             Kind::Strategic => go_plain(&self.value),

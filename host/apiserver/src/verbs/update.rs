@@ -383,7 +383,7 @@ fn decode(
     let patched = || patch.apply(&call.resource, current).unwrap_or_default();
     match call.resource.try_decode(sent) {
         Ok(unknown) => patch.report(call, &patched, unknown),
-        Err(why) => Err(patch.invalid(&patched(), &why)),
+        Err(error) => Err(patch.unreadable(&patched(), error)),
     }
 }
 

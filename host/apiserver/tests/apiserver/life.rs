@@ -4,9 +4,41 @@ use eyot_apiserver::{ApiServer, Options};
 use eyot_store::Store;
 use serde_json::{Value, json};
 
-use crate::{bytes, config_map, get, ok, raw, send, server};
+use crate::{bytes, config_map, get, ok, pod, raw, send, server};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+#[tokio::test]
+async fn a_strategic_patch_to_a_wrong_type_is_refused_in_words_of_its_own() {
+    let server = server().await;
+    ok(&server, "POST", "/api/v1/namespaces/default/pods", pod("a")).await;
+    for (patch, why) in [
+        (
+            json!({"metadata": {"labels": "x"}}),
+            "cannot restore map from string",
+        ),
+        (
+            json!({"spec": {"tolerations": {}}}),
+            "cannot restore slice from map",
+        ),
+        (json!({"spec": "x"}), "cannot restore struct from: string"),
+        (
+            json!({"metadata": {"labels": {"a": 1}}}),
+            "cannot convert int64 to string",
+        ),
+    ] {
+        let media = [("content-type", "application/strategic-merge-patch+json")];
+        let path = "/api/v1/namespaces/default/pods/a";
+        let answer = raw(&server, "PATCH", path, &media, patch.to_string()).await;
+        assert_eq!(answer.status(), 422, "{patch}");
+        let status: Value = serde_json::from_slice(&bytes(answer).await).unwrap();
+        let message = status["message"].as_str().unwrap();
+        assert!(message.ends_with(why), "{message}");
+        let merged = send(&server, "PATCH", path, patch).await.1;
+        let message = merged["message"].as_str().unwrap();
+        assert!(message.contains("json: cannot unmarshal"), "{message}");
+    }
+}
 
 #[tokio::test]
 async fn revision_zero_is_any_revision() {

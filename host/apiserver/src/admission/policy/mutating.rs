@@ -120,7 +120,7 @@ fn change(
             evaluation.answer(&mutation.expression, &mutation.program)?
         };
         next = apply(mutation, shown, &next, &answer)?;
-        let unknown = shown.try_decode(&mut next)?;
+        let unknown = shown.try_decode(&mut next).map_err(|error| error.message)?;
         if let [first, ..] = unknown.as_slice()
             && !shown.is_custom()
         {
