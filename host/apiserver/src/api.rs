@@ -185,6 +185,7 @@ impl Api {
         tokio::spawn(records::keep(Arc::downgrade(&api)));
         tokio::spawn(policy::keep(Arc::downgrade(&api)));
         tokio::spawn(aggregation::keep(Arc::downgrade(&api)));
+        tokio::spawn(crate::event_life::keep(Arc::downgrade(&api)));
         Ok(api)
     }
 

@@ -26,6 +26,7 @@ mod custom_metrics;
 mod deadline;
 mod discovery;
 mod door;
+mod event_life;
 mod failure;
 mod fairness;
 pub mod field_error;

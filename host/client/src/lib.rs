@@ -3,6 +3,7 @@
 
 mod cache;
 pub mod controller;
+mod correlate;
 mod queue;
 mod recorder;
 pub mod view;

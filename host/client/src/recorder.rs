@@ -1,10 +1,17 @@
 //! Records what happened to an object as core/v1 Events, as `kubectl describe` shows them.
 //!
 //! The same thing happening again to the same object raises the count of one Event instead of
-//! adding another: the Event's name is derived from what it says. Recording never fails its
+//! adding another: the Event's name is derived from what it says. From the tenth on, events that
+//! differ in their message alone are one, too, and who says very much about one object is not heard
+//! ([`correlate`](crate::correlate)). Recording never fails its
 //! caller: an event is a courtesy, and the log has it too.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::{
+    borrow::Cow,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    time::Instant,
+};
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -15,6 +22,8 @@ use kube::{
     Api, Client,
     api::{Patch, PatchParams, PostParams},
 };
+
+use crate::correlate::{Correlator, Fate};
 
 /// Longest message that Kubernetes accepts.
 const MESSAGE: usize = 1024;
@@ -40,11 +49,16 @@ impl EventType {
 pub struct Recorder {
     client: Client,
     component: &'static str,
+    lately: Arc<Correlator>,
 }
 
 impl Recorder {
     pub fn new(client: Client, component: &'static str) -> Self {
-        Self { client, component }
+        Self {
+            client,
+            component,
+            lately: Arc::default(),
+        }
     }
 
     /// Record that `reason` happened to `object`. Returns when the event is stored or failed to be.
@@ -55,8 +69,23 @@ impl Recorder {
         reason: &str,
         message: &str,
     ) {
-        let message = clip(message);
-        if let Err(error) = self.record(object, kind, reason, message).await {
+        let fate = self
+            .lately
+            .observe(object, kind, reason, message, Instant::now());
+        let said = match fate {
+            Fate::Itself => Cow::Borrowed(message),
+            Fate::Combined => Cow::Owned(format!("(combined from similar events): {message}")),
+            Fate::Dropped => return,
+        };
+        let message = clip(&said);
+        // What is combined goes by one name, whatever it says.
+        let seed = if fate == Fate::Combined {
+            None
+        } else {
+            Some(message)
+        };
+        let name = event_name(self.component, object, kind, reason, seed);
+        if let Err(error) = self.record(object, kind, reason, message, name).await {
             tracing::debug!(%error, reason, message, "event was not recorded");
         }
     }
@@ -67,14 +96,15 @@ impl Recorder {
         kind: EventType,
         reason: &str,
         message: &str,
+        name: String,
     ) -> Result<(), kube::Error> {
         let namespace = object.namespace.as_deref().unwrap_or("default");
         let events: Api<Event> = Api::namespaced(self.client.clone(), namespace);
-        let name = event_name(self.component, object, kind, reason, message);
         let now = Time(Timestamp::now());
         if let Some(earlier) = events.get_opt(&name).await? {
             let count = earlier.count.unwrap_or(1).saturating_add(1);
-            let patch = serde_json::json!({ "count": count, "lastTimestamp": now });
+            let patch =
+                serde_json::json!({ "count": count, "lastTimestamp": now, "message": message });
             events
                 .patch(&name, &PatchParams::default(), &Patch::Merge(patch))
                 .await?;
@@ -111,7 +141,7 @@ fn event_name(
     object: &ObjectReference,
     kind: EventType,
     reason: &str,
-    message: &str,
+    message: Option<&str>,
 ) -> String {
     let mut hasher = DefaultHasher::new();
     (
@@ -164,7 +194,7 @@ mod tests {
                 &pod("web", uid),
                 EventType::Normal,
                 "Started",
-                message,
+                Some(message),
             )
         };
         assert_eq!(name("1", "m"), name("1", "m"));

@@ -21,7 +21,7 @@ use k8s_openapi::api::{
     core::v1::Node,
 };
 use kube::{
-    Api, Client,
+    Api, Client, Resource,
     api::{Patch, PatchParams},
 };
 use serde_json::{Value, json};
@@ -208,21 +208,13 @@ fn hash(revision: &ControllerRevision) -> &str {
 }
 
 fn selects(set: &DaemonSet) -> Selects {
-    set.spec.as_ref().map_or_else(
-        || Selects::new(&Default::default()),
-        |spec| Selects::new(&spec.selector),
-    )
+    Selects::of(set.spec.as_ref().map(|spec| &spec.selector))
 }
 
-/// The DaemonSets that a change of a pod concerns.
-pub(crate) fn of_pod(sets: &Cache<DaemonSet>, change: &Change<'_, Pod>) -> Vec<Key> {
-    owner::of_dependent(sets, change, selects)
-}
-
-/// The DaemonSets that a change of a revision concerns.
-pub(crate) fn of_revision(
+/// The DaemonSets that a change of a pod or a revision concerns.
+pub(crate) fn of_dependent<D: Resource>(
     sets: &Cache<DaemonSet>,
-    change: &Change<'_, ControllerRevision>,
+    change: &Change<'_, D>,
 ) -> Vec<Key> {
     owner::of_dependent(sets, change, selects)
 }

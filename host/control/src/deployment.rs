@@ -16,7 +16,7 @@ mod tests;
 use eyot_client::{Cache, Change, Key, Reconciler, Requeue, view::Pod};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use kube::{
-    Api, Client, Resource,
+    Api, Client,
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use serde_json::json;
@@ -174,24 +174,7 @@ impl Deployments {
 
 /// The Deployments that a change of a ReplicaSet concerns.
 pub(crate) fn of_set(all: &Cache<Deployment>, change: &Change<'_, ReplicaSet>) -> Vec<Key> {
-    let mut keys = Vec::new();
-    for set in [change.before, change.after].into_iter().flatten() {
-        if let Some(owner) = owner::controller(&set.metadata) {
-            keys.push(Key::new(&change.key.namespace, &owner.name));
-        }
-    }
-    if let Some(set) = change
-        .after
-        .filter(|set| owner::controller(&set.metadata).is_none())
-    {
-        for deployment in all.list_in(&change.key.namespace) {
-            if plan::selects(&deployment).matches(&set.metadata) {
-                keys.push(Key::of(deployment.meta()));
-            }
-        }
-    }
-    keys.dedup();
-    keys
+    owner::of_dependent(all, change, plan::selects)
 }
 
 /// The Deployment that waits for this pod to be gone: only `Recreate` does.

@@ -82,6 +82,11 @@ impl Selects {
         })
     }
 
+    /// What a workload selects; nothing if it does not say.
+    pub(crate) fn of(selector: Option<&LabelSelector>) -> Self {
+        selector.map_or(Self(None), Self::new)
+    }
+
     pub(crate) fn matches(&self, meta: &ObjectMeta) -> bool {
         let none = Default::default();
         let labels = meta.labels.as_ref().unwrap_or(&none);

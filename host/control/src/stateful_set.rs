@@ -21,7 +21,7 @@ use k8s_openapi::api::{
     core::v1::PersistentVolumeClaim,
 };
 use kube::{
-    Api, Client,
+    Api, Client, Resource,
     api::{Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
@@ -214,21 +214,13 @@ fn collisions(set: &StatefulSet) -> Option<i32> {
 }
 
 fn selects(set: &StatefulSet) -> Selects {
-    set.spec.as_ref().map_or_else(
-        || Selects::new(&Default::default()),
-        |spec| Selects::new(&spec.selector),
-    )
+    Selects::of(set.spec.as_ref().map(|spec| &spec.selector))
 }
 
-/// The StatefulSets that a change of a pod concerns.
-pub(crate) fn of_pod(sets: &Cache<StatefulSet>, change: &Change<'_, Pod>) -> Vec<Key> {
-    owner::of_dependent(sets, change, selects)
-}
-
-/// The StatefulSets that a change of a revision concerns.
-pub(crate) fn of_revision(
+/// The StatefulSets that a change of a pod or a revision concerns.
+pub(crate) fn of_dependent<D: Resource>(
     sets: &Cache<StatefulSet>,
-    change: &Change<'_, ControllerRevision>,
+    change: &Change<'_, D>,
 ) -> Vec<Key> {
     owner::of_dependent(sets, change, selects)
 }

@@ -67,13 +67,13 @@ fn run_daemons(
     ))
     .on(&caches.daemon_sets, |change| Some(change.key.clone()))
     .on(&caches.pods, move |change| {
-        daemon_set::of_pod(&of_pods, &change)
+        daemon_set::of_dependent(&of_pods, &change)
     })
     .on(&caches.nodes, move |change| {
         daemon_set::of_node(&of_nodes, &change)
     })
     .on(&caches.revisions, move |change| {
-        daemon_set::of_revision(&of_revisions, &change)
+        daemon_set::of_dependent(&of_revisions, &change)
     })
 }
 
@@ -93,13 +93,13 @@ fn keep_members(
     })
     .on(&caches.stateful_sets, |change| Some(change.key.clone()))
     .on(&caches.pods, move |change| {
-        stateful_set::of_pod(&of_pods, &change)
+        stateful_set::of_dependent(&of_pods, &change)
     })
     .on(&caches.claims, move |change| {
         stateful_set::of_claim(&of_claims, &change)
     })
     .on(&caches.revisions, move |change| {
-        stateful_set::of_revision(&of_revisions, &change)
+        stateful_set::of_dependent(&of_revisions, &change)
     })
 }
 

@@ -4,6 +4,8 @@
 
 #[path = "control/autoscaling.rs"]
 mod autoscaling;
+#[path = "control/bad_input.rs"]
+mod bad_input;
 #[path = "control/disruption.rs"]
 mod disruption;
 #[path = "control/endpoints.rs"]

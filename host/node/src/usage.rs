@@ -1,4 +1,4 @@
-//! What the containers and the machine use: measured every fifteen seconds, and told as the kubelet's
+//! What the containers and the machine use: measured every fifteen seconds, sooner for who asks, and told as the kubelet's
 //! Summary API (`/stats/summary`) and in Prometheus' format (`/metrics/resource`).
 //!
 //! Processor time is counted from the start of each container; how much of it is used at present is
@@ -25,6 +25,8 @@ use crate::{
 
 /// Between two measurements.
 const PERIOD: Duration = Duration::from_secs(15);
+/// Who asks is told nothing older than this, though nobody measures so often while nobody asks.
+const OLDEST: Duration = Duration::from_secs(5);
 /// A container that was measured only once is measured again for who asks, after this long.
 const SOONEST: Duration = Duration::from_secs(1);
 
@@ -101,12 +103,15 @@ impl Meter {
         self.samples().get(&place).copied()
     }
 
-    /// Whether something that runs was never measured, or once only, long enough ago.
+    /// Whether something that runs was never measured, or once only, or long enough ago.
     fn is_worth_it(&self, running: impl Iterator<Item = Place>) -> bool {
         let samples = self.samples();
         let mut all = running.map(|place| samples.get(&place));
-        let young = |one: &Sample| one.rate.is_none() && one.at_mono.elapsed() >= SOONEST;
-        samples.is_empty() || all.any(|one| one.is_none_or(young)) || samples.values().any(young)
+        let again = |one: &Sample| {
+            let soonest = if one.rate.is_none() { SOONEST } else { OLDEST };
+            one.at_mono.elapsed() >= soonest
+        };
+        samples.is_empty() || all.any(|one| one.is_none_or(again)) || samples.values().any(again)
     }
 }
 

@@ -69,10 +69,7 @@ impl<'a> Sets<'a> {
 }
 
 pub(super) fn selects(deployment: &Deployment) -> Selects {
-    deployment.spec.as_ref().map_or_else(
-        || Selects::new(&Default::default()),
-        |spec| Selects::new(&spec.selector),
-    )
+    Selects::of(deployment.spec.as_ref().map(|spec| &spec.selector))
 }
 
 pub(super) fn recreates(deployment: &Deployment) -> bool {

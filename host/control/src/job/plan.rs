@@ -125,8 +125,7 @@ fn is_failed(spec: &JobSpec, pod: &Pod) -> bool {
 }
 
 pub(super) fn selects(job: &Job) -> Selects {
-    let selector = job.spec.as_ref().and_then(|spec| spec.selector.as_ref());
-    Selects::new(selector.unwrap_or(&Default::default()))
+    Selects::of(job.spec.as_ref().and_then(|spec| spec.selector.as_ref()))
 }
 
 fn count(n: usize) -> i32 {

@@ -41,10 +41,7 @@ pub(super) struct Plan {
 }
 
 pub(super) fn selects(set: &ReplicaSet) -> Selects {
-    set.spec.as_ref().map_or_else(
-        || Selects::new(&Default::default()),
-        |spec| Selects::new(&spec.selector),
-    )
+    Selects::of(set.spec.as_ref().map(|spec| &spec.selector))
 }
 
 /// Compare a set with the pods of its namespace. `reference` makes it their controller; `related`

@@ -181,18 +181,18 @@ impl Controllers {
         let (of, owners) = (add(Which::DaemonSet), all.clone());
         self.daemons
             .pods
-            .listen(move |change| of(daemon_set::of_pod(&owners, &change)));
+            .listen(move |change| of(daemon_set::of_dependent(&owners, &change)));
         let (of, owners) = (add(Which::DaemonSet), all.clone());
         let revisions = &self.daemons.revisions;
-        revisions.listen(move |change| of(daemon_set::of_revision(&owners, &change)));
+        revisions.listen(move |change| of(daemon_set::of_dependent(&owners, &change)));
         let (of, all) = (add(Which::StatefulSet), &self.stateful.sets);
         all.listen(move |change| of(own(change.key)));
         let (of, owners) = (add(Which::StatefulSet), all.clone());
         self.stateful
             .pods
-            .listen(move |change| of(stateful_set::of_pod(&owners, &change)));
+            .listen(move |change| of(stateful_set::of_dependent(&owners, &change)));
         let (of, owners) = (add(Which::StatefulSet), all.clone());
-        revisions.listen(move |change| of(stateful_set::of_revision(&owners, &change)));
+        revisions.listen(move |change| of(stateful_set::of_dependent(&owners, &change)));
         let (of, owners) = (add(Which::StatefulSet), all.clone());
         let claims = &self.stateful.claims;
         claims.listen(move |change| of(stateful_set::of_claim(&owners, &change)));
