@@ -1,5 +1,5 @@
-//! What the containers and the machine use: measured every fifteen seconds, sooner for who asks, and told as the kubelet's
-//! Summary API (`/stats/summary`) and in Prometheus' format (`/metrics/resource`).
+//! What the containers and the machine use: measured every fifteen seconds, sooner for who asks, and
+//! told as the kubelet's Summary API (`/stats/summary`) and in Prometheus' format (`/metrics/resource`).
 //!
 //! Processor time is counted from the start of each container; how much of it is used at present is
 //! what the last two measurements differ by, and so are requests per second of what this host serves
