@@ -546,6 +546,58 @@ async fn what_was_acknowledged_is_there_after_opening_again_and_what_was_not_is_
 }
 
 #[tokio::test]
+async fn wasm_is_found_in_each_shape_that_tools_push_it_in() {
+    let f = Fixture::new();
+    let wasm = f.blob("demo/x", "\0asm").await;
+    let note = f.blob("demo/x", "# read me").await;
+    // As wkg writes it: what the component needs and gives stands in the configuration.
+    let described = json!({
+        "created": "2026-01-01T00:00:00Z", "architecture": "wasm", "os": "wasip2",
+        "layerDigests": [wasm.to_string()],
+        "component": {"exports": ["wasi:cli/run@0.2.0"], "imports": [], "target": null},
+    });
+    let described = f.blob("demo/x", described.to_string()).await;
+    let empty = f.blob("demo/x", "{}").await;
+    let config = |media_type: &str, digest: &Digest| descriptor(media_type, digest, 2);
+    let mut program = descriptor(WASM_LAYER, &wasm, 4);
+    program["annotations"] = json!({"org.opencontainers.image.title": "x.wasm"});
+    let readme = descriptor("text/markdown", &note, 9);
+    let nothing = "application/vnd.oci.empty.v1+json";
+    for (name, config, layers, found) in [
+        ("wkg", config(WASM_CONFIG, &described), vec![&program], true),
+        ("bare", config(WASM_CONFIG, &empty), vec![&program], true),
+        (
+            "with-notes",
+            config(WASM_CONFIG, &empty),
+            vec![&readme, &program],
+            true,
+        ),
+        // A file alone, as `oras push x.wasm:application/wasm` does it.
+        ("file", config(nothing, &empty), vec![&program], true),
+        (
+            "files",
+            config(nothing, &empty),
+            vec![&readme, &program],
+            false,
+        ),
+        ("notes", config(WASM_CONFIG, &empty), vec![&readme], false),
+    ] {
+        let manifest = json!({
+            "schemaVersion": 2, "mediaType": OCI_MANIFEST, "artifactType": WASM_LAYER,
+            "config": config, "layers": layers,
+            "annotations": {"org.opencontainers.image.version": "1.0.0"},
+        });
+        f.manifest("demo/x", name, &manifest).await.is(201);
+        let image = f.registry.resolve(&format!("demo/x:{name}")).await;
+        let digest = image.as_ref().ok().and_then(|image| match &*image.content {
+            ImageContent::Wasm { digest, .. } => Some(digest.clone()),
+            ImageContent::Oci { .. } => None,
+        });
+        assert_eq!(digest, found.then(|| wasm.to_string()), "{name}: {image:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_reference_becomes_an_image_by_what_its_manifest_holds() {
     let f = Fixture::new();
     let wasm = f.blob("demo/x", "\0asm").await;
