@@ -377,7 +377,12 @@ impl Actor {
         match outcome {
             Ok(again) => {
                 session.poll = again.map(|again| Instant::now() + again);
-                self.answered(&LISTENING.into());
+                // Whether a device that is read answers is seen from that.
+                match self.timers.iter().any(|timer| !timer.broken) {
+                    true if self.faults.remove(LISTENING).is_some() => self.tell(),
+                    true => {}
+                    false => self.answered(&LISTENING.into()),
+                }
             }
             Err(error) => {
                 session.poll = Some(Instant::now() + POLL_AGAIN);
@@ -447,7 +452,6 @@ impl Actor {
         };
         let listens = self.alarm().is_some();
         if timed.is_none() && listens {
-            self.state = State::Up;
             return self.poll().await;
         }
         match timed.or_else(any) {

@@ -52,8 +52,11 @@ async fn clients_of_one_address_share_a_server_and_the_last_one_closes_it() {
     assert_eq!(weak.strong_count(), 0);
 }
 
-/// A server that answers each request for one register by `answer`: the frames to send, in order.
-async fn odd_server(answer: fn(&[u8], usize) -> Vec<Vec<u8>>) -> String {
+/// From a request for one register, and how many came before it, the frames to send in order.
+type Answer = fn(&[u8], usize) -> Vec<Vec<u8>>;
+
+/// A server that answers so.
+async fn odd_server(answer: Answer) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -93,7 +96,7 @@ async fn read_one(client: &mut Client, address: &str, patience: u32) -> Result<V
 
 #[tokio::test]
 async fn answers_of_another_unit_transaction_function_or_length_are_garbled() {
-    let answers: [fn(&[u8], usize) -> Vec<Vec<u8>>; 4] = [
+    let answers: [Answer; 4] = [
         |request, _| {
             let mut frame = one_register(request, 1);
             frame[6] ^= 1;
@@ -140,7 +143,7 @@ async fn an_answer_that_comes_late_is_never_that_of_the_next_request() {
     })
     .await;
     let mut client = Client::new(Arc::default(), std::slice::from_ref(&address));
-    let silent = read_one(&mut client, &address, 200).await;
+    let silent = read_one(&mut client, &address, 1000).await;
     assert!(matches!(silent, Err(Error::Timeout(_))), "{silent:?}");
     for _ in 0..5 {
         match read_one(&mut client, &address, 30_000).await {
@@ -161,7 +164,7 @@ async fn half_a_frame_is_a_timeout_and_the_next_request_has_a_new_connection() {
     })
     .await;
     let mut client = Client::new(Arc::default(), std::slice::from_ref(&address));
-    let half = read_one(&mut client, &address, 200).await;
+    let half = read_one(&mut client, &address, 1000).await;
     assert!(matches!(half, Err(Error::Timeout(_))), "{half:?}");
     let whole = read_one(&mut client, &address, 30_000).await;
     assert!(matches!(&whole, Ok(words) if *words == [3]), "{whole:?}");
