@@ -500,3 +500,44 @@ async fn remove_part(
     .await?;
     done()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// A profile of so many resources, and as many commands that each name one of the last.
+    fn large(count: usize) -> DeviceProfileSpec {
+        let resource = |n: usize| {
+            let properties = json!({ "valueType": "Int16", "readWrite": "RW" });
+            json!({ "name": format!("R{n}"), "properties": properties })
+        };
+        let command = |n: usize| {
+            let operations = json!([{ "deviceResource": format!("R{}", count - 1 - n) }]);
+            json!({ "name": format!("C{n}"), "readWrite": "R", "resourceOperations": operations })
+        };
+        let profile = json!({
+            "deviceResources": (0..count).map(resource).collect::<Vec<_>>(),
+            "deviceCommands": (0..count).map(command).collect::<Vec<_>>(),
+        });
+        serde_json::from_value(profile).unwrap()
+    }
+
+    #[test]
+    fn a_profile_of_a_hundred_thousand_resources_is_checked_in_moderate_time() {
+        let profile = large(100_000);
+        let start = Instant::now();
+        assert!(agrees(&profile).is_ok());
+        // Compared each with each, these would take minutes.
+        assert!(start.elapsed() < Duration::from_secs(20));
+    }
+
+    #[test]
+    fn a_command_that_names_itself_is_no_resource() {
+        let mut profile = large(2);
+        profile.device_commands[0].resource_operations[0].device_resource = "C0".to_owned();
+        let refused = agrees(&profile).unwrap_err();
+        assert!(refused.message.contains("C0"), "{}", refused.message);
+    }
+}
