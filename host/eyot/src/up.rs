@@ -20,7 +20,7 @@ use std::{
 
 use anyhow::Context;
 use eyot_apiserver::{ApiServer, Nodes, User, sealing::Sealer};
-use eyot_client::Watches;
+use eyot_client::{Cache, Key, Watches};
 use eyot_control::{
     SchedulerConfig,
     election::{Election, Timing},
@@ -34,8 +34,9 @@ use eyot_runtime::Instance;
 use eyot_runtime_oci::{OciRuntime, launcher::Launcher};
 use eyot_runtime_wasm::{WasmEngine, WasmRuntime};
 use eyot_store::{KeyValues, Plain, Store};
+use k8s_openapi::api::core::v1::Namespace;
 use kube::Client;
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tower::util::BoxCloneSyncService;
 
@@ -179,6 +180,7 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
     let locals = options.locals.clone();
     let keyvalues = Arc::new(KeyValues::new(settings.data_dir.join("keyvalue.db")));
     options.keyvalues = Some(keyvalues.clone());
+    parts.spawn(forget_values(keyvalues.clone(), watches.of(), stop.clone()));
     let engine = WasmEngine::new(options).context("the Wasm engine cannot be started")?;
 
     let broker = eyot_devices::broker::start(settings.mqtt_address)
@@ -446,6 +448,37 @@ fn start_node(
         policy: settings.policy.clone(),
         stop_pods: settings.stop_pods,
     })
+}
+
+/// Forget what guests kept by key when their namespace goes; first of all of those that went while
+/// this did not look.
+async fn forget_values(
+    values: Arc<KeyValues>,
+    namespaces: Cache<Namespace>,
+    stop: CancellationToken,
+) {
+    let (gone, mut names) = mpsc::unbounded_channel();
+    namespaces.listen(move |change| {
+        if change.after.is_none() {
+            // Nobody hears it only when the host stops.
+            let _ = gone.send(change.key.name.to_string());
+        }
+    });
+    let forgetting = async {
+        namespaces.synced().await;
+        let here = |name: &str| namespaces.get(&Key::new("", name)).is_some();
+        let mut forgotten = values.forget(|name| !here(name)).await;
+        loop {
+            if let Err(error) = forgotten {
+                tracing::warn!(%error, "what guests of namespaces that are gone kept is still there");
+            }
+            let Some(name) = names.recv().await else {
+                return;
+            };
+            forgotten = values.forget(|namespace| namespace == name).await;
+        }
+    };
+    stop.run_until_cancelled(forgetting).await;
 }
 
 /// The controllers; where hosts share a database, those of one host at a time.

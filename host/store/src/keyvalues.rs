@@ -60,6 +60,37 @@ impl KeyValues {
         }
     }
 
+    /// Forget what the guests of these namespaces kept: a namespace that is made anew under the name
+    /// of one that is gone begins with nothing.
+    pub async fn forget(&self, is_gone: impl Fn(&str) -> bool) -> Result<(), KeyValueError> {
+        if !tokio::fs::try_exists(&self.path).await.unwrap_or(true) {
+            return Ok(());
+        }
+        let mut open = self.open().await?;
+        let connection = open.connection()?;
+        let mut transaction = connection.begin().await.map_err(failed)?;
+        let rows = sqlx::query("SELECT DISTINCT namespace FROM buckets")
+            .fetch_all(&mut *transaction)
+            .await
+            .map_err(failed)?;
+        for row in rows {
+            let namespace: String = row.try_get(0).map_err(failed)?;
+            if !is_gone(&namespace) {
+                continue;
+            }
+            for sql in [
+                "DELETE FROM entries
+                 WHERE bucket IN (SELECT id FROM buckets WHERE namespace = ?)",
+                "DELETE FROM buckets WHERE namespace = ?",
+            ] {
+                let deleting = sqlx::query(sql).bind(&namespace);
+                deleting.execute(&mut *transaction).await.map_err(failed)?;
+            }
+        }
+        transaction.commit().await.map_err(failed)?;
+        journal::shrink(connection).await.map(drop).map_err(failed)
+    }
+
     async fn open(&self) -> Result<Open<'_>, KeyValueError> {
         let mut held = self.connection.lock().await;
         if held.is_none() {
@@ -412,6 +443,28 @@ mod tests {
             namespace: namespace.into(),
             name: name.into(),
         }
+    }
+
+    #[tokio::test]
+    async fn what_a_namespace_kept_goes_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("values.db");
+        let values = KeyValues::new(&path);
+        values.forget(|_| true).await.unwrap();
+        assert!(!path.exists(), "nothing is made for nothing");
+        let (gone, kept) = (bucket("gone", "b"), bucket("kept", "b"));
+        for bucket in [&gone, &kept] {
+            let pair = ("k".to_owned(), b"v".to_vec());
+            values.set(bucket, &[pair]).await.unwrap();
+        }
+        values
+            .forget(|namespace| namespace == "gone")
+            .await
+            .unwrap();
+        let names = keys(&["k"]);
+        assert_eq!(values.get(&gone, &names).await.unwrap(), [None]);
+        let held = Some(b"v".to_vec());
+        assert_eq!(values.get(&kept, &names).await.unwrap(), [held]);
     }
 
     fn keys(names: &[&str]) -> Vec<String> {
