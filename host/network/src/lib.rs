@@ -25,6 +25,7 @@ mod bridge;
 mod cluster;
 mod dns;
 mod ingress;
+mod keep;
 mod namespace;
 mod nft;
 mod places;

@@ -31,12 +31,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{forward::Forwarder, server::Server, zone::Zone};
-use crate::{Cluster, PodNetwork, cluster::wake};
+use crate::{Cluster, PodNetwork, cluster::wake, keep::GATHER};
 
 pub use zone::DOMAIN;
 
-/// Changes that come within this time of each other make one new zone.
-const GATHER: Duration = Duration::from_millis(15);
 /// The pause after the API did not take the Service.
 const AGAIN: Duration = Duration::from_secs(5);
 const NAMESPACE: &str = "kube-system";

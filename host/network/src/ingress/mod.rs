@@ -18,7 +18,7 @@ mod settings;
 mod target;
 mod tls;
 
-use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
 use eyot_client::{Cache, EventType, Key, Recorder};
 use eyot_http::Locals;
@@ -43,10 +43,8 @@ use self::{
     target::{Complaint, RESOURCE_BACKEND, Targets},
     tls::Certificates,
 };
-use crate::{Cluster, cluster::wake};
+use crate::{Cluster, cluster::wake, keep::GATHER};
 
-/// Changes that come within this time of each other make new routes once.
-const GATHER: Duration = Duration::from_millis(15);
 /// The class that is there from the start.
 const CLASS: &str = "eyot";
 

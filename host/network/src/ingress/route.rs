@@ -173,7 +173,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::ingress::{identity::Identities, target::OF_SERVICE};
+    use crate::{ingress::identity::Identities, service::OF_SERVICE};
 
     fn ingress(name: &str, spec: Value) -> Ingress {
         let meta = json!({"namespace": "d", "name": name});

@@ -13,9 +13,8 @@ use super::{
     identity::{Identities, Identity},
     settings::{Protocol, Settings},
 };
-use crate::service::ready_backends;
+use crate::service::{OF_SERVICE, ready_backends};
 
-pub(crate) const OF_SERVICE: &str = "kubernetes.io/service-name";
 /// Of a complaint about a backend that no Service is.
 pub(crate) const RESOURCE_BACKEND: &str = "ResourceBackend";
 

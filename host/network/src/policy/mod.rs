@@ -8,10 +8,8 @@
 mod host_ports;
 mod plan;
 
-use std::{collections::HashSet, io, net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{io, net::Ipv4Addr, sync::Arc};
 
-use eyot_client::{EventType, Recorder};
-use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -19,15 +17,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Cidr, Cluster, PodNetwork,
     cluster::wake,
+    keep::{About, Complaint, Keeper, keep},
     table::{Part, Table},
 };
 use host_ports::host_ports;
-use plan::{Complaint, plan};
-
-/// Changes that come within this time of each other are made together.
-const GATHER: Duration = Duration::from_millis(15);
-/// The pause after a change that the kernel refused.
-const AGAIN: Duration = Duration::from_secs(5);
+use plan::plan;
 
 /// Keeps the rules for NetworkPolicies.
 pub struct Guard {
@@ -35,9 +29,7 @@ pub struct Guard {
     cluster: Cluster,
     changed: Arc<Notify>,
     table: Option<Arc<Table>>,
-    gateway: Option<Ipv4Addr>,
-    pods: Cidr,
-    node: String,
+    work: Work,
 }
 
 impl Guard {
@@ -52,9 +44,11 @@ impl Guard {
             cluster: cluster.clone(),
             changed,
             table: network.table(),
-            gateway: network.gateway(),
-            pods: network.cidr(),
-            node: node.to_owned(),
+            work: Work {
+                gateway: network.gateway(),
+                pods: network.cidr(),
+                node: node.to_owned(),
+            },
         }
     }
 
@@ -64,38 +58,33 @@ impl Guard {
         let Some(table) = self.table.clone() else {
             return;
         };
-        let recorder = Recorder::new(self.client.clone(), "eyot-network");
-        let working = async {
-            self.cluster.synced().await;
-            let mut told = HashSet::new();
-            loop {
-                match self.pass(&table).await {
-                    Ok(complaints) => told = tell(&recorder, told, complaints).await,
-                    Err(error) => {
-                        tracing::warn!(%error, "the rules for NetworkPolicies and host ports could not be set; trying again");
-                        tokio::time::sleep(AGAIN).await;
-                        continue;
-                    }
-                }
-                self.changed.notified().await;
-                tokio::time::sleep(GATHER).await;
-            }
-        };
         tokio::select! {
             () = stop.cancelled() => {}
-            () = working => {}
+            () = keep(self.work, &self.cluster, &table, &self.changed, self.client) => {}
         }
     }
 }
 
-impl Guard {
-    /// Bring the table to what the objects say now.
-    async fn pass(&self, table: &Arc<Table>) -> io::Result<Vec<Complaint>> {
-        let pods = self.cluster.pods.list();
+struct Work {
+    gateway: Option<Ipv4Addr>,
+    pods: Cidr,
+    node: String,
+}
+
+impl Keeper for Work {
+    const RULES: &'static str = "NetworkPolicies and host ports";
+    const ABOUT: About = About {
+        api_version: "networking.k8s.io/v1",
+        kind: "NetworkPolicy",
+        reason: "NotEnforced",
+    };
+
+    async fn pass(&mut self, cluster: &Cluster, table: &Arc<Table>) -> io::Result<Vec<Complaint>> {
+        let pods = cluster.pods.list();
         let planned = plan(
-            &self.cluster.policies.list(),
+            &cluster.policies.list(),
             &pods,
-            &self.cluster.namespaces.list(),
+            &cluster.namespaces.list(),
             self.pods,
             self.gateway,
         );
@@ -104,33 +93,6 @@ impl Guard {
         table.set(Part::HostPorts, ports).await?;
         Ok(planned.complaints)
     }
-}
-
-/// Record each complaint once, for as long as it holds.
-async fn tell(
-    recorder: &Recorder,
-    told: HashSet<Complaint>,
-    complaints: Vec<Complaint>,
-) -> HashSet<Complaint> {
-    let complaints: HashSet<Complaint> = complaints.into_iter().collect();
-    for complaint in complaints.difference(&told) {
-        let Complaint {
-            namespace,
-            name,
-            message,
-        } = complaint;
-        let object = ObjectReference {
-            api_version: Some("networking.k8s.io/v1".to_owned()),
-            kind: Some("NetworkPolicy".to_owned()),
-            namespace: Some(namespace.clone()),
-            name: Some(name.clone()),
-            ..ObjectReference::default()
-        };
-        recorder
-            .event(&object, EventType::Warning, "NotEnforced", message)
-            .await;
-    }
-    complaints
 }
 
 #[cfg(test)]

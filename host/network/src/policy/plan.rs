@@ -24,6 +24,7 @@ use k8s_openapi::{
 
 use crate::{
     Cidr,
+    keep::Complaint,
     service::network,
     table::{OwnSet, Ruleset},
 };
@@ -34,14 +35,6 @@ type Labels = BTreeMap<String, String>;
 pub(crate) struct Planned {
     pub rules: Ruleset,
     pub complaints: Vec<Complaint>,
-}
-
-/// What a user should know.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Complaint {
-    pub namespace: String,
-    pub name: String,
-    pub message: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

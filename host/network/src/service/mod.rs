@@ -6,12 +6,12 @@
 
 mod balancer;
 mod conntrack;
+mod health;
 mod plan;
 
-use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Duration};
+use std::{io, net::IpAddr, sync::Arc};
 
-use eyot_client::{Controller, EventType, Recorder};
-use k8s_openapi::api::core::v1::ObjectReference;
+use eyot_client::Controller;
 use kube::Client;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -19,16 +19,13 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Cluster, PodNetwork,
     cluster::wake,
+    keep::{About, Complaint, Keeper, keep},
     table::{Part, Table},
 };
 use balancer::Balancers;
-use plan::{Complaint, Datagrams, Facts, plan};
-pub(crate) use plan::{network, ready_backends};
-
-/// Changes that come within this time of each other are made together: a rollout is many.
-const GATHER: Duration = Duration::from_millis(15);
-/// The pause after a change that the kernel refused.
-const AGAIN: Duration = Duration::from_secs(5);
+use health::{Checks, checks};
+use plan::{Datagrams, Facts, plan};
+pub(crate) use plan::{OF_SERVICE, network, ready_backends};
 
 /// Keeps the rules for Services.
 pub struct Balancer {
@@ -71,98 +68,71 @@ impl Balancer {
         let Some(table) = self.table.clone() else {
             return;
         };
-        let working = async {
-            self.cluster.synced().await;
-            let mut work = Work {
-                recorder: Recorder::new(self.client.clone(), "eyot-network"),
-                facts: self.facts,
-                table,
-                datagrams: Datagrams::default(),
-                told: HashSet::new(),
-            };
-            loop {
-                if !work.pass(&self.cluster).await {
-                    tokio::time::sleep(AGAIN).await;
-                    continue;
-                }
-                self.changed.notified().await;
-                tokio::time::sleep(GATHER).await;
-            }
+        let work = Work {
+            facts: self.facts,
+            datagrams: Datagrams::default(),
+            checks: Checks::default(),
         };
         tokio::select! {
             () = stop.cancelled() => {}
-            () = working => {}
+            () = keep(work, &self.cluster, &table, &self.changed, self.client) => {}
             () = self.balancers.run(stop.clone()) => {}
         }
     }
 }
 
 struct Work {
-    recorder: Recorder,
     facts: Facts,
-    table: Arc<Table>,
     /// As the table has it.
     datagrams: Datagrams,
-    told: HashSet<Complaint>,
+    checks: Checks,
+}
+
+impl Keeper for Work {
+    const RULES: &'static str = "Services";
+    const ABOUT: About = About {
+        api_version: "v1",
+        kind: "Service",
+        reason: "NotBalanced",
+    };
+
+    async fn pass(&mut self, cluster: &Cluster, table: &Arc<Table>) -> io::Result<Vec<Complaint>> {
+        let (services, slices) = (cluster.services.list(), cluster.slices.list());
+        let planned = plan(&services, &slices, &self.facts);
+        let set = table.set(Part::Services, planned.rules).await;
+        self.checks.set_sound(set.is_ok());
+        set?;
+        self.forget(planned.udp).await;
+        let mut complaints = planned.complaints;
+        let checks = checks(&services, &slices, &self.facts.node);
+        complaints.extend(self.checks.serve(checks).await);
+        Ok(complaints)
+    }
 }
 
 impl Work {
-    /// Bring the table to what the objects say now. Answers whether that worked.
-    async fn pass(&mut self, cluster: &Cluster) -> bool {
-        let planned = plan(
-            &cluster.services.list(),
-            &cluster.slices.list(),
-            &self.facts,
-        );
-        if let Err(error) = self.table.set(Part::Services, planned.rules).await {
-            tracing::warn!(%error, "the rules for Services could not be set; trying again");
-            return false;
+    /// Let flows to backends that are gone be led elsewhere.
+    async fn forget(&mut self, now: Datagrams) {
+        if now == self.datagrams {
+            return;
         }
-        if planned.udp != self.datagrams {
-            // What was led somewhere before and has no backends now is refused: its entries go too.
-            let mut fronts = planned.udp.clone();
-            for front in self.datagrams.addresses.keys() {
-                fronts.addresses.entry(*front).or_default();
-            }
-            for port in self.datagrams.node_ports.keys() {
-                fronts.node_ports.entry(*port).or_default();
-            }
-            let forgotten = tokio::task::spawn_blocking(move || conntrack::forget(&fronts)).await;
-            match forgotten.map_err(std::io::Error::other).flatten() {
-                Ok(0) => {}
-                Ok(count) => tracing::debug!(count, "stale UDP flows were forgotten"),
-                Err(error) => {
-                    tracing::warn!(%error, "UDP flows to backends that are gone may remain for a while");
-                }
-            }
-            self.datagrams = planned.udp;
+        // What was led somewhere before and has no backends now is refused: its entries go too.
+        let mut fronts = now.clone();
+        for front in self.datagrams.addresses.keys() {
+            fronts.addresses.entry(*front).or_default();
         }
-        self.tell(planned.complaints).await;
-        true
-    }
-
-    /// Each complaint once, for as long as it holds.
-    async fn tell(&mut self, complaints: Vec<Complaint>) {
-        let complaints: HashSet<Complaint> = complaints.into_iter().collect();
-        for complaint in complaints.difference(&self.told) {
-            let Complaint {
-                namespace,
-                name,
-                message,
-            } = complaint;
-            tracing::warn!(service = %format_args!("{namespace}/{name}"), message, "service");
-            let object = ObjectReference {
-                api_version: Some("v1".to_owned()),
-                kind: Some("Service".to_owned()),
-                namespace: Some(namespace.clone()),
-                name: Some(name.clone()),
-                ..ObjectReference::default()
-            };
-            self.recorder
-                .event(&object, EventType::Warning, "NotBalanced", message)
-                .await;
+        for port in self.datagrams.node_ports.keys() {
+            fronts.node_ports.entry(*port).or_default();
         }
-        self.told = complaints;
+        let forgotten = tokio::task::spawn_blocking(move || conntrack::forget(&fronts)).await;
+        match forgotten.map_err(io::Error::other).flatten() {
+            Ok(0) => {}
+            Ok(count) => tracing::debug!(count, "stale UDP flows were forgotten"),
+            Err(error) => {
+                tracing::warn!(%error, "UDP flows to backends that are gone may remain for a while");
+            }
+        }
+        self.datagrams = now;
     }
 }
 

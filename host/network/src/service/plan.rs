@@ -25,7 +25,11 @@ use k8s_openapi::api::{
     discovery::v1::EndpointSlice,
 };
 
-use crate::{Cidr, table::OwnSet, table::Ruleset};
+use crate::{
+    Cidr,
+    keep::Complaint,
+    table::{OwnSet, Ruleset},
+};
 
 /// Backends of one port beyond which no more are used.
 pub(crate) const MAX_BACKENDS: usize = 5_000;
@@ -35,7 +39,7 @@ const AFFINITY: i32 = 10_800;
 const MAX_NAME: usize = 90;
 /// A Service with this label is somebody else's to balance.
 const FOREIGN: &str = "service.kubernetes.io/service-proxy-name";
-const OF_SERVICE: &str = "kubernetes.io/service-name";
+pub(crate) const OF_SERVICE: &str = "kubernetes.io/service-name";
 
 /// What is the same for all Services.
 #[derive(Debug, Clone)]
@@ -60,14 +64,6 @@ pub(crate) struct Datagrams {
 }
 
 pub(crate) type Backends = BTreeSet<(Ipv4Addr, u16)>;
-
-/// What a user should know.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Complaint {
-    pub namespace: String,
-    pub name: String,
-    pub message: String,
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Protocol {
