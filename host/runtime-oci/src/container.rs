@@ -84,6 +84,8 @@ impl Started {
 #[derive(Clone)]
 pub(crate) struct Identity {
     pub(crate) id: String,
+    /// The pod's own identifier.
+    pub(crate) pod: String,
     pub(crate) group: String,
     pub(crate) pod_group: String,
     pub(crate) stop_signal: i32,
@@ -253,19 +255,11 @@ impl Container for OciContainer {
             }
         }
         let (shared, identity) = (Arc::clone(&self.shared), self.identity.clone());
-        let directories = Directories {
-            bundle: self.directories.bundle.clone(),
-            state: self.directories.state.clone(),
-            overlay: Overlay::new(self.directories.overlay.directory.clone()),
-        };
-        tokio::task::spawn_blocking(move || {
-            shared.clear_group(&identity.group, &identity.pod_group)?;
-            directories.remove()
-        })
-        .await
-        .map_err(io::Error::other)
-        .flatten()
-        .map_err(|error| ContainerError::Runtime(format!("removing {}: {error}", self.id())))
+        tokio::task::spawn_blocking(move || shared.clear(&identity))
+            .await
+            .map_err(io::Error::other)
+            .flatten()
+            .map_err(|error| ContainerError::Runtime(format!("removing {}: {error}", self.id())))
     }
 }
 

@@ -13,9 +13,10 @@
 //! start     layers ──overlay──▶ DATA/containers/<id>/root                 (one per container)
 //!           config.json, hosts, hostname in STATE/bundles/<id>/
 //!           launcher: create → STATE/states/<id>/, cgroup PARENT/<pod>/<container>; start
+//!           with the pod's first: namespaces and /dev/shm in STATE/pods/<pod>/
 //! wait      code from the launcher → out of memory? → output drained → Exit
 //! exec      process.json in the bundle; launcher: exec
-//! remove    cgroups, overlay, directories
+//! remove    cgroups, overlay, directories; with the pod's last: STATE/pods/<pod>/
 //! recover   bundles with a record and a living process, or an exit code; all else is removed
 //! ```
 //!
@@ -36,6 +37,7 @@ pub mod launcher;
 mod layers;
 mod namespace;
 mod overlay;
+mod pod;
 mod recover;
 mod rooted;
 mod runtime;

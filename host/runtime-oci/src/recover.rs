@@ -13,6 +13,7 @@ use crate::{
     container::{OciContainer, Started},
     kernel,
     launcher::spill,
+    pod,
     runtime::Shared,
     streams,
 };
@@ -43,11 +44,14 @@ pub(crate) fn recover(shared: &Shared) -> io::Result<Vec<Left>> {
             }
         }
     }
+    for uid in names(&pod::all(&shared.options.state_dir))? {
+        shared.remove_unused_space(&uid)?;
+    }
     shared.layers.sweep()?;
     Ok(kept)
 }
 
-fn names(directory: &Path) -> io::Result<Vec<String>> {
+pub(crate) fn names(directory: &Path) -> io::Result<Vec<String>> {
     match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         entries => entries?

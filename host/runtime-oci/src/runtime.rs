@@ -25,6 +25,7 @@ use crate::{
     layers::{LayerError, Layers},
     namespace,
     overlay::{self, Overlay},
+    pod::PodSpace,
     recover,
     rooted::Rooted,
     spec::{self, Surroundings},
@@ -71,9 +72,11 @@ pub(crate) struct Shared {
     pub(crate) launcher: Launcher,
     pub(crate) options: Options,
     pub(crate) hierarchies: Hierarchies,
-    /// Held for reading while a container's control group is made, for writing while its pod's is
-    /// removed: else the one could vanish between the making of the two.
+    /// Held for reading while a container's control group or bundle is made, for writing while what
+    /// is its pod's is removed: else the one could vanish between the making of the two.
     pub(crate) pod_groups: tokio::sync::RwLock<()>,
+    /// Containers of one pod may start at the same time; what they share is made once.
+    pub(crate) spaces: std::sync::Mutex<()>,
     pub(crate) layers: Layers,
 }
 
@@ -91,6 +94,7 @@ impl OciRuntime {
                 options,
                 hierarchies,
                 pod_groups: tokio::sync::RwLock::default(),
+                spaces: std::sync::Mutex::default(),
                 layers,
             }),
         }
@@ -140,17 +144,35 @@ impl Shared {
         Identity {
             group: format!("{pod_group}/{id}"),
             id,
+            pod: uid.to_owned(),
             pod_group,
             stop_signal,
         }
     }
 
-    /// Remove a container's control group, and its pod's if it was the last. Blocks.
-    pub(crate) fn clear_group(&self, group: &str, pod_group: &str) -> io::Result<()> {
-        self.hierarchies.clear(group)?;
+    /// Remove what a container leaves in control groups and on file systems, and what is its pod's
+    /// if it was the last. Blocks.
+    pub(crate) fn clear(&self, container: &Identity) -> io::Result<()> {
+        self.hierarchies.clear(&container.group)?;
+        self.directories(&container.id).remove()?;
         let _none_is_made = self.pod_groups.blocking_write();
-        self.hierarchies.remove_if_empty(pod_group);
-        Ok(())
+        self.hierarchies.remove_if_empty(&container.pod_group);
+        self.remove_unused_space(&container.pod)
+    }
+
+    /// Remove what the containers of a pod share, unless it has a container. Blocks; no container
+    /// may be made meanwhile.
+    pub(crate) fn remove_unused_space(&self, uid: &str) -> io::Result<()> {
+        let beginning = format!("{uid}-");
+        let bundles = recover::names(&self.bundles())?;
+        if bundles.iter().any(|id| id.starts_with(&beginning)) {
+            return Ok(());
+        }
+        self.space(uid).remove()
+    }
+
+    pub(crate) fn space(&self, uid: &str) -> PodSpace {
+        PodSpace::new(&self.options.state_dir, uid)
     }
 
     pub(crate) fn directories(&self, id: &str) -> Directories {
@@ -212,10 +234,7 @@ impl Runtime for OciRuntime {
             )),
             Err(error) => {
                 let shared = Arc::clone(&self.shared);
-                let cleaned = tokio::task::spawn_blocking(move || {
-                    shared.clear_group(&identity.group, &identity.pod_group)?;
-                    shared.directories(&identity.id).remove()
-                });
+                let cleaned = tokio::task::spawn_blocking(move || shared.clear(&identity));
                 if let Ok(Err(error)) = cleaned.await {
                     tracing::warn!(pod = %spec.pod, %error, "cannot clear a failed container");
                 }
@@ -354,8 +373,18 @@ fn lay_out(
             "container {id} exists already"
         )));
     }
-    fs::create_dir_all(&directories.bundle).map_err(io("state directory"))?;
-    overlay::private_directory(&shared.options.state_dir).map_err(io("state directory"))?;
+    let space = shared.space(&spec.pod.uid);
+    {
+        let _kept = shared.pod_groups.blocking_read();
+        fs::create_dir_all(&directories.bundle).map_err(io("state directory"))?;
+        overlay::private_directory(&shared.options.state_dir).map_err(io("state directory"))?;
+        let _one_makes_it = shared.spaces.lock().map_err(|_| {
+            ContainerError::Runtime("making the namespaces of another pod panicked".into())
+        })?;
+        space
+            .ensure(&spec.sandbox.hostname)
+            .map_err(io("namespaces of the pod"))?;
+    }
     fs::create_dir_all(shared.states()).map_err(io("state directory"))?;
     fs::create_dir_all(shared.terminals()).map_err(io("state directory"))?;
 
@@ -389,6 +418,7 @@ fn lay_out(
         root: root.path(),
         user: &user,
         files: &directories.bundle,
+        space: &space,
         cgroup: group,
         capabilities: confinement.capabilities,
         seccomp: confinement.seccomp,

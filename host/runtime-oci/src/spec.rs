@@ -14,7 +14,7 @@ use std::{
 use eyot_runtime::{ContainerError, ContainerSpec, ImageConfig, Mount, Processes, Propagation};
 use serde_json::{Value, json};
 
-use crate::{capability::Capabilities, user::User};
+use crate::{capability::Capabilities, pod::PodSpace, user::User};
 
 /// What most images expect if they say nothing, as in the OCI image configuration's usual value.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -68,6 +68,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) user: &'a User,
     /// Directory with the host's version of [`HOST_FILES`], by last name.
     pub(crate) files: &'a Path,
+    /// What the containers of the pod share.
+    pub(crate) space: &'a PodSpace,
     pub(crate) cgroup: &'a str,
     pub(crate) capabilities: Capabilities,
     /// The filter of system calls, if any.
@@ -87,7 +89,7 @@ pub(crate) fn runtime_spec(
 ) -> Result<Value, ContainerError> {
     let security = &spec.security;
     let mut namespaces = vec![
-        json!({ "type": "uts" }),
+        json!({ "type": "uts", "path": around.space.uts() }),
         json!({ "type": "mount" }),
         json!({ "type": "cgroup" }),
     ];
@@ -97,7 +99,7 @@ pub(crate) fn runtime_spec(
         namespaces.push(json!({ "type": "pid" }));
     }
     if !security.host_ipc {
-        namespaces.push(json!({ "type": "ipc" }));
+        namespaces.push(json!({ "type": "ipc", "path": around.space.ipc() }));
     }
     if let Some(netns) = &spec.sandbox.netns {
         namespaces.push(json!({ "type": "network", "path": netns }));
@@ -250,11 +252,6 @@ fn mounts(spec: &ContainerSpec, around: &Surroundings<'_>) -> Result<Vec<Value>,
             ],
         ),
         special("mqueue", "/dev/mqueue", &hard),
-        special(
-            "tmpfs",
-            "/dev/shm",
-            &[&hard[..], &["mode=1777", "size=65536k"]].concat(),
-        ),
         special("sysfs", "/sys", &[&hard[..], &[kernel_access]].concat()),
         special(
             "cgroup",
@@ -287,6 +284,11 @@ fn mounts(spec: &ContainerSpec, around: &Surroundings<'_>) -> Result<Vec<Value>,
             "options": options,
         })
     };
+    let shm = match spec.security.host_ipc {
+        true => PathBuf::from("/dev/shm"),
+        false => around.space.shm(),
+    };
+    mounts.push(bind(&shm, "/dev/shm", "rw"));
     for file in HOST_FILES {
         if spec.mounts.iter().all(|mount| mount.target != *file) {
             let name = file.rsplit('/').next().unwrap_or(file);

@@ -75,6 +75,7 @@ fn main() -> ExitCode {
         many_lives_in_parallel_each_with_their_own_output_and_code,
         the_program_sees_what_the_pod_asked_for,
         a_container_in_a_namespace_sees_no_other_network,
+        containers_of_a_pod_share_memory_and_name,
         layers_are_stacked_and_whiteouts_hide,
         writes_stay_in_the_container_and_a_read_only_root_refuses_them,
         memory_over_the_limit_ends_with_oom_killed,
@@ -176,7 +177,7 @@ impl Site {
     async fn leave_nothing(self) {
         let containers = self.directory.path().join("data/containers");
         assert_eq!(entries(&containers), Vec::<PathBuf>::new());
-        for directory in ["bundles", "states", "tty"] {
+        for directory in ["bundles", "states", "tty", "pods"] {
             assert_eq!(
                 entries(&self.options.state_dir.join(directory)),
                 Vec::<PathBuf>::new()
@@ -277,7 +278,7 @@ fn make_layers(directory: &Path) -> Vec<Layer> {
     file(&mut base, "bin/busybox", 0o755, &fs::read(BUSYBOX).unwrap());
     for applet in [
         "sh", "cat", "echo", "id", "ls", "mount", "pwd", "sleep", "tail", "true", "unshare",
-        "touch", "hostname", "env", "grep", "head", "yes", "mkdir", "dd",
+        "touch", "hostname", "readlink", "env", "grep", "head", "yes", "mkdir", "dd",
     ] {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::Symlink);
@@ -466,6 +467,28 @@ async fn a_container_in_a_namespace_sees_no_other_network(site: &Site) {
     assert_eq!(site.live(spec, &log).await, (0, "Completed", "lo\n".into()));
     drop(release);
     holder.join().unwrap();
+}
+
+async fn containers_of_a_pod_share_memory_and_name(site: &Site) {
+    let look = "ls -i /dev/shm; readlink /proc/self/ns/ipc; readlink /proc/self/ns/uts; hostname";
+    let (spec, first_log) =
+        site.script("first", &format!("echo x > /dev/shm/y; {look}; sleep 1000"));
+    let first = site.runtime.start(spec).await.unwrap();
+    first_log.until_contains("pod\n").await;
+    let seen = first_log.text(LogStream::Stdout);
+    let (spec, log) = site.script("second", look);
+    assert_eq!(site.live(spec, &log).await.2, seen);
+    assert!(seen.contains(" y\nipc:["), "{seen}");
+    // Another pod has its own.
+    let (mut spec, log) = site.script("other", look);
+    spec.pod.uid.push_str("x");
+    let other = site.live(spec, &log).await.2;
+    assert!(other.starts_with("ipc:["), "{other}");
+    assert!(
+        seen.lines()
+            .all(|line| line == "pod" || !other.contains(line))
+    );
+    first.remove().await.unwrap();
 }
 
 async fn layers_are_stacked_and_whiteouts_hide(site: &Site) {

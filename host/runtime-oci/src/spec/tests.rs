@@ -75,6 +75,7 @@ fn generate(spec: &ContainerSpec) -> Result<Value, ContainerError> {
             additional_gids: vec![9],
         },
         files: Path::new("/files"),
+        space: &crate::pod::PodSpace::new(Path::new("/state"), "u-1"),
         cgroup: "/eyot/u-1/main",
         capabilities,
         seccomp: Some(crate::seccomp::profile(capabilities)),
@@ -332,6 +333,13 @@ fn the_configuration_is_one_that_libcontainer_reads() {
 #[test]
 fn a_security_context_is_carried_into_the_configuration() {
     let plain = generate(&container()).unwrap();
+    let ipc = json!({ "type": "ipc", "path": "/state/pods/u-1/ipc" });
+    assert!(
+        plain["linux"]["namespaces"]
+            .as_array()
+            .unwrap()
+            .contains(&ipc)
+    );
     assert_eq!(plain["process"]["noNewPrivileges"], Value::Null);
     assert!(plain["linux"]["maskedPaths"].as_array().unwrap().len() > 5);
     let security = Security {
