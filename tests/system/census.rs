@@ -141,3 +141,15 @@ pub fn processes(words: &[&str]) -> anyhow::Result<Vec<u32>> {
     }
     Ok(found)
 }
+
+/// Which of these processes began first. Their numbers do not tell: they begin anew after the last.
+pub fn oldest(pids: Vec<u32>) -> Option<u32> {
+    let began = |pid: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name in brackets may hold blanks; behind it, this is the twentieth field.
+        let (_, fields) = stat.rsplit_once(')')?;
+        fields.split_ascii_whitespace().nth(19)?.parse::<u64>().ok()
+    };
+    let known = pids.into_iter().filter_map(|pid| Some((began(&pid)?, pid)));
+    known.min().map(|(_, pid)| pid)
+}

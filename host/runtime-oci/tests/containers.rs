@@ -481,7 +481,7 @@ async fn containers_of_a_pod_share_memory_and_name(site: &Site) {
     assert!(seen.contains(" y\nipc:["), "{seen}");
     // Another pod has its own.
     let (mut spec, log) = site.script("other", look);
-    spec.pod.uid.push_str("x");
+    spec.pod.uid.push('x');
     let other = site.live(spec, &log).await.2;
     assert!(other.starts_with("ipc:["), "{other}");
     assert!(
