@@ -4,6 +4,14 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/setup.sh test
 [ "$(id -u)" != 0 ] || dpkg-query -W crun >/dev/null 2>&1 || apt-get -qq install -y crun >/dev/null || true
+# Peers of the Ingress. For `wasmtime serve`: cargo install wasmtime-cli, of the version in Cargo.lock.
+[ "$(id -u)" != 0 ] || command -v wrk >/dev/null || apt-get -qq install -y --no-install-recommends wrk >/dev/null || true
+if ! command -v nginx >/dev/null; then
+  # Unpacked, not installed: the package would start a server on port 80.
+  mkdir -p target/tools
+  (cd target/tools && [ -x nginx/usr/sbin/nginx ] || { apt-get -qq download nginx && dpkg -x nginx_*.deb nginx; }) || true
+  export PATH="$PATH:$PWD/target/tools/nginx/usr/sbin"
+fi
 KUBECTL=$(scripts/kubectl.sh); export KUBECTL
 scripts/guests.sh
 printf '\033[1mbench:\033[0m building the released program\n' >&2

@@ -7,9 +7,11 @@
 #[path = "../system/host.rs"]
 #[expect(dead_code, reason = "the suite uses more of it")]
 mod host;
+mod ingress;
 mod load;
 mod memory;
 mod readings;
+mod services;
 #[path = "../system/tools.rs"]
 #[expect(dead_code, reason = "the suite uses more of it")]
 mod tools;
@@ -33,22 +35,45 @@ fn main() -> anyhow::Result<()> {
         hide_unified_hierarchy()?;
     }
     let _ = tokio_rustls_provider();
+    // `cargo bench -- WORD` measures only what the word is in.
+    let word = std::env::args().skip(1).find(|word| !word.starts_with('-'));
+    let is_asked = |what: &str| {
+        word.as_ref()
+            .is_none_or(|word| what.contains(word.as_str()))
+    };
     println!("| what | aim | figure | against |\n|---|---|---|---|");
-    starting()?;
+    if is_asked("start") {
+        starting()?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()?;
-    runtime.block_on(memory::memory())?;
+    if is_asked("memory") {
+        runtime.block_on(memory::memory())?;
+    }
     let host = Host::start()?;
     host.push("bench/web:v1", &tools::guest("hello_web")?)?;
-    runtime.block_on(async {
-        let client = client(&host).await?;
-        pods(&host, &client, isolated).await?;
-        hundred(&host, &client).await
-    })?;
-    load::web(&host)?;
-    runtime.block_on(readings::readings(&host))?;
+    let client = runtime.block_on(client(&host))?;
+    if is_asked("pods") {
+        runtime.block_on(async {
+            pods(&host, &client, isolated).await?;
+            hundred(&host, &client).await
+        })?;
+    }
+    if is_asked("web") {
+        load::web(&host)?;
+    }
+    if is_asked("ingress") {
+        ingress::ingress(&host)?;
+    }
+    if is_asked("readings") {
+        runtime.block_on(readings::readings(&host))?;
+    }
+    // Last: so many Services are in the way of everything else.
+    if is_asked("services") && isolated {
+        runtime.block_on(services::services(&host, &client))?;
+    }
     Ok(())
 }
 
