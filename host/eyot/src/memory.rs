@@ -4,8 +4,8 @@
 //! burst of work leaves free space in the heap. The first stays mapped, and counted as resident,
 //! until the kernel is short of memory; the second stays with the allocator. So now and then the
 //! mapped pages of the program file are let go (they are in the page cache: what is needed comes
-//! back in microseconds) and the allocator hands its free pages over; the latter also soon after a
-//! burst, which shows in how much the heap has grown.
+//! back in microseconds) and the allocator hands its free pages over: soon after a burst, which shows
+//! in how much the heap has grown, and else every ten minutes.
 
 use std::time::{Duration, Instant};
 
@@ -13,8 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 /// By then the parts of the host have started.
 const FIRST: Duration = Duration::from_secs(5);
-/// Between one time and the next: a burst of work is over, and the cost (about a millisecond) is
-/// nothing.
+/// Between one time and the next, if there is no burst; the cost (about a millisecond) is nothing.
 const EVERY: Duration = Duration::from_secs(10 * 60);
 
 /// Between two looks at the heap.
@@ -27,29 +26,27 @@ const BURST: u64 = 4 << 20;
 pub(crate) async fn give_back(stop: CancellationToken) {
     let mut wait = FIRST;
     let mut heap = Heap::default();
-    let mut whole = Instant::now();
+    let mut last = Instant::now();
     while stop
         .run_until_cancelled(tokio::time::sleep(wait))
         .await
         .is_some()
     {
-        let all = wait == FIRST || whole.elapsed() >= EVERY;
+        let due = wait == FIRST || last.elapsed() >= EVERY;
         wait = LOOK;
-        if !all && !heap.burst_is_over(anonymous()) {
+        if !heap.burst_is_over(anonymous()) && !due {
             continue;
         }
         // Reads of `/proc/self/maps` and a walk through the heap: not for a thread that serves.
-        let given = tokio::task::spawn_blocking(move || {
-            let gone = if all { let_program_go() } else { Ok(()) };
+        let given = tokio::task::spawn_blocking(|| {
+            let gone = let_program_go();
             trim_heap();
             gone
         });
         if let Ok(Err(error)) = given.await {
             tracing::debug!(%error, "pages of the program cannot be let go");
         }
-        if all {
-            whole = Instant::now();
-        }
+        last = Instant::now();
         heap.trimmed(anonymous());
     }
 }
