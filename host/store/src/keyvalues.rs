@@ -130,20 +130,7 @@ async fn open(path: &Path) -> Result<SqliteConnection, OpenError> {
         let made = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection);
         made.await.map_err(failed)?;
     }
-    let application = "PRAGMA application_id";
-    if journal::number(&mut connection, application, failed).await? != APPLICATION {
-        return Err(OpenError::Foreign {
-            path: path.to_owned(),
-        });
-    }
-    let found = journal::number(&mut connection, "PRAGMA user_version", failed).await?;
-    if found > FORMAT {
-        return Err(OpenError::Newer {
-            path: path.to_owned(),
-            found,
-            known: FORMAT,
-        });
-    }
+    journal::format(&mut connection, path, APPLICATION, FORMAT).await?;
     Ok(connection)
 }
 

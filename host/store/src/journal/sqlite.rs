@@ -245,6 +245,30 @@ async fn run(connection: &mut SqliteConnection, sql: String) -> sqlx::Result<()>
         .map(drop)
 }
 
+/// The format of a file that has tables: it must be one of `application`, and no newer than `known`.
+pub(crate) async fn format(
+    connection: &mut SqliteConnection,
+    path: &Path,
+    application: i64,
+    known: i64,
+) -> Result<i64, OpenError> {
+    let failed = |error| unusable(path, error);
+    if number(connection, "PRAGMA application_id", failed).await? != application {
+        return Err(OpenError::Foreign {
+            path: path.to_owned(),
+        });
+    }
+    let found = number(connection, "PRAGMA user_version", failed).await?;
+    if found > known {
+        return Err(OpenError::Newer {
+            path: path.to_owned(),
+            found,
+            known,
+        });
+    }
+    Ok(found)
+}
+
 pub(crate) async fn number<E>(
     connection: &mut SqliteConnection,
     sql: &'static str,

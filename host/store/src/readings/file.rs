@@ -76,20 +76,7 @@ impl File {
         if journal::number(&mut connection, tables, failed).await? == 0 {
             create(&mut connection).await.map_err(failed)?;
         }
-        let application = "PRAGMA application_id";
-        if journal::number(&mut connection, application, failed).await? != APPLICATION {
-            return Err(OpenError::Foreign {
-                path: path.to_owned(),
-            });
-        }
-        let found = journal::number(&mut connection, "PRAGMA user_version", failed).await?;
-        if found > FORMAT {
-            return Err(OpenError::Newer {
-                path: path.to_owned(),
-                found,
-                known: FORMAT,
-            });
-        }
+        let found = journal::format(&mut connection, path, APPLICATION, FORMAT).await?;
         if found < 2 {
             upgrade(&mut connection).await.map_err(failed)?;
         }
