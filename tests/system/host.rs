@@ -129,6 +129,12 @@ impl Host {
         self.wait_ready()
     }
 
+    /// The same with other flags beside those that say where things are.
+    pub fn restart_with(&mut self, more: &[&str]) -> anyhow::Result<()> {
+        self.more = more.iter().map(|flag| (*flag).to_owned()).collect();
+        self.restart()
+    }
+
     /// Start again without waiting for anything.
     pub fn spawn_again(&mut self) -> anyhow::Result<()> {
         self.child = spawn(&self.dir, self.ports, &self.more)?;
@@ -368,11 +374,15 @@ fn spawn(dir: &Path, ports: Ports, more: &[String]) -> anyhow::Result<Child> {
         .create(true)
         .append(true)
         .open(dir.join("eyot.log"))?;
+    // A flag that is given by name wins.
+    let name = |flag: &str| flag.split('=').next().unwrap_or_default().to_owned();
+    let mut flags = ports.flags();
+    flags.retain(|flag| !more.iter().any(|given| name(given) == name(flag)));
     eyot()
         .arg("up")
         .arg("--data-dir")
         .arg(dir)
-        .args(ports.flags())
+        .args(flags)
         .args(more)
         .stdout(log.try_clone()?)
         .stderr(log)

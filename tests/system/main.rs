@@ -27,6 +27,7 @@ mod reach;
 mod registry;
 mod resources;
 mod security;
+mod servers;
 mod service;
 mod soak;
 mod tools;
@@ -68,6 +69,7 @@ fn main() {
         ("verbs", verbs::CASES),
         ("crash", crash::CASES),
         ("keep", keep::CASES),
+        ("servers", servers::CASES),
         ("soak", soak::CASES),
     ] {
         for case in cases {

@@ -21,6 +21,7 @@ pub enum Need {
     MosquittoSub,
     /// A Python with the official Kubernetes client, at `PYTHON_CLIENT`.
     PythonClient,
+    Postgres,
 }
 
 impl Need {
@@ -40,9 +41,19 @@ impl Need {
             Self::PythonClient => std::env::var_os("PYTHON_CLIENT")
                 .is_none()
                 .then(|| "PYTHON_CLIENT is not set: see scripts/python-client.sh".to_owned()),
+            Self::Postgres => postgres_programs()
+                .is_none()
+                .then(|| "PostgreSQL is missing (package postgresql)".to_owned()),
             Self::Guests => guest("hello_cli").err().map(|error| error.to_string()),
         }
     }
+}
+
+/// Where Debian puts what is not for users.
+pub fn postgres_programs() -> Option<PathBuf> {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").ok()?.flatten();
+    let bins = versions.map(|version| version.path().join("bin"));
+    bins.filter(|bin| bin.join("initdb").exists()).max()
 }
 
 /// Ports of servers: below those that the kernel gives to clients.

@@ -59,7 +59,30 @@ impl Sealer {
         let mut builder = std::fs::DirBuilder::new();
         builder.recursive(true).mode(0o700);
         builder.create(dir).map_err(failed(dir))?;
-        let random = SystemRandom::new();
+        let mut sealer = Self::read(dir)?;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let now = now.unwrap_or_default().as_secs();
+        let newest = sealer.keys.keys().next_back().copied();
+        if newest.is_none_or(|made| made.saturating_add(ROTATION.as_secs()) < now) {
+            let mut bytes = [0; KEY_BYTES];
+            let filled = sealer.random.fill(&mut bytes);
+            filled.map_err(|_| SealError::Random)?;
+            let path = dir.join(format!("{now}.key"));
+            write(&path, &hex::encode(bytes)).map_err(failed(&path))?;
+            sealer
+                .keys
+                .insert(now, aead(&bytes).ok_or(SealError::Random)?);
+        }
+        Ok(sealer)
+    }
+
+    /// Read the keys in `dir` and add none: for whoever only looks, and for servers that share a
+    /// database, of which each must be able to open what another sealed.
+    pub fn read(dir: &Path) -> Result<Sealer, SealError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            |source| SealError::File { path, source }
+        };
         let mut keys = BTreeMap::new();
         for entry in std::fs::read_dir(dir).map_err(failed(dir))? {
             let path = entry.map_err(failed(dir))?.path();
@@ -73,16 +96,7 @@ impl Sealer {
             let bytes = hex::decode(text.trim()).map_err(|_| unknown())?;
             keys.insert(made, aead(&bytes).ok_or_else(unknown)?);
         }
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let now = now.unwrap_or_default().as_secs();
-        let newest = keys.keys().next_back().copied();
-        if newest.is_none_or(|made| made.saturating_add(ROTATION.as_secs()) < now) {
-            let mut bytes = [0; KEY_BYTES];
-            random.fill(&mut bytes).map_err(|_| SealError::Random)?;
-            let path = dir.join(format!("{now}.key"));
-            write(&path, &hex::encode(bytes)).map_err(failed(&path))?;
-            keys.insert(now, aead(&bytes).ok_or(SealError::Random)?);
-        }
+        let random = SystemRandom::new();
         Ok(Sealer { keys, random })
     }
 }

@@ -1,5 +1,6 @@
 //! The `eyot` program: one file that is the whole host, and the command line for it.
 
+mod backup;
 mod cli;
 mod crds;
 mod files;
@@ -8,6 +9,7 @@ mod pki;
 mod registry_access;
 mod security;
 mod settings;
+mod shared_keys;
 mod storage;
 mod up;
 

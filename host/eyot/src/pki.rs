@@ -49,7 +49,7 @@ pub struct Pki {
 }
 
 /// A certificate and its key, in PEM.
-struct Pair {
+pub struct Pair {
     certificate: String,
     key: String,
 }
@@ -59,7 +59,7 @@ struct Pair {
 pub fn prepare(dir: &Path, api: SocketAddr, also: &[IpAddr]) -> anyhow::Result<Pki> {
     let pki = dir.join("pki");
     make_private_dir(&pki)?;
-    let ca = load_or_make(&pki, "ca", |_| true, || make_ca("eyot-ca"))?;
+    let [ca, proxy_ca] = authorities(&pki)?;
     let names = serving_names(api, also);
     let serving = load_or_make(
         &pki,
@@ -70,12 +70,6 @@ pub fn prepare(dir: &Path, api: SocketAddr, also: &[IpAddr]) -> anyhow::Result<P
     let admin = load_or_make(&pki, "admin", is_fresh, || {
         make_leaf(&ca, "admin", Some("system:masters"), &[])
     })?;
-    let proxy_ca = load_or_make(
-        &pki,
-        "front-proxy-ca",
-        |_| true,
-        || make_ca("eyot-front-proxy-ca"),
-    )?;
     let proxy = load_or_make(&pki, "front-proxy", is_fresh, || {
         make_leaf(&proxy_ca, FRONT_PROXY, None, &[])
     })?;
@@ -95,6 +89,45 @@ pub fn prepare(dir: &Path, api: SocketAddr, also: &[IpAddr]) -> anyhow::Result<P
             key: proxy.key,
         },
     })
+}
+
+/// The files of the authorities: what servers of one database share.
+pub const AUTHORITIES: [&str; 4] = [
+    "ca.crt",
+    "ca.key",
+    "front-proxy-ca.crt",
+    "front-proxy-ca.key",
+];
+
+/// The authorities in `pki`, made if there are none: that of clients and servers, and that of the
+/// certificate with which this server comes to those behind it.
+pub fn authorities(pki: &Path) -> anyhow::Result<[Pair; 2]> {
+    let make = |name: &str| load_or_make(pki, name, |_| true, || make_ca(&format!("eyot-{name}")));
+    Ok([make("ca")?, make("front-proxy-ca")?])
+}
+
+/// Move the authorities and all that they issued to `pki/before`.
+pub fn set_aside(pki: &Path) -> anyhow::Result<()> {
+    let before = pki.join("before");
+    make_private_dir(&before)?;
+    for name in ["ca", "front-proxy-ca", "serving", "admin", "front-proxy"] {
+        for suffix in ["crt", "key"] {
+            let file = format!("{name}.{suffix}");
+            match std::fs::rename(pki.join(&file), before.join(&file)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("pki/{file} cannot be set aside"));
+                }
+                _ => {}
+            }
+        }
+    }
+    for dir in ["service-account", "encryption"] {
+        if pki.join(dir).exists() {
+            std::fs::rename(pki.join(dir), before.join(dir))
+                .with_context(|| format!("pki/{dir} cannot be set aside"))?;
+        }
+    }
+    Ok(())
 }
 
 fn load_or_make(

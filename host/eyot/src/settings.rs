@@ -27,6 +27,10 @@ pub struct Settings {
     /// `postgres://user:password@host/database` [default: a file in the data directory]
     #[arg(long, env = "EYOT_STORE", value_name = "URL", hide_env_values = true)]
     pub store: Option<String>,
+    /// File with the token that opens the keys which servers of one PostgreSQL database share; the
+    /// first of them makes it [default: pki/server-token in the data directory]
+    #[arg(long, env = "EYOT_SERVER_TOKEN_FILE", value_name = "FILE")]
+    pub server_token_file: Option<PathBuf>,
     /// Where the Kubernetes API listens (HTTPS) [default: 127.0.0.1:6443]
     #[arg(long, env = "EYOT_API_ADDRESS", value_name = "IP:PORT")]
     pub api_address: Option<SocketAddr>,
@@ -182,6 +186,7 @@ pub enum LogFormat {
 pub struct Resolved {
     pub data_dir: PathBuf,
     pub store: Option<String>,
+    pub server_token_file: Option<PathBuf>,
     pub api_address: SocketAddr,
     pub registry_address: SocketAddr,
     pub mqtt_address: SocketAddr,
@@ -233,6 +238,7 @@ impl Settings {
         Self {
             data_dir: self.data_dir.or(other.data_dir),
             store: self.store.or(other.store),
+            server_token_file: self.server_token_file.or(other.server_token_file),
             api_address: self.api_address.or(other.api_address),
             registry_address: self.registry_address.or(other.registry_address),
             mqtt_address: self.mqtt_address.or(other.mqtt_address),
@@ -315,6 +321,7 @@ impl Settings {
             audit,
             data_dir,
             store: self.store,
+            server_token_file: self.server_token_file,
             api_address: self.api_address.unwrap_or(local(6443)),
             registry_address,
             mqtt_address: self.mqtt_address.unwrap_or(local(1883)),

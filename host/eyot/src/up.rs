@@ -33,14 +33,20 @@ use eyot_registry::{Registry, pull::Registries};
 use eyot_runtime::Instance;
 use eyot_runtime_oci::{OciRuntime, launcher::Launcher};
 use eyot_runtime_wasm::{WasmEngine, WasmRuntime};
-use eyot_store::{KeyValues, Plain, Store};
+use eyot_store::{KeyValues, Store};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Client;
 use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tower::util::BoxCloneSyncService;
 
-use crate::{pki, registry_access::ApiGatekeeper, security, settings::Resolved};
+use crate::{
+    pki,
+    registry_access::ApiGatekeeper,
+    security,
+    settings::Resolved,
+    shared_keys::{self, Agreed},
+};
 
 /// How long the parts may take to end after a stop was asked for.
 const STOPPING: Duration = Duration::from_secs(20);
@@ -61,21 +67,22 @@ struct Listeners {
     ingress_tls: Option<TcpListener>,
 }
 
-async fn open_store(settings: &Resolved) -> anyhow::Result<Store> {
+/// The store, and what this server knows of keys that it shares with others.
+async fn open_store(settings: &Resolved) -> anyhow::Result<(Store, Option<Agreed>)> {
     let (dir, extract) = (&settings.data_dir, eyot_apiserver::extract);
-    let opened = match &settings.store {
-        None => {
-            let sealer = Sealer::open(&dir.join("pki/encryption"))
-                .context("the keys that secrets are encrypted with")?;
-            Store::open_with(&dir.join("eyot.db"), extract, Arc::new(sealer)).await
-        }
-        // A shared database is read by hosts that do not have each other's keys.
-        Some(url) => {
-            let readings = dir.join("eyot.readings.db");
-            Store::connect(url, &readings, extract, Arc::new(Plain)).await
-        }
+    let keys = dir.join("pki/encryption");
+    let sealed_with = "the keys that secrets are encrypted with";
+    let Some(url) = &settings.store else {
+        let sealer = Sealer::open(&keys).context(sealed_with)?;
+        let store = Store::open_with(&dir.join("eyot.db"), extract, Arc::new(sealer)).await?;
+        return Ok((store, None));
     };
-    Ok(opened?)
+    let token = settings.server_token_file.as_deref();
+    let agreed = shared_keys::agree(url, dir, token).await?;
+    let sealer = Sealer::read(&keys).context(sealed_with)?;
+    let readings = dir.join("eyot.readings.db");
+    let store = Store::connect(url, &readings, extract, Arc::new(sealer)).await?;
+    Ok((store, Some(agreed)))
 }
 
 /// How pods are placed on nodes, from the file if there is one.
@@ -92,7 +99,7 @@ fn scheduler(settings: &Resolved) -> anyhow::Result<SchedulerConfig> {
 pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     watch_signals(stop.clone())?;
-    let store = open_store(&settings)
+    let (store, agreed) = open_store(&settings)
         .await
         .context("the store cannot be opened")?;
     let listeners = bind(&settings).await?;
@@ -137,7 +144,10 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
         "Kubernetes API is ready"
     );
 
-    parts.spawn(security::rotate_keys(token_keys, stop.clone()));
+    match agreed {
+        Some(agreed) => parts.spawn(shared_keys::keep(agreed, token_keys, stop.clone())),
+        None => parts.spawn(security::rotate_keys(token_keys, stop.clone())),
+    };
     if let Some(path) = settings.authentication_config.clone() {
         parts.spawn(security::follow_authentication(
             path,
@@ -273,7 +283,7 @@ pub fn containers(data_dir: &Path) -> eyot_runtime_oci::Options {
 /// kernel and below `/run`. What is on disk stays: the next start makes its pods anew.
 pub async fn reset(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
     // Held to the end: a host that runs has it.
-    let store = open_store(&settings)
+    let (store, _) = open_store(&settings)
         .await
         .context("the store cannot be opened: is the host running?")?;
     OciRuntime::new(launcher, containers(&settings.data_dir))

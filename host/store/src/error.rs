@@ -29,6 +29,14 @@ pub enum OpenError {
         known: i64,
     },
     #[error(
+        "{path} was written by an older Eyot (format {found}, this one knows {known}); start this one on it once"
+    )]
+    Older {
+        path: PathBuf,
+        found: i64,
+        known: i64,
+    },
+    #[error(
         "{path} is damaged: {reason}; restore it from a backup, or keep what can still be read: eyot salvage {path}"
     )]
     Damaged { path: PathBuf, reason: String },

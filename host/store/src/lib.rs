@@ -35,10 +35,19 @@ mod tests;
 mod watch;
 mod writer;
 
+/// Copies of whole stores.
+pub mod transfer {
+    pub use crate::journal::transfer::{Revisions, Side, copy, copy_file, hold, tally};
+}
+
 pub use codec::{Codec, Decoded, Plain};
 pub use error::{Expired, OpenError, ReadingsError, WriteError};
 pub use index::{IntoObjects, Objects, Snapshot};
-pub use journal::salvage::{Salvaged, salvage};
+pub use journal::{
+    keys::{SharedKeys, share_keys, shared_keys},
+    salvage::{Salvaged, salvage},
+    transfer::{Place, Tally, TransferError},
+};
 pub use keyvalues::KeyValues;
 pub use object::{Change, ChangeKind, Extract, Key, Object, Pairs};
 pub use readings::{

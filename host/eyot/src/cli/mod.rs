@@ -1,11 +1,14 @@
 //! The command line: one file a command.
 
+mod backup;
 mod door;
 mod image;
 mod new;
 mod push;
 mod reset;
+mod restore;
 mod salvage;
+mod store;
 mod subscribe;
 mod up;
 
@@ -37,6 +40,13 @@ enum Command {
     Reset(Box<reset::Reset>),
     /// List, import and remove the images of a running host
     Image(image::Image),
+    /// Write a backup of a host, running or not: its objects, keys and certificates
+    Backup(backup::Backup),
+    /// Make a host's data directory of a backup
+    Restore(restore::Restore),
+    /// Move the objects of a stopped host into another database
+    #[command(subcommand)]
+    Store(store::Store),
     /// Make a usable database of a damaged one, of what can still be read
     Salvage(salvage::Salvage),
     /// Print the messages of the host's MQTT broker as they come
@@ -51,6 +61,9 @@ pub fn run() -> anyhow::Result<()> {
         Command::New(command) => command.run(),
         Command::Push(command) => block_on(command.run()),
         Command::Image(command) => block_on(command.run()),
+        Command::Backup(command) => block_on(command.run()),
+        Command::Restore(command) => block_on(command.run()),
+        Command::Store(command) => block_on(command.run()),
         Command::Salvage(command) => block_on(command.run()),
         Command::Subscribe(command) => block_on(command.run()),
     }

@@ -8,11 +8,13 @@
 //! The writer hands over batches; a backend stores each wholly or not at all. What the backends
 //! share is what a row is: see [`row`].
 
+pub(crate) mod keys;
 #[cfg(feature = "postgres")]
 mod postgres;
 pub(crate) mod row;
 pub(crate) mod salvage;
 pub(crate) mod sqlite;
+pub(crate) mod transfer;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 

@@ -23,14 +23,16 @@ use super::{AppendError, Batch, Found, Loaded, Loader, News, row::Row};
 use crate::{Change, Codec, Extract, Key, OpenError, state::State};
 
 /// The format of the tables: raised when an older Eyot could not read them.
-const FORMAT: i32 = 1;
+///
+/// 1: changes and horizons. 2: keys that servers share, and rows that are sealed with them.
+const FORMAT: i32 = 2;
 /// "EYOT": held while the tables are made, so that two servers that start together do not both.
 const LOCK: i64 = 0x4559_4f54;
-const CHANNEL: &str = "eyot_changes";
+pub(super) const CHANNEL: &str = "eyot_changes";
 /// Pause before a lost connection for notifications is made again.
 const AGAIN: Duration = Duration::from_secs(1);
 
-const TABLES: [&str; 4] = [
+const TABLES: [&str; 6] = [
     "CREATE TABLE IF NOT EXISTS eyot_store (
         one BOOLEAN PRIMARY KEY DEFAULT TRUE CHECK (one),
         format INTEGER NOT NULL, revision BIGINT NOT NULL)",
@@ -39,7 +41,11 @@ const TABLES: [&str; 4] = [
         namespace TEXT NOT NULL, name TEXT NOT NULL, json BYTEA NOT NULL, sum BIGINT)",
     "CREATE TABLE IF NOT EXISTS eyot_horizons (
         resource TEXT PRIMARY KEY, revision BIGINT NOT NULL)",
-    "INSERT INTO eyot_store VALUES (TRUE, 1, 0) ON CONFLICT DO NOTHING",
+    "CREATE TABLE IF NOT EXISTS eyot_keys (
+        one BOOLEAN PRIMARY KEY DEFAULT TRUE CHECK (one),
+        version BIGINT NOT NULL, sealed BYTEA NOT NULL)",
+    "INSERT INTO eyot_store VALUES (TRUE, 2, 0) ON CONFLICT DO NOTHING",
+    "UPDATE eyot_store SET format = 2 WHERE format = 1",
 ];
 
 const APPEND: &str = "WITH head AS (
@@ -81,13 +87,7 @@ impl Postgres {
         extract: Extract,
         codec: Arc<dyn Codec>,
     ) -> Result<(Self, Loaded), OpenError> {
-        let options: PgConnectOptions =
-            url.parse()
-                .map_err(|error: sqlx::Error| OpenError::Server {
-                    server: "the address of the store".to_owned(),
-                    reason: error.to_string(),
-                })?;
-        let options = options.disable_statement_logging();
+        let options = options(url)?;
         let failed = |error| unusable(&options, &error);
         let mut connection = options.connect().await.map_err(failed)?;
         prepare(&mut connection, &options).await?;
@@ -273,13 +273,24 @@ async fn connected<'a>(
         .ok_or_else(|| AppendError::Failed("no connection".to_owned()))
 }
 
+/// What a URL says of a server.
+pub(super) fn options(url: &str) -> Result<PgConnectOptions, OpenError> {
+    let options: PgConnectOptions =
+        url.parse()
+            .map_err(|error: sqlx::Error| OpenError::Server {
+                server: "the address of the store".to_owned(),
+                reason: error.to_string(),
+            })?;
+    Ok(options.disable_statement_logging())
+}
+
 /// Something that no other connection has at the same time.
 async fn identity(connection: &mut PgConnection) -> sqlx::Result<String> {
     let sql = "SELECT pg_backend_pid()::text || '-' || txid_current()::text";
     sqlx::query(sql).fetch_one(connection).await?.try_get(0)
 }
 
-async fn prepare(
+pub(super) async fn prepare(
     connection: &mut PgConnection,
     options: &PgConnectOptions,
 ) -> Result<(), OpenError> {
@@ -377,12 +388,12 @@ async fn snapshot(
     Ok(transaction)
 }
 
-async fn head(connection: &mut PgConnection) -> sqlx::Result<u64> {
+pub(super) async fn head(connection: &mut PgConnection) -> sqlx::Result<u64> {
     let head = sqlx::query("SELECT revision FROM eyot_store").fetch_one(connection);
     head.await?.try_get::<i64, _>(0).map(i64::cast_unsigned)
 }
 
-fn read(row: &PgRow) -> sqlx::Result<(Row<'_>, Option<i64>)> {
+pub(super) fn read(row: &PgRow) -> sqlx::Result<(Row<'_>, Option<i64>)> {
     let found = Row {
         revision: row.try_get::<i64, _>(0)?.cast_unsigned(),
         kind: row.try_get(1)?,
@@ -447,7 +458,7 @@ fn name(options: &PgConnectOptions) -> String {
     format!("postgres://{}/{database}", options.get_host())
 }
 
-fn unusable(options: &PgConnectOptions, error: &sqlx::Error) -> OpenError {
+pub(super) fn unusable(options: &PgConnectOptions, error: &sqlx::Error) -> OpenError {
     OpenError::Server {
         server: name(options),
         reason: error.to_string(),

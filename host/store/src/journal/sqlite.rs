@@ -21,7 +21,7 @@ use crate::{Change, Codec, Extract, Key, OpenError};
 /// The format of the file: raised when an older Eyot could not read it.
 ///
 /// 1: changes and horizons. 2: a checksum in each row, revisions reserved for renewals.
-const FORMAT: i64 = 2;
+pub(super) const FORMAT: i64 = 2;
 /// "EYOT", in the file's header, so that nobody else's database is taken for ours.
 const APPLICATION: i64 = 0x4559_4f54;
 /// The write-ahead log file is cut to this after each checkpoint; SQLite makes one every 4 MiB.
@@ -238,11 +238,19 @@ pub(super) async fn prepare(
     }
 }
 
-async fn run(connection: &mut SqliteConnection, sql: String) -> sqlx::Result<()> {
+pub(super) async fn run(connection: &mut SqliteConnection, sql: String) -> sqlx::Result<()> {
     sqlx::raw_sql(AssertSqlSafe(sql))
         .execute(connection)
         .await
         .map(drop)
+}
+
+/// The format of a file of the store, which must be one and no newer than this Eyot.
+pub(super) async fn found_format(
+    connection: &mut SqliteConnection,
+    path: &Path,
+) -> Result<i64, OpenError> {
+    format(connection, path, APPLICATION, FORMAT).await
 }
 
 /// The format of a file that has tables: it must be one of `application`, and no newer than `known`.

@@ -27,6 +27,9 @@ use super::jwt::{self, PublicKey};
 
 /// How long a key of ours signs.
 const ROTATION: Duration = Duration::from_secs(90 * 24 * 3600);
+/// How long a key waits before it signs, where there is an older one: by then whoever keeps the public
+/// halves has it, other servers of the same database among them.
+const SETTLING: Duration = Duration::from_secs(5 * 60);
 /// Files in the directory: a token without a key id is tried against each.
 const FILES: usize = 64;
 /// A key file of this size is none.
@@ -73,14 +76,32 @@ pub struct TokenKeys {
 impl TokenKeys {
     /// Read the keys in `dir`, which is made if need be, with a first key.
     pub fn open(dir: &Path) -> Result<TokenKeys, KeyError> {
-        let failed = |path: &Path| {
-            let path = path.to_owned();
-            |source| KeyError::File { path, source }
+        std::fs::create_dir_all(dir).map_err(|source| KeyError::File {
+            path: dir.to_owned(),
+            source,
+        })?;
+        let keys = TokenKeys {
+            dir: Some(dir.to_owned()),
+            held: RwLock::default(),
+            random: SystemRandom::new(),
         };
-        std::fs::create_dir_all(dir).map_err(failed(dir))?;
+        keys.refresh()?;
+        keys.rotate()?;
+        Ok(keys)
+    }
+
+    /// Read the directory anew: somebody put keys there or took them away.
+    pub fn refresh(&self) -> Result<(), KeyError> {
+        let Some(dir) = &self.dir else {
+            return Ok(());
+        };
+        let failed = |source| KeyError::File {
+            path: dir.to_owned(),
+            source,
+        };
         let mut held = Vec::new();
-        for entry in std::fs::read_dir(dir).map_err(failed(dir))? {
-            let path = entry.map_err(failed(dir))?.path();
+        for entry in std::fs::read_dir(dir).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
             if path.extension().is_none_or(|extension| extension != "pem") {
                 continue;
             }
@@ -92,13 +113,8 @@ impl TokenKeys {
             held.push(Arc::new(read(&path)?));
         }
         held.sort_by_key(|one| one.made);
-        let keys = TokenKeys {
-            dir: Some(dir.to_owned()),
-            held: RwLock::new(held),
-            random: SystemRandom::new(),
-        };
-        keys.rotate()?;
-        Ok(keys)
+        *self.held.write().unwrap_or_else(PoisonError::into_inner) = held;
+        Ok(())
     }
 
     /// One key that is forgotten with the process.
@@ -118,7 +134,7 @@ impl TokenKeys {
     /// do.
     pub fn rotate(&self) -> Result<(), KeyError> {
         let now = SystemTime::now();
-        let newest = self.signing().map(|held| held.made);
+        let newest = self.signers().last().map(|held| held.made);
         let is_young = |made: SystemTime| now.duration_since(made).is_ok_and(|age| age < ROTATION);
         // A clock that was set back makes no new keys.
         if newest.is_some_and(|made| is_young(made) || made > now) {
@@ -143,10 +159,19 @@ impl TokenKeys {
         held.clone()
     }
 
-    fn signing(&self) -> Option<Arc<Held>> {
+    /// The keys that can sign, the oldest first.
+    fn signers(&self) -> Vec<Arc<Held>> {
         let mut all = self.all();
         all.retain(|held| held.signer.is_some());
-        all.pop()
+        all
+    }
+
+    /// The newest that is known everywhere; if none is old enough, the first.
+    fn signing(&self) -> Option<Arc<Held>> {
+        let (now, signers) = (SystemTime::now(), self.signers());
+        let settled = |made: SystemTime| now.duration_since(made).is_ok_and(|age| age >= SETTLING);
+        let newest = signers.iter().rfind(|held| settled(held.made));
+        newest.or(signers.first()).cloned()
     }
 
     /// Sign claims with the newest key.

@@ -316,23 +316,34 @@ fn keys_stay_and_all_of_them_verify() {
     let again = TokenKeys::open(dir.path()).unwrap();
     again.verify(&jwt::Parts::split(&token).unwrap()).unwrap();
     assert_eq!(first.jwks(), again.jwks());
-    // A newer key signs, the older still verifies.
-    let entry = std::fs::read_dir(dir.path())
-        .unwrap()
-        .next()
-        .unwrap()
-        .unwrap();
-    std::fs::rename(entry.path(), dir.path().join("service-account-1000.pem")).unwrap();
-    let rotated = TokenKeys::open(dir.path()).unwrap();
-    rotated.verify(&jwt::Parts::split(&token).unwrap()).unwrap();
-    let newer = rotated.sign(&json!({"n": 2})).unwrap();
-    assert_ne!(
-        jwt::Parts::split(&newer)
+    // A new key is shown, but signs only when everybody can know it; the older still verifies.
+    let only = |dir: &std::path::Path| -> Vec<std::path::PathBuf> {
+        let entries = std::fs::read_dir(dir).unwrap();
+        entries.map(|entry| entry.unwrap().path()).collect()
+    };
+    let id_of = |token: &str| {
+        jwt::Parts::split(token)
             .unwrap()
             .key_id()
-            .map(str::to_owned),
-        id
-    );
+            .map(str::to_owned)
+    };
+    let old = dir.path().join("service-account-1000.pem");
+    std::fs::rename(&only(dir.path())[0], &old).unwrap();
+    let rotated = TokenKeys::open(dir.path()).unwrap();
+    rotated.verify(&jwt::Parts::split(&token).unwrap()).unwrap();
+    assert_eq!(id_of(&rotated.sign(&json!({"n": 2})).unwrap()), id);
+    let new = only(dir.path())
+        .into_iter()
+        .find(|path| *path != old)
+        .unwrap();
+    let made = std::time::SystemTime::now() - std::time::Duration::from_secs(300);
+    let made = made
+        .duration_since(std::time::SystemTime::UNIX_EPOCH)
+        .unwrap();
+    let settled = format!("service-account-{}.pem", made.as_secs());
+    std::fs::rename(new, dir.path().join(settled)).unwrap();
+    rotated.refresh().unwrap();
+    assert_ne!(id_of(&rotated.sign(&json!({"n": 3})).unwrap()), id);
     assert_eq!(rotated.jwks().len(), 2);
     rotated.rotate().unwrap();
     assert_eq!(rotated.jwks().len(), 2, "only when the time has come");
