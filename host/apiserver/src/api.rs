@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tower::util::BoxCloneSyncService;
 
 use crate::{
-    admission::{Admission, PodSecurityConfig, policy, quota},
+    admission::{Admission, Gate, PodSecurityConfig, policy, quota},
     aggregation::{self, Aggregation, FrontProxy},
     audit::Audit,
     auth::{
@@ -72,6 +72,8 @@ pub struct Options {
     pub serves_usage: bool,
     /// Records requests; `None` records none.
     pub audit: Option<Audit>,
+    /// What more is refused to those who write.
+    pub gate: Option<Arc<dyn Gate>>,
 }
 
 impl Default for Options {
@@ -90,6 +92,7 @@ impl Default for Options {
             pod_security: PodSecurityConfig::default(),
             serves_usage: false,
             audit: None,
+            gate: None,
         }
     }
 }

@@ -67,7 +67,7 @@ mod user;
 mod verbs;
 mod webhook;
 
-pub use admission::{AdmissionConfig, PodSecurityConfig};
+pub use admission::{AdmissionConfig, Gate, GateWrite, PodSecurityConfig};
 pub use aggregation::{FRONT_PROXY, FrontProxy};
 pub use api::{Kubelet, NoNodes, Nodes, Options};
 pub use discovery::KUBERNETES_VERSION;

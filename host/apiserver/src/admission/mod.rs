@@ -14,6 +14,7 @@ mod conditions;
 mod configuration;
 mod default_class;
 mod device_access;
+mod gate;
 mod hooks;
 mod index;
 mod limit_ranger;
@@ -40,7 +41,11 @@ pub(crate) use self::{
     attributes::{Attributes, Kind, Operation},
     notes::Notes,
 };
-pub use self::{configuration::AdmissionConfig, pod_security::PodSecurityConfig};
+pub use self::{
+    configuration::AdmissionConfig,
+    gate::{Gate, GateWrite},
+    pod_security::PodSecurityConfig,
+};
 use self::{hooks::Rounds, index::Index};
 use crate::{
     api::Api,
@@ -146,6 +151,7 @@ async fn run(
     done: &mut Mutated,
     rounds: &mut Rounds,
 ) -> Result<(), Failure> {
+    gate::check(api, attributes, object)?;
     namespace_lifecycle::check(api, attributes, object)?;
     done.changed |= secret::fill(api, attributes, object);
     limit_ranger::mutate(api, attributes, object, done);

@@ -11,7 +11,7 @@ mod authenticate;
 mod authorizer;
 mod follow;
 mod impersonate;
-pub(crate) mod node;
+pub mod node;
 pub(crate) mod oidc;
 pub(crate) mod rbac;
 pub mod token;

@@ -17,8 +17,9 @@ const VOLUMES: &str = "persistentvolumes";
 const ATTACHMENTS: &str = "volumeattachments.storage.k8s.io";
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
+/// What a pod may lead to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Kind {
+pub enum Kind {
     Secret,
     ConfigMap,
     Claim,
@@ -196,8 +197,8 @@ impl Graph {
     }
 }
 
-/// What a pod refers to in its own namespace, each once.
-pub(super) fn references(pod: &Value, name: &str) -> Vec<(Kind, Box<str>)> {
+/// What a pod of this name refers to in its own namespace, each once: what its node may read.
+pub fn references(pod: &Value, name: &str) -> Vec<(Kind, Box<str>)> {
     let mut found: Vec<(Kind, Box<str>)> = Vec::new();
     let mut add = |kind: Kind, name: &str| {
         if !name.is_empty() && !found.iter().any(|(k, n)| *k == kind && **n == *name) {

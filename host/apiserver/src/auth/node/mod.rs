@@ -14,6 +14,7 @@ use std::borrow::Cow;
 
 pub(crate) use self::graph::Graph;
 use self::graph::Kind;
+pub use self::graph::{Kind as Reference, references};
 use super::{
     Attributes, Decision, Follower,
     authorizer::{Reason, Verdict},
