@@ -81,7 +81,8 @@ where
     Ok(first.unwrap_or_else(|| rest.freeze()))
 }
 
-async fn discard<B>(mut body: std::pin::Pin<&mut B>)
+/// Read a body and throw it away, up to [`DISCARD`] bytes.
+pub(crate) async fn discard<B>(mut body: std::pin::Pin<&mut B>)
 where
     B: http_body::Body<Data = Bytes> + Send,
 {

@@ -13,6 +13,7 @@ pub mod relay;
 mod serve;
 mod tls;
 pub mod trust;
+mod unread;
 pub mod upgrade;
 pub mod websocket;
 

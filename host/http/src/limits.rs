@@ -38,6 +38,9 @@ pub(crate) const DRAIN: Duration = Duration::from_secs(2);
 /// How much of a body that is too large is still read and thrown away: a client that is writing
 /// would otherwise see a broken connection instead of the answer that says why.
 pub(crate) const DISCARD: usize = 32 << 20;
+/// How long that may take beside an answer that is there already: enough for a slow link, not enough
+/// for a client that drips to keep a connection busy.
+pub(crate) const DISCARD_TIME: Duration = Duration::from_secs(30);
 /// The longest WebSocket message that is taken: clients send what they read from a terminal, a file
 /// or a socket, in pieces of tens of kilobytes.
 pub(crate) const MESSAGE: usize = 1 << 20;

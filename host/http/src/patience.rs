@@ -47,12 +47,12 @@ struct Flags {
 
 impl Progress {
     /// The head of a request is there. On HTTP/2, which has many at once, there is nothing to keep.
-    pub(crate) fn begin(&self) -> Option<Exchange> {
+    pub(crate) fn begin(&self) -> Option<Arc<Exchange>> {
         if self.is_http2() {
             return None;
         }
         self.0.begun.fetch_add(1, Ordering::AcqRel);
-        Some(Exchange(self.clone()))
+        Some(Arc::new(Exchange(self.clone())))
     }
 
     fn begun(&self) -> usize {
@@ -78,11 +78,11 @@ impl Progress {
     }
 }
 
-/// A request and its answer; dropping it ends them.
+/// A request and its answer, which end when nobody holds this any more.
 pub(crate) struct Exchange(Progress);
 
 impl Exchange {
-    pub(crate) fn until_the_end_of(self, body: Body) -> Body {
+    pub(crate) fn until_the_end_of(self: Arc<Self>, body: Body) -> Body {
         if body.is_end_stream() {
             return body;
         }

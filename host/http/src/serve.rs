@@ -36,6 +36,7 @@ use crate::{
         CONNECTIONS, DRAIN, HEADERS, HELLO, IDLE, PROBE, PROBE_ANSWER, RESETS, STREAMS, UNSENT,
     },
     patience::{Patient, Progress},
+    unread::Lent,
 };
 
 type BoxService = BoxCloneSyncService<Request, Response, Infallible>;
@@ -246,9 +247,10 @@ impl hyper::service::Service<http::Request<Incoming>> for Answer {
     type Future = BoxFuture<'static, Result<Response, Infallible>>;
 
     fn call(&self, request: http::Request<Incoming>) -> Self::Future {
+        let exchange = self.progress.begin();
+        let request = Lent::of(request, exchange.as_ref());
         let mut request = request.map(|body| body.map_err(Into::into).boxed_unsync());
         request.extensions_mut().insert(self.peer.clone());
-        let exchange = self.progress.begin();
         let progress = self.progress.clone();
         let answer = self.service.clone().oneshot(request);
         // A combinator: the compiler cannot prove an async block over `dyn Error` to be `Send`.

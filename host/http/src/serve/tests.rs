@@ -8,7 +8,11 @@ use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, DuplexStream, duplex};
 
 use super::*;
-use crate::{BoxError, Upgrade, limits::STALLED, upgrade};
+use crate::{
+    BoxError, Upgrade,
+    limits::{DISCARD_TIME, STALLED},
+    upgrade,
+};
 
 /// A client's end of a connection on which `answer` is given to every request.
 fn connect<F, A>(answer: F) -> DuplexStream
@@ -126,6 +130,41 @@ async fn what_comes_during_an_exchange_is_no_late_head() {
             said.push(client.read_u8().await.unwrap());
         }
     }
+}
+
+/// Who is refused before its body is read hears of it, and keeps its connection.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_nobody_read_is_in_nobodys_way() {
+    for size in [0, 1, 100, 65_536, 3 << 20] {
+        let mut client = connect(pong);
+        for _ in 0..3 {
+            let head = format!("PATCH / HTTP/1.1\r\nContent-Length: {size}\r\n\r\n");
+            client.write_all(head.as_bytes()).await.unwrap();
+            // As slowly as a body may come, and without looking at the answer meanwhile.
+            tokio::time::sleep(2 * HELLO).await;
+            client.write_all(&vec![b'x'; size]).await.unwrap();
+            let mut said = Vec::new();
+            while !said.ends_with(b"pong") {
+                said.push(client.read_u8().await.unwrap());
+            }
+        }
+        let (_, said) = hang_up(&mut client, b"GET / HTTP/1.0\r\n\r\n").await;
+        assert!(said.ends_with("pong"), "{size}: {said}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_nobody_reads_is_not_taken_for_ever() {
+    let mut client = connect(pong);
+    let head = b"PATCH / HTTP/1.1\r\nContent-Length: 100000000\r\n\r\n";
+    let (time, said) = hang_up(&mut client, head).await;
+    assert!(said.ends_with("pong"), "{said}");
+    assert!(time <= 2 * DISCARD_TIME, "{time:?}");
+    // A client that waits to be told is not told to send it.
+    let mut client = connect(pong);
+    let head = b"PATCH / HTTP/1.1\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n";
+    let (_, said) = hang_up(&mut client, head).await;
+    assert!(said.starts_with("HTTP/1.1 200"), "{said}");
 }
 
 #[tokio::test(start_paused = true)]

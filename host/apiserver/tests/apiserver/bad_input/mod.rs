@@ -4,6 +4,7 @@
 mod bodies;
 mod frames;
 mod heads;
+mod refusals;
 mod requests;
 
 use std::sync::Arc;
