@@ -46,9 +46,12 @@ impl Visit {
             };
         trail.known(&user, asked, request);
         if auth::is_impersonation(request.headers()) {
-            let path = request.uri().path().to_owned();
-            user = auth::impersonate(&api.authorizer, &user, request.headers_mut(), &path)?;
-            trail.impersonates(&user);
+            let headers = request.headers_mut();
+            let other = auth::impersonate(&api.authorizer, &user, headers, asked)?;
+            if let Some(other) = other {
+                trail.impersonates(&other);
+                user = other.user;
+            }
         }
         if is_inside && user.is_master() {
             trail.decided(Verdict::Allow, &"");

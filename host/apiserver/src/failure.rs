@@ -99,13 +99,6 @@ impl Failure {
         Failure::new(StatusCode::FORBIDDEN, "Forbidden", message).with_details()
     }
 
-    /// What went wrong before the request was understood; Kubernetes names no causes for these.
-    pub(crate) fn plain_internal(message: &str) -> Failure {
-        let message = format!("Internal Server Error: {message}");
-        let code = StatusCode::INTERNAL_SERVER_ERROR;
-        Failure::new(code, "InternalError", message)
-    }
-
     /// One or more fields of an object are wrong.
     pub(crate) fn invalid(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Failure {
         // Kubernetes keeps duplicates among the causes, not in the sentence.
@@ -272,6 +265,10 @@ impl Failure {
 
     pub(crate) fn is_not_found(&self) -> bool {
         self.0.reason == "NotFound"
+    }
+
+    pub(crate) fn message(&self) -> &str {
+        &self.0.message
     }
 
     pub(crate) fn code(&self) -> StatusCode {

@@ -145,7 +145,8 @@ async fn whoever_has_no_right_to_impersonates_nobody(s: &Session) -> anyhow::Res
     let status = refusal(maps.list(&ListParams::default()).await, 403, "Forbidden")?;
     ensure!(
         status.message.contains(
-            "User \"system:serviceaccount:kube-rights:plain\" cannot impersonate resource \"users\""
+            "User \"system:serviceaccount:kube-rights:plain\" cannot impersonate-on:user-info:list \
+             resource \"configmaps\""
         ),
         "{status:?}"
     );

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::policy::{Level, Stage};
-use crate::{media, object, reading, user::User};
+use crate::{auth::Impersonated, media, object, reading, user::User};
 
 /// Set where an object was too large to be recorded: Kubernetes' own annotation.
 const TRUNCATED: &str = "audit.k8s.io/truncated";
@@ -106,7 +106,7 @@ pub(super) struct Event {
     pub(super) head: Arc<Head>,
     pub(super) stage: Stage,
     pub(super) at: Timestamp,
-    pub(super) impersonated: Option<User>,
+    pub(super) impersonated: Option<Impersonated>,
     /// `metav1.Status` without what is in the answer itself.
     pub(super) status: Option<Value>,
     pub(super) sent: Option<Sent>,
@@ -130,6 +130,8 @@ struct Line<'a> {
     user: Value,
     #[serde(skip_serializing_if = "Option::is_none")]
     impersonated_user: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    authentication_metadata: Option<Value>,
     #[serde(rename = "sourceIPs", skip_serializing_if = "<[String]>::is_empty")]
     source_ips: &'a [String],
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -202,7 +204,8 @@ impl Event {
             request_uri: &head.uri,
             verb: &head.verb,
             user: head.user.as_ref().map_or_else(|| json!({}), User::info),
-            impersonated_user: self.impersonated.as_ref().map(User::info),
+            impersonated_user: self.impersonated.as_ref().map(|other| other.user.info()),
+            authentication_metadata: self.constraint(),
             source_ips: &head.sources,
             user_agent: &head.agent,
             object_ref: object,
@@ -216,6 +219,12 @@ impl Event {
         let mut bytes = serde_json::to_vec(&line).ok()?;
         bytes.push(b'\n');
         Some(bytes)
+    }
+
+    /// By which right of limited use another user was acted as.
+    fn constraint(&self) -> Option<Value> {
+        let constraint = self.impersonated.as_ref()?.constraint;
+        (!constraint.is_empty()).then(|| json!({"impersonationConstraint": constraint}))
     }
 }
 

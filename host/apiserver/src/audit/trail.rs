@@ -18,7 +18,7 @@ use super::{
 use crate::{
     admission::Notes,
     api::BODY_LIMIT,
-    auth::{Attributes, Verdict},
+    auth::{Attributes, Impersonated, Verdict},
     media,
     user::User,
 };
@@ -47,7 +47,7 @@ pub(crate) struct Open {
     omit: Vec<Stage>,
     is_long: bool,
     notes: Notes,
-    impersonated: Option<User>,
+    impersonated: Option<Impersonated>,
     /// The media type of the body, and what was heard of it.
     sent: Option<(String, Ear)>,
     /// What the log needs of the answer's body, as it goes by.
@@ -119,7 +119,7 @@ impl Trail {
     }
 
     /// The user acts as another.
-    pub(crate) fn impersonates(&mut self, other: &User) {
+    pub(crate) fn impersonates(&mut self, other: &Impersonated) {
         if let Trail::On(open) = self {
             open.impersonated = Some(other.clone());
         }

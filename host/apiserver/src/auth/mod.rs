@@ -25,5 +25,8 @@ pub(crate) use self::{
     authenticate::{CREDENTIAL_ID, authenticate},
     authorizer::Authorizer,
     follow::{Follower, Index},
-    impersonate::{impersonate, is_asked as is_impersonation},
+    impersonate::{
+        Impersonated, account as service_account, impersonate, is_asked as is_impersonation,
+        node_of,
+    },
 };

@@ -78,28 +78,12 @@ fn rules(object: &Value) -> Vec<FieldError> {
         if controller.len() > LONGEST_CONTROLLER {
             errors.too_long("spec.controller", LONGEST_CONTROLLER);
         }
-        domain_path(controller, "spec.controller", &mut errors);
+        for (part, why) in names::domain_prefixed_path(controller) {
+            errors.invalid("spec.controller", part, &why);
+        }
     }
     parameters(at(object, "/spec/parameters"), &mut errors);
     errors.done()
-}
-
-/// `acme.io/foo`
-fn domain_path(text: &str, field: &str, errors: &mut Findings) {
-    let Some((host, path)) = text
-        .split_once('/')
-        .filter(|(host, path)| !host.is_empty() && !path.is_empty())
-    else {
-        let detail = "must be a domain-prefixed path (such as \"acme.io/foo\")";
-        return errors.invalid(field, text, detail);
-    };
-    errors.named(field, host, names::subdomain);
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "/-._~%!$&'()*+,;=:".contains(c);
-    if !path.chars().all(allowed) {
-        let detail = "Invalid path (regex used for validation is \
-                      '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')";
-        errors.invalid(field, path, detail);
-    }
 }
 
 fn parameters(parameters: &Value, errors: &mut Findings) {

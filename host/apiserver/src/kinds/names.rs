@@ -72,6 +72,25 @@ pub fn subdomain(name: &str) -> Vec<String> {
     errors
 }
 
+/// `acme.io/foo`: each part that is wrong, and the sentence about it.
+pub fn domain_prefixed_path(text: &str) -> Vec<(&str, String)> {
+    let Some((host, path)) = text
+        .split_once('/')
+        .filter(|(host, path)| !host.is_empty() && !path.is_empty())
+    else {
+        let why = "must be a domain-prefixed path (such as \"acme.io/foo\")";
+        return vec![(text, why.to_owned())];
+    };
+    let mut errors: Vec<(&str, String)> = Vec::new();
+    errors.extend(subdomain(host).into_iter().map(|why| (host, why)));
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "/-._~%!$&'()*+,;=:".contains(c);
+    if !path.chars().all(allowed) {
+        let why = "Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')";
+        errors.push((path, why.to_owned()));
+    }
+    errors
+}
+
 /// `*.` and an RFC 1123 subdomain: hosts of ingresses.
 pub fn wildcard_subdomain(name: &str) -> Vec<String> {
     let mut errors = Vec::new();

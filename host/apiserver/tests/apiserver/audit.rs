@@ -253,6 +253,9 @@ async fn refusals_are_recorded_with_their_reasons() {
     )
     .await;
     assert_eq!(code, 200);
+    let (server, headers) = (&place.server, &as_bob[..1]);
+    let (code, _) = send_with(server, Some(&admin()), "GET", MAPS, headers, Value::Null).await;
+    assert_eq!(code, 403);
     let (code, _) = send_with(&place.server, None, "GET", "/livez", &[], Value::Null).await;
     assert_eq!(code, 200);
 
@@ -283,6 +286,11 @@ async fn refusals_are_recorded_with_their_reasons() {
     assert_eq!(
         maps[2]["annotations"]["authorization.k8s.io/decision"],
         "allow"
+    );
+    assert_eq!(maps[2].get("authenticationMetadata"), None);
+    assert_eq!(
+        maps[3]["authenticationMetadata"],
+        json!({"impersonationConstraint": "impersonate:user-info"})
     );
     let alive = about("/livez")[0];
     assert_eq!(

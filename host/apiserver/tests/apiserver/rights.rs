@@ -1,4 +1,4 @@
-//! Who may do what: roles and bindings through the API, reviews, impersonation.
+//! Who may do what: roles and bindings through the API, reviews.
 
 use eyot_apiserver::{ApiServer, User};
 use serde_json::{Value, json};
@@ -309,78 +309,6 @@ async fn the_rules_of_a_user_can_be_listed() {
             .unwrap()
             .contains(&everything)
     );
-}
-
-async fn who(server: &ApiServer, actor: &User, headers: &[(&str, &str)]) -> (u16, Value) {
-    let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
-    let (code, answer) = send_with(server, Some(actor), "POST", path, headers, json!({})).await;
-    match code {
-        201 => (code, answer["status"]["userInfo"].clone()),
-        _ => (code, answer["message"].clone()),
-    }
-}
-
-#[tokio::test]
-async fn who_may_impersonate_acts_as_the_other_in_every_respect() {
-    let server = server().await;
-    let admin = admin();
-    let headers = [
-        ("impersonate-user", "ann"),
-        ("impersonate-group", "dev"),
-        ("impersonate-group", "ops"),
-        ("impersonate-uid", "u-1"),
-        ("impersonate-extra-example.com%2fscope", "read"),
-    ];
-    let (code, info) = who(&server, &admin, &headers).await;
-    assert_eq!(code, 201, "{info}");
-    assert_eq!(
-        info,
-        json!({
-            "username": "ann", "uid": "u-1", "groups": ["dev", "ops", "system:authenticated"],
-            "extra": {"example.com/scope": ["read"]},
-        })
-    );
-    let account = [("impersonate-user", "system:serviceaccount:default:robot")];
-    let (_, info) = who(&server, &admin, &account).await;
-    assert_eq!(
-        info["groups"],
-        json!([
-            "system:serviceaccounts",
-            "system:serviceaccounts:default",
-            "system:authenticated"
-        ])
-    );
-    let (code, _) = send_with(
-        &server,
-        Some(&admin),
-        "GET",
-        PODS,
-        &[("impersonate-user", "ann")],
-        Value::Null,
-    )
-    .await;
-    assert_eq!(code, 403, "the rights of the impersonated user hold");
-}
-
-#[tokio::test]
-async fn impersonation_is_a_right_of_its_own() {
-    let server = server().await;
-    let cases = [
-        (
-            vec![("impersonate-user", "ben")],
-            "users \"ben\" is forbidden: User \"ann\" cannot impersonate resource \"users\" in API group \"\" at the cluster scope",
-        ),
-        (
-            vec![("impersonate-user", "system:serviceaccount:default:robot")],
-            "serviceaccounts \"robot\" is forbidden: User \"ann\" cannot impersonate resource \"serviceaccounts\" in API group \"\" in the namespace \"default\"",
-        ),
-    ];
-    for (headers, message) in cases {
-        let (code, told) = who(&server, &user("ann"), &headers).await;
-        assert_eq!((code, told), (403, json!(message)));
-    }
-    let (code, _) = who(&server, &admin(), &[("impersonate-group", "dev")]).await;
-    assert_eq!(code, 500, "a group without a user");
 }
 
 #[tokio::test]

@@ -209,19 +209,11 @@ fn restart_policy(f: &mut Descent, spec: &Value) {
 /// `example.com/controller`.
 fn manager(f: &mut Descent, name: &str) {
     const FIELD: &str = "managedBy";
-    let in_path = |c: char| c.is_ascii_alphanumeric() || "/-._~%!$&'()*+,;=:".contains(c);
-    match name.split_once('/') {
-        _ if name.is_empty() => f.required(FIELD, ""),
-        Some((host, path)) if !host.is_empty() && !path.is_empty() => {
-            f.named(FIELD, host, names::subdomain);
-            if !path.chars().all(in_path) {
-                let detail = "Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')";
-                f.invalid(FIELD, path, detail);
-            }
-        }
-        _ => {
-            let detail = "must be a domain-prefixed path (such as \"acme.io/foo\")";
-            f.invalid(FIELD, name, detail);
+    if name.is_empty() {
+        f.required(FIELD, "");
+    } else {
+        for (part, why) in names::domain_prefixed_path(name) {
+            f.invalid(FIELD, part, &why);
         }
     }
     if name.len() > MANAGER {
