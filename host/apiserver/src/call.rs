@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use eyot_http::{Body, BodyError};
 use eyot_store::Key;
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 use serde_json::Value;
 
 use crate::{
@@ -24,6 +24,7 @@ use crate::{
 pub(crate) struct Call {
     /// Who asks.
     pub(crate) user: User,
+    pub(crate) method: Method,
     pub(crate) resource: Arc<Resource>,
     /// Empty for cluster-scoped resources and for all namespaces.
     pub(crate) namespace: String,

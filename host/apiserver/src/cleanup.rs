@@ -97,6 +97,7 @@ async fn pass(api: &Arc<Api>, name: &str) -> bool {
         for object in api.store.list(&storage, None).objects {
             let call = Call {
                 user: User::new("system:apiserver", &["system:masters"]),
+                method: http::Method::DELETE,
                 resource: resource.clone(),
                 namespace: object.key.namespace.to_string(),
                 name: object.key.name.to_string(),

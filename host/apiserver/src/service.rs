@@ -350,6 +350,7 @@ fn locate(
     };
     let call = Call {
         user,
+        method: parts.method.clone(),
         resource,
         namespace: path.namespace.as_deref().unwrap_or_default().to_owned(),
         name: path.name.as_deref().unwrap_or_default().to_owned(),

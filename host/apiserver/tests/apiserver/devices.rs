@@ -1,8 +1,9 @@
 //! `resource.k8s.io`, and the status of components.
 
+use eyot_apiserver::{Identity, User};
 use serde_json::{Value, json};
 
-use crate::{get, ok, raw, send, server};
+use crate::{get, ok, raw, send, send_as, server};
 
 const GROUP: &str = "/apis/resource.k8s.io/v1";
 const CLAIMS: &str = "/apis/resource.k8s.io/v1/namespaces/default/resourceclaims";
@@ -235,6 +236,109 @@ async fn administrators_access_is_for_namespaces_that_are_labelled_for_it() {
     ok(&server, "PATCH", "/api/v1/namespaces/default", label).await;
     ok(&server, "POST", CLAIMS, claim("c", wish)).await;
     ok(&server, "POST", &templates, template).await;
+}
+
+#[tokio::test]
+async fn the_status_of_a_claim_is_written_by_rights_of_its_parts() {
+    let server = server().await;
+    let wish = json!({"requests": [{"name": "r", "exactly": {"deviceClassName": "c"}}]});
+    ok(&server, "POST", CLAIMS, claim("c", wish)).await;
+    const ROBOT: &str = "system:serviceaccount:default:robot";
+    let grant = async |resource: &str, verbs: &[&str], names: &[&str]| {
+        let rule = json!({"apiGroups": ["resource.k8s.io"], "resources": [resource],
+                          "verbs": verbs, "resourceNames": names});
+        let rbac = "/apis/rbac.authorization.k8s.io/v1";
+        let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+                          "metadata": {"generateName": "r-"}, "rules": [rule]});
+        let role = ok(&server, "POST", &format!("{rbac}/clusterroles"), role).await;
+        let binding = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+            "metadata": {"generateName": "b-"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole",
+                        "name": role["metadata"]["name"]},
+            "subjects": [{"kind": "ServiceAccount", "namespace": "default", "name": "robot"}],
+        });
+        ok(
+            &server,
+            "POST",
+            &format!("{rbac}/clusterrolebindings"),
+            binding,
+        )
+        .await;
+    };
+    grant("resourceclaims/status", &["patch"], &[]).await;
+    let robot = |node: Option<&str>| -> User {
+        let key = "authentication.kubernetes.io/node-name".to_owned();
+        let extra = node.map(|node| (key, vec![node.to_owned()]));
+        Identity {
+            name: ROBOT.to_owned(),
+            extra: extra.into_iter().collect(),
+            ..Identity::default()
+        }
+        .into()
+    };
+    let path = format!("{CLAIMS}/c/status");
+    let write = async |node: Option<&str>, status: &Value| {
+        let body = json!({"status": status});
+        let (code, answer) = send_as(&server, &robot(node), "PATCH", &path, body).await;
+        let message = answer["message"].as_str().unwrap_or_default().to_owned();
+        (code, message)
+    };
+    let node = json!({"nodeSelectorTerms": [{"matchFields": [
+        {"key": "metadata.name", "operator": "In", "values": ["n1"]}]}]});
+    let device = json!({"driver": "d.example.com", "pool": "p", "device": "g"});
+    let mut result = device.clone();
+    result["request"] = "r".into();
+    let allocated = json!({"allocation": {"nodeSelector": node, "devices": {"results": [result]}}});
+    assert_eq!(
+        write(None, &allocated).await,
+        (
+            422,
+            "ResourceClaim.resource.k8s.io \"c\" is invalid: status: Forbidden: changing \
+             status.allocation or status.reservedFor requires resource=\"resourceclaims/binding\", \
+             verb=\"patch\" permission: resourceclaims.resource.k8s.io is forbidden: User \
+             \"system:serviceaccount:default:robot\" cannot patch resource \
+             \"resourceclaims/binding\" in API group \"resource.k8s.io\" at the cluster scope"
+                .to_owned()
+        )
+    );
+    grant("resourceclaims/binding", &["patch"], &[]).await;
+    assert_eq!(write(None, &allocated).await.0, 200);
+    let reported = json!({"devices": [device]});
+    let (code, why) = write(None, &reported).await;
+    assert_eq!(code, 422);
+    assert!(
+        why.contains(
+            "status.devices: Forbidden: changing status.devices requires \
+             resource=\"resourceclaims/driver\", verb=\"[arbitrary-node:patch]\" permission: \
+             resourceclaims.resource.k8s.io \"d.example.com\" is forbidden: "
+        ),
+        "{why}"
+    );
+    grant(
+        "resourceclaims/driver",
+        &["associated-node:patch"],
+        &["other.example.com"],
+    )
+    .await;
+    let (code, why) = write(Some("n1"), &reported).await;
+    assert_eq!(code, 422, "a driver of another name");
+    assert!(
+        why.contains("verb=\"[associated-node:patch arbitrary-node:patch]\""),
+        "{why}"
+    );
+    grant(
+        "resourceclaims/driver",
+        &["associated-node:patch"],
+        &["d.example.com"],
+    )
+    .await;
+    assert_eq!(write(Some("n2"), &reported).await.0, 422, "another node");
+    assert_eq!(write(Some("n1"), &reported).await.0, 200);
+    let gone = json!({"devices": null});
+    assert_eq!(write(None, &gone).await.0, 422, "a controller");
+    grant("resourceclaims/driver", &["arbitrary-node:patch"], &[]).await;
+    assert_eq!(write(None, &gone).await.0, 200);
 }
 
 fn slice(spec: Value) -> Value {
