@@ -12,7 +12,7 @@ use crate::{
     failure::Failure,
     media::{Format, Meta},
     object,
-    table::IncludeObject,
+    table::{IncludeObject, Printer},
 };
 
 /// Warnings beyond this many say nothing new, and headers have a limit of their own.
@@ -38,6 +38,17 @@ pub(crate) fn value(
     value: &Value,
     warnings: &[String],
 ) -> Result<Response, Failure> {
+    printed(call, &call.resource.printer, code, value, warnings)
+}
+
+/// The same, with a Table by another printer than the resource's own.
+pub(crate) fn printed(
+    call: &Call,
+    printer: &Printer,
+    code: StatusCode,
+    value: &Value,
+    warnings: &[String],
+) -> Result<Response, Failure> {
     let shown = match call.format {
         Format::Object => serde_json::to_vec(value),
         Format::Partial(meta) => serde_json::to_vec(&partial(value, meta)),
@@ -49,7 +60,7 @@ pub(crate) fn value(
             )));
         }
         Format::Table(meta) => {
-            let (printer, version) = (&call.resource.printer, meta.api_version());
+            let version = meta.api_version();
             let row = printer.row(value, include(call)?, version, Timestamp::now());
             let metadata = json!({"resourceVersion": object::resource_version(value)});
             serde_json::to_vec(&printer.table(metadata, vec![row], version, true))

@@ -3,7 +3,8 @@
 //!
 //! The name may carry a scheme and a port: `https:web:8443`. For a pod the port is a number or the
 //! name of one of its ports, its first one if nothing is said; for a Service it is a port of the
-//! Service.
+//! Service. A node without a port, or with that of its kubelet, is the node's own API, to which this
+//! server has a connection; any other port is dialled at the node's address.
 
 use std::{
     io,
@@ -31,6 +32,9 @@ use crate::{
 
 /// A server behind this one that takes longer to agree on TLS is taken for stuck.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// Where kubelets listen, for nodes that do not say.
+const KUBELET: u64 = 10250;
 
 /// A request that is passed on.
 pub(crate) struct Passed {
@@ -72,7 +76,7 @@ pub(crate) async fn proxy(
     if rest.is_empty() && is_read && !call.headers.contains_key(header::UPGRADE) {
         return redirect(&passed.uri);
     }
-    let (scheme, name, port) = split(&call.name)?;
+    let (scheme, name, port) = split(&call.name, &call.resource.singular)?;
     let (scheme, name, port) = (scheme.to_owned(), name.to_owned(), port.to_owned());
     call.name = name;
     let stored = api
@@ -85,12 +89,11 @@ pub(crate) async fn proxy(
         if rest.is_empty() { "/" } else { &rest },
         query(&passed.uri)
     );
-    if call.resource.is("", "nodes") {
-        return node(api, &call, passed, &target).await;
-    }
-    let to = match call.resource.is("", "pods") {
-        true => pod(&object, &call.name, &port)?,
-        false => service(api, &call, &object, &port)?,
+    let to = match call.resource.plural.as_str() {
+        "nodes" if is_kubelet(&object, &port) => return node(api, &call, passed, &target).await,
+        "nodes" => address(&object, &call.name, &port)?,
+        "pods" => pod(&object, &call.name, &port)?,
+        _ => service(api, &call, &object, &port)?,
     };
     let stream = api.options.dialer.dial(to).await;
     let mut stream = stream.map_err(|error| unreachable(&error))?;
@@ -137,14 +140,14 @@ fn redirect(uri: &Uri) -> Result<Response, Failure> {
 }
 
 /// Scheme, name and port of `name`, `name:port` or `scheme:name:port`.
-fn split(id: &str) -> Result<(&str, &str, &str), Failure> {
+fn split<'a>(id: &'a str, what: &str) -> Result<(&'a str, &'a str, &'a str), Failure> {
     let parts: Vec<&str> = id.split(':').collect();
     match parts.as_slice() {
         [name] => Ok(("", name, "")),
         [name, port] => Ok(("", name, port)),
         [scheme @ ("" | "http" | "https"), name, port] => Ok((scheme, name, port)),
         _ => Err(Failure::bad_request(format!(
-            "invalid service request {id:?}"
+            "invalid {what} request {id:?}"
         ))),
     }
 }
@@ -197,6 +200,33 @@ fn service(api: &Api, call: &Call, service: &Value, port: &str) -> Result<Where,
         ))
     })?;
     webhook::resolve(&api.store, &call.namespace, &call.name, number).map_err(Failure::unavailable)
+}
+
+/// Whether a port of a node means its own API.
+fn is_kubelet(node: &Value, port: &str) -> bool {
+    let endpoint = ["status", "daemonEndpoints", "kubeletEndpoint", "Port"];
+    let own = object::at(node, &endpoint).and_then(Value::as_u64);
+    let own = own.filter(|own| *own != 0).unwrap_or(KUBELET);
+    port.is_empty() || port.parse() == Ok(own)
+}
+
+/// Some other port of a node.
+fn address(node: &Value, name: &str, port: &str) -> Result<Where, Failure> {
+    let port = port.parse().map_err(|_| {
+        Failure::bad_request(format!(
+            "node {name:?} has no port named {port:?}: give a number"
+        ))
+    })?;
+    let addresses = object::at(node, &["status", "addresses"]).and_then(Value::as_array);
+    let mut addresses = addresses.into_iter().flatten();
+    let own = addresses.find(|one| object::text(one, &["type"]) == "InternalIP");
+    let own = own.map(|one| object::text(one, &["address"]).to_owned());
+    let own = own.ok_or_else(|| {
+        Failure::unavailable(format!(
+            "no preferred addresses found; known addresses of {name:?}: []"
+        ))
+    })?;
+    Ok(Where::Host(own, port))
 }
 
 /// The node's own API.
@@ -314,7 +344,7 @@ mod tests {
 
     #[test]
     fn a_name_may_carry_scheme_and_port() {
-        let check = |id, expected| assert_eq!(split(id).ok(), expected, "{id}");
+        let check = |id, expected| assert_eq!(split(id, "pod").ok(), expected, "{id}");
         check("a", Some(("", "a", "")));
         check("a:http", Some(("", "a", "http")));
         check("http:a:80", Some(("http", "a", "80")));

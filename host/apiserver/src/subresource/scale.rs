@@ -14,8 +14,10 @@ use crate::{
     crd::convert,
     failure::Failure,
     field_error::FieldError,
+    kinds::KindSpec,
     managed, media, object, patch, reading, reply,
     resource::ScalePaths,
+    table::{self, Column, Printer},
     verbs::{
         apply::{self, Config},
         managers,
@@ -52,7 +54,7 @@ pub(crate) async fn scale(
             let why = format!("the spec replicas field \".{path}\" does not exist");
             return Err(Failure::internal(why));
         }
-        return Ok(eyot_http::json(StatusCode::OK, &of(&call, paths, &value)));
+        return answer(&call, &of(&call, paths, &value), &[]);
     }
     let change = Change::read(&call, method, body).await?;
     let manager = managers::name(&call);
@@ -111,9 +113,38 @@ pub(crate) async fn scale(
         Written::Object(object) => call.resource.value(&object)?,
         Written::Imagined(value) => value,
     };
-    let mut response = eyot_http::json(StatusCode::OK, &of(&call, paths, &value));
-    reply::warn(&mut response, &warnings);
-    Ok(response)
+    answer(&call, &of(&call, paths, &value), &warnings)
+}
+
+/// How a Scale is printed. That of a custom resource has the columns of its resource.
+static PRINTED: KindSpec = KindSpec {
+    kind: "Scale",
+    columns: &[
+        Column::new("Name", "Name of the object that is scaled."),
+        Column::integer("Desired", "How many replicas there should be."),
+        Column::integer("Available", "How many replicas there are."),
+        Column::age(),
+    ],
+    cells: |scale, now| {
+        let count = |part: &str| object::at(scale, &[part, "replicas"]).cloned();
+        vec![
+            object::name(scale).into(),
+            count("spec").unwrap_or_else(|| 0.into()),
+            count("status").unwrap_or_else(|| 0.into()),
+            table::age(scale, now),
+        ]
+    },
+    ..KindSpec::PLAIN
+};
+
+fn answer(call: &Call, scale: &Value, warnings: &[String]) -> Result<Response, Failure> {
+    match call.resource.is_custom() {
+        true => reply::value(call, StatusCode::OK, scale, warnings),
+        false => {
+            let printer = Printer::Builtin(&PRINTED, None);
+            reply::printed(call, &printer, StatusCode::OK, scale, warnings)
+        }
+    }
 }
 
 /// How a Scale is changed: replaced, patched or applied.

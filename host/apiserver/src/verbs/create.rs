@@ -185,6 +185,7 @@ async fn check(api: &Api, call: &Call, value: &mut Value) -> Result<Admitted, Fa
         metadata.insert("generation".into(), 1.into());
     }
     resource.requested_by(value, &call.user);
+    let mut remarks = resource.warnings(value, None);
     resource.identified(value);
     let trial = call.query.dry_run;
     let addresses = api.addresses.complete(resource, value, None, trial)?;
@@ -204,7 +205,6 @@ async fn check(api: &Api, call: &Call, value: &mut Value) -> Result<Admitted, Fa
         name: object::name(value),
         ..Attributes::new(call, Operation::Create)
     };
-    let mut remarks = resource.warnings(value, None);
     remarks.extend(judged.warnings);
     let mut admitted = admission::validate(api, &attributes, value).await?;
     admitted.warnings.splice(0..0, remarks);

@@ -49,6 +49,23 @@ async fn requests_are_passed_on_over_tls() {
         let said: Value = serde_json::from_slice(&bytes(answer).await).unwrap();
         assert_eq!(said, json!({"path": "/x/y", "query": "z=1"}), "{through}");
     }
+    // A node has other ports than that of its own API, for which none is connected here.
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"}});
+    ok(&server, "POST", "/api/v1/nodes", node).await;
+    let address =
+        json!({"status": {"addresses": [{"type": "InternalIP", "address": "127.0.0.1"}]}});
+    ok(&server, "PATCH", "/api/v1/nodes/n/status", address).await;
+    let path = format!("/api/v1/nodes/https:n:{port}/proxy/x/y?z=1");
+    let said = ok(&server, "GET", &path, Value::Null).await;
+    assert_eq!(said, json!({"path": "/x/y", "query": "z=1"}));
+    for own in ["n", "n:10250", "https:n:10250", "https:n:"] {
+        let (code, status) = get(&server, &format!("/api/v1/nodes/{own}/proxy/healthz")).await;
+        let why = "node \"n\" is not connected";
+        assert_eq!((code, &status["message"]), (503, &json!(why)), "{own}");
+    }
+    let (code, status) = get(&server, "/api/v1/nodes/ftp:n:1/proxy/x").await;
+    let why = "invalid node request \"ftp:n:1\"";
+    assert_eq!((code, &status["message"]), (400, &json!(why)));
     // Who speaks no TLS is not understood by who does.
     let (code, _) = get(&server, &format!("{pods}/http:a:{port}/proxy/x")).await;
     assert_eq!(code, 400);

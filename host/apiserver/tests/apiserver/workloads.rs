@@ -101,6 +101,15 @@ async fn what_has_replicas_scales() {
         let (_, shown) = get(&server, &scale).await;
         assert_eq!(shown["status"]["selector"], "app=x", "{path}");
         assert_eq!(shown["spec"]["replicas"], 1, "{path}");
+        // What `kubectl get --subresource=scale` shows.
+        let accept = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
+        let table = crate::bytes(raw(&server, "GET", &scale, &accept, "").await).await;
+        let table: Value = serde_json::from_slice(&table).unwrap();
+        let columns = table["columnDefinitions"].as_array().unwrap().iter();
+        let columns: Vec<&str> = columns.map(|one| one["name"].as_str().unwrap()).collect();
+        assert_eq!(columns, ["Name", "Desired", "Available", "Age"], "{path}");
+        let cells = table["rows"][0]["cells"].as_array().unwrap();
+        assert_eq!(cells[..3], [json!("a"), json!(1), json!(0)], "{path}");
         ok(&server, "PATCH", &scale, json!({"spec": {"replicas": 4}})).await;
         let (_, object) = get(&server, &format!("{path}/a")).await;
         assert_eq!(object["spec"]["replicas"], 4, "{path}");

@@ -109,6 +109,9 @@ fn identified(pod: &mut Value) {
         }]);
         child(pod, "status")["conditions"] = conditions;
     }
+    if text(pod, "/spec/os/name") != "windows" {
+        put_on_armour(pod);
+    }
     let labels = at(pod, "/metadata/labels").clone();
     let spec = child(pod, "spec");
     for constraint in items(spec, "topologySpreadConstraints") {
@@ -127,6 +130,22 @@ fn identified(pod: &mut Value) {
         for term in items(pods, "preferredDuringSchedulingIgnoredDuringExecution") {
             if let Some(term) = term.get_mut("podAffinityTerm") {
                 merge_label_keys(term, &labels);
+            }
+        }
+    }
+}
+
+/// AppArmor was asked for by annotations once; the fields that took their place say the same.
+fn put_on_armour(pod: &mut Value) {
+    for group in rules::GROUPS {
+        let all = list(pod, &format!("/spec/{group}"));
+        let meant: Vec<Option<Value>> = all
+            .iter()
+            .map(|one| rules::annotations::unarmed(pod, one).and_then(|(_, profile)| profile))
+            .collect();
+        for (container, profile) in items(child(pod, "spec"), group).zip(meant) {
+            if let Some(profile) = profile {
+                child(container, "securityContext")["appArmorProfile"] = profile;
             }
         }
     }

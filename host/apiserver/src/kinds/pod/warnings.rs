@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::rules::{
     GROUPS,
-    annotations::{APP_ARMOR, SECCOMP, SECCOMP_OF},
+    annotations::{APP_ARMOR, SECCOMP, SECCOMP_OF, unarmed},
     resources::quantity,
 };
 use crate::kinds::{
@@ -141,10 +141,16 @@ pub(in crate::kinds) fn of(pod: &Value, prefix: &str) -> Vec<String> {
         if !has(container, "/securityContext/seccompProfile") && annotations.get(&key).is_some() {
             all.push(format!("{prefix}metadata.annotations[{key}]: {unused}"));
         }
-        let key = format!("{APP_ARMOR}{name}");
-        let armed = has(spec, "/securityContext/appArmorProfile")
-            || has(container, "/securityContext/appArmorProfile");
-        if !armed && annotations.get(&key).is_some() {
+        let bare = match prefix {
+            "" if text(spec, "/os/name") == "windows" => None,
+            "" => unarmed(pod, container).map(|(key, _)| key),
+            _ => {
+                let key = format!("{APP_ARMOR}{name}");
+                let field = has(container, "/securityContext/appArmorProfile");
+                (!field && annotations.get(&key).is_some()).then_some(key)
+            }
+        };
+        if let Some(key) = bare {
             all.push(format!(
                 "{prefix}metadata.annotations[{key}]: deprecated since v1.30; use the \
                  \"appArmorProfile\" field instead"

@@ -465,3 +465,43 @@ fn defaults_are_all_there() {
         assert_eq!(spec[name], value, "{name}");
     }
 }
+
+#[test]
+fn what_an_annotation_says_of_apparmor_is_said_by_the_field_too() {
+    let armed = |annotation: &str, of_pod: Value| {
+        let mut pod = container(json!({}));
+        pod["metadata"]["annotations"] =
+            json!({"container.apparmor.security.beta.kubernetes.io/c": annotation});
+        if !of_pod.is_null() {
+            pod["spec"]["securityContext"] = json!({"appArmorProfile": of_pod});
+        }
+        let kind = super::spec("v1", "Pod").unwrap();
+        let warned = !(kind.warnings)(&pod, None).is_empty();
+        let made = create(&pod).unwrap();
+        let profile = &made["spec"]["containers"][0]["securityContext"]["appArmorProfile"];
+        (profile.clone(), warned)
+    };
+    let localhost = json!({"type": "Localhost", "localhostProfile": "p"});
+    let unconfined = json!({"type": "Unconfined"});
+    for (annotation, of_pod, expected, warned) in [
+        (
+            "runtime/default",
+            Value::Null,
+            json!({"type": "RuntimeDefault"}),
+            true,
+        ),
+        (
+            "unconfined",
+            json!({"type": "RuntimeDefault"}),
+            unconfined.clone(),
+            true,
+        ),
+        ("unconfined", unconfined, Value::Null, false),
+        ("localhost/p", Value::Null, localhost, true),
+        // What means nothing is left as it is.
+        ("", Value::Null, Value::Null, true),
+    ] {
+        let found = armed(annotation, of_pod);
+        assert_eq!(found, (expected, warned), "{annotation}");
+    }
+}

@@ -1,8 +1,8 @@
 //! The rules of annotations that have a meaning for pods.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{GROUPS, visit};
+use super::{GROUPS, security::PROFILE_PATH, visit};
 use crate::kinds::{
     descent::Descent,
     json::{at, entries, list, text},
@@ -83,6 +83,35 @@ fn seccomp(f: &mut Descent, key: &str, profile: &str) {
             None => f.invalid(key, profile, "must be a valid seccomp profile"),
         },
     }
+}
+
+/// The profile that an AppArmor annotation means, as the field has it; `None` if it means none.
+pub(in crate::kinds::pod) fn armour(annotation: &str) -> Option<Value> {
+    match annotation {
+        "unconfined" => Some(json!({"type": "Unconfined"})),
+        "runtime/default" => Some(json!({"type": "RuntimeDefault"})),
+        other => {
+            let path = other.strip_prefix("localhost/")?;
+            let is_path = !path.is_empty() && path.trim() == path && path.len() <= PROFILE_PATH;
+            is_path.then(|| json!({"type": "Localhost", "localhostProfile": path}))
+        }
+    }
+}
+
+/// Containers of a pod whose AppArmor annotation says what no field does: the key of the annotation
+/// and what it means.
+pub(in crate::kinds::pod) fn unarmed(
+    pod: &Value,
+    container: &Value,
+) -> Option<(String, Option<Value>)> {
+    let key = format!("{APP_ARMOR}{}", text(container, "/name"));
+    let said = value(at(pod, "/metadata/annotations"), &key)?;
+    if !at(container, "/securityContext/appArmorProfile").is_null() {
+        return None;
+    }
+    let profile = armour(said);
+    let of_pod = at(pod, "/spec/securityContext/appArmorProfile");
+    (profile.as_ref() != Some(of_pod)).then_some((key, profile))
 }
 
 /// Annotations and the fields that took their place must say the same; at the spec.

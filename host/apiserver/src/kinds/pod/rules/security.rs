@@ -14,7 +14,7 @@ const PROFILES: [&str; 3] = ["Localhost", "RuntimeDefault", "Unconfined"];
 /// Longest name of a sysctl.
 const SYSCTL: usize = 253;
 /// Longest path of an AppArmor profile: one less than the kernel takes.
-const PROFILE_PATH: usize = 4095;
+pub(super) const PROFILE_PATH: usize = 4095;
 
 pub(super) fn of_pod(f: &mut Descent, context: &Context<'_>) {
     f.inside(context.spec, "securityContext", |f, security| {
