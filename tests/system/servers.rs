@@ -228,7 +228,8 @@ fn one_of_two_servers_killed_under_load_loses_nothing_that_was_acknowledged() ->
             .iter()
             .find(|map| map["metadata"]["name"] == name.as_str());
         let found = found.with_context(|| format!("{name} was acknowledged and is lost"))?;
-        ensure!(found["data"]["n"] == number.to_string(), "{found}");
+        let wanted = number.to_string();
+        ensure!(found["data"]["n"] == wanted.as_str(), "{found}");
     }
     // The other runs the controllers now.
     second.k(&["create", "namespace", "later"])?;

@@ -50,7 +50,7 @@ impl Link {
         let groups = ["system:nodes", "system:authenticated"];
         Self {
             cloud: cloud.clone(),
-            user: User::new(&format!("system:node:{node}"), &groups),
+            user: User::new(format!("system:node:{node}"), &groups),
             mode: Arc::new(watch::Sender::new(Mode::Whole)),
             writes: Arc::default(),
         }
