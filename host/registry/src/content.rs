@@ -166,7 +166,7 @@ impl Content {
         &self,
         name: &Name,
         digest: &Digest,
-        tag: Option<&Tag>,
+        tags: &[Tag],
         manifest: &Manifest,
         bytes: &[u8],
     ) -> io::Result<()> {
@@ -181,8 +181,8 @@ impl Content {
         }
         let link = self.link(name, "_manifests", digest);
         durable::write(&self.scratch(), &link, manifest.media_type.as_bytes())?;
-        if let Some(tag) = tag {
-            let content = digest.to_string();
+        let content = digest.to_string();
+        for tag in tags {
             durable::write(&self.scratch(), &self.tag(name, tag), content.as_bytes())?;
         }
         Ok(())

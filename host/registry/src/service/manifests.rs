@@ -3,16 +3,22 @@
 use eyot_http::{Body, Response};
 use http::{HeaderName, Method, StatusCode, header, request::Parts};
 
-use super::{ApiError, CONTENT_DIGEST, bare, blocking, finish, is_read, parameter, text_header};
+use super::{ApiError, CONTENT_DIGEST, bare, blocking, finish, is_read, parameter, parameters, text_header};
 use crate::{
     Registry,
     content::MANIFEST_LIMIT,
     manifest::{Content, Manifest},
-    name::{Algorithm, Digest, Name, Selector},
+    name::{Algorithm, Digest, Name, Selector, Tag},
 };
 
 /// Tells the client that the referrers list has the manifest, so that it keeps none of its own.
 static SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
+
+/// Tells the client which tags the manifest was given.
+static TAG: HeaderName = HeaderName::from_static("oci-tag");
+
+/// Tags that one request may give; the specification has registries take ten at least.
+const TAGS: usize = 64;
 
 /// `/v2/<name>/manifests/<reference>`
 pub(super) async fn answer(
@@ -86,9 +92,9 @@ async fn put(
         .map_err(|error| ApiError::digest(&error))?;
     let bytes = eyot_http::collect(body, MANIFEST_LIMIT).await?;
     let manifest = Manifest::parse(content_type.as_deref(), &bytes)?;
-    let (tag, expected) = match selector {
-        Selector::Tag(tag) => (Some(tag), expected),
-        Selector::Digest(digest) => (None, Some(digest)),
+    let (tags, expected) = match selector {
+        Selector::Tag(tag) => (vec![tag], expected),
+        Selector::Digest(digest) => (tags(request)?, Some(digest)),
     };
     let algorithm = expected
         .as_ref()
@@ -105,13 +111,30 @@ async fn put(
         Some(subject) => builder.header(&SUBJECT, subject.to_string()),
         None => builder,
     };
+    let builder = tags.iter().fold(builder, |builder, tag| {
+        builder.header(&TAG, tag.to_string())
+    });
     blocking(move || {
         complete(&registry, &name, &manifest)?;
         let content = registry.content();
-        Ok(content.put_manifest(&name, &digest, tag.as_ref(), &manifest, &bytes)?)
+        Ok(content.put_manifest(&name, &digest, &tags, &manifest, &bytes)?)
     })
     .await?;
     finish(builder.body(eyot_http::empty()))
+}
+
+/// The tags that a manifest pushed by its digest is to have.
+fn tags(request: &Parts) -> Result<Vec<Tag>, ApiError> {
+    let tags = parameters(request, "tag").map(|tag| tag.parse::<Tag>());
+    let tags = tags.take(TAGS + 1).collect::<Result<Vec<_>, _>>();
+    let tags = tags.map_err(|error| ApiError::bad("MANIFEST_INVALID", error.to_string()))?;
+    match tags.len() > TAGS {
+        true => {
+            let message = format!("more than {TAGS} tags in one request");
+            Err(ApiError::bad("MANIFEST_INVALID", message))
+        }
+        false => Ok(tags),
+    }
 }
 
 /// Everything that the manifest refers to must be in the repository. Its subject need not be.

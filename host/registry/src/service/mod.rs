@@ -168,10 +168,14 @@ fn parse(parts: &[&str]) -> Result<Name, ApiError> {
 
 /// The values of a query parameter.
 fn parameter(request: &Parts, name: &str) -> Option<String> {
+    parameters(request, name).next()
+}
+
+/// All values of a parameter that may be there several times.
+fn parameters<'a>(request: &'a Parts, name: &'a str) -> impl Iterator<Item = String> + 'a {
     let query = request.uri.query().unwrap_or_default();
-    let mut pairs = form_urlencoded::parse(query.as_bytes());
-    pairs
-        .find(|(key, _)| key == name)
+    form_urlencoded::parse(query.as_bytes())
+        .filter(move |(key, _)| key == name)
         .map(|(_, value)| value.into_owned())
 }
 

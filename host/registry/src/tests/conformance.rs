@@ -2,6 +2,8 @@
 //! socket, with every optional feature on: what that suite would ask, this asks. Where the suite
 //! accepts several answers, the one that this registry is to give is asked for.
 
+mod data;
+
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use hyper_util::{
@@ -78,7 +80,7 @@ impl Suite {
         }
         let request = request.body(eyot_http::full(body)).unwrap();
         let (parts, body) = self.client.request(request).await.unwrap().into_parts();
-        let body = eyot_http::collect(body, 1 << 20).await.unwrap();
+        let body = eyot_http::collect(body, 8 << 20).await.unwrap();
         let answer = Answer {
             status: parts.status,
             headers: parts.headers,
