@@ -26,7 +26,7 @@ use self::pack::Write;
 use crate::{
     announce::Announcer,
     error::{Act, ControlError, is, is_namespace_ending, said},
-    owner, service,
+    owner, service, trigger,
 };
 
 /// The label that names the Service (or the Endpoints) that a slice belongs to.
@@ -70,6 +70,11 @@ impl Reconciler for EndpointSlices {
             namespace: &key.namespace,
             labels: labels(&service),
             annotations: None,
+            trigger: trigger::time(
+                &service,
+                &pods,
+                held.iter().map(|slice| slice.metadata.annotations.as_ref()),
+            ),
             per_slice: PER_SLICE,
             placeholder: true,
         };

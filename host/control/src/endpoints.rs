@@ -20,7 +20,7 @@ use kube::{
 use crate::{
     announce::Announcer,
     error::{Act, ControlError, is, is_namespace_ending, said},
-    service,
+    service, trigger,
 };
 
 const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
@@ -151,7 +151,15 @@ fn plan(
         held.metadata.annotations = held.metadata.annotations.filter(|all| !all.is_empty());
         held == wanted
     });
-    (!same).then_some(wanted)
+    if same {
+        return None;
+    }
+    let written = held.map(|held| held.metadata.annotations.as_ref());
+    if let Some(trigger) = trigger::time(service, pods, written.into_iter()) {
+        let annotations = wanted.metadata.annotations.get_or_insert_default();
+        annotations.insert(trigger::ANNOTATION.to_owned(), trigger);
+    }
+    Some(wanted)
 }
 
 #[cfg(test)]

@@ -72,6 +72,7 @@ mod simulation;
 mod stateful_set;
 mod storage;
 mod taint_eviction;
+mod trigger;
 mod wiring;
 mod workloads;
 

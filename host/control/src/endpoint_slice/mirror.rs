@@ -21,7 +21,7 @@ use super::{
 use crate::{
     announce::Announcer,
     error::{ControlError, said},
-    owner, service,
+    owner, service, trigger,
 };
 
 const MANAGER: &str = "endpointslicemirroring-controller.k8s.io";
@@ -31,7 +31,7 @@ const LEADER: &str = "control-plane.alpha.kubernetes.io/leader";
 /// Annotations that tell of the Endpoints as such.
 const NOT_COPIED: [&str; 2] = [
     "kubectl.kubernetes.io/last-applied-configuration",
-    "endpoints.kubernetes.io/last-change-trigger-time",
+    trigger::ANNOTATION,
 ];
 /// Addresses of a subset that are mirrored.
 const PER_SUBSET: usize = 1000;
@@ -76,6 +76,7 @@ impl Reconciler for Mirror {
             namespace: &key.namespace,
             labels: mark(labels, &key.name, MANAGER),
             annotations: Some(annotations),
+            trigger: None,
             per_slice: PER_SUBSET,
             placeholder: false,
         };

@@ -14,7 +14,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
 
-use crate::names;
+use crate::{names, trigger};
 
 /// Endpoints that may share slices.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,6 +42,8 @@ pub(super) struct Head<'a> {
     pub(super) labels: BTreeMap<String, String>,
     /// If given, the annotations are these and no others.
     pub(super) annotations: Option<BTreeMap<String, String>>,
+    /// When what they are written for happened, see [`crate::trigger`].
+    pub(super) trigger: Option<String>,
     /// Endpoints in a slice at most.
     pub(super) per_slice: usize,
     /// Whether a family without endpoints has an empty slice.
@@ -85,6 +87,14 @@ pub(super) fn plan(
             .cloned()
             .collect();
         one_family(head, family, groups, held, &mut namer, &mut writes);
+    }
+    if let Some(trigger) = &head.trigger {
+        for write in &mut writes {
+            if let Write::Create(slice) | Write::Replace(slice) = write {
+                let annotations = slice.metadata.annotations.get_or_insert_default();
+                annotations.insert(trigger::ANNOTATION.to_owned(), trigger.clone());
+            }
+        }
     }
     writes
 }

@@ -63,6 +63,7 @@ fn head(service: &Service) -> Head<'static> {
         namespace: "d",
         labels: labels(service),
         annotations: None,
+        trigger: None,
         per_slice: PER_SLICE,
         placeholder: true,
     }
