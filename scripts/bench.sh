@@ -17,6 +17,10 @@ scripts/guests.sh
 printf '\033[1mbench:\033[0m building the released program\n' >&2
 cargo bench --quiet --locked -p eyot --bench system
 printf '\n'
+printf '\033[1mbench:\033[0m an instance of a Wasm component, beside the bare engine\n' >&2
+cargo run --quiet --release --locked -p eyot-runtime-wasm --example bench-wasm -- \
+  examples/target/wasm32-wasip2/release/hello_web.wasm
+printf '\n'
 [ "$(id -u)" != 0 ] || command -v etcd >/dev/null || apt-get -qq install -y --no-install-recommends etcd-server >/dev/null || true
 printf '\033[1mbench:\033[0m the API over HTTPS, beside etcd where there is one\n' >&2
 cargo run --quiet --release --locked -p eyot-apiserver --example bench-apiserver

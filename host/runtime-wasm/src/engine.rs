@@ -1,11 +1,16 @@
 //! What all guests of a host share.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use eyot_http::Locals;
 use eyot_runtime::{ContainerError, Image, keyvalue::KeyValues};
 use tokio::runtime::{Builder, Handle, Runtime};
-use wasmtime::Engine;
+use wasmtime::{Engine, Store, component::Linker};
 
 use crate::{
     artifacts::Artifacts,
@@ -85,6 +90,37 @@ impl WasmEngine {
         let role = program.role(image)?;
         let pre = program.prepare(role, &self.linkers, image)?.clone();
         Ok((program, role, pre))
+    }
+}
+
+impl WasmEngine {
+    /// What the engine alone takes to make and drop an instance of this component, with nothing
+    /// behind its imports: what `make bench` sets beside what an instance of a pod costs.
+    #[doc(hidden)]
+    pub async fn bare_instantiation(
+        &self,
+        image: &Image,
+        rounds: u32,
+    ) -> Result<Duration, ContainerError> {
+        let program = self.artifacts.load(image).await?;
+        let mut linker = Linker::new(&self.engine);
+        let failed = |error: wasmtime::Error| ContainerError::Runtime(format!("{error:#}"));
+        let component = program.component();
+        linker
+            .define_unknown_imports_as_traps(component)
+            .map_err(failed)?;
+        let pre = linker.instantiate_pre(component).map_err(failed)?;
+        let mut begin = Instant::now();
+        // The first rounds warm the pool.
+        for round in 0..rounds + rounds / 10 {
+            if round == rounds / 10 {
+                begin = Instant::now();
+            }
+            let mut store = Store::new(&self.engine, ());
+            store.set_epoch_deadline(u64::MAX / 2);
+            pre.instantiate_async(&mut store).await.map_err(failed)?;
+        }
+        Ok(begin.elapsed() / rounds.max(1))
     }
 }
 

@@ -6,7 +6,7 @@ use eyot_runtime::{ContainerError, ContainerSpec, Exit};
 use wasmtime_wasi::p2::bindings::CommandPre;
 
 use crate::{
-    capability::Capabilities,
+    capability::{Capabilities, Given},
     clock::Clock,
     container::{Resources, Signals},
     egress::{Egress, Outgoing},
@@ -15,7 +15,7 @@ use crate::{
     memory::Draw,
     program::{InstancePre, Program},
     sockets::Sockets,
-    state::{self, State},
+    state::{State, Surroundings},
 };
 
 /// Prepare the process of `spec`: the future runs it.
@@ -28,14 +28,17 @@ pub(crate) fn process(
     signals: &Signals,
     resources: &Resources,
 ) -> Result<impl Future<Output = Exit> + Send + 'static, ContainerError> {
-    let mut wasi = state::container_wasi(spec, &arguments(spec))?;
     let sockets = Sockets::new(spec, egress.clone(), engine.resolver.clone());
-    sockets.permit(&mut wasi);
-    let wasi = wasi.build();
+    let surroundings = Surroundings {
+        spec: spec.clone(),
+        sockets: sockets.clone(),
+    };
+    let wasi = surroundings.wasi(&arguments(spec))?;
+    let given = Given::of(&engine.shared, spec)?;
     let outgoing = Outgoing::new(egress, engine.resolver.clone());
     let clock = Clock::new(engine.ticker.clone(), resources.cpu.clone());
     let draw = Draw::new(resources.memory.clone());
-    let mut store = State::new(wasi, draw, Capabilities::of(&engine.shared, spec)?)
+    let mut store = State::new(wasi, draw, Capabilities::of(&engine.shared, &given))
         .with_network(outgoing, sockets)
         .into_store(&engine.engine, &clock);
     let terminate = signals.terminate.clone();

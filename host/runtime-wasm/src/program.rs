@@ -3,7 +3,8 @@
 use std::sync::OnceLock;
 
 use eyot_runtime::{ContainerError, Image};
-use wasmtime::component::{Component, Linker};
+use wasmtime::component::{Component, HasData, Linker, ResourceTable};
+use wasmtime_wasi::p2::bindings::io;
 
 use crate::{artifacts::Broken, capability, sockets, state::State};
 
@@ -78,6 +79,10 @@ impl Program {
         }
     }
 
+    pub(crate) fn component(&self) -> &Component {
+        &self.component
+    }
+
     /// The role that a pod's container has.
     pub(crate) fn role(&self, image: &Image) -> Result<Role, ContainerError> {
         let found = Role::ALL.into_iter().find(|role| self.has(*role));
@@ -135,23 +140,63 @@ impl Program {
         Ok(slot.get_or_init(|| pre))
     }
 
+    /// All imports that the role does not get, so that nobody learns of them one by one.
     fn refused(&self, role: Role, error: &wasmtime::Error, image: &Image) -> ContainerError {
         let text = format!("{error:#}");
         let ty = self.component.component_type();
-        let import = ty
-            .imports(self.component.engine())
+        let imports = ty.imports(self.component.engine());
+        let missing: Vec<String> = imports
             .map(|(name, _)| name.to_string())
-            .find(|name| text.contains(&format!("`{name}`")));
-        match import {
-            Some(import) => ContainerError::NotGranted {
-                image: image.reference.clone(),
-                remedy: remedy(role, &import),
-                import,
-            },
-            None => broken(image, text),
+            .filter(|name| text.contains(&format!("`{name}`")) || !is_known(role, name))
+            .collect();
+        let remedies: Vec<String> = missing.iter().map(|import| remedy(role, import)).collect();
+        let (Some(first), Some(one)) = (missing.first(), remedies.first()) else {
+            return broken(image, text);
+        };
+        let remedy = match remedies.iter().all(|remedy| remedy == one) {
+            true => one.clone(),
+            false => {
+                let each = missing.iter().zip(&remedies);
+                let each = each.map(|(import, remedy)| format!("{import}: {remedy}"));
+                each.collect::<Vec<_>>().join("; ")
+            }
+        };
+        let rest = missing.len() - 1;
+        let import = match rest {
+            0 => first.clone(),
+            _ => missing.join(", "),
+        };
+        ContainerError::NotGranted {
+            image: image.reference.clone(),
+            import,
+            remedy,
         }
     }
 }
+
+/// Whether an import is of what this host provides for that role, by its name alone.
+fn is_known(role: Role, import: &str) -> bool {
+    let (interface, version) = import.split_once('@').unwrap_or((import, ""));
+    let http = match role {
+        Role::Process | Role::Web | Role::Driver => Some("wasi:http/"),
+        Role::Step | Role::Exporter => None,
+    };
+    let mut wasi = WASI.into_iter().chain(http);
+    capability::granted(role, import)
+        || version.starts_with("0.2.") && wasi.any(|package| interface.starts_with(package))
+        // Types that other imports share need nobody to provide them.
+        || interface.starts_with("eyot:") && interface.ends_with("/types")
+}
+
+/// The packages of WASI 0.2 that every role gets.
+const WASI: [&str; 6] = [
+    "wasi:cli/",
+    "wasi:clocks/",
+    "wasi:filesystem/",
+    "wasi:io/",
+    "wasi:random/",
+    "wasi:sockets/",
+];
 
 /// What to do about an import that a role does not get.
 fn remedy(role: Role, import: &str) -> String {
@@ -195,6 +240,7 @@ impl Linkers {
         let wasi = || -> wasmtime::Result<Linker<State>> {
             let mut linker = Linker::new(engine);
             wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+            streams(&mut linker)?;
             sockets::add_to_linker(&mut linker)?;
             Ok(linker)
         };
@@ -224,6 +270,22 @@ impl Linkers {
             Role::Exporter => &self.exporter,
         }
     }
+}
+
+struct Streams;
+impl HasData for Streams {
+    type Data<'a> = &'a mut ResourceTable;
+}
+
+/// `wasi:io` over nothing but the table: wasmtime's own comes by the whole of WASI, which would be
+/// [made](crate::state::Wasi) for every body that is read or written.
+fn streams(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    linker.allow_shadowing(true);
+    io::error::add_to_linker::<_, Streams>(linker, State::table)?;
+    io::poll::add_to_linker::<_, Streams>(linker, State::table)?;
+    io::streams::add_to_linker::<_, Streams>(linker, State::table)?;
+    linker.allow_shadowing(false);
+    Ok(())
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ const COPIED_PER_CALL: usize = 64 << 20;
 
 pub(crate) struct State {
     table: ResourceTable,
-    wasi: WasiCtx,
+    wasi: Wasi,
     http: WasiHttpCtx,
     outgoing: Outgoing,
     sockets: Option<Arc<Sockets>>,
@@ -31,12 +31,12 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(wasi: WasiCtx, draw: Draw, capabilities: Capabilities) -> Self {
+    pub(crate) fn new(wasi: impl Into<Wasi>, draw: Draw, capabilities: Capabilities) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES);
         Self {
             table,
-            wasi,
+            wasi: wasi.into(),
             http: WasiHttpCtx::new(),
             outgoing: Outgoing::default(),
             sockets: None,
@@ -55,6 +55,16 @@ impl State {
         }
     }
 
+    /// Streams, files and what else has a handle.
+    pub(crate) fn table(&mut self) -> &mut ResourceTable {
+        &mut self.table
+    }
+
+    /// Why the guest has not all of WASI that its pod gives it, if so.
+    pub(crate) fn lacks(&self) -> Option<&str> {
+        self.wasi.lacks.as_deref()
+    }
+
     pub(crate) fn capabilities_and_table(&mut self) -> (&Capabilities, &mut ResourceTable) {
         (&self.capabilities, &mut self.table)
     }
@@ -67,7 +77,11 @@ impl State {
         &mut ResourceTable,
         Option<&Arc<Sockets>>,
     ) {
-        (self.wasi.sockets(), &mut self.table, self.sockets.as_ref())
+        (
+            self.wasi.get().sockets(),
+            &mut self.table,
+            self.sockets.as_ref(),
+        )
     }
 
     /// A store over this state that is bounded in memory and time.
@@ -80,8 +94,69 @@ impl State {
     }
 }
 
+/// WASI of one instance. Generators of random numbers, clocks, streams and directories cost more
+/// than all else that is made for an instance, and the answer to most requests needs none of them:
+/// so those of a web service are made when the guest first asks for one.
+pub(crate) struct Wasi {
+    made: Option<WasiCtx>,
+    /// Whose they are to be.
+    of: Option<Arc<Surroundings>>,
+    /// Why they could not be had as the pod wants them: the guest must not pass for one that had.
+    lacks: Option<String>,
+}
+
+impl From<WasiCtx> for Wasi {
+    fn from(made: WasiCtx) -> Self {
+        Self {
+            made: Some(made),
+            of: None,
+            lacks: None,
+        }
+    }
+}
+
+impl From<Arc<Surroundings>> for Wasi {
+    fn from(of: Arc<Surroundings>) -> Self {
+        Self {
+            made: None,
+            of: Some(of),
+            lacks: None,
+        }
+    }
+}
+
+impl Wasi {
+    fn get(&mut self) -> &mut WasiCtx {
+        let Self { made, of, lacks } = self;
+        made.get_or_insert_with(|| {
+            let made = of.take().map_or_else(|| Ok(WasiCtx::default()), |of| of.wasi(&[]));
+            made.unwrap_or_else(|error| {
+                *lacks = Some(error.to_string());
+                WasiCtx::default()
+            })
+        })
+    }
+}
+
+/// What the instances of one container find around them.
+pub(crate) struct Surroundings {
+    pub(crate) spec: ContainerSpec,
+    pub(crate) sockets: Arc<Sockets>,
+}
+
+impl Surroundings {
+    /// # Errors
+    ///
+    /// A directory of a volume cannot be opened.
+    pub(crate) fn wasi(&self, args: &[String]) -> Result<WasiCtx, ContainerError> {
+        let mut wasi = container_wasi(&self.spec, args)?;
+        self.sockets.permit(&mut wasi);
+        Ok(wasi.build())
+    }
+}
+
 /// WASI as a container of a pod sees it: arguments, environment and mounts of its manifest.
-pub(crate) fn container_wasi(
+fn container_wasi(
     spec: &ContainerSpec,
     args: &[String],
 ) -> Result<WasiCtxBuilder, ContainerError> {
@@ -115,7 +190,7 @@ pub(crate) fn output(wasi: &mut WasiCtxBuilder, log: &Arc<dyn eyot_runtime::LogS
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView {
-            ctx: &mut self.wasi,
+            ctx: self.wasi.get(),
             table: &mut self.table,
         }
     }

@@ -45,7 +45,7 @@ use wasmtime_wasi_http::{
 };
 
 use crate::{
-    capability::Capabilities,
+    capability::{Capabilities, Given},
     clock::Clock,
     container::{Resources, Signals},
     egress::{Egress, Outgoing},
@@ -54,7 +54,7 @@ use crate::{
     memory::Draw,
     program::{InstancePre, Program},
     sockets::Sockets,
-    state::{self, State},
+    state::{State, Surroundings},
 };
 
 /// The port of a pod that names none.
@@ -92,9 +92,12 @@ pub(crate) async fn web(
     resources: &Resources,
 ) -> Result<impl Future<Output = Exit> + Send + 'static, ContainerError> {
     // What is wrong with mounts and annotations shows now, not at the first request.
-    state::container_wasi(&spec, &[])?;
-    Capabilities::of(&engine.shared, &spec)?;
-    let reuse = reuse(&spec)?;
+    let sockets = Sockets::new(&spec, egress.clone(), engine.resolver.clone());
+    let surroundings = Arc::new(Surroundings { spec, sockets });
+    let spec = &surroundings.spec;
+    surroundings.wasi(&[])?;
+    let given = Given::of(&engine.shared, spec)?;
+    let reuse = reuse(spec)?;
     let port = spec.ports.first().copied().unwrap_or(PORT);
     let listener = listen::listen(engine.workload.handle(), &spec.sandbox, port).await?;
     let pre = ProxyPre::new(pre).map_err(|error| ContainerError::Image {
@@ -106,15 +109,14 @@ pub(crate) async fn web(
         ContainerError::Runtime(reason)
     })?;
     let resources = resources.clone();
-    let sockets = Sockets::new(&spec, egress.clone(), engine.resolver.clone());
     let places = Arc::new(Semaphore::new(CONCURRENT));
     let web = Arc::new(Web {
-        engine,
         _program: program,
         pre,
-        spec,
-        egress,
-        sockets,
+        outgoing: Outgoing::new(egress, engine.resolver.clone()),
+        engine,
+        surroundings,
+        given,
         resources,
         places,
         reuse,
@@ -163,9 +165,9 @@ struct Web {
     engine: Arc<WasmEngine>,
     _program: Arc<Program>,
     pre: ProxyPre<State>,
-    spec: ContainerSpec,
-    egress: Arc<Egress>,
-    sockets: Arc<Sockets>,
+    surroundings: Arc<Surroundings>,
+    outgoing: Outgoing,
+    given: Given,
     resources: Resources,
     places: Arc<Semaphore>,
     /// Requests that one instance may serve.
@@ -251,26 +253,22 @@ impl Web {
     }
 
     /// An instance that waits, or a fresh one.
-    fn instance(&self) -> Result<Instance, Failed> {
+    fn instance(&self) -> Instance {
         if let Some(idle) = lock(&self.idle).pop() {
-            return Ok(idle.instance);
+            return idle.instance;
         }
-        let wasi = state::container_wasi(&self.spec, &[]);
-        let mut wasi = wasi.map_err(|error| internal(error.to_string()))?;
-        self.sockets.permit(&mut wasi);
         let clock = Clock::new(self.engine.ticker.clone(), self.resources.cpu.clone());
         let draw = Draw::new(self.resources.memory.clone());
-        let outgoing = Outgoing::new(self.egress.clone(), self.engine.resolver.clone());
-        let capabilities = Capabilities::of(&self.engine.shared, &self.spec);
-        let capabilities = capabilities.map_err(|error| internal(error.to_string()))?;
-        let state = State::new(wasi.build(), draw, capabilities)
-            .with_network(outgoing, self.sockets.clone());
-        Ok(Instance {
+        let capabilities = Capabilities::of(&self.engine.shared, &self.given);
+        let sockets = self.surroundings.sockets.clone();
+        let state = State::new(self.surroundings.clone(), draw, capabilities)
+            .with_network(self.outgoing.clone(), sockets);
+        Instance {
             store: state.into_store(&self.engine.engine, &clock),
             clock,
             proxy: None,
             served: 0,
-        })
+        }
     }
 
     /// Keep an instance that has served a request well, if it may serve another.
@@ -293,7 +291,7 @@ impl Web {
         if let Some(debt) = self.resources.cpu.debt() {
             tokio::time::sleep(debt).await;
         }
-        let mut instance = self.instance()?;
+        let mut instance = self.instance();
         let store = &mut instance.store;
         let (sender, receiver) = oneshot::channel();
         let request = self
@@ -324,6 +322,9 @@ impl Web {
                 let handler = proxy.wasi_http_incoming_handler();
                 let called = handler.call_handle(&mut instance.store, request, answer);
                 called.await?;
+                if let Some(why) = instance.store.data().lacks() {
+                    return Err(wasmtime::format_err!("{why}"));
+                }
                 instance.proxy = Some(proxy);
                 Ok(())
             };
@@ -378,11 +379,8 @@ impl Web {
     /// HTTP/1.0 clients need not name a host, guests must be told one.
     fn with_host(&self, mut request: Request) -> Request {
         if request.uri().authority().is_none() && !request.headers().contains_key(HOST) {
-            let ip = self
-                .spec
-                .sandbox
-                .ip
-                .map_or_else(|| "localhost".into(), |ip| ip.to_string());
+            let own = self.surroundings.spec.sandbox.ip;
+            let ip = own.map_or_else(|| "localhost".into(), |ip| ip.to_string());
             if let Ok(host) = ip.parse() {
                 request.headers_mut().insert(HOST, host);
             }
@@ -391,7 +389,8 @@ impl Web {
     }
 
     fn log(&self, line: &str) {
-        self.spec
+        self.surroundings
+            .spec
             .log
             .write(LogStream::Stderr, format!("{line}\n").as_bytes());
     }

@@ -1,20 +1,24 @@
 //! `wasi:config/store`: what a workload was given, which is the environment of its container.
 
+use std::{collections::HashMap, sync::Arc};
+
 use crate::bindings::config::{Error, Host};
 
-/// The values of one instance.
-#[derive(Default)]
-pub(crate) struct Client(Vec<(String, String)>);
+/// The values of one container.
+#[derive(Clone, Default)]
+pub(crate) struct Client(Arc<[(String, String)]>);
 
 impl Client {
     /// Of several of one name the last holds, as in an environment.
     pub(crate) fn new(environment: &[(String, String)]) -> Self {
-        let mut values: Vec<(String, String)> = Vec::new();
-        for (name, value) in environment {
-            values.retain(|(known, _)| known != name);
-            values.push((name.clone(), value.clone()));
+        // A namespace with many Services makes a large environment.
+        let mut last: HashMap<&str, usize> = HashMap::new();
+        for (at, (name, _)) in environment.iter().enumerate() {
+            last.insert(name, at);
         }
-        Self(values)
+        let values = environment.iter().enumerate();
+        let values = values.filter(|(at, (name, _))| last.get(name.as_str()) == Some(at));
+        Self(values.map(|(_, pair)| pair.clone()).collect())
     }
 }
 
@@ -25,6 +29,6 @@ impl Host for Client {
     }
 
     async fn get_all(&mut self) -> wasmtime::Result<Result<Vec<(String, String)>, Error>> {
-        Ok(Ok(self.0.clone()))
+        Ok(Ok(self.0.to_vec()))
     }
 }

@@ -24,7 +24,7 @@ const NAME: usize = 253;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Client {
     kept: Option<Arc<dyn KeyValues>>,
-    namespace: String,
+    namespace: Arc<str>,
     buckets: Arc<[String]>,
 }
 
@@ -41,7 +41,7 @@ impl Client {
         })?;
         Ok(Self {
             kept,
-            namespace: spec.pod.namespace.clone(),
+            namespace: spec.pod.namespace.as_str().into(),
             buckets: buckets.into(),
         })
     }
@@ -97,7 +97,7 @@ impl store::Host for View<'_> {
         if !self.client.buckets.contains(&name) {
             return Ok(Err(store::Error::NoSuchStore));
         }
-        let namespace = self.client.namespace.clone();
+        let namespace = self.client.namespace.to_string();
         let bucket = Bucket {
             kept: kept.clone(),
             of: kept::Bucket { namespace, name },

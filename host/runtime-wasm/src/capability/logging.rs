@@ -13,8 +13,8 @@ use crate::{
 const MESSAGE: usize = 16 << 10;
 const CONTEXT: usize = 256;
 
-/// The log of one instance.
-#[derive(Default)]
+/// The log of one container.
+#[derive(Clone, Default)]
 pub(crate) struct Client(Option<Arc<dyn LogSink>>);
 
 impl Client {

@@ -99,8 +99,30 @@ impl Capabilities {
         }
     }
 
-    /// Those of a program of a pod.
-    ///
+    /// Those of an instance of a program of a pod.
+    pub(crate) fn of(shared: &Shared, given: &Given) -> Self {
+        Self {
+            config: given.config.clone(),
+            keyvalue: given.keyvalue.clone(),
+            logging: given.logging.clone(),
+            ..Self::none(shared)
+        }
+    }
+
+    /// Those of a guest that gets none.
+    pub(crate) fn none(shared: &Shared) -> Self {
+        Self::new(shared, &Grants::default(), log::Client::silent())
+    }
+}
+
+/// What all instances of a container get alike: worked out once, shared by all of them.
+pub(crate) struct Given {
+    config: config::Client,
+    keyvalue: keyvalue::Client,
+    logging: logging::Client,
+}
+
+impl Given {
     /// # Errors
     ///
     /// An annotation of the pod that makes no sense.
@@ -109,13 +131,7 @@ impl Capabilities {
             config: config::Client::new(&spec.env),
             keyvalue: keyvalue::Client::new(shared.keyvalues.clone(), spec)?,
             logging: logging::Client::new(spec.log.clone()),
-            ..Self::none(shared)
         })
-    }
-
-    /// Those of a guest that gets none.
-    pub(crate) fn none(shared: &Shared) -> Self {
-        Self::new(shared, &Grants::default(), log::Client::silent())
     }
 }
 
