@@ -3,7 +3,9 @@
 use eyot_http::{Body, Response};
 use http::{HeaderName, Method, StatusCode, header, request::Parts};
 
-use super::{ApiError, CONTENT_DIGEST, bare, blocking, finish, is_read, parameter, parameters, text_header};
+use super::{
+    ApiError, CONTENT_DIGEST, bare, blocking, finish, is_read, parameter, parameters, text_header,
+};
 use crate::{
     Registry,
     content::MANIFEST_LIMIT,

@@ -47,7 +47,8 @@ impl Suite {
         match way {
             Way::Post => {
                 let path = format!("/v2/{NAME}/blobs/uploads/?digest={digest}");
-                self.send(Method::POST, &path, &stream, content.to_owned()).await
+                self.send(Method::POST, &path, &stream, content.to_owned())
+                    .await
             }
             Way::PostPut => {
                 let session = self.session(NAME).await;
@@ -78,7 +79,9 @@ impl Suite {
         };
         for (index, chunk) in chunks.iter().enumerate() {
             if disorder && index + 1 < chunks.len() {
-                let early = self.patch(&session, &range(index + 1), chunks[index + 1]).await;
+                let early = self
+                    .patch(&session, &range(index + 1), chunks[index + 1])
+                    .await;
                 early.refused(416, "BLOB_UPLOAD_INVALID");
                 session = located(self.get(&session).await.is(204));
             }
@@ -90,7 +93,9 @@ impl Suite {
                     ("content-type", "application/octet-stream"),
                     ("content-range", range.as_str()),
                 ];
-                return self.send(Method::PUT, &path, &headers, (*chunk).to_owned()).await;
+                return self
+                    .send(Method::PUT, &path, &headers, (*chunk).to_owned())
+                    .await;
             }
             let answer = self.patch(&session, &range(index), chunk).await.is(202);
             let so_far = index * CHUNK + chunk.len() - 1;
@@ -130,7 +135,10 @@ async fn blobs(algorithm: Algorithm) {
         suite.dies(&at(&digest)).await;
         // What has another digest is not taken, and nothing of it is left.
         let other = format!("{content}oh no");
-        suite.pushed(way, &other, &digest).await.refused(400, "DIGEST_INVALID");
+        suite
+            .pushed(way, &other, &digest)
+            .await
+            .refused(400, "DIGEST_INVALID");
         suite.head(&at(&digest)).await.is(404);
     }
     for content in ["", "{}"] {
@@ -187,7 +195,10 @@ async fn mounts(suite: &Suite, algorithm: Algorithm) {
     // One that is given up is gone.
     let session = suite.session(NAME).await;
     suite.delete(&session).await.is(204);
-    suite.get(&session).await.refused(404, "BLOB_UPLOAD_UNKNOWN");
+    suite
+        .get(&session)
+        .await
+        .refused(404, "BLOB_UPLOAD_UNKNOWN");
 }
 
 #[tokio::test]
@@ -241,7 +252,9 @@ impl<'a> Set<'a> {
     /// An artifact manifest, as the image specification has it.
     async fn artifact(&self, kind: &str, layer: &str, more: Value) -> Value {
         let config = self.blob(EMPTY_JSON, "{}").await;
-        let layer = self.blob(if layer == "{}" { EMPTY_JSON } else { kind }, layer).await;
+        let layer = self
+            .blob(if layer == "{}" { EMPTY_JSON } else { kind }, layer)
+            .await;
         let manifest = json!({
             "schemaVersion": 2, "mediaType": OCI_MANIFEST, "artifactType": kind,
             "config": config, "layers": [layer],
@@ -265,7 +278,11 @@ impl<'a> Set<'a> {
         let text = manifest.to_string();
         let digest = digest(self.algorithm, &text);
         let kind = manifest["mediaType"].as_str().unwrap().to_owned();
-        let answer = self.suite.manifest(&digest.to_string(), &kind, manifest).await.is(201);
+        let answer = self
+            .suite
+            .manifest(&digest.to_string(), &kind, manifest)
+            .await
+            .is(201);
         let subject = manifest["subject"]["digest"].as_str().unwrap_or_default();
         assert_eq!(answer.header("oci-subject"), subject);
         assert_eq!(answer.header("docker-content-digest"), digest.to_string());
@@ -279,16 +296,25 @@ impl<'a> Set<'a> {
     /// Listed, seen, pulled, referred to, and deleted: tags first, then manifests from the last.
     async fn check(self) {
         let path = |reference: &str| format!("/v2/{NAME}/manifests/{reference}");
-        let list = self.suite.get(&format!("/v2/{NAME}/tags/list")).await.is(200).json();
+        let list = self
+            .suite
+            .get(&format!("/v2/{NAME}/tags/list"))
+            .await
+            .is(200)
+            .json();
         for (tag, digest) in &self.tags {
             let listed = list["tags"].as_array().unwrap();
             assert!(listed.contains(&json!(tag)), "{tag} in {list}");
             let (manifest, _) = self.pushed.iter().find(|(_, d)| d == digest).unwrap();
-            self.suite.lives(&path(tag), digest, &manifest.to_string()).await;
+            self.suite
+                .lives(&path(tag), digest, &manifest.to_string())
+                .await;
         }
         for (manifest, digest) in &self.pushed {
             let text = manifest.to_string();
-            self.suite.lives(&path(&digest.to_string()), digest, &text).await;
+            self.suite
+                .lives(&path(&digest.to_string()), digest, &text)
+                .await;
             self.referred(manifest, digest).await;
         }
         for (tag, _) in &self.tags {
@@ -305,14 +331,20 @@ impl<'a> Set<'a> {
             return;
         };
         let kind = manifest["artifactType"].as_str();
-        let kind = kind.unwrap_or_else(|| manifest["config"]["mediaType"].as_str().unwrap_or_default());
-        for query in [String::new(), format!("?artifactType={kind}")] {
+        let kind =
+            kind.unwrap_or_else(|| manifest["config"]["mediaType"].as_str().unwrap_or_default());
+        for query in [
+            String::new(),
+            format!("?artifactType={}", kind.replace('+', "%2B")),
+        ] {
             let path = format!("/v2/{NAME}/referrers/{subject}{query}");
             let answer = self.suite.get(&path).await.is(200);
             let filtered = if query.is_empty() { "" } else { "artifactType" };
             assert_eq!(answer.header("oci-filters-applied"), filtered);
             let list = answer.json()["manifests"].as_array().unwrap().clone();
-            let own = list.iter().find(|entry| entry["digest"] == digest.to_string());
+            let own = list
+                .iter()
+                .find(|entry| entry["digest"] == digest.to_string());
             let own = own.unwrap_or_else(|| panic!("{digest} is not in {path}"));
             assert_eq!(own["mediaType"], manifest["mediaType"]);
             assert_eq!(own["size"], manifest.to_string().len());
@@ -351,7 +383,9 @@ async fn images(algorithm: Algorithm) {
     let mut data = set.image("data", 1, json!({})).await;
     data["config"]["data"] = json!("e30=");
     set.push(&data, &tags("data-field")).await;
-    let custom = set.image("custom", 1, json!({ "org.example.custom": { "a": [1] } })).await;
+    let custom = set
+        .image("custom", 1, json!({ "org.example.custom": { "a": [1] } }))
+        .await;
     set.push(&custom, &tags("custom-fields")).await;
     let mut foreign = set.image("foreign", 1, json!({})).await;
     for kind in ["tar", "tar+gzip"] {
@@ -363,7 +397,12 @@ async fn images(algorithm: Algorithm) {
     }
     set.push(&foreign, &tags("non-distributable")).await;
     let notes: serde_json::Map<String, Value> = (0..390)
-        .map(|number| (format!("large-annotation-{number}"), json!("A".repeat(10_000))))
+        .map(|number| {
+            (
+                format!("large-annotation-{number}"),
+                json!("A".repeat(10_000)),
+            )
+        })
         .collect();
     let large = set.image("large", 1, json!({ "annotations": notes })).await;
     set.push(&large, &tags("large-manifest")).await;
@@ -397,7 +436,10 @@ async fn artifacts_and_what_refers_to_others_live_from_push_to_delete() {
     let index = set.index(&[&artifact, &bare], json!({ "artifactType": KINDS[0] }));
     set.push(&index, &["artifact-index"]).await;
     let note = |text: &str| json!({ "org.opencontainers.conformance": text });
-    for (number, subject) in [set.described(&artifact), set.described(&index)].iter().enumerate() {
+    for (number, subject) in [set.described(&artifact), set.described(&index)]
+        .iter()
+        .enumerate()
+    {
         let label = format!("referrer {number}");
         let plain = set.image(&label, 1, json!({ "subject": subject })).await;
         set.push(&plain, &[]).await;
@@ -432,7 +474,10 @@ async fn a_manifest_that_is_pushed_by_digest_gets_the_tags_of_its_parameters() {
         let manifest = set.image("tagged", 1, json!({})).await;
         let digest = digest(algorithm, &manifest.to_string());
         let reference = format!("{digest}?tag=one&tag=two");
-        let answer = suite.manifest(&reference, OCI_MANIFEST, &manifest).await.is(201);
+        let answer = suite
+            .manifest(&reference, OCI_MANIFEST, &manifest)
+            .await
+            .is(201);
         let told: Vec<_> = answer.headers.get_all("oci-tag").iter().collect();
         assert_eq!(told, ["one", "two"]);
         set.pushed.push((manifest.clone(), digest.clone()));
@@ -462,11 +507,21 @@ async fn manifests_that_are_not_what_they_are_pushed_as_are_refused() {
             .await
     };
     let digest = Digest::of(text.as_bytes()).to_string();
-    put(&digest, &format!("{text}  ")).await.refused(400, "DIGEST_INVALID");
-    put("sha256:baddigeststring", &text).await.refused(400, "DIGEST_INVALID");
+    put(&digest, &format!("{text}  "))
+        .await
+        .refused(400, "DIGEST_INVALID");
+    put("sha256:baddigeststring", &text)
+        .await
+        .refused(400, "DIGEST_INVALID");
     suite.get(&path("sha256:baddigeststring")).await.is(404);
-    suite.get(&path(&digest)).await.refused(404, "MANIFEST_UNKNOWN");
-    suite.get(&path("missing-tag")).await.refused(404, "MANIFEST_UNKNOWN");
+    suite
+        .get(&path(&digest))
+        .await
+        .refused(404, "MANIFEST_UNKNOWN");
+    suite
+        .get(&path("missing-tag"))
+        .await
+        .refused(404, "MANIFEST_UNKNOWN");
     // What it is made of must be there; the suite leaves that to registries.
     let mut sparse = manifest.clone();
     sparse["layers"] = json!([descriptor(LAYER, &Digest::of(b"never pushed"), 12)]);
