@@ -20,7 +20,7 @@ packages=(pkg-config libseccomp-dev gcc)
 case $purpose in
   build) ;;
   demo) packages+=(curl iproute2 nftables busybox-static) ;;
-  test) packages+=(curl iproute2 nftables busybox-static umoci skopeo mosquitto-clients python3-venv postgresql) ;;
+  test) packages+=(curl iproute2 nftables busybox-static umoci skopeo buildah mosquitto-clients python3-venv postgresql) ;;
   *) die "unknown purpose '$purpose': build, demo or test" ;;
 esac
 missing=()

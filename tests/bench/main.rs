@@ -52,6 +52,9 @@ fn main() -> anyhow::Result<()> {
     if is_asked("memory") {
         runtime.block_on(memory::memory())?;
     }
+    if is_asked("thousand") {
+        runtime.block_on(thousand())?;
+    }
     let host = Host::start()?;
     host.push("bench/web:v1", &tools::guest("hello_web")?)?;
     let client = runtime.block_on(client(&host))?;
@@ -325,6 +328,57 @@ fn crun_run(bundle: &std::path::Path, number: usize) -> anyhow::Result<f64> {
             .current_dir(bundle),
     )?;
     Ok(begin.elapsed().as_secs_f64() * 1e3)
+}
+
+/// A thousand Wasm web services on one node: how soon, and what each takes of memory once the host
+/// has given back what only their start needed.
+async fn thousand() -> anyhow::Result<()> {
+    const PODS: usize = 1_000;
+    /// The host looks every ten minutes what it can give back, and some seconds after a burst.
+    const SETTLED: Duration = Duration::from_secs(20);
+    let host = Host::start_with(&["--max-pods=1100", "--pod-cidr=10.244.0.0/20"])?;
+    host.push("bench/web:v1", &tools::guest("hello_web")?)?;
+    let client = client(&host).await?;
+    let api: Api<Pod> = Api::default_namespaced(client.clone());
+    // What the first pod needs, the others share.
+    one(&api, "first").await?;
+    tokio::time::sleep(SETTLED).await;
+    let before = host.resident()?;
+    let begin = Instant::now();
+    for number in 0..PODS {
+        let pod = pod_object(&format!("t{number}"), "bench/web:v1", &[])?;
+        api.create(&PostParams::default(), &pod).await?;
+    }
+    for number in 0..PODS {
+        let name = format!("t{number}");
+        let ready = await_condition(api.clone(), &name, is_ready);
+        tokio::time::timeout(Duration::from_secs(300), ready).await??;
+    }
+    let took = begin.elapsed().as_secs_f64();
+    row(
+        &format!("{PODS} Wasm pods from first POST to last Ready"),
+        "",
+        &format!("{took:.1} s, {:.1} ms a pod", took * 1e3 / PODS as f64),
+        "a kubelet takes 110",
+    );
+    tokio::time::sleep(SETTLED).await;
+    let each = host.resident()?.saturating_sub(before) / PODS as u64;
+    row(
+        "resident memory of each",
+        "≤ 100 KB",
+        &format!("{:.0} KB", each as f64 / 1e3),
+        "with its object, its status and its events in the store",
+    );
+    Ok(())
+}
+
+/// One Wasm web service, ready.
+async fn one(api: &Api<Pod>, name: &str) -> anyhow::Result<()> {
+    let pod = pod_object(name, "bench/web:v1", &[])?;
+    api.create(&PostParams::default(), &pod).await?;
+    let ready = await_condition(api.clone(), name, is_ready);
+    tokio::time::timeout(Duration::from_secs(60), ready).await??;
+    Ok(())
 }
 
 /// A hundred Wasm web services at once.

@@ -169,11 +169,14 @@ fn a_missing_program_is_named() -> anyhow::Result<()> {
         "",
     ))?;
     let pod = host.wait_pod("missing", "says what is wrong", |p| {
-        p["status"]["containerStatuses"][0]["state"]
-            .to_string()
-            .contains("no-such-program")
+        let last = &p["status"]["containerStatuses"][0]["lastState"]["terminated"];
+        last["reason"] == "StartError" && last["exitCode"] == 128
     })?;
-    ensure!(pod["status"]["phase"] != "Running", "{pod}");
+    let status = &pod["status"]["containerStatuses"][0];
+    let last = status["lastState"].to_string();
+    ensure!(last.contains("no-such-program"), "{pod}");
+    ensure!(last.contains("1970-01-01T00:00:00Z"), "{pod}");
+    ensure!(status["started"] == false, "{pod}");
     host.k(&["delete", "pod", "missing"])?;
     Ok(())
 }

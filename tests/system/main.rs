@@ -29,6 +29,7 @@ mod resources;
 mod security;
 mod servers;
 mod service;
+mod share;
 mod soak;
 mod tools;
 mod usage;
@@ -57,6 +58,7 @@ fn main() {
         ("hooks", hooks::CASES),
         ("volume", volume::CASES),
         ("resources", resources::CASES),
+        ("share", share::CASES),
         ("reach", reach::CASES),
         ("clients", clients::CASES),
         ("registry", registry::CASES),

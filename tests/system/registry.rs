@@ -20,6 +20,11 @@ pub const CASES: &[Case] = &[
         [Skopeo, Busybox, Kubectl, Root]
     ),
     case!(what_eyot_pushes_is_a_cncf_wasm_artifact, [Guests]),
+    case!(
+        buildah_builds_and_pushes_what_a_pod_runs,
+        [Buildah, Busybox, Kubectl, Root]
+    ),
+    case!(oras_attaches_finds_and_pulls_artifacts, [Oras]),
 ];
 
 fn skopeo_push(name: &str) -> anyhow::Result<String> {
@@ -74,6 +79,65 @@ fn a_pod_runs_what_skopeo_pushed() -> anyhow::Result<()> {
         p["status"]["phase"] == "Succeeded"
     })?;
     ensure!(host.k(&["logs", "skopeo"])? == "from skopeo\n");
+    Ok(())
+}
+
+fn buildah_builds_and_pushes_what_a_pod_runs() -> anyhow::Result<()> {
+    let host = shared()?;
+    let storage = host.dir.join("buildah");
+    let buildah = |arguments: &[&str]| {
+        let mut command = Command::new("buildah");
+        command.args(["--storage-driver", "vfs", "--root"]);
+        command
+            .arg(storage.join("root"))
+            .arg("--runroot")
+            .arg(storage.join("run"));
+        succeed(command.args(arguments))
+    };
+    let container = buildah(&["from", "scratch"])?;
+    let container = container.trim();
+    let busybox = crate::tools::find("busybox").context("busybox")?;
+    let busybox = busybox.to_str().context("its path")?;
+    buildah(&["copy", container, busybox, "/bin/busybox"])?;
+    buildah(&[
+        "config",
+        "--entrypoint",
+        r#"["/bin/busybox","echo","from"]"#,
+        container,
+    ])?;
+    buildah(&["config", "--cmd", "buildah", container])?;
+    buildah(&["commit", "-q", container, "built"])?;
+    let target = format!("127.0.0.1:{}/buildah/built:v1", host.ports.registry);
+    buildah(&[
+        "push",
+        "-q",
+        "--tls-verify=false",
+        "built",
+        &format!("docker://{target}"),
+    ])?;
+    host.apply(&crate::wasm::pod("built", &target, &[], ""))?;
+    host.wait_pod("built", "has succeeded", |pod| {
+        pod["status"]["phase"] == "Succeeded"
+    })?;
+    ensure!(host.k(&["logs", "built"])? == "from buildah\n");
+    Ok(())
+}
+
+/// The Python client of the ORAS project.
+fn oras_attaches_finds_and_pulls_artifacts() -> anyhow::Result<()> {
+    let host = shared()?;
+    let python = std::env::var_os("PYTHON_CLIENT").context("PYTHON_CLIENT")?;
+    let script = repository().join("tests/clients/oras_client.py");
+    let registry = format!("127.0.0.1:{}", host.ports.registry);
+    let directory = host.dir.join("oras");
+    std::fs::create_dir_all(&directory)?;
+    let said = succeed(
+        Command::new(python)
+            .arg(script)
+            .arg(registry)
+            .current_dir(directory),
+    )?;
+    ensure!(said.ends_with("all is well\n"), "{said}");
     Ok(())
 }
 

@@ -18,6 +18,7 @@ pub const CASES: &[Case] = &[
         the_kernel_is_told_what_a_pod_may_have,
         [Kubectl, Root, Busybox]
     ),
+    case!(a_pod_is_resized_while_it_runs, [Kubectl, Root, Busybox]),
     case!(
         a_debug_container_sees_the_processes_of_its_target,
         [Kubectl, Root, Busybox]
@@ -38,10 +39,14 @@ fn groups(uid: &str) -> anyhow::Result<Vec<PathBuf>> {
     for hierarchy in std::fs::read_dir("/sys/fs/cgroup")? {
         let below = hierarchy?.path().join("eyot");
         for host in std::fs::read_dir(below).into_iter().flatten() {
-            let group = host?.path().join(uid);
-            if group.is_dir() {
-                found.push(group);
-            }
+            let host = host?.path();
+            let holders = [
+                host.clone(),
+                host.join("burstable"),
+                host.join("besteffort"),
+            ];
+            let pods = holders.map(|holder| holder.join(uid));
+            found.extend(pods.into_iter().filter(|group| group.is_dir()));
         }
     }
     Ok(found)
@@ -82,6 +87,18 @@ fn the_kernel_is_told_what_a_pod_may_have() -> anyhow::Result<()> {
     // The unified hierarchy of this name is not there on every machine.
     if let Some(shares) = group_value(&groups, "cpu.shares") {
         ensure!(shares == "256", "{shares}");
+        // That of its service class, which is all that this host's pods ask for.
+        let class: Vec<_> = groups.iter().filter_map(|g| g.parent()).collect();
+        let class = class
+            .iter()
+            .map(|group| group.to_path_buf())
+            .collect::<Vec<_>>();
+        let shares = group_value(&class, "cpu.shares");
+        ensure!(shares.as_deref() == Some("256"), "{shares:?}");
+        ensure!(
+            class.iter().all(|group| group.ends_with("burstable")),
+            "{class:?}"
+        );
         let quota = group_value(&groups, "cpu.cfs_quota_us");
         ensure!(quota.as_deref() == Some("50000"), "{quota:?}");
         let memory = group_value(&groups, "memory.limit_in_bytes");
@@ -98,6 +115,98 @@ fn the_kernel_is_told_what_a_pod_may_have() -> anyhow::Result<()> {
     eventually("the groups are gone", Duration::from_secs(20), || {
         Ok(self::groups(uid(&pod)?)?.is_empty().then_some(()))
     })
+}
+
+fn a_pod_is_resized_while_it_runs() -> anyhow::Result<()> {
+    let host = shared()?;
+    push_busybox(host, "resources/sized:v1")?;
+    let own = json!({
+        "resources": {
+            "requests": { "cpu": "100m", "memory": "32Mi" },
+            "limits": { "cpu": "200m", "memory": "64Mi" },
+        },
+        "resizePolicy": [
+            { "resourceName": "cpu", "restartPolicy": "NotRequired" },
+            { "resourceName": "memory", "restartPolicy": "RestartContainer" },
+        ],
+    });
+    let script = "trap 'exit 0' TERM; while true; do sleep 0.1; done";
+    host.apply(&script_pod(
+        "sized",
+        "resources/sized:v1",
+        script,
+        json!({}),
+        own,
+    ))?;
+    let pod = host.wait_ready_pod("sized")?;
+    let groups = groups(uid(&pod)?)?;
+    let resize = |resources: Value| {
+        let name = &pod["spec"]["containers"][0]["name"];
+        let patch = json!({ "spec": { "containers": [{ "name": name, "resources": resources }] } });
+        host.k(&[
+            "patch",
+            "pod",
+            "sized",
+            "--subresource=resize",
+            "-p",
+            &patch.to_string(),
+        ])
+    };
+    let quota = |groups: &[PathBuf]| {
+        group_value(groups, "cpu.cfs_quota_us").or_else(|| group_value(groups, "cpu.max"))
+    };
+    let has = |pod: &Value, kind: &str, what: &str| {
+        pod["status"]["containerStatuses"][0]["resources"][kind][what].clone()
+    };
+    resize(json!({ "requests": { "cpu": "150m" }, "limits": { "cpu": "300m" } }))?;
+    let grown = host.wait_pod("sized", "has more processor", |pod| {
+        has(pod, "limits", "cpu") == "300m"
+    })?;
+    let status = &grown["status"]["containerStatuses"][0];
+    ensure!(status["restartCount"] == 0, "{grown}");
+    ensure!(status["allocatedResources"]["cpu"] == "150m", "{grown}");
+    let inner = inner(&groups)?;
+    for groups in [&groups, &inner] {
+        let quota = quota(groups).unwrap_or_default();
+        ensure!(quota.starts_with("30000"), "{quota} in {groups:?}");
+    }
+    resize(json!({ "requests": { "memory": "40Mi" }, "limits": { "memory": "80Mi" } }))?;
+    let again = host.wait_pod("sized", "was started again with more memory", |pod| {
+        has(pod, "limits", "memory") == "80Mi" && crate::host::condition(pod, "Ready")
+    })?;
+    ensure!(
+        again["status"]["containerStatuses"][0]["restartCount"] == 1,
+        "{again}"
+    );
+    let too_much =
+        resize(json!({ "requests": { "memory": "64Ti" }, "limits": { "memory": "64Ti" } }));
+    if too_much.is_ok() {
+        host.wait_pod("sized", "cannot have that", |pod| {
+            let conditions = pod["status"]["conditions"].as_array();
+            conditions.into_iter().flatten().any(|condition| {
+                condition["type"] == "PodResizePending" && condition["reason"] == "Infeasible"
+            })
+        })?;
+    }
+    eventually("what happened is told", Duration::from_secs(60), || {
+        let events = host.k(&["get", "events", "-o", "jsonpath={.items[*].reason}"])?;
+        let told = ["ResizeStarted", "ResizeCompleted"];
+        Ok(told.iter().all(|one| events.contains(one)).then_some(()))
+    })?;
+    host.k(&["delete", "pod", "sized", "--now"])?;
+    Ok(())
+}
+
+/// The control groups of the one container of a pod.
+fn inner(groups: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for group in groups {
+        for entry in std::fs::read_dir(group)? {
+            let path = entry?.path();
+            found.extend(path.is_dir().then_some(path));
+        }
+    }
+    Ok(found)
 }
 
 fn a_debug_container_sees_the_processes_of_its_target() -> anyhow::Result<()> {

@@ -15,6 +15,9 @@ pub enum Need {
     Root,
     Kubectl,
     Skopeo,
+    Buildah,
+    /// The package `oras` in the Python at `PYTHON_CLIENT`.
+    Oras,
     /// The guests of examples/, built for Wasm.
     Guests,
     Busybox,
@@ -36,6 +39,14 @@ impl Need {
             Self::Root => (!isolated).then(|| "needs root and network namespaces".to_owned()),
             Self::Kubectl => kubectl().is_none().then(|| "kubectl is missing".to_owned()),
             Self::Skopeo => program("skopeo", "skopeo"),
+            Self::Buildah => program("buildah", "buildah"),
+            Self::Oras => {
+                let python = std::env::var_os("PYTHON_CLIENT").unwrap_or_default();
+                let mut import = Command::new(python);
+                import.args(["-c", "import oras.client"]);
+                let there = import.output().is_ok_and(|import| import.status.success());
+                (!there).then(|| "PYTHON_CLIENT has no package oras".to_owned())
+            }
             Self::Busybox => program("busybox", "busybox-static"),
             Self::MosquittoSub => program("mosquitto_sub", "mosquitto-clients"),
             Self::PythonClient => std::env::var_os("PYTHON_CLIENT")

@@ -63,7 +63,8 @@ mod tests {
     }
 
     fn pod(ready_since: u32) -> Arc<Pod> {
-        let ready = json!({ "type": "Ready", "status": "True", "lastTransitionTime": at(ready_since) });
+        let ready =
+            json!({ "type": "Ready", "status": "True", "lastTransitionTime": at(ready_since) });
         let pod = json!({
             "metadata": { "name": "p", "namespace": "d", "uid": "u", "labels": { "app": "web" } },
             "spec": {}, "status": { "conditions": [ready] },

@@ -139,6 +139,9 @@ pub struct Settings {
     /// Tasks (processes and threads) that one pod may have [default: 4096 for each container]
     #[arg(long, env = "EYOT_POD_PIDS_LIMIT", value_name = "N")]
     pub pod_pids_limit: Option<u64>,
+    /// Pods that this node takes [default: 110]
+    #[arg(long, env = "EYOT_MAX_PODS", value_name = "N")]
+    pub max_pods: Option<u32>,
     /// When pods are evicted, as a kubelet's `evictionHard`; nothing after the `=` means never
     /// [default: memory.available<100Mi,nodefs.available<1Gi]
     #[arg(long, env = "EYOT_EVICTION_HARD", value_name = "THRESHOLDS")]
@@ -273,6 +276,7 @@ impl Settings {
             audit_log_max_backups: self.audit_log_max_backups.or(other.audit_log_max_backups),
             allow_privileged: self.allow_privileged.or(other.allow_privileged),
             pod_pids_limit: self.pod_pids_limit.or(other.pod_pids_limit),
+            max_pods: self.max_pods.or(other.max_pods),
             eviction_hard: self.eviction_hard.or(other.eviction_hard),
             allowed_unsafe_sysctls: self.allowed_unsafe_sysctls.or(other.allowed_unsafe_sysctls),
             log: self.log.or(other.log),
@@ -296,6 +300,7 @@ impl Settings {
         let policy = eyot_node::Policy {
             privileged: self.allow_privileged.unwrap_or(false),
             pod_pids: self.pod_pids_limit,
+            pods: self.max_pods,
             eviction: match &self.eviction_hard {
                 Some(text) => eyot_node::Thresholds::parse(text)
                     .map_err(|why| anyhow::anyhow!("eviction-hard: {why}"))?,
@@ -308,6 +313,9 @@ impl Settings {
         }
         if policy.pod_pids == Some(0) {
             bail!("pod-pids-limit 0: no pod could run; leave it out for the default");
+        }
+        if policy.pods == Some(0) {
+            bail!("max-pods 0: no pod could run; leave it out for the default");
         }
         let registry_address = self.registry_address.unwrap_or(local(5000));
         let registry_is_local = registry_address.ip().is_loopback();

@@ -292,6 +292,7 @@ pub async fn reset(settings: Resolved, launcher: Launcher) -> anyhow::Result<()>
     let network = open_network(&settings).await.context("the pod network")?;
     network.close().await?;
     let run_dir = Instance::of(&settings.data_dir).run_dir();
+    eyot_node::forget_secrets(&run_dir.join("secrets"))?;
     match std::fs::remove_dir_all(&run_dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             return Err(error).with_context(|| format!("{} cannot be removed", run_dir.display()));
@@ -455,6 +456,7 @@ fn start_node(
         dns: names(settings, &network),
         network,
         data_dir: settings.data_dir.clone(),
+        secrets_dir: Some(Instance::of(&settings.data_dir).run_dir().join("secrets")),
         policy: settings.policy.clone(),
         stop_pods: settings.stop_pods,
     })

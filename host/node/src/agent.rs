@@ -24,7 +24,7 @@ use crate::{
     kubelet::Kubelet,
     local_path,
     pod::{Actor, Handle},
-    register, usage, volumes,
+    register, usage,
 };
 
 /// How long actors may take to end once the host stops. Their containers are killed well before.
@@ -213,10 +213,11 @@ impl Pods {
 fn clear_files(context: &Context, listed: &HashSet<String>) {
     let keep = |uid: &str| listed.contains(uid) || context.knows(uid);
     context.logs.retain(keep);
-    let entries = std::fs::read_dir(&context.pods_dir);
-    for entry in entries.into_iter().flatten().flatten() {
-        if entry.file_name().to_str().is_some_and(|uid| !keep(uid))
-            && let Err(error) = volumes::mounted::remove(&entry.path())
+    let places = context.secrets_dir.iter().chain([&context.pods_dir]);
+    let entries = places.flat_map(std::fs::read_dir).flatten().flatten();
+    for entry in entries {
+        if let Some(uid) = entry.file_name().to_str().filter(|uid| !keep(uid))
+            && let Err(error) = context.remove_files_of(uid)
         {
             tracing::warn!(%error, "volumes of a pod that is gone were not removed");
         }

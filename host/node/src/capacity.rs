@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, time::Duration};
 
-/// Pods that one node takes, as in Kubernetes.
+/// Pods that one node takes if nothing else is said, as in Kubernetes.
 const PODS: u32 = 110;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub(crate) struct Capacity {
 }
 
 impl Capacity {
-    pub(crate) fn read(data_dir: &Path) -> Self {
+    pub(crate) fn read(data_dir: &Path, pods: Option<u32>) -> Self {
         let cpus = std::thread::available_parallelism().map_or(1, |number| number.get());
         let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
         Self {
@@ -24,7 +24,7 @@ impl Capacity {
             memory: memory(&info, "MemTotal:"),
             // Of what cannot be measured none is promised.
             storage: disk(data_dir).map_or(0, |(all, _)| all),
-            pods: PODS,
+            pods: pods.unwrap_or(PODS),
         }
     }
 }
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn this_machine_has_something_to_offer() {
-        let capacity = Capacity::read(Path::new("/"));
+        let capacity = Capacity::read(Path::new("/"), None);
         assert!(
             capacity.cpus >= 1 && capacity.memory > 1 << 20 && capacity.storage > 1 << 20,
             "{capacity:?}"

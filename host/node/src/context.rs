@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    io,
     net::IpAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -24,7 +25,7 @@ use crate::{
     network::Network,
     pod::{Event, Message, PodState, Verdict},
     usage::Meter,
-    volumes::objects::Objects,
+    volumes::{self, Directories, objects::Objects},
 };
 
 /// Events that wait to be recorded. More are dropped: they are a courtesy, and the log has them.
@@ -43,6 +44,8 @@ pub(crate) struct Context {
     pub data_dir: PathBuf,
     /// Volumes, a directory for each uid.
     pub pods_dir: PathBuf,
+    /// Those of them that must not reach a disk, in memory; `None` where that cannot be had.
+    pub secrets_dir: Option<PathBuf>,
     /// Volumes that outlive their pods, a directory for each.
     pub storage_dir: PathBuf,
     /// Seccomp profiles of `type: Localhost`.
@@ -90,8 +93,13 @@ impl Context {
         let context = Self {
             logs: Logs::new(options.data_dir.join("logs")),
             pods_dir: options.data_dir.join("pods"),
+            secrets_dir: options
+                .secrets_dir
+                .as_deref()
+                .and_then(volumes::memory::open),
             storage_dir: absolute(&options.data_dir).join("storage"),
             profiles: options.data_dir.join("seccomp"),
+            capacity: Capacity::read(&options.data_dir, options.policy.pods),
             policy: options.policy,
             name: options.name,
             version: options.version,
@@ -101,7 +109,6 @@ impl Context {
             network: options.network,
             dns: options.dns,
             address,
-            capacity: Capacity::read(&options.data_dir),
             data_dir: options.data_dir,
             events,
             live: Live::default(),
@@ -116,9 +123,23 @@ impl Context {
         (context, task)
     }
 
-    /// The directory of a pod's volumes.
-    pub(crate) fn volumes_of(&self, uid: &str) -> PathBuf {
-        self.pods_dir.join(uid).join("volumes")
+    /// The directories of a pod's volumes.
+    pub(crate) fn volumes_of(&self, uid: &str) -> Directories {
+        Directories {
+            disk: self.pods_dir.join(uid).join("volumes"),
+            memory: self.secrets_dir.as_ref().map(|all| all.join(uid)),
+        }
+    }
+
+    /// Remove what this machine holds of a pod that is gone. Blocking.
+    pub(crate) fn remove_files_of(&self, uid: &str) -> io::Result<()> {
+        let secrets = self.secrets_dir.iter().map(|all| all.join(uid));
+        let all = secrets.chain([self.pods_dir.join(uid)]);
+        let mut removed = Ok(());
+        for directory in all {
+            removed = volumes::mounted::remove(&directory).and(removed);
+        }
+        removed
     }
 
     /// The directory where parts of a pod's volumes are bound.

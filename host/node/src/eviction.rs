@@ -355,7 +355,7 @@ fn on_disk(pod: &Pod) -> impl Iterator<Item = &str> {
 }
 
 async fn volume(context: &Context, view: &View, name: &str) -> u64 {
-    size(&context.volumes_of(&view.reference.uid).join(name)).await
+    size(&context.volumes_of(&view.reference.uid).disk.join(name)).await
 }
 
 /// End the pods that take more local storage than they said they would at most.

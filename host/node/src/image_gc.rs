@@ -122,11 +122,16 @@ async fn clear_made(context: &Context) {
     }
 }
 
-/// Digests of the images that containers of this node have, run or wait to run again.
+/// Digests of the images that containers of this node have, run or wait to run again, and of those
+/// that volumes show.
 fn in_use(context: &Context) -> HashSet<String> {
     let views = context.all();
     let units = views.iter().flat_map(|view| view.state.units.iter());
-    units.map(|unit| unit.image_id.clone()).collect()
+    let shown = views
+        .iter()
+        .flat_map(|view| view.state.volume_images.iter());
+    let all = units.map(|unit| &unit.image_id).chain(shown);
+    all.cloned().collect()
 }
 
 fn node_reference(name: &str) -> ObjectReference {

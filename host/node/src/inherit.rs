@@ -36,7 +36,10 @@ impl Inherited {
     pub(crate) async fn discard(self) {
         let (pod, container) = (&self.left.pod, &self.left.name);
         tracing::info!(%pod, container, "ending a container that no pod wants any more");
-        let removed = async { self.adopt(Arc::new(NoLog)).await?.remove().await };
+        let removed = async {
+            self.adopt(Arc::new(NoLog)).await?.remove().await?;
+            self.runtime.release(pod).await
+        };
         if let Err(error) = removed.await {
             tracing::warn!(%pod, container, %error, "it was not removed");
         }

@@ -45,6 +45,7 @@ pub use kubelet::Kubelet;
 pub use network::{BoxError, Keep, Network};
 pub use policy::Policy;
 pub use pull::docker_credentials;
+pub use volumes::memory::forget as forget_secrets;
 
 /// Which images a runtime runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +78,8 @@ pub struct Options {
     pub dns: Option<IpAddr>,
     /// Logs and volumes are kept below.
     pub data_dir: PathBuf,
+    /// Where secrets of pods are kept in memory, best below `/run`; without it they are on disk.
+    pub secrets_dir: Option<PathBuf>,
     pub policy: Policy,
     /// End all containers when the host stops; else those that can go on without it do.
     pub stop_pods: bool,

@@ -2,6 +2,7 @@
 //! how its containers are brought up ([`prepare`], [`start`]).
 
 mod actor;
+mod admission;
 mod adopt;
 mod event;
 mod grpc;
@@ -12,6 +13,7 @@ mod probe;
 mod program;
 mod report;
 mod request;
+mod resize;
 mod security;
 mod start;
 mod state;

@@ -10,6 +10,8 @@ pub struct Policy {
     pub privileged: bool,
     /// Tasks that one pod may have; the runtime's own bound if `None`.
     pub pod_pids: Option<u64>,
+    /// Pods that it takes; as many as a kubelet if `None`.
+    pub pods: Option<u32>,
     /// When the machine is so short of memory or disk that pods have to go.
     pub eviction: Thresholds,
     /// Kernel parameters beside the safe ones that pods may set; `kernel.msg*` stands for all that

@@ -67,15 +67,28 @@ impl<'a> Asking<'a> {
     ) -> Result<Image, Failure> {
         let name = container.image.as_deref().unwrap_or_default();
         let policy = container.image_pull_policy.as_deref();
+        self.named(Some(index), name, policy).await
+    }
+
+    /// Have the image of that name, for a container or for a volume.
+    pub(crate) async fn named(
+        &self,
+        unit: Option<usize>,
+        name: &str,
+        policy: Option<&str>,
+    ) -> Result<Image, Failure> {
         let images = &self.context.images;
         if policy != Some("Always") {
             match images.find(name, &self.credentials).await {
                 Ok(image) => {
+                    let what = match unit {
+                        Some(_) => "Container image",
+                        None => "Image",
+                    };
                     let message = format!(
-                        "Container image \"{name}\" already present on machine and can be accessed \
-                         by the pod"
+                        "{what} \"{name}\" already present on machine and can be accessed by the pod"
                     );
-                    self.record(Some(index), EventType::Normal, "Pulled", message);
+                    self.record(unit, EventType::Normal, "Pulled", message);
                     return Ok(image);
                 }
                 Err(ImageError::NotFound { .. }) if policy == Some("Never") => {
@@ -83,7 +96,7 @@ impl<'a> Asking<'a> {
                         "Container image \"{name}\" is not present with pull policy of Never"
                     );
                     let event = message.clone();
-                    self.record(Some(index), EventType::Warning, "ErrImageNeverPull", event);
+                    self.record(unit, EventType::Warning, "ErrImageNeverPull", event);
                     return Err(failure("ErrImageNeverPull", message));
                 }
                 Err(ImageError::NotFound { .. }) => {}
@@ -91,7 +104,7 @@ impl<'a> Asking<'a> {
             }
         }
         let message = format!("Pulling image \"{name}\"");
-        self.record(Some(index), EventType::Normal, "Pulling", message);
+        self.record(unit, EventType::Normal, "Pulling", message);
         let started = Instant::now();
         let pulled = images
             .pull(name, &self.credentials)
@@ -103,7 +116,7 @@ impl<'a> Asking<'a> {
              {} bytes.",
             pulled.size
         );
-        self.record(Some(index), EventType::Normal, "Pulled", message);
+        self.record(unit, EventType::Normal, "Pulled", message);
         Ok(pulled.image)
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use eyot_runtime::{Limits, PodLimits};
+use eyot_runtime::{Limits, PodLimits, ServiceClass};
 use k8s_openapi::{
     api::core::v1::{Container, PodSpec, ResourceRequirements},
     apimachinery::pkg::api::resource::Quantity,
@@ -83,17 +83,7 @@ pub(crate) fn limits(
 /// pod says it itself. Init containers run before the others, so the larger of both counts.
 fn pod_limits(spec: &PodSpec, pids: Option<u64>) -> PodLimits {
     let pod = spec.resources.as_ref();
-    let total = |of: &dyn Fn(&Container) -> Option<u64>| {
-        let sidecar = |c: &&Container| c.restart_policy.as_deref() == Some("Always");
-        let inits = || spec.init_containers.iter().flatten();
-        let lasting = inits().filter(sidecar).chain(&spec.containers);
-        let lasting = sum(lasting.map(of))?;
-        let first = inits().filter(|c| !sidecar(c)).map(of);
-        let first = first.collect::<Option<Vec<_>>>()?.into_iter().max();
-        // Whoever comes first may have all that the sidecars before it leave.
-        let sidecars = sum(inits().filter(sidecar).map(of))?;
-        Some(lasting.max(first.map_or(0, |first| first.saturating_add(sidecars))))
-    };
+    let total = |of: &dyn Fn(&Container) -> Option<u64>| total(spec, of);
     let limits = |c: &Container| c.resources.as_ref().and_then(|own| own.limits.clone());
     PodLimits {
         memory: bytes(pod.and_then(|pod| pod.limits.as_ref()))
@@ -101,9 +91,41 @@ fn pod_limits(spec: &PodSpec, pids: Option<u64>) -> PodLimits {
         cpu_millis: cpu(pod.and_then(|pod| pod.limits.as_ref()))
             .or_else(|| total(&|c| cpu(limits(c).as_ref()))),
         pids,
+        class: match qos_class(spec) {
+            "Guaranteed" => ServiceClass::Guaranteed,
+            "BestEffort" => ServiceClass::BestEffort,
+            _ => ServiceClass::Burstable,
+        },
         cpu_request_millis: cpu_request(pod)
             .or_else(|| total(&|c| Some(cpu_request(c.resources.as_ref()).unwrap_or(0)))),
     }
+}
+
+fn total(spec: &PodSpec, of: &dyn Fn(&Container) -> Option<u64>) -> Option<u64> {
+    let sidecar = |c: &&Container| c.restart_policy.as_deref() == Some("Always");
+    let inits = || spec.init_containers.iter().flatten();
+    let lasting = inits().filter(sidecar).chain(&spec.containers);
+    let lasting = sum(lasting.map(of))?;
+    let first = inits().filter(|c| !sidecar(c)).map(of);
+    let first = first.collect::<Option<Vec<_>>>()?.into_iter().max();
+    // Whoever comes first may have all that the sidecars before it leave.
+    let sidecars = sum(inits().filter(sidecar).map(of))?;
+    Some(lasting.max(first.map_or(0, |first| first.saturating_add(sidecars))))
+}
+
+/// What a pod asks for in all of one kind, with what running it costs beside.
+pub(crate) fn requested(
+    spec: &PodSpec,
+    of: fn(Option<&ResourceRequirements>) -> Option<u64>,
+) -> u64 {
+    let overhead = ResourceRequirements {
+        requests: spec.overhead.clone(),
+        ..ResourceRequirements::default()
+    };
+    let asked = of(spec.resources.as_ref())
+        .or_else(|| total(spec, &|c| Some(of(c.resources.as_ref()).unwrap_or(0))));
+    let overhead = of(Some(&overhead)).unwrap_or(0);
+    asked.unwrap_or(0).saturating_add(overhead)
 }
 
 /// `None` if one is; at most what can be counted.
@@ -126,9 +148,15 @@ fn cpu(of: Option<&BTreeMap<String, Quantity>>) -> Option<u64> {
 }
 
 /// A request that is not written is the limit.
-fn cpu_request(of: Option<&ResourceRequirements>) -> Option<u64> {
+pub(crate) fn cpu_request(of: Option<&ResourceRequirements>) -> Option<u64> {
     let of = of?;
     cpu(of.requests.as_ref()).or_else(|| cpu(of.limits.as_ref()))
+}
+
+/// The same of memory, in bytes.
+pub(crate) fn memory_request(of: Option<&ResourceRequirements>) -> Option<u64> {
+    let of = of?;
+    bytes(of.requests.as_ref()).or_else(|| bytes(of.limits.as_ref()))
 }
 
 /// Priorities from here on are of what the system cannot do without.

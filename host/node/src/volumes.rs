@@ -4,7 +4,9 @@
 //! | volume | where it lies |
 //! |---|---|
 //! | `emptyDir` | below the pod's directory, on disk or as a file system in memory |
-//! | `configMap`, `secret`, `downwardAPI`, `projected` | below the pod's directory ([`atomic`]), [`refresh`]ed |
+//! | `configMap` | below the pod's directory ([`atomic`]), [`refresh`]ed |
+//! | `secret`, `downwardAPI`, `projected` | the same, in [`memory`] |
+//! | `image` | below the pod's directory, mounted by the runtime ([`images`]) |
 //! | `hostPath` | where it says |
 //! | `persistentVolumeClaim`, `ephemeral` | where the PersistentVolume says, `local` or `hostPath` ([`claim`]) |
 //!
@@ -16,9 +18,12 @@ mod atomic;
 pub(crate) mod claim;
 pub(crate) mod empty_dir;
 mod host_path;
+pub(crate) mod images;
+pub(crate) mod memory;
 pub(crate) mod mounted;
 mod mounts;
 pub(crate) mod objects;
+mod options;
 mod payload;
 pub(crate) mod refresh;
 mod sub_path;
@@ -36,6 +41,7 @@ use self::{
     payload::From,
 };
 pub(crate) use self::{
+    memory::Directories,
     mounts::mounts,
     payload::{sources, tokens},
 };
@@ -81,10 +87,10 @@ pub(crate) struct Place {
     pub read_only: bool,
 }
 
-/// Set up all volumes of `pod` below `directory`. Blocking.
+/// Set up all volumes of `pod` below its directories. Blocking.
 pub(crate) fn set_up(
     pod: &Pod,
-    directory: &Path,
+    directories: &Directories,
     sources: &Sources,
     facts: &Facts,
     backings: &Backings,
@@ -97,7 +103,7 @@ pub(crate) fn set_up(
     };
     let mut places = Places::new();
     for volume in payload::volumes(pod) {
-        let path = directory.join(&volume.name);
+        let path = directories.of(volume);
         let fails = |reason: String| set_up_failed(&volume.name, reason);
         let place = if let Some(source) = &volume.host_path {
             let type_ = source.type_.as_deref().unwrap_or_default();
@@ -114,7 +120,13 @@ pub(crate) fn set_up(
                 read_only: false,
             }
         } else if let Some(backing) = backings.get(&volume.name) {
-            claimed(volume, backing, group.as_ref())?
+            claimed(volume, backing, &path, group.as_ref())?
+        } else if volume.image.is_some() {
+            // It was mounted there, or the pod would not have come so far.
+            Place {
+                path,
+                read_only: true,
+            }
         } else if payload::is_written(volume) {
             write(volume, &path, &from, group.as_ref())?;
             Place {
@@ -124,7 +136,7 @@ pub(crate) fn set_up(
         } else {
             return Err(fails(
                 "this kind of volume is not supported by this node: use emptyDir, configMap, \
-                 secret, downwardAPI, projected, hostPath or persistentVolumeClaim"
+                 secret, downwardAPI, projected, image, hostPath or persistentVolumeClaim"
                     .to_owned(),
             ));
         };
@@ -137,7 +149,7 @@ pub(crate) fn set_up(
 /// Blocking.
 pub(crate) fn update(
     pod: &Pod,
-    directory: &Path,
+    directories: &Directories,
     sources: &Sources,
     facts: &Facts,
 ) -> Result<(), VolumeError> {
@@ -149,7 +161,7 @@ pub(crate) fn update(
     };
     let mut first = Ok(());
     for volume in payload::volumes(pod).filter(|volume| payload::is_written(volume)) {
-        let path = directory.join(&volume.name);
+        let path = directories.of(volume);
         // Only what was set up: the directory goes when the pod does.
         if path.is_dir() {
             let written = write(volume, &path, &from, group.as_ref());
@@ -180,6 +192,7 @@ fn write(
 fn claimed(
     volume: &Volume,
     backing: &Backing,
+    place: &Path,
     group: Option<&Group>,
 ) -> Result<Place, VolumeError> {
     let fails = |reason: String| set_up_failed(&backing.name, reason);
@@ -206,8 +219,15 @@ fn claimed(
             }
         }
     }
+    let path = match backing.options.is_empty() {
+        true => backing.path.clone(),
+        false => {
+            options::bind(&backing.path, place, &backing.options).map_err(fails)?;
+            place.to_owned()
+        }
+    };
     Ok(Place {
-        path: backing.path.clone(),
+        path,
         read_only: backing.read_only,
     })
 }

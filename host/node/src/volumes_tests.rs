@@ -5,6 +5,13 @@ use serde_json::{Value, json};
 
 use super::*;
 
+fn on_disk(path: &Path) -> Directories {
+    Directories {
+        disk: path.to_owned(),
+        memory: None,
+    }
+}
+
 fn directory(name: &str) -> PathBuf {
     let path = std::env::temp_dir().join(format!("eyot-node-vol-{}-{name}", std::process::id()));
     let _ = fs::remove_dir_all(&path);
@@ -36,8 +43,14 @@ fn known() -> Sources {
 
 fn made(name: &str, volumes: Value) -> Result<Places, String> {
     let (pod, none) = (pod(volumes), Backings::new());
-    set_up(&pod, &directory(name), &known(), &Facts::default(), &none)
-        .map_err(|error| error.to_string())
+    set_up(
+        &pod,
+        &on_disk(&directory(name)),
+        &known(),
+        &Facts::default(),
+        &none,
+    )
+    .map_err(|error| error.to_string())
 }
 
 #[test]
@@ -165,9 +178,9 @@ fn setting_up_again_keeps_what_containers_wrote_and_an_update_changes_what_the_a
     ]));
     let at = directory("again");
     let (facts, none) = (Facts::default(), Backings::new());
-    let places = set_up(&pod, &at, &known(), &facts, &none).unwrap();
+    let places = set_up(&pod, &on_disk(&at), &known(), &facts, &none).unwrap();
     fs::write(places["scratch"].path.join("mine"), "kept").unwrap();
-    set_up(&pod, &at, &known(), &facts, &none).unwrap();
+    set_up(&pod, &on_disk(&at), &known(), &facts, &none).unwrap();
     assert!(places["scratch"].path.join("mine").exists());
     let mut later = known();
     let map = json!({ "data": { "a.conf": "omega" } });
@@ -176,7 +189,9 @@ fn setting_up_again_keeps_what_containers_wrote_and_an_update_changes_what_the_a
         .insert("cfg".into(), Some(serde_json::from_value(map).unwrap()));
     later.secrets.insert("key".into(), None);
     // One that cannot be told keeps no other from being brought up to date.
-    let error = update(&pod, &at, &later, &facts).unwrap_err().to_string();
+    let error = update(&pod, &on_disk(&at), &later, &facts)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("secret \"key\" not found"), "{error}");
     let read = |volume: &str, file: &str| fs::read_to_string(places[volume].path.join(file));
     assert_eq!(read("all", "a.conf").unwrap(), "omega");
@@ -194,11 +209,18 @@ fn a_claim_shows_what_its_volume_shows() {
             path: data.clone(),
             host_path: host_path.map(str::to_owned),
             read_only: true,
+            options: Vec::new(),
         };
         let backings = [("v".to_owned(), backing)].into();
         let (known, facts) = (known(), Facts::default());
-        set_up(&pod, &directory("claimed-pod"), &known, &facts, &backings)
-            .map_err(|error| error.to_string())
+        set_up(
+            &pod,
+            &on_disk(&directory("claimed-pod")),
+            &known,
+            &facts,
+            &backings,
+        )
+        .map_err(|error| error.to_string())
     };
     let missing = try_(None).unwrap_err();
     let said = format!(

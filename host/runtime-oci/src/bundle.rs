@@ -19,7 +19,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use eyot_runtime::{Left, LogStream};
+use eyot_runtime::{Left, LogStream, ServiceClass};
 use nix::{sys::stat::Mode, unistd::mkfifo};
 use serde::{Deserialize, Serialize};
 use tokio::net::unix::pipe;
@@ -34,6 +34,12 @@ pub(crate) struct Record {
     pub(crate) began: u64,
     pub(crate) stop_signal: i32,
     pub(crate) stdin: bool,
+    /// Of its pod: tells its control group.
+    #[serde(default)]
+    pub(crate) class: ServiceClass,
+    /// See [`Identity`](crate::container::Identity).
+    #[serde(default)]
+    pub(crate) crowded: bool,
 }
 
 impl Record {

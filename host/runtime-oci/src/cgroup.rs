@@ -4,6 +4,8 @@
 //! pods around them, and reads and removes both, on the unified hierarchy (v2), on the separate ones
 //! (v1), and on the mixture of both.
 
+pub(crate) mod class;
+
 use std::{
     fs,
     io::{self, Write as _},
@@ -113,7 +115,7 @@ impl Hierarchies {
 
     /// Make a group with these limits, or change those of one that is there. Blocks.
     pub(crate) fn limit(&self, group: &str, limits: &PodLimits) -> io::Result<()> {
-        if self.memory.is_none() && self.cpu.is_none() && self.pids.is_none() {
+        if !self.is_separate() {
             return match &self.unified {
                 Some(unified) => limit_unified(unified, group, limits),
                 None => Ok(()),
@@ -124,22 +126,64 @@ impl Hierarchies {
             .into_iter()
             .flatten()
             .any(|mount| join(mount, group).is_dir());
-        let set = |mount: &Option<PathBuf>, setting: Setting| {
-            let Some(mount) = mount else { return Ok(()) };
+        for (mount, setting) in self.separate(limits) {
             let group = join(mount, group);
             fs::create_dir_all(&group)?;
-            setting.write(&group, known)
+            setting.write(&group, known)?;
+        }
+        Ok(())
+    }
+
+    /// Change what a group that runs, in a group with limits of its own, may use of processor and
+    /// memory. Blocks.
+    pub(crate) fn resize(
+        &self,
+        group: &str,
+        own: &PodLimits,
+        around: (&str, &PodLimits),
+    ) -> io::Result<()> {
+        let wider = |limits: &PodLimits| {
+            // The kernel refuses a group more than the one around it has, and less than those in it.
+            let _ = self.limit(around.0, limits);
         };
+        wider(around.1);
+        let without_tasks = |setting: &Setting| setting.file != "pids.max";
+        if self.is_separate() {
+            let settings = self.separate(own).into_iter();
+            for (mount, setting) in settings.filter(|(_, setting)| without_tasks(setting)) {
+                setting.write(&join(mount, group), false)?;
+            }
+        } else if let Some(unified) = &self.unified {
+            for setting in self::unified(own).iter().filter(|s| without_tasks(s)) {
+                setting.write(&join(unified, group), false)?;
+            }
+        }
+        wider(around.1);
+        Ok(())
+    }
+
+    /// Whether groups are limited on the separate hierarchies.
+    fn is_separate(&self) -> bool {
+        self.memory.is_some() || self.cpu.is_some() || self.pids.is_some()
+    }
+
+    /// The files of a group on the separate hierarchies, those that there are.
+    fn separate(&self, limits: &PodLimits) -> Vec<(&Path, Setting)> {
         let or_all = |limit: Option<u64>| limit.map_or_else(|| "-1".to_owned(), |n| n.to_string());
         let quota = limits.cpu_millis.map_or(-1, spec::quota);
         let shares = spec::shares(limits.cpu_request_millis);
-        let shares = Setting::weight("cpu.shares", shares);
         let memory = Setting::bound("memory.limit_in_bytes", limits.memory, or_all);
         let quota = Setting::bound("cpu.cfs_quota_us", limits.cpu_millis, |_| quota.to_string());
-        set(&self.memory, memory)?;
-        set(&self.cpu, shares)?;
-        set(&self.cpu, quota)?;
-        set(&self.pids, Setting::bound("pids.max", limits.pids, or_max))
+        let all = [
+            (&self.memory, memory),
+            (&self.cpu, Setting::weight("cpu.shares", shares)),
+            (&self.cpu, quota),
+            (&self.pids, Setting::bound("pids.max", limits.pids, or_max)),
+        ];
+        let there = all.into_iter();
+        there
+            .filter_map(|(mount, setting)| Some((mount.as_deref()?, setting)))
+            .collect()
     }
 
     /// Kill every process in the group and below, and remove the groups. No error if there is no
@@ -166,6 +210,25 @@ impl Hierarchies {
         Ok(())
     }
 
+    /// Kill every process in the group, which stays. Blocks until they have ended.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the kernel tells nobody when a group is empty"
+    )]
+    pub(crate) fn kill(&self, group: &str) -> io::Result<()> {
+        let deadline = Instant::now() + KILL_TIMEOUT;
+        let groups = || self.mounts.iter().map(|mount| join(mount, group));
+        // On each hierarchy there are the same.
+        while groups().map(|group| kill_all(&group)).max() > Some(0) {
+            if Instant::now() > deadline {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            // Blocking threads only.
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+
     /// Clear all groups of containers below `parent` that `keep` (given the pod's uid and the
     /// container's identifier) does not know, and those of pods without any.
     pub(crate) fn clear_but(
@@ -173,17 +236,32 @@ impl Hierarchies {
         parent: &str,
         keep: impl Fn(&str, &str) -> bool,
     ) -> io::Result<()> {
-        for mount in &self.mounts {
-            for pod in children(&join(mount, parent)) {
-                for container in children(&join(mount, parent).join(&pod)) {
-                    if !keep(&pod, &container) {
-                        self.clear(&format!("{parent}/{pod}/{container}"))?;
-                    }
-                }
-                let pod = format!("{parent}/{pod}");
-                // Nothing but containers' groups has processes: what is in the way is a kept one.
-                self.remove_if_empty(&pod);
+        for holder in class::holders(parent) {
+            for mount in &self.mounts {
+                self.clear_pods(mount, &holder, &keep)?;
             }
+        }
+        self.remove_empty_classes(parent);
+        self.weigh_classes(parent);
+        Ok(())
+    }
+
+    fn clear_pods(
+        &self,
+        mount: &Path,
+        holder: &str,
+        keep: &impl Fn(&str, &str) -> bool,
+    ) -> io::Result<()> {
+        let pods = children(&join(mount, holder)).into_iter();
+        for pod in pods.filter(|name| !class::is_class(name)) {
+            let group = format!("{holder}/{pod}");
+            for container in children(&join(mount, &group)) {
+                if !keep(&pod, &container) {
+                    self.clear(&format!("{group}/{container}"))?;
+                }
+            }
+            // Nothing but containers' groups has processes: what is in the way is a kept one.
+            self.remove_if_empty(&group);
         }
         Ok(())
     }
@@ -221,16 +299,20 @@ fn remove_tree(path: &Path) -> io::Result<bool> {
             remove_tree(&entry.path())?;
         }
     }
-    for pid in fs::read_to_string(path.join("cgroup.procs"))
-        .unwrap_or_default()
-        .lines()
-    {
-        // 0 stands for processes of another pid namespace; never signal our own group with it.
-        if let Some(pid) = pid.parse().ok().filter(|pid| *pid > 1) {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-        }
-    }
+    kill_all(path);
     Ok(fs::remove_dir(path).is_ok())
+}
+
+/// Kill what is in the group itself; how many there were.
+fn kill_all(path: &Path) -> usize {
+    let text = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+    // 0 stands for processes of another pid namespace; never signal our own group with it.
+    let pids = text.lines().filter_map(|pid| pid.parse().ok());
+    let pids: Vec<i32> = pids.filter(|pid| *pid > 1).collect();
+    for pid in &pids {
+        let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+    }
+    pids.len()
 }
 
 /// The same on the unified hierarchy, where each group says what its children may be limited in.
@@ -260,15 +342,19 @@ fn unified(limits: &PodLimits) -> [Setting; 4] {
     let quota = limits.cpu_millis.map(spec::quota);
     let quota = quota.map_or_else(|| "max".to_owned(), |quota| quota.to_string());
     let quota = format!("{quota} {}", spec::CPU_PERIOD);
-    // From 2..=262144 to 1..=10000, as Kubernetes' runtimes do it.
-    let shares = spec::shares(limits.cpu_request_millis).clamp(2, 262_144);
-    let weight = 1 + (shares - 2) * 9999 / 262_142;
+    let weight = weight(spec::shares(limits.cpu_request_millis));
     [
         Setting::bound("memory.max", limits.memory, or_max),
         Setting::bound("cpu.max", limits.cpu_millis, |_| quota),
         Setting::weight("cpu.weight", weight),
         Setting::bound("pids.max", limits.pids, or_max),
     ]
+}
+
+/// A weight of the separate hierarchies on the unified one: from 2..=262144 to 1..=10000, as
+/// Kubernetes' runtimes do it.
+fn weight(shares: u64) -> u64 {
+    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
 }
 
 /// A value for one file of a group.
@@ -378,6 +464,7 @@ mod tests {
             cpu_millis: Some(1500),
             pids: None,
             cpu_request_millis: Some(1000),
+            ..PodLimits::default()
         };
         let expected = [
             ("memory.max", "1048576"),

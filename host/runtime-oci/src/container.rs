@@ -10,8 +10,8 @@ use std::{
 
 use async_trait::async_trait;
 use eyot_runtime::{
-    Container, ContainerError, ExecSpec, Exit, Input, LogSink, LogStream, Process, Signal, Usage,
-    process::Source,
+    Container, ContainerError, ExecSpec, Exit, Input, Limits, LogSink, LogStream, PodLimits,
+    Process, Signal, Usage, process::Source,
 };
 use tokio::{
     io::AsyncReadExt,
@@ -84,8 +84,8 @@ impl Started {
 #[derive(Clone)]
 pub(crate) struct Identity {
     pub(crate) id: String,
-    /// The pod's own identifier.
-    pub(crate) pod: String,
+    /// Its first process is not the first of its namespace: the others do not end with it.
+    pub(crate) crowded: bool,
     pub(crate) group: String,
     pub(crate) pod_group: String,
     pub(crate) stop_signal: i32,
@@ -164,6 +164,13 @@ impl Watcher {
             (None, Some(pidfd)) => ended(pidfd, Some(&self.bundle)).await.ok(),
             (None, None) => None,
         };
+        if self.identity.crowded {
+            let (shared, group) = (Arc::clone(&self.shared), self.identity.group.clone());
+            let killed = tokio::task::spawn_blocking(move || shared.hierarchies.kill(&group));
+            if let Ok(Err(error)) = killed.await {
+                tracing::warn!(container = id, %error, "processes are left after the first has ended");
+            }
+        }
         let hierarchies = &self.shared.hierarchies;
         let starved = hierarchies.ran_out_of_memory(&self.identity.group);
         let mut output = self.output.lock().await;
@@ -235,6 +242,31 @@ impl Container for OciContainer {
             return None;
         }
         self.shared.hierarchies.usage(&self.identity.group)
+    }
+
+    async fn resize(&self, limits: &Limits) -> Result<(), ContainerError> {
+        let (shared, identity, limits) = (Arc::clone(&self.shared), self.identity.clone(), *limits);
+        let changed = tokio::task::spawn_blocking(move || {
+            let own = PodLimits {
+                memory: limits.memory,
+                cpu_millis: limits.cpu_millis,
+                cpu_request_millis: limits.cpu_request_millis,
+                ..PodLimits::default()
+            };
+            let hierarchies = &shared.hierarchies;
+            let used = hierarchies.usage(&identity.group).map(|usage| usage.memory);
+            if let (Some(limit), Some(used)) = (limits.memory, used)
+                && used > limit
+            {
+                return Err(ContainerError::below_usage(limit, used));
+            }
+            let around = (identity.pod_group.as_str(), &limits.pod);
+            let changed = hierarchies.resize(&identity.group, &own, around);
+            hierarchies.weigh_classes(&shared.options.cgroup_parent);
+            changed.map_err(|error| ContainerError::Runtime(format!("its limits: {error}")))
+        });
+        let changed = changed.await.map_err(io::Error::other);
+        changed.map_err(|error| ContainerError::Runtime(format!("its limits: {error}")))?
     }
 
     fn written(&self) -> Option<PathBuf> {

@@ -70,6 +70,25 @@ impl Overlay {
     }
 }
 
+/// Show `layers`, lowest first, at `place`, where nobody can write to or execute them. `empty` is an
+/// empty directory: the kernel stacks no fewer than two.
+pub(crate) fn show(layers: &[PathBuf], empty: &Path, place: &Path) -> io::Result<()> {
+    fs::create_dir_all(empty)?;
+    let lowers = layers.iter().rev().map(PathBuf::as_path);
+    let lowers: Vec<&Path> = lowers
+        .chain([empty, empty])
+        .take(layers.len().max(1) + 1)
+        .collect();
+    let fs = kernel::fsopen(c"overlay")?;
+    set_lowers(&fs, &lowers)?;
+    let attributes = libc::MOUNT_ATTR_RDONLY
+        | libc::MOUNT_ATTR_NODEV
+        | libc::MOUNT_ATTR_NOSUID
+        | libc::MOUNT_ATTR_NOEXEC;
+    let mount = kernel::create_mount(fs.as_fd(), attributes)?;
+    kernel::move_mount(mount.as_fd(), place)
+}
+
 /// One `lowerdir+` each where the kernel has it (6.5), which has no limit on the total length;
 /// else all in one option, as before.
 fn set_lowers(fs: &std::os::fd::OwnedFd, lowers: &[&Path]) -> io::Result<()> {

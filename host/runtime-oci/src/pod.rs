@@ -1,13 +1,16 @@
 //! What the containers of one pod share here, without a process that holds it: the namespaces of
 //! System V IPC and of the host name, and `/dev/shm`. The network namespace is the network's.
 //!
-//! They are made with the pod's first container and removed with its last, so that a segment
-//! outlives the container that made it while another one is there. A bundle with the pod's identifier
-//! is what keeps them; the caller sees to it that none is made while they are removed.
+//! They are made with the pod's first container and removed when the pod is released, so that a
+//! segment outlives the container that made it, also when that is started again and is the only one.
+//! A host that finds them and no container of the pod removes them, too.
+//!
+//! Only processes cannot be shared without one that is the first of them ([`PodSpace::share`]).
 
 use std::{
     fs::{self, File},
     io,
+    os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
 };
 
@@ -16,7 +19,7 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 
-use crate::overlay;
+use crate::{kernel, overlay, recover};
 
 /// As container runtimes size it.
 const SHM_OPTIONS: &str = "mode=1777,size=65536k";
@@ -78,13 +81,59 @@ impl PodSpace {
         File::create(self.made()).map(drop)
     }
 
+    /// Have the namespace of processes that all containers of the pod share; `start` starts its first
+    /// process. Blocks. If that was killed, which ended all others, there is a new one.
+    pub(crate) fn share(&self, start: impl FnOnce() -> io::Result<i32>) -> io::Result<()> {
+        if self.first().is_some() {
+            return Ok(());
+        }
+        overlay::unmount(&self.pid())?;
+        let pid = start()?;
+        let began = recover::began(pid)?;
+        fs::write(self.first_file(), format!("{pid} {began}"))?;
+        File::create(self.pid())?;
+        let own = PathBuf::from(format!("/proc/{pid}/ns/pid"));
+        let none = None::<&str>;
+        Ok(mount(
+            Some(&own),
+            &self.pid(),
+            none,
+            MsFlags::MS_BIND,
+            none,
+        )?)
+    }
+
+    pub(crate) fn pid(&self) -> PathBuf {
+        self.directory.join("pid")
+    }
+
+    /// The first of the shared processes, if it is there.
+    fn first(&self) -> Option<OwnedFd> {
+        let text = fs::read_to_string(self.first_file()).ok()?;
+        let (pid, began) = text.split_once(' ')?;
+        let (pid, began): (i32, u64) = (pid.parse().ok()?, began.parse().ok()?);
+        // First the number, then the look whether it is still the same process.
+        let open = kernel::pidfd_open(pid).ok()?;
+        recover::began(pid)
+            .is_ok_and(|at| at == began)
+            .then_some(open)
+    }
+
+    fn first_file(&self) -> PathBuf {
+        self.directory.join("first")
+    }
+
     fn made(&self) -> PathBuf {
         self.directory.join("made")
     }
 
     /// Idempotent. Blocks.
     pub(crate) fn remove(&self) -> io::Result<()> {
-        for path in [self.ipc(), self.uts(), self.shm()] {
+        if let Some(first) = self.first() {
+            // It ends all others of its namespace.
+            kernel::pidfd_send_signal(first.as_fd(), libc::SIGKILL)?;
+        }
+        for path in [self.ipc(), self.uts(), self.shm(), self.pid()] {
             overlay::unmount(&path)?;
         }
         match fs::remove_dir_all(&self.directory) {

@@ -109,7 +109,9 @@ pub(crate) async fn adopt(
         pid = record.pid,
         "took on a container of an earlier host"
     );
-    let identity = shared.identity(&left.pod.uid, id.clone(), record.stop_signal);
+    let signal = record.stop_signal;
+    let mut identity = shared.identity(&left.pod.uid, record.class, id.clone(), signal);
+    identity.crowded = record.crowded;
     Ok(OciContainer::supervise(shared, identity, started, &log))
 }
 

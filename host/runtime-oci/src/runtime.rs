@@ -12,12 +12,12 @@ use std::{
 use async_trait::async_trait;
 use eyot_runtime::{
     Container, ContainerError, ContainerSpec, Image, ImageConfig, ImageContent, Instance, Left,
-    LogSink, Processes, Runtime, image::Layer,
+    LogSink, PodRef, Processes, Runtime, ServiceClass, image::Layer,
 };
 
 use crate::{
     bundle::Record,
-    cgroup::Hierarchies,
+    cgroup::{Hierarchies, class},
     confinement,
     container::{Directories, Identity, OciContainer, Started, signal_number},
     kernel,
@@ -25,7 +25,7 @@ use crate::{
     layers::{LayerError, Layers},
     namespace,
     overlay::{self, Overlay},
-    pod::PodSpace,
+    pod::{self, PodSpace},
     recover,
     rooted::Rooted,
     spec::{self, Surroundings},
@@ -111,6 +111,9 @@ impl OciRuntime {
         }
         let shared = Arc::clone(&self.shared);
         tokio::task::spawn_blocking(move || {
+            for uid in recover::names(&pod::all(&shared.options.state_dir))? {
+                shared.space(&uid).remove()?;
+            }
             shared.hierarchies.clear(&shared.options.cgroup_parent)?;
             overlay::unmount(&shared.options.state_dir)
         })
@@ -139,25 +142,33 @@ impl Shared {
         self.options.containers()
     }
 
-    pub(crate) fn identity(&self, uid: &str, id: String, stop_signal: i32) -> Identity {
-        let pod_group = format!("{}/{uid}", self.options.cgroup_parent);
+    pub(crate) fn identity(
+        &self,
+        uid: &str,
+        class: ServiceClass,
+        id: String,
+        stop_signal: i32,
+    ) -> Identity {
+        let pod_group = class::of_pod(&self.options.cgroup_parent, class, uid);
         Identity {
             group: format!("{pod_group}/{id}"),
             id,
-            pod: uid.to_owned(),
+            crowded: false,
             pod_group,
             stop_signal,
         }
     }
 
-    /// Remove what a container leaves in control groups and on file systems, and what is its pod's
-    /// if it was the last. Blocks.
+    /// Remove what a container leaves in control groups and on file systems. Blocks.
     pub(crate) fn clear(&self, container: &Identity) -> io::Result<()> {
         self.hierarchies.clear(&container.group)?;
         self.directories(&container.id).remove()?;
         let _none_is_made = self.pod_groups.blocking_write();
         self.hierarchies.remove_if_empty(&container.pod_group);
-        self.remove_unused_space(&container.pod)
+        let parent = &self.options.cgroup_parent;
+        self.hierarchies.remove_empty_classes(parent);
+        self.hierarchies.weigh_classes(parent);
+        Ok(())
     }
 
     /// Remove what the containers of a pod share, unless it has a container. Blocks; no container
@@ -207,11 +218,30 @@ impl Runtime for OciRuntime {
         Ok(())
     }
 
+    async fn mount(&self, image: &Image, at: &Path) -> Result<(), ContainerError> {
+        let kept = self.shared.layers.hold().await;
+        self.prepare(image).await?;
+        let (layers, _) = content(image)?;
+        let layers = layers.iter().map(|layer| self.shared.layers.path(layer));
+        let layers = layers.collect::<Result<Vec<_>, _>>();
+        let layers = layers.map_err(|error| layer_error(image, error))?;
+        let (empty, at) = (self.shared.options.data_dir.join("empty"), at.to_owned());
+        let shown = tokio::task::spawn_blocking(move || overlay::show(&layers, &empty, &at));
+        let shown = shown.await.map_err(io::Error::other).flatten();
+        drop(kept);
+        shown.map_err(|error| {
+            ContainerError::Runtime(format!("the files of {}: {error}", image.reference))
+        })
+    }
+
     async fn start(&self, spec: ContainerSpec) -> Result<Arc<dyn Container>, ContainerError> {
         let kept = self.shared.layers.hold().await;
         self.prepare(&spec.image).await?;
         let id = identifier(&spec)?;
-        let identity = self.shared.identity(&spec.pod.uid, id, stop_signal(&spec));
+        let class = spec.limits.pod.class;
+        let signal = stop_signal(&spec);
+        let mut identity = self.shared.identity(&spec.pod.uid, class, id, signal);
+        identity.crowded = spec.security.processes != Processes::Own;
 
         // Mounting and writing files: not on an async thread.
         let (shared, blocking_spec) = (Arc::clone(&self.shared), spec.clone());
@@ -241,6 +271,21 @@ impl Runtime for OciRuntime {
                 Err(error)
             }
         }
+    }
+
+    async fn release(&self, pod: &PodRef) -> Result<(), ContainerError> {
+        if require_root().is_err() {
+            return Ok(());
+        }
+        let (shared, uid) = (Arc::clone(&self.shared), pod.uid.clone());
+        let removed = tokio::task::spawn_blocking(move || {
+            let _none_is_made = shared.pod_groups.blocking_write();
+            shared.remove_unused_space(&uid)
+        });
+        let removed = removed.await.map_err(io::Error::other).flatten();
+        removed.map_err(|error| {
+            ContainerError::Runtime(format!("what the containers of the pod shared: {error}"))
+        })
     }
 
     async fn collect(&self, kept: &[Image]) -> Result<(), ContainerError> {
@@ -294,7 +339,7 @@ impl OciRuntime {
             .map_err(failed("standard streams"))?;
         let created = {
             let _kept = self.shared.pod_groups.read().await;
-            self.limit_pod(spec).await?;
+            self.limit_pod(spec, &identity.pod_group).await?;
             launcher.create(id, &bundle, &states, ends).await
         };
         let made = created.map_err(|error| launch_error(spec, error))?;
@@ -321,6 +366,8 @@ impl OciRuntime {
             pid: made.pid,
             began,
             stop_signal: identity.stop_signal,
+            class: spec.limits.pod.class,
+            crowded: identity.crowded,
             stdin: spec.stdin,
         };
         // The output of a terminal cannot be found again, so its container ends with the host.
@@ -344,10 +391,17 @@ fn stop_signal(spec: &ContainerSpec) -> i32 {
 
 impl OciRuntime {
     /// Make the control group of a pod with what all of its containers may use together.
-    async fn limit_pod(&self, spec: &ContainerSpec) -> Result<(), ContainerError> {
+    async fn limit_pod(&self, spec: &ContainerSpec, group: &str) -> Result<(), ContainerError> {
         let (shared, limits) = (Arc::clone(&self.shared), spec.limits.pod);
-        let group = format!("{}/{}", shared.options.cgroup_parent, spec.pod.uid);
-        tokio::task::spawn_blocking(move || shared.hierarchies.limit(&group, &limits))
+        let group = group.to_owned();
+        let limited = tokio::task::spawn_blocking(move || {
+            shared.hierarchies.limit(&group, &limits)?;
+            shared
+                .hierarchies
+                .weigh_classes(&shared.options.cgroup_parent);
+            Ok(())
+        });
+        limited
             .await
             .map_err(io::Error::other)
             .flatten()
@@ -384,6 +438,10 @@ fn lay_out(
         space
             .ensure(&spec.sandbox.hostname)
             .map_err(io("namespaces of the pod"))?;
+        if spec.security.processes == Processes::Pod {
+            let start = || start_first(shared, spec, &space);
+            space.share(start).map_err(io("processes of the pod"))?;
+        }
     }
     fs::create_dir_all(shared.states()).map_err(io("state directory"))?;
     fs::create_dir_all(shared.terminals()).map_err(io("state directory"))?;
@@ -424,12 +482,24 @@ fn lay_out(
         seccomp: confinement.seccomp,
         devices: confinement.devices,
         least_oom_score: confinement.least_oom_score,
-        pid_namespace: joined.as_ref().map(namespace::path),
+        pid_namespace: match &spec.security.processes {
+            Processes::Pod => Some(space.pid()),
+            _ => joined.as_ref().map(namespace::path),
+        },
     };
     let spec = spec::runtime_spec(spec, &around)?;
     fs::write(directories.bundle.join("config.json"), spec.to_string())
         .map_err(io("config.json"))?;
     Ok(joined)
+}
+
+/// Start the first of the processes that the containers of a pod share. Blocks.
+fn start_first(shared: &Shared, spec: &ContainerSpec, space: &PodSpace) -> io::Result<i32> {
+    let own = [space.ipc(), space.uts()];
+    let namespaces = own.into_iter().chain(spec.sandbox.netns.clone());
+    let started = shared.launcher.pause(namespaces.collect());
+    let runtime = tokio::runtime::Handle::current();
+    runtime.block_on(started).map_err(io::Error::other)
 }
 
 fn user_of(
@@ -512,14 +582,9 @@ fn layer_error(image: &Image, error: LayerError) -> ContainerError {
 
 fn launch_error(spec: &ContainerSpec, error: LauncherError) -> ContainerError {
     match error {
-        LauncherError::NoProgram(reason) if spec.command.is_empty() => ContainerError::Image {
-            image: spec.image.reference.clone(),
-            reason,
-        },
-        LauncherError::NoProgram(reason) => ContainerError::Config {
-            field: format!("container {} command", spec.name),
-            reason,
-        },
+        LauncherError::NoProgram(reason) => {
+            ContainerError::Program(format!("container {} command: {reason}", spec.name))
+        }
         error => ContainerError::Runtime(error.to_string()),
     }
 }

@@ -31,7 +31,7 @@ const MIN_CPU_QUOTA: u64 = 1_000;
 const OOM_SCORE: i32 = 500;
 
 /// The smallest weight that the kernel takes.
-const MIN_SHARES: u64 = 2;
+pub(crate) const MIN_SHARES: u64 = 2;
 
 /// Kernel interfaces that tell about the host or reach it; hidden.
 const MASKED: &[&str] = &[

@@ -23,7 +23,7 @@ use std::{
 
 use eyot_runtime::{
     Container, ContainerError, ContainerSpec, ExecSpec, Image, ImageConfig, ImageContent, Limits,
-    LogSink, LogStream, Mount, PodRef, Runtime, Sandbox, Security, Signal, TerminalSize,
+    LogSink, LogStream, Mount, PodRef, Processes, Runtime, Sandbox, Security, Signal, TerminalSize,
     image::Layer,
 };
 use eyot_runtime_oci::{Launcher, OciRuntime, Options, launcher};
@@ -76,6 +76,9 @@ fn main() -> ExitCode {
         the_program_sees_what_the_pod_asked_for,
         a_container_in_a_namespace_sees_no_other_network,
         containers_of_a_pod_share_memory_and_name,
+        containers_of_a_pod_share_their_processes_if_asked_to,
+        an_image_is_shown_and_nothing_of_it_can_be_changed_or_executed,
+        a_container_gets_other_limits_while_it_runs,
         layers_are_stacked_and_whiteouts_hide,
         writes_stay_in_the_container_and_a_read_only_root_refuses_them,
         memory_over_the_limit_ends_with_oom_killed,
@@ -175,6 +178,14 @@ impl Site {
 
     /// No mount, no state, no container directory, no control group, no launcher.
     async fn leave_nothing(self) {
+        for uid in entries(&self.options.state_dir.join("pods")) {
+            let pod = PodRef {
+                namespace: "default".into(),
+                name: "pod".into(),
+                uid: uid.file_name().unwrap().to_string_lossy().into_owned(),
+            };
+            self.runtime.release(&pod).await.unwrap();
+        }
         let containers = self.directory.path().join("data/containers");
         assert_eq!(entries(&containers), Vec::<PathBuf>::new());
         for directory in ["bundles", "states", "tty", "pods"] {
@@ -559,7 +570,7 @@ async fn what_cannot_be_executed_is_named(site: &Site) {
         ),
     ] {
         let error = start(name, command).await.0.err().unwrap();
-        assert!(matches!(error, ContainerError::Config { .. }), "{error}");
+        assert!(matches!(error, ContainerError::Program(_)), "{error}");
         assert_eq!(error.to_string(), expected);
     }
     let (container, log) = start("garbage", "/bin/garbage").await;
@@ -584,6 +595,88 @@ async fn what_cannot_be_executed_is_named(site: &Site) {
             .to_string()
             .contains("user \"nobody\" is not in the image's /etc/passwd")
     );
+}
+
+async fn containers_of_a_pod_share_their_processes_if_asked_to(site: &Site) {
+    let crowded = |name: &str, script: &str| {
+        let (mut spec, log) = site.script(name, script);
+        spec.security.processes = Processes::Pod;
+        (spec, log)
+    };
+    // A child that the end of its container must not leave behind.
+    let (spec, _) = crowded("first", "sleep 7771 & exec sleep 7772");
+    let first = site.runtime.start(spec).await.unwrap();
+    let look = "b=/bin/busybox; while ! $b ps | $b grep -q 'sleep 777[1]'; do sleep 0.05; done; \
+                $b ps -o pid,args; \
+                ls /proc/1/root/ /proc/1/fd/ 2>&1; cat /proc/1/cmdline; echo; echo all; \
+                while $b ps | $b grep -q 'sleep 777[1]'; do sleep 0.05; done; echo alone";
+    let (spec, log) = crowded("second", look);
+    let second = site.runtime.start(spec).await.unwrap();
+    log.until_contains("all\n").await;
+    let seen = log.text(LogStream::Stdout);
+    assert!(seen.contains("sleep 7772"), "{seen}");
+    let one = seen
+        .lines()
+        .find(|line| line.trim_start().starts_with("1 "));
+    assert!(one.is_some_and(|line| line.contains("pause")), "{seen}");
+    assert!(
+        !seen.contains("launcher") && !seen.contains("\netc"),
+        "{seen}"
+    );
+    first.signal(Signal::Terminate).await.unwrap();
+    assert_eq!(first.wait().await.code, 143);
+    assert_eq!(second.wait().await.code, 0, "the others go on");
+    assert!(log.text(LogStream::Stdout).ends_with("alone\n"));
+    for container in [first, second] {
+        container.remove().await.unwrap();
+    }
+}
+
+async fn an_image_is_shown_and_nothing_of_it_can_be_changed_or_executed(site: &Site) {
+    let place = site.directory.path().join("shown");
+    fs::create_dir(&place).unwrap();
+    let image = site.image(ImageConfig::default());
+    site.runtime.mount(&image, &place).await.unwrap();
+    let busybox = place.join("bin/busybox");
+    assert!(busybox.is_file());
+    assert!(fs::write(place.join("new"), "").is_err());
+    assert!(Command::new(&busybox).arg("true").status().is_err());
+    nix::mount::umount(&place).unwrap();
+}
+
+async fn a_container_gets_other_limits_while_it_runs(site: &Site) {
+    let (mut spec, _) = site.script("sized", "sleep 1000");
+    let mut limits = Limits {
+        memory: Some(64 << 20),
+        cpu_millis: Some(200),
+        ..Limits::default()
+    };
+    limits.pod.cpu_millis = Some(200);
+    limits.pod.memory = Some(64 << 20);
+    spec.limits = limits;
+    let container = site.runtime.start(spec).await.unwrap();
+    limits.cpu_millis = Some(400);
+    limits.pod.cpu_millis = Some(400);
+    limits.memory = Some(128 << 20);
+    limits.pod.memory = Some(128 << 20);
+    container.resize(&limits).await.unwrap();
+    limits.cpu_millis = Some(100);
+    limits.pod.cpu_millis = Some(100);
+    container.resize(&limits).await.unwrap();
+    let group = format!("/sys/fs/cgroup/cpu{}", site.options.cgroup_parent);
+    let uid = format!("uid-{}", std::process::id());
+    for group in [
+        format!("{group}/{uid}"),
+        format!("{group}/{uid}/{}", container.id()),
+    ] {
+        if let Ok(quota) = fs::read_to_string(format!("{group}/cpu.cfs_quota_us")) {
+            assert_eq!(quota.trim(), "10000", "{group}");
+        }
+    }
+    limits.memory = Some(4096);
+    let error = container.resize(&limits).await.unwrap_err().to_string();
+    assert!(error.contains("below current usage"), "{error}");
+    container.remove().await.unwrap();
 }
 
 async fn signals_arrive(site: &Site) {

@@ -17,7 +17,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use eyot_http::{Body, Locals, Request};
+use eyot_http::{Body, Local, Locals};
 use eyot_runtime::{
     ContainerSpec, Exit, Image, ImageContent, Limits, LogSink, LogStream, PodRef, Runtime, Sandbox,
     Security, Signal,
@@ -114,22 +114,12 @@ impl Asked {
         let runtime = WasmRuntime::new(engine.clone(), Arc::new(NoDevices));
         let container = runtime.start(spec(image, free, reuse)).await?;
         let service = locals.find(&free).ok_or("the service is not registered")?;
-        let ask = || async {
-            let request = Request::get("/").header("host", "bench");
-            let answer = service.clone().ask(request.body(Body::default())?).await;
-            let status = answer.status();
-            answer.into_body().collect().await?;
-            match status.is_success() {
-                true => Ok(()),
-                false => Err(format!("the component answers {status}").into()),
-            }
-        };
         for _ in 0..REQUESTS / 10 {
-            Result::Ok(ask().await?)?;
+            ask(&service).await?;
         }
         let (begin, before) = (Instant::now(), processor_time()?);
         for _ in 0..REQUESTS {
-            Result::Ok(ask().await?)?;
+            ask(&service).await?;
         }
         let used = processor_time()?.saturating_sub(before);
         let elapsed = begin.elapsed();
@@ -139,6 +129,18 @@ impl Asked {
             elapsed: elapsed / REQUESTS,
             processor: used / REQUESTS,
         })
+    }
+}
+
+/// One request, and all of its answer.
+async fn ask(service: &Local) -> Result<()> {
+    let request = http::Request::get("/").header("host", "bench");
+    let answer = service.clone().ask(request.body(Body::default())?).await;
+    let status = answer.status();
+    answer.into_body().collect().await?;
+    match status.is_success() {
+        true => Ok(()),
+        false => Err(format!("the component answers {status}").into()),
     }
 }
 
@@ -179,7 +181,9 @@ fn processor_time() -> Result<Duration> {
     /// Of USER_HZ, which is the same on all machines that Linux runs on.
     const TICK: Duration = Duration::from_millis(10);
     let stat = std::fs::read_to_string("/proc/self/stat")?;
-    let (_, fields) = stat.rsplit_once(')').ok_or("no fields in /proc/self/stat")?;
+    let (_, fields) = stat
+        .rsplit_once(')')
+        .ok_or("no fields in /proc/self/stat")?;
     let mut ticks = 0;
     for field in fields.split_whitespace().skip(11).take(2) {
         ticks += field.parse::<u32>()?;

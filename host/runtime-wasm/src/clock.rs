@@ -9,7 +9,7 @@
 use std::{
     pin::pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread::Thread,
@@ -112,17 +112,13 @@ impl Pulse {
 /// Processor time of one container, whatever number of instances it has.
 pub(crate) struct Cpu {
     used: AtomicU64,
-    share: Option<Share>,
-    weight: u64,
+    /// Thousandths of a processor that it may have; 0 is without a bound.
+    bound: AtomicU64,
+    /// A bucket of processor time that fills at that rate.
+    level: Mutex<Level>,
+    weight: AtomicU64,
     /// Nanoseconds divided by the weight, see [`crate::fair`].
     virtual_time: AtomicU64,
-}
-
-/// A bucket of processor time that fills at the container's rate.
-struct Share {
-    /// Seconds of processor time per second.
-    rate: f64,
-    level: Mutex<Level>,
 }
 
 struct Level {
@@ -134,23 +130,37 @@ struct Level {
 impl Cpu {
     /// Of a container with this limit and this request, in thousandths of a processor.
     pub(crate) fn new(millis: Option<u64>, request: Option<u64>) -> Arc<Self> {
-        let share = millis.filter(|millis| *millis > 0).map(|millis| {
-            let rate = millis as f64 / 1000.0;
-            let left = rate * PERIOD.as_nanos() as f64;
-            Share {
-                rate,
-                level: Mutex::new(Level {
-                    left,
-                    at: Instant::now(),
-                }),
-            }
-        });
-        Arc::new(Self {
+        let cpu = Self {
             used: AtomicU64::new(0),
-            share,
-            weight: fair::weight(request),
+            bound: AtomicU64::new(0),
+            level: Mutex::new(Level {
+                left: 0.0,
+                at: Instant::now(),
+            }),
+            weight: AtomicU64::new(0),
             virtual_time: AtomicU64::new(0),
-        })
+        };
+        cpu.resize(millis, request);
+        if let Some(rate) = cpu.rate() {
+            cpu.level().left = rate * PERIOD.as_nanos() as f64;
+        }
+        Arc::new(cpu)
+    }
+
+    /// From now on it has this limit and this request.
+    pub(crate) fn resize(&self, millis: Option<u64>, request: Option<u64>) {
+        self.bound.store(millis.unwrap_or(0), Ordering::Relaxed);
+        self.weight.store(fair::weight(request), Ordering::Relaxed);
+    }
+
+    /// Seconds of processor time per second that it may have.
+    fn rate(&self) -> Option<f64> {
+        let millis = self.bound.load(Ordering::Relaxed);
+        (millis > 0).then_some(millis as f64 / 1000.0)
+    }
+
+    fn level(&self) -> MutexGuard<'_, Level> {
+        self.level.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn used(&self) -> Duration {
@@ -164,7 +174,7 @@ impl Cpu {
     /// The virtual time that so much processor time is worth.
     pub(crate) fn virtual_of(&self, time: Duration) -> u64 {
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        nanos.saturating_mul(fair::WHOLE) / self.weight
+        nanos.saturating_mul(fair::WHOLE) / self.weight.load(Ordering::Relaxed).max(1)
     }
 
     pub(crate) fn catch_up(&self, to: u64) {
@@ -175,24 +185,20 @@ impl Cpu {
         self.used.fetch_add(nanos, Ordering::Relaxed);
         let worth = self.virtual_of(Duration::from_nanos(nanos));
         self.virtual_time.fetch_add(worth, Ordering::Relaxed);
-        if let Some(share) = &self.share {
-            share
-                .level
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .left -= nanos as f64;
+        if self.rate().is_some() {
+            self.level().left -= nanos as f64;
         }
     }
 
     /// How long to wait until the container may compute again.
     pub(crate) fn debt(&self) -> Option<Duration> {
-        let share = self.share.as_ref()?;
-        let mut level = share.level.lock().unwrap_or_else(PoisonError::into_inner);
+        let rate = self.rate()?;
+        let mut level = self.level();
         let now = Instant::now();
-        let earned = now.duration_since(level.at).as_nanos() as f64 * share.rate;
-        level.left = (level.left + earned).min(share.rate * PERIOD.as_nanos() as f64);
+        let earned = now.duration_since(level.at).as_nanos() as f64 * rate;
+        level.left = (level.left + earned).min(rate * PERIOD.as_nanos() as f64);
         level.at = now;
-        (level.left < 0.0).then(|| Duration::from_nanos((-level.left / share.rate) as u64))
+        (level.left < 0.0).then(|| Duration::from_nanos((-level.left / rate) as u64))
     }
 }
 
@@ -360,6 +366,17 @@ mod tests {
             "{debt:?}"
         );
         assert_eq!(cpu.used(), Duration::from_millis(150));
+    }
+
+    #[test]
+    fn a_limit_can_be_raised_and_lifted_while_the_container_runs() {
+        let cpu = Cpu::new(Some(500), None);
+        cpu.charge(150_000_000);
+        cpu.resize(Some(2000), None);
+        let debt = cpu.debt().unwrap();
+        assert!(debt <= Duration::from_millis(50), "{debt:?}");
+        cpu.resize(None, None);
+        assert_eq!(cpu.debt(), None);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use async_trait::async_trait;
-use eyot_runtime::{Container, ContainerError, ContainerSpec, Exit, Signal, Usage};
+use eyot_runtime::{Container, ContainerError, ContainerSpec, Exit, Limits, Signal, Usage};
 use sha2::{Digest, Sha256};
 use tokio::{runtime::Handle, sync::watch};
 use tokio_util::sync::CancellationToken;
@@ -145,6 +145,15 @@ impl Container for WasmContainer {
             cpu: cpu.used(),
             requests: requests.as_ref().map(|count| count.load(Ordering::Relaxed)),
         })
+    }
+
+    async fn resize(&self, limits: &Limits) -> Result<(), ContainerError> {
+        let Resources { cpu, memory, .. } = &self.resources;
+        if let (Err(used), Some(limit)) = (memory.resize(limits.memory), limits.memory) {
+            return Err(ContainerError::below_usage(limit, used));
+        }
+        cpu.resize(limits.cpu_millis, limits.cpu_request_millis);
+        Ok(())
     }
 
     async fn remove(&self) -> Result<(), ContainerError> {

@@ -21,22 +21,35 @@ const LARGEST: u64 = 4 << 30;
 
 /// The bytes that one container may use.
 pub(crate) struct Budget {
-    limit: u64,
+    limit: AtomicU64,
     used: AtomicU64,
 }
 
 impl Budget {
     pub(crate) fn new(limit: Option<u64>) -> Arc<Self> {
-        let limit = limit.unwrap_or_else(default_limit).min(LARGEST);
         Arc::new(Self {
-            limit,
+            limit: AtomicU64::new(bound(limit)),
             used: AtomicU64::new(0),
         })
+    }
+
+    /// From now on this is the limit, unless more is in use by now: the answer is how much then.
+    pub(crate) fn resize(&self, limit: Option<u64>) -> Result<(), u64> {
+        let (limit, used) = (bound(limit), self.used());
+        if used > limit {
+            return Err(used);
+        }
+        self.limit.store(limit, Ordering::Relaxed);
+        Ok(())
     }
 
     pub(crate) fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
     }
+}
+
+fn bound(limit: Option<u64>) -> u64 {
+    limit.unwrap_or_else(default_limit).min(LARGEST)
 }
 
 fn default_limit() -> u64 {
@@ -72,7 +85,7 @@ impl Draw {
     }
 
     fn take(&mut self, asked: u64) -> Result<(), OutOfMemory> {
-        let limit = self.budget.limit;
+        let limit = self.budget.limit.load(Ordering::Relaxed);
         let take = |used: u64| used.checked_add(asked).filter(|sum| *sum <= limit);
         match self
             .budget
@@ -138,5 +151,8 @@ mod tests {
         drop(first);
         second.take(1000).unwrap();
         assert_eq!(budget.used(), 1000);
+        assert_eq!(budget.resize(Some(999)), Err(1000));
+        budget.resize(Some(1500)).unwrap();
+        second.take(500).unwrap();
     }
 }

@@ -129,7 +129,9 @@ impl Wasi {
     fn get(&mut self) -> &mut WasiCtx {
         let Self { made, of, lacks } = self;
         made.get_or_insert_with(|| {
-            let made = of.take().map_or_else(|| Ok(WasiCtx::default()), |of| of.wasi(&[]));
+            let made = of
+                .take()
+                .map_or_else(|| Ok(WasiCtx::default()), |of| of.wasi(&[]));
             made.unwrap_or_else(|error| {
                 *lacks = Some(error.to_string());
                 WasiCtx::default()
@@ -156,10 +158,7 @@ impl Surroundings {
 }
 
 /// WASI as a container of a pod sees it: arguments, environment and mounts of its manifest.
-fn container_wasi(
-    spec: &ContainerSpec,
-    args: &[String],
-) -> Result<WasiCtxBuilder, ContainerError> {
+fn container_wasi(spec: &ContainerSpec, args: &[String]) -> Result<WasiCtxBuilder, ContainerError> {
     let mut wasi = WasiCtxBuilder::new();
     output(&mut wasi, &spec.log);
     wasi.args(args).envs(&spec.env);

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     net::IpAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -116,6 +116,19 @@ pub struct PodLimits {
     pub cpu_millis: Option<u64>,
     pub cpu_request_millis: Option<u64>,
     pub pids: Option<u64>,
+    pub class: ServiceClass,
+}
+
+/// Who is served first when there is too little for all, by what pods ask for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum ServiceClass {
+    /// All that it may use is what it asks for.
+    #[default]
+    Guaranteed,
+    /// It asks for some.
+    Burstable,
+    /// It asks for nothing.
+    BestEffort,
 }
 
 /// What the containers of one pod share.
@@ -211,9 +224,23 @@ pub enum ContainerError {
     /// be had. Status reason `CreateContainerError`.
     #[error("{0}")]
     Create(String),
+    /// The container was made, and the program in it could not be executed. It counts as one that
+    /// ended at once, with reason `StartError`.
+    #[error("{0}")]
+    Program(String),
     /// The runtime failed. Status reason `RunContainerError`; tried again with back-off.
     #[error("{0}")]
     Runtime(String),
+}
+
+impl ContainerError {
+    /// A memory limit below what is in use, in the kubelet's words.
+    #[must_use]
+    pub fn below_usage(limit: u64, used: u64) -> Self {
+        Self::Runtime(format!(
+            "attempting to set memory limit ({limit}) below current usage ({used})"
+        ))
+    }
 }
 
 /// Runs containers of one kind of image.
@@ -235,6 +262,14 @@ pub trait Runtime: Send + Sync {
     /// be called concurrently for the same image; the work is done once.
     async fn prepare(&self, image: &Image) -> Result<(), ContainerError>;
 
+    /// Show the files of an image at an empty directory, to be read only.
+    async fn mount(&self, image: &Image, _at: &Path) -> Result<(), ContainerError> {
+        Err(ContainerError::Image {
+            image: image.reference.clone(),
+            reason: "it holds no files that a volume could show".into(),
+        })
+    }
+
     /// Start a container. When it returns, the program runs (for a web service: it listens).
     async fn start(&self, spec: ContainerSpec) -> Result<Arc<dyn Container>, ContainerError>;
 
@@ -248,6 +283,12 @@ pub trait Runtime: Send + Sync {
         left: &Left,
         log: Arc<dyn LogSink>,
     ) -> Result<Arc<dyn Container>, ContainerError>;
+
+    /// The pod is over: give back what its containers shared beyond the life of each. Idempotent;
+    /// does nothing while one of them is there.
+    async fn release(&self, _pod: &PodRef) -> Result<(), ContainerError> {
+        Ok(())
+    }
 
     /// Remove what [`Self::prepare`] made of images other than these and nothing runs from.
     async fn collect(&self, _kept: &[Image]) -> Result<(), ContainerError> {
@@ -300,6 +341,14 @@ pub trait Container: Send + Sync {
 
     /// Measure it; `None` if it has ended.
     async fn usage(&self) -> Option<Usage>;
+
+    /// Change what it may use while it runs: processor and memory, its own and its pod's. A memory
+    /// limit that is exceeded by now is refused, so that nothing that runs is killed by it.
+    async fn resize(&self, _limits: &Limits) -> Result<(), ContainerError> {
+        Err(ContainerError::Runtime(
+            "this container's resources cannot be changed while it runs".into(),
+        ))
+    }
 
     /// The directory of this machine with what it has written outside of its volumes, if there is
     /// one.

@@ -17,7 +17,7 @@ pub mod security;
 
 pub use container::{
     Container, ContainerError, ContainerSpec, Exit, Left, Limits, LogSink, LogStream, Mount,
-    PodLimits, PodRef, Propagation, Runtime, Sandbox, Signal, Usage,
+    PodLimits, PodRef, Propagation, Runtime, Sandbox, ServiceClass, Signal, Usage,
 };
 pub use image::{
     Credential, Image, ImageConfig, ImageContent, ImageError, ImageStore, Pulled, StoredImage,

@@ -18,12 +18,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    admission,
     adopt::{adopt, joined},
     event::{Effect, Event, object_reference},
     hook,
     last_words::LastWords,
     prepare::{self, NotPrepared, Prepared},
     probe, report,
+    resize::{self, Asked},
     start::{self, Attempt, Started},
     state::{PodState, Stage, Why},
     status,
@@ -34,7 +36,7 @@ use crate::{
     inherit::Inherited,
     log::Log,
     volumes::{
-        self, Places,
+        Places,
         refresh::{self, Refresh},
     },
 };
@@ -188,9 +190,15 @@ impl Actor {
                 .state
                 .clone()
                 .step(Event::DeleteAsked { grace }, Now::get()),
-            None => self.state.clone().begin(Now::get()),
+            None => match admission::refused(&self.pod, &self.context.policy) {
+                Some(refusal) if !self.state.has_begun() => {
+                    self.state.clone().step(Event::Refused(refusal), Now::get())
+                }
+                _ => self.state.clone().begin(Now::get()),
+            },
         };
         self.became(state, effects);
+        self.decide();
         let mut stopping = false;
         while self.state.stage != Stage::Gone {
             self.report();
@@ -213,7 +221,10 @@ impl Actor {
                     let grace = SHUTDOWN_GRACE.min(self.state.grace);
                     Some(Event::Shutdown { grace })
                 }
-                () = until(wake) => Some(Event::Tick),
+                () = until(wake) => {
+                    self.decide();
+                    Some(Event::Tick)
+                }
             };
             if let Some(event) = event {
                 self.step(event);
@@ -259,9 +270,51 @@ impl Actor {
             // Readiness gates may have opened: look at the status again.
             _ => {
                 self.images_changed();
+                self.decide();
                 self.joined()
             }
         }
+    }
+
+    /// Whether the containers get the resources that the object wants.
+    fn decide(&mut self) {
+        let begun = matches!(self.state.stage, Stage::Preparing { .. } | Stage::Active);
+        let same = Arc::ptr_eq(&self.pod, &resize::allocated(&self.pod, &self.state.units));
+        if !begun || same && self.state.pending.is_none() {
+            return;
+        }
+        let others = self.context.all();
+        let others = others
+            .iter()
+            .filter(|view| view.reference.uid != self.reference.uid && view.state.holds_resources())
+            .map(|view| Asked::of(&resize::allocated(&view.object, &view.state.units)))
+            .fold(Asked::default(), Asked::and);
+        let decision = resize::decide(&self.pod, &self.state.units, others, &self.context.capacity);
+        self.step(Event::Wanted(decision));
+    }
+
+    /// Have the runtime change what a container that runs may use.
+    fn resize(&mut self, unit: usize) {
+        let pod = resize::allocated(&self.pod, &self.state.units);
+        let (Some(running), Some(container)) = (
+            self.hands[unit].container.clone(),
+            prepare::container(&pod, unit),
+        ) else {
+            return;
+        };
+        let limits = start::limits(&self.context, &pod, &container);
+        let known = &self.state.units[unit];
+        let (allocated, attempt) = (Arc::clone(&known.allocated), known.restarts);
+        let post = self.post.clone();
+        self.tasks.spawn(async move {
+            let changed = running.resize(&limits).await;
+            let event = Event::Resized {
+                unit,
+                attempt,
+                outcome: changed.map(|()| allocated).map_err(|e| e.to_string()),
+            };
+            let _ = post.send(Message::Event(event)).await;
+        });
     }
 
     /// Containers of which the object now names another image.
@@ -330,6 +383,7 @@ impl Actor {
                     .live
                     .placed(&self.reference.uid, &prepared.sandbox);
                 self.places = Arc::new(std::mem::take(&mut prepared.places));
+                self.state.volume_images = std::mem::take(&mut prepared.volume_images);
                 self.refresh(&mut prepared);
                 self.prepared = Some(prepared);
                 Some(Event::Prepared)
@@ -372,13 +426,11 @@ impl Actor {
             Ok(started) => started,
             Err(failure) => return Event::StartFailed { unit, failure },
         };
-        let name = &self.state.units[unit].name;
-        let said = [
-            ("Created", format!("Created container: {name}")),
-            ("Started", format!("Started container {name}")),
-        ];
-        for (reason, message) in said {
-            self.record(Some(unit), EventType::Normal, reason, message);
+        for (reason, message) in [
+            ("Created", "Container created"),
+            ("Started", "Container started"),
+        ] {
+            self.record(Some(unit), EventType::Normal, reason, message.to_owned());
         }
         self.hold(unit, container, log, last_words);
         if !self.after_start(unit) {
@@ -596,6 +648,7 @@ impl Actor {
             Effect::Cancel { unit } => self.hands[unit].cancel.cancel(),
             Effect::Signal { unit, signal } => self.signal(unit, signal),
             Effect::Stop { unit, grace } => self.stop(unit, grace),
+            Effect::Resize { unit } => self.resize(unit),
             Effect::Clean { unit } => self.clean(unit),
             Effect::Release => self.release(),
             Effect::Delete => self.delete = true,
@@ -643,7 +696,7 @@ impl Actor {
             return;
         };
         let attempt = Attempt {
-            pod: Arc::clone(&self.pod),
+            pod: resize::allocated(&self.pod, &self.state.units),
             reference: self.reference.clone(),
             index: unit,
             number: self.state.units[unit].restarts,
@@ -713,6 +766,11 @@ impl Actor {
                     break;
                 }
                 sleep(AGAIN).await;
+            }
+            for (_, runtime) in &context.runtimes {
+                if let Err(error) = runtime.release(&pod).await {
+                    tracing::warn!(%pod, %error, "not all that the containers shared was removed");
+                }
             }
             let _ = post.send(Message::Event(Event::Released)).await;
         });
@@ -823,7 +881,7 @@ impl Actor {
             if let Err(error) = context.logs.remove(&pod) {
                 tracing::warn!(%pod, %error, "logs were not removed");
             }
-            if let Err(error) = volumes::mounted::remove(&context.pods_dir.join(&pod.uid)) {
+            if let Err(error) = context.remove_files_of(&pod.uid) {
                 tracing::warn!(%pod, %error, "volumes were not removed");
             }
         });

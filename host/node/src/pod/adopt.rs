@@ -14,7 +14,8 @@ use k8s_openapi::api::core::v1::{
 };
 
 use super::{
-    prepare,
+    admission::SYSCTL,
+    prepare, resize,
     state::{PodState, Stage, Verdict},
     unit::{Ended, Kill, Life, Now, RestartPolicy, RestartRule, Role, Running, Unit},
 };
@@ -95,6 +96,10 @@ pub(crate) fn adopt(pod: &Pod, left: &[Inherited], now: Now) -> PodState {
                 until: None,
             }
         },
+        volume_images: Vec::new(),
+        blocked: None,
+        pending: None,
+        progress: None,
         sandboxed: units.iter().any(|unit| unit.running().is_some()),
         units,
         id: pod_id(pod),
@@ -103,7 +108,7 @@ pub(crate) fn adopt(pod: &Pod, left: &[Inherited], now: Now) -> PodState {
         verdict: status.and_then(|status| {
             // What others say of a pod that goes on is no verdict.
             let reason = status.reason.clone()?;
-            let ours = matches!(reason.as_str(), "DeadlineExceeded" | "Evicted");
+            let ours = matches!(reason.as_str(), "DeadlineExceeded" | "Evicted" | SYSCTL);
             ours.then(|| Verdict {
                 reason,
                 message: status.message.clone().unwrap_or_default(),
@@ -171,6 +176,9 @@ fn unit(
     let lifecycle = container.lifecycle.as_ref();
     unit.has_post_start = lifecycle.is_some_and(|hooks| hooks.post_start.is_some());
     unit.has_pre_stop = lifecycle.is_some_and(|hooks| hooks.pre_stop.is_some());
+    if role != Role::Ephemeral {
+        [unit.allocated, unit.applied] = resize::known(container, known);
+    }
     let rules = container.restart_policy_rules.iter().flatten();
     unit.rules = rules.filter_map(restart_rule).collect();
     let Some(known) = known else { return unit };

@@ -1,13 +1,15 @@
 //! What a pod's machine is told, and what it asks for.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use eyot_client::EventType;
 use eyot_runtime::{Exit, PodRef, Signal};
-use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use k8s_openapi::api::core::v1::{ObjectReference, Pod, ResourceRequirements};
 
 use super::{
+    admission::Refusal,
     prepare::{container, containers},
+    resize::Decision,
     state::Verdict,
     unit::{Failure, Unit},
 };
@@ -45,6 +47,16 @@ pub(crate) enum Event {
     ImageChanged {
         unit: usize,
         image: String,
+    },
+    /// The node does not take it.
+    Refused(Refusal),
+    /// What becomes of the resources that the manifest wants.
+    Wanted(Decision),
+    /// The runtime has given an attempt these, or says why it could not.
+    Resized {
+        unit: usize,
+        attempt: u32,
+        outcome: Result<Arc<ResourceRequirements>, String>,
     },
     /// Ephemeral containers were added.
     Joined(Vec<Unit>),
@@ -104,6 +116,10 @@ pub(crate) enum Effect {
     Stop {
         unit: usize,
         grace: Duration,
+    },
+    /// Have the runtime give a container what is allocated to it.
+    Resize {
+        unit: usize,
     },
     /// Clear what the ended attempt left.
     Clean {

@@ -17,7 +17,13 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio_util::sync::CancellationToken;
 
 use super::unit::Failure;
-use crate::{context::Context, env::Facts, fetch, names, pull::Asking, volumes};
+use crate::{
+    context::Context,
+    env::Facts,
+    fetch, names,
+    pull::Asking,
+    volumes::{self, images::Wanted},
+};
 
 /// A pod whose containers can start.
 pub(crate) struct Prepared {
@@ -25,6 +31,8 @@ pub(crate) struct Prepared {
     pub places: volumes::Places,
     /// For the first start of each container.
     pub images: HashMap<usize, Image>,
+    /// Digests of the images that volumes show.
+    pub volume_images: Vec<String>,
     pub facts: Facts,
     /// Those that the volumes hold.
     pub tokens: fetch::Tokens,
@@ -97,7 +105,7 @@ pub(crate) async fn prepare(
     running: &Running,
     cancel: &CancellationToken,
 ) -> Result<Prepared, NotPrepared> {
-    let found = tokio::select! {
+    let (found, shown) = tokio::select! {
         found = images(context, pod, reference, &running.units) => found?,
         () = cancel.cancelled() => return Err(NotPrepared::Cancelled),
     };
@@ -110,10 +118,11 @@ pub(crate) async fn prepare(
         node_memory: context.capacity.memory,
     };
     let (places, tokens) = tokio::select! {
-        ready = volumes(context, pod, reference, &facts) => ready?,
+        ready = volumes(context, pod, reference, &facts, &shown) => ready?,
         () = cancel.cancelled() => return Err(NotPrepared::Cancelled),
     };
     Ok(Prepared {
+        volume_images: shown.into_iter().map(|(_, image)| image.digest).collect(),
         sandbox,
         places,
         images: found,
@@ -143,7 +152,7 @@ async fn images(
     pod: &Pod,
     reference: &PodRef,
     running: &HashSet<usize>,
-) -> Result<HashMap<usize, Image>, NotPrepared> {
+) -> Result<(HashMap<usize, Image>, Vec<Wanted>), NotPrepared> {
     let asking = &Asking::new(context, pod, reference).await;
     let wanted = containers(pod)
         .enumerate()
@@ -156,8 +165,18 @@ async fn images(
             Err(failure) => failed.push((index, failure)),
         }
     }
+    let shown = match volumes::images::have(asking).await {
+        Ok(shown) => shown,
+        Err(more) => {
+            let new =
+                |(index, _): &(usize, Failure)| failed.iter().all(|(known, _)| known != index);
+            let more: Vec<_> = more.into_iter().filter(new).collect();
+            failed.extend(more);
+            Vec::new()
+        }
+    };
     if failed.is_empty() {
-        Ok(found)
+        Ok((found, shown))
     } else {
         Err(NotPrepared::Containers(failed))
     }
@@ -197,6 +216,7 @@ async fn volumes(
     pod: &Pod,
     reference: &PodRef,
     facts: &Facts,
+    images: &[Wanted],
 ) -> Result<(volumes::Places, fetch::Tokens), NotPrepared> {
     let none = pod
         .spec
@@ -220,10 +240,13 @@ async fn volumes(
     let backings = volumes::claim::follow(&context.client, pod)
         .await
         .map_err(|error| fails(error.to_string()))?;
-    let directory = context.volumes_of(&reference.uid);
+    let directories = context.volumes_of(&reference.uid);
+    volumes::images::mount(context, &directories.disk, images)
+        .await
+        .map_err(|error| fails(error.to_string()))?;
     let (pod, facts) = (Arc::new(pod.clone()), facts.clone());
     let set_up = tokio::task::spawn_blocking(move || {
-        volumes::set_up(&pod, &directory, &sources, &facts, &backings)
+        volumes::set_up(&pod, &directories, &sources, &facts, &backings)
     });
     match set_up.await {
         Ok(Ok(places)) => Ok((places, tokens)),

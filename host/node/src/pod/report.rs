@@ -16,6 +16,8 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::status::RESIZE_CONDITIONS;
+
 /// How long a status that will soon be out of date is held back.
 const SOON: Duration = Duration::from_millis(100);
 const RETRY_FIRST: Duration = Duration::from_millis(250);
@@ -163,7 +165,10 @@ fn same(known: &PodStatus, status: &PodStatus) -> bool {
             condition.last_probe_time = None;
         }
         of.conditions.iter_mut().for_each(|all| {
-            all.retain(|condition| kinds.contains(&condition.type_));
+            all.retain(|condition| {
+                let kind = &condition.type_;
+                kinds.contains(kind) || RESIZE_CONDITIONS.contains(&kind.as_str())
+            });
             all.sort_by(|one, other| one.type_.cmp(&other.type_));
         });
         of
@@ -185,6 +190,14 @@ fn patch(uid: &str, status: &PodStatus) -> Value {
         for field in ["reason", "message"] {
             if condition.get(field).is_none() {
                 condition[field] = Value::Null;
+            }
+        }
+    }
+    // Those that are not there any more.
+    if let Some(conditions) = value.get_mut("conditions").and_then(Value::as_array_mut) {
+        for kind in RESIZE_CONDITIONS {
+            if !conditions.iter().any(|condition| condition["type"] == kind) {
+                conditions.push(json!({ "$patch": "delete", "type": kind }));
             }
         }
     }

@@ -82,7 +82,8 @@ pub(crate) fn security(
     })
 }
 
-fn sysctls(
+/// The kernel parameters that the pod sets, if it may.
+pub(super) fn sysctls(
     spec: &PodSpec,
     shared: &PodSecurityContext,
     policy: &Policy,

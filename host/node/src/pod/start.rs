@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use eyot_runtime::{
-    ContainerError, ContainerSpec, Image, ImageContent, Mount, PodRef, Runtime, Sandbox,
+    ContainerError, ContainerSpec, Image, ImageContent, Limits, Mount, PodRef, Runtime, Sandbox,
 };
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use tokio_util::sync::CancellationToken;
@@ -235,13 +235,7 @@ fn spec(
         return Err(config(format!("unable to find target container {name}")));
     }
     let security = security::security(&attempt.pod, container, &image, target, policy, profiles);
-    let none = PodSpec::default();
-    let limits = quantity::limits(
-        container,
-        attempt.pod.spec.as_ref().unwrap_or(&none),
-        policy.pod_pids,
-        context.capacity.memory,
-    );
+    let limits = limits(context, &attempt.pod, container);
     let ports = container.ports.iter().flatten();
     Ok(ContainerSpec {
         security: security.map_err(config)?,
@@ -271,6 +265,17 @@ fn spec(
     })
 }
 
+/// What a container of this pod may use on this node.
+pub(crate) fn limits(context: &Context, pod: &Pod, container: &Container) -> Limits {
+    let none = PodSpec::default();
+    quantity::limits(
+        container,
+        pod.spec.as_ref().unwrap_or(&none),
+        context.policy.pod_pids,
+        context.capacity.memory,
+    )
+}
+
 fn config(message: String) -> Failure {
     Failure {
         kind: FailureKind::Config,
@@ -285,6 +290,7 @@ fn failure(error: &ContainerError) -> Failure {
         ContainerError::NotGranted { .. } | ContainerError::Config { .. } => {
             (FailureKind::Config, "CreateContainerConfigError")
         }
+        ContainerError::Program(_) => (FailureKind::Program, "StartError"),
         ContainerError::Create(_) => (FailureKind::Runtime, "CreateContainerError"),
         ContainerError::Runtime(_) => (FailureKind::Runtime, "RunContainerError"),
     };

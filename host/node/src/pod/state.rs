@@ -16,14 +16,16 @@
 //! turn, so an event that was missed is made up for by the next. Effects are performed by
 //! [`super::actor`].
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use eyot_client::EventType;
 use eyot_runtime::{Exit, Signal};
 use tokio::time::Instant;
 
 use super::{
+    admission::Refusal,
     event::{Effect, Event, Probed, record, record_failure},
+    resize::{Pending, Progress},
     unit::{Failure, FailureKind, Kill, Life, Now, RestartPolicy, Role, Unit, Waiting},
 };
 
@@ -31,6 +33,8 @@ use super::{
 pub(crate) const FORCED_GRACE: Duration = Duration::from_secs(1);
 /// What a container has left at least to end by itself after its `preStop` hook.
 const AFTER_HOOK: Duration = Duration::from_secs(2);
+/// The code of a container whose program could not be executed, as Kubernetes' runtimes have it.
+const NO_PROGRAM: i32 = 128;
 const PREPARE_FIRST: Duration = Duration::from_millis(500);
 /// Longest pause before the sandbox is tried again.
 const PREPARE_LONGEST: Duration = Duration::from_secs(10);
@@ -83,6 +87,8 @@ pub(crate) struct PodState {
     pub units: Vec<Unit>,
     /// `name_namespace(uid)`, as Kubernetes' messages have it.
     pub id: String,
+    /// Digests of the images that its volumes show.
+    pub volume_images: Vec<String>,
     /// Whether the sandbox is there.
     pub sandboxed: bool,
     /// Grace that the pod's own specification gives its containers.
@@ -91,6 +97,12 @@ pub(crate) struct PodState {
     pub deadline: Option<Instant>,
     /// Set for good once the pod as a whole has failed.
     pub verdict: Option<Verdict>,
+    /// Why it waits for another node, reason and message of its status.
+    pub blocked: Option<Verdict>,
+    /// Resources that the manifest wants and the node does not give.
+    pub pending: Option<Pending>,
+    /// Resources that the node gives and not all containers have yet.
+    pub progress: Option<Progress>,
 }
 
 impl PodState {
@@ -118,7 +130,7 @@ impl PodState {
     pub(crate) fn next_tick(&self) -> Option<Instant> {
         let stage = match self.stage {
             Stage::Preparing { until, .. } => [until, self.deadline],
-            Stage::Active => [None, self.deadline],
+            Stage::Active => [self.next_resize(), self.deadline],
             Stage::Stopping { deadline, .. } => [self.next_force(deadline), None],
             _ => [None, None],
         };
@@ -129,6 +141,17 @@ impl PodState {
             }
             _ => stage.into_iter().flatten().min(),
         }
+    }
+
+    /// Whether what it asked the node for is still its.
+    pub(crate) fn holds_resources(&self) -> bool {
+        !matches!(self.stage, Stage::Done | Stage::Deleting | Stage::Gone)
+    }
+
+    /// Whether a container of it runs or has run.
+    pub(crate) fn has_begun(&self) -> bool {
+        let begun = |unit: &Unit| unit.life != Life::Waiting || unit.last.is_some();
+        self.stage == Stage::Done || self.units.iter().any(begun)
     }
 
     /// Whether every init container has done its part.
@@ -199,6 +222,13 @@ impl PodState {
             }
             Event::Evicted(verdict) => self.evicted(verdict, now, effects),
             Event::ImageChanged { unit, image } => self.image_changed(unit, image, now, effects),
+            Event::Refused(refusal) => self.refused(refusal, effects),
+            Event::Wanted(decision) => self.resize(decision, now, effects),
+            Event::Resized {
+                unit,
+                attempt,
+                outcome,
+            } => self.resized(unit, attempt, outcome, now, effects),
             Event::Joined(units) => self.units.extend(units),
             Event::Hooked {
                 unit,
@@ -275,6 +305,15 @@ impl PodState {
         if failure.kind != FailureKind::Cancelled {
             record_failure(index, unit, &failure, effects);
         }
+        if failure.kind == FailureKind::Program {
+            let exit = Exit {
+                code: NO_PROGRAM,
+                reason: "StartError",
+                message: failure.message,
+            };
+            unit.begun_in_vain(now);
+            return self.exited(index, exit, now, effects);
+        }
         effects.push(Effect::Clean { unit: index });
         unit.start_failed(failure, now);
     }
@@ -331,6 +370,21 @@ impl PodState {
                     effects.push(record(Some(index), EventType::Normal, "Killing", message));
                     ask_to_end(index, unit, now.mono + grace, now, effects);
                 }
+            }
+        }
+    }
+
+    fn refused(&mut self, refusal: Refusal, effects: &mut Vec<Effect>) {
+        let verdict = refusal.verdict();
+        match refusal {
+            Refusal::Reject { reason, message } => {
+                effects.push(record(None, EventType::Warning, reason, message));
+                self.verdict = Some(verdict);
+                self.stage = Stage::Done;
+            }
+            Refusal::Block { reason, message } => {
+                effects.push(record(None, EventType::Warning, reason, message));
+                self.blocked = Some(verdict);
             }
         }
     }
@@ -536,6 +590,7 @@ impl PodState {
                 its_turn = false;
             }
         }
+        self.advance_resize(now, effects);
         let finished = self.init_failed() || self.mains().all(|unit| unit.ended().is_some());
         if finished {
             self.stage = Stage::Stopping {
@@ -631,11 +686,13 @@ fn start_if_due(index: usize, unit: &mut Unit, now: Now, effects: &mut Vec<Effec
         _ => return,
     };
     unit.life = Life::Creating { shown };
+    unit.applied = Arc::clone(&unit.allocated);
+    (unit.resize_restarts, unit.resizing) = (false, false);
     effects.push(Effect::Start { unit: index });
 }
 
 /// Ask a container that runs to end until `deadline`, after its `preStop` hook if there is time.
-fn ask_to_end(
+pub(super) fn ask_to_end(
     index: usize,
     unit: &mut Unit,
     deadline: Instant,

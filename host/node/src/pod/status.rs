@@ -11,11 +11,13 @@ use k8s_openapi::{
     api::core::v1::{
         ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
         ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodSpec, PodStatus,
+        ResourceRequirements, VolumeMountStatus,
     },
     apimachinery::pkg::apis::meta::v1::Time,
 };
 
 use super::{
+    prepare,
     state::{PodState, Stage, waiting_turn},
     unit::{Ended, Kill, Life, Role, Unit, Waiting},
 };
@@ -30,6 +32,9 @@ pub(crate) struct Place {
     pub start: Timestamp,
 }
 
+/// Conditions that go away again.
+pub(crate) const RESIZE_CONDITIONS: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
+
 /// The status of `pod` in `state`. Times of conditions that did not change are taken from `before`.
 pub(crate) fn status(
     state: &PodState,
@@ -42,17 +47,31 @@ pub(crate) fn status(
     let empty = PodSpec::default();
     let spec = pod.spec.as_ref().unwrap_or(&empty);
     let generation = pod.metadata.generation;
-    let verdict = state.verdict.clone();
+    let verdict = state.verdict.clone().or_else(|| state.blocked.clone());
     let (reason, message) = verdict.map(|one| (one.reason, one.message)).unzip();
     // A pod that has ended keeps the address that it had.
     let pod_ip = place.pod.map(|ip| ip.to_string());
     PodStatus {
         conditions: Some(conditions(state, phase, pod, before, now)),
-        container_statuses: Some(state.mains().map(|unit| container(state, unit)).collect()),
+        container_statuses: Some(
+            state
+                .mains()
+                .map(|unit| container(state, pod, unit))
+                .collect(),
+        ),
         init_container_statuses: (spec.init_containers.as_ref().is_some_and(|c| !c.is_empty()))
-            .then(|| state.inits().map(|unit| container(state, unit)).collect()),
-        ephemeral_container_statuses: (state.ephemerals().next().is_some())
-            .then(|| state.ephemerals().map(|u| container(state, u)).collect()),
+            .then(|| {
+                state
+                    .inits()
+                    .map(|unit| container(state, pod, unit))
+                    .collect()
+            }),
+        ephemeral_container_statuses: (state.ephemerals().next().is_some()).then(|| {
+            state
+                .ephemerals()
+                .map(|u| container(state, pod, u))
+                .collect()
+        }),
         host_ip: Some(place.host.to_string()),
         host_ips: Some(vec![HostIP {
             ip: place.host.to_string(),
@@ -175,6 +194,15 @@ fn conditions(
         let why = (true, "TerminationByKubelet", verdict.message.clone());
         all.push(("DisruptionTarget", why));
     }
+    if let Some(pending) = &state.pending {
+        let why = (true, pending.reason, pending.message.clone());
+        all.push((RESIZE_CONDITIONS[0], why));
+    }
+    if let Some(progress) = &state.progress {
+        let reason = progress.error.as_ref().map_or("", |_| "Error");
+        let why = (true, reason, progress.error.clone().unwrap_or_default());
+        all.push((RESIZE_CONDITIONS[1], why));
+    }
     let earlier = |kind: &str| {
         before.and_then(|status| status.conditions.as_ref()?.iter().find(|c| c.type_ == kind))
     };
@@ -216,8 +244,14 @@ fn closed_gate(pod: &Pod) -> Option<&str> {
         .find(|kind| !open(kind))
 }
 
-fn container(state: &PodState, unit: &Unit) -> ContainerStatus {
+fn container(state: &PodState, pod: &Pod, unit: &Unit) -> ContainerStatus {
     let waits = || {
+        if state.blocked.is_some() {
+            return waiting(&Waiting {
+                reason: "Blocked",
+                message: String::new(),
+            });
+        }
         let turn = waiting_turn(state.inits().next().is_some());
         waiting(&turn)
     };
@@ -243,7 +277,15 @@ fn container(state: &PodState, unit: &Unit) -> ContainerStatus {
     let id = id
         .or(unit.last.as_ref().map(|last| &last.id))
         .filter(|id| !id.is_empty());
+    let has = match unit.running() {
+        Some(_) => &unit.applied,
+        None => &unit.allocated,
+    };
+    let resizable = unit.role != Role::Ephemeral;
     ContainerStatus {
+        allocated_resources: unit.allocated.requests.clone().filter(|_| resizable),
+        volume_mounts: mounts(pod, unit),
+        resources: resizable.then(|| ResourceRequirements::clone(has)),
         name: unit.name.clone(),
         image: unit.image.clone(),
         image_id: unit.image_id.clone(),
@@ -258,6 +300,35 @@ fn container(state: &PodState, unit: &Unit) -> ContainerStatus {
         last_state: Some(unit.last.as_ref().map(terminated).unwrap_or_default()),
         ..ContainerStatus::default()
     }
+}
+
+/// What the container sees of the pod's volumes, and how.
+fn mounts(pod: &Pod, unit: &Unit) -> Option<Vec<VolumeMountStatus>> {
+    let own = prepare::containers(pod).find(|container| container.name == unit.name);
+    let own = match own {
+        Some(container) => container.volume_mounts.clone(),
+        None => {
+            let mut all = prepare::ephemeral(pod);
+            all.find(|container| container.name == unit.name)?
+                .volume_mounts
+        }
+    };
+    let shown = own?.into_iter().map(|mount| {
+        let read_only = mount.read_only == Some(true);
+        // This host can do what is wanted if possible.
+        let recursive = match mount.recursive_read_only.as_deref() {
+            Some("Enabled" | "IfPossible") => "Enabled",
+            _ => "Disabled",
+        };
+        VolumeMountStatus {
+            name: mount.name,
+            mount_path: mount.mount_path,
+            read_only: read_only.then_some(true),
+            recursive_read_only: read_only.then(|| recursive.to_owned()),
+            ..VolumeMountStatus::default()
+        }
+    });
+    Some(shown.collect())
 }
 
 fn waiting(why: &Waiting) -> ContainerState {

@@ -4,13 +4,17 @@ use std::time::Duration;
 
 use eyot_runtime::{Exit, Signal};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::{
+    api::core::v1::{Pod, PodStatus},
+    apimachinery::pkg::api::resource::Quantity,
+};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{
     adopt::adopt,
     event::{Effect, Event, Probed},
+    resize::{self, Asked},
     state::{PodState, Stage, Verdict},
     status,
     unit::{Failure, FailureKind, Now},
@@ -711,4 +715,141 @@ fn an_evicted_pod_fails_at_once_and_says_why() {
         Some("TerminationByKubelet")
     );
     pod.on(Event::Evicted(verdict)).does(&[]);
+}
+
+/// A pod of one container with `cpu`, as its manifest says later.
+fn resized_spec(cpu: &str, policy: &str) -> Value {
+    json!({ "containers": [{
+        "name": "c", "image": "i",
+        "resources": { "requests": { "cpu": cpu } },
+        "resizePolicy": [{ "resourceName": "cpu", "restartPolicy": policy }],
+    }]})
+}
+
+impl Machine {
+    /// The manifest now wants `cpu`, on a node with two processors.
+    fn wants(&mut self, cpu: &str, policy: &str, used_by_others: u64) -> &mut Self {
+        self.pod.spec = serde_json::from_value(resized_spec(cpu, policy)).unwrap();
+        self.pod.metadata.generation = Some(4);
+        let node = crate::capacity::Capacity {
+            cpus: 2,
+            memory: 1 << 30,
+            storage: 0,
+            pods: 110,
+        };
+        let others = Asked {
+            cpu_millis: used_by_others,
+            memory: 0,
+        };
+        let decision = resize::decide(&self.pod, &self.state.units, others, &node);
+        self.on(Event::Wanted(decision))
+    }
+
+    fn events(&self) -> Vec<&str> {
+        let reason = |effect| match effect {
+            &Effect::Record { reason, .. } => Some(reason),
+            _ => None,
+        };
+        self.effects.iter().filter_map(reason).collect()
+    }
+
+    fn condition(&self, kind: &str) -> Option<String> {
+        let status = self.status();
+        let found = status.conditions?.into_iter().find(|c| c.type_ == kind)?;
+        Some(format!(
+            "{} {}",
+            found.reason.unwrap_or_default(),
+            found.message.unwrap_or_default()
+        ))
+    }
+
+    fn has_cpu(&self) -> [String; 2] {
+        let status = self.status().container_statuses.unwrap().remove(0);
+        let cpu =
+            |of: Option<std::collections::BTreeMap<String, Quantity>>| of.unwrap()["cpu"].0.clone();
+        [
+            cpu(status.allocated_resources),
+            cpu(status.resources.unwrap().requests),
+        ]
+    }
+}
+
+#[test]
+fn a_resize_is_started_applied_and_completed_without_a_restart() {
+    let mut machine = Machine::new(resized_spec("500m", "NotRequired"));
+    machine.on(Event::Prepared).started(0);
+    machine.wants("1", "NotRequired", 0);
+    assert_eq!(machine.events(), ["ResizeStarted"]);
+    assert!(machine.effects.contains(&Effect::Resize { unit: 0 }));
+    assert_eq!(machine.condition("PodResizeInProgress").unwrap(), " ");
+    assert_eq!(machine.has_cpu(), ["1", "500m"]);
+    let allocated = machine.state.units[0].allocated.clone();
+    machine.on(Event::Resized {
+        unit: 0,
+        attempt: 0,
+        outcome: Ok(allocated),
+    });
+    assert_eq!(machine.events(), ["ResizeCompleted"]);
+    assert_eq!(machine.has_cpu(), ["1", "1"]);
+    assert_eq!(machine.condition("PodResizeInProgress"), None);
+    assert_eq!(machine.state.units[0].restarts, 0);
+}
+
+#[test]
+fn a_resize_that_fails_says_why_and_is_tried_again() {
+    let mut machine = Machine::new(resized_spec("500m", "NotRequired"));
+    machine.on(Event::Prepared).started(0);
+    machine.wants("1", "NotRequired", 0);
+    let failed = || Event::Resized {
+        unit: 0,
+        attempt: 0,
+        outcome: Err("no".to_owned()),
+    };
+    machine.on(failed());
+    assert_eq!(machine.events(), ["ResizeError"]);
+    assert_eq!(
+        machine.condition("PodResizeInProgress").unwrap(),
+        "Error no"
+    );
+    assert!(machine.state.next_tick().is_some());
+    machine.wait(10);
+    assert_eq!(machine.effects, [Effect::Resize { unit: 0 }]);
+    machine.on(failed());
+    assert!(machine.events().is_empty(), "the same is not told twice");
+}
+
+#[test]
+fn a_resize_waits_for_room_and_is_forgotten_when_nobody_wants_it() {
+    let mut machine = Machine::new(resized_spec("500m", "NotRequired"));
+    machine.on(Event::Prepared).started(0);
+    machine.wants("1500m", "NotRequired", 1000);
+    assert_eq!(machine.events(), ["ResizeDeferred"]);
+    let condition = machine.condition("PodResizePending").unwrap();
+    assert!(condition.starts_with("Deferred Node didn't have enough resource: cpu"));
+    assert_eq!(machine.has_cpu(), ["500m", "500m"]);
+    machine.wants("1500m", "NotRequired", 1000);
+    assert!(machine.events().is_empty());
+    machine.wants("3", "NotRequired", 0);
+    assert_eq!(machine.events(), ["ResizeInfeasible"]);
+    machine.wants("500m", "NotRequired", 0);
+    assert_eq!(machine.condition("PodResizePending"), None);
+}
+
+#[test]
+fn a_resize_that_its_policy_says_so_for_starts_the_container_again() {
+    let mut machine = Machine::new(resized_spec("500m", "RestartContainer"));
+    machine.on(Event::Prepared).started(0);
+    machine.wants("1", "RestartContainer", 0);
+    assert_eq!(machine.events(), ["ResizeStarted", "Killing"]);
+    machine.exited(0, 143);
+    assert!(
+        machine.effects.contains(&Effect::Start { unit: 0 }),
+        "{:?}",
+        machine.effects
+    );
+    assert!(machine.condition("PodResizeInProgress").is_some());
+    machine.started(0);
+    assert_eq!(machine.events(), ["ResizeCompleted"]);
+    assert_eq!(machine.has_cpu(), ["1", "1"]);
+    assert_eq!(machine.state.units[0].restarts, 1);
 }

@@ -10,10 +10,11 @@
 //!
 //! Plain data; [`super::state::PodState`] moves it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use eyot_runtime::Exit;
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ResourceRequirements;
 use tokio::time::Instant;
 
 /// First pause before a container that ended again is restarted; doubled each time.
@@ -91,6 +92,8 @@ pub(crate) enum FailureKind {
     Image,
     /// The pod asks for something that is missing or impossible.
     Config,
+    /// The container was made, and its program could not be executed.
+    Program,
     /// The runtime failed.
     Runtime,
     /// The start was given up because the pod is ending.
@@ -162,7 +165,7 @@ pub(crate) enum Life {
 }
 
 /// Everything about one container that is not in its specification.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Unit {
     pub name: String,
     pub role: Role,
@@ -183,6 +186,14 @@ pub(crate) struct Unit {
     pub outdated: bool,
     /// Digest of the image that was last used.
     pub image_id: String,
+    /// What the node gives it, see [`super::resize`].
+    pub allocated: Arc<ResourceRequirements>,
+    /// What the attempt that runs, or is being started, has.
+    pub applied: Arc<ResourceRequirements>,
+    /// It cannot have what is allocated without being started again.
+    pub resize_restarts: bool,
+    /// The runtime is at it.
+    pub resizing: bool,
     /// Pause after the next end.
     pause: Duration,
     /// Starts that failed in a row.
@@ -206,6 +217,10 @@ impl Unit {
             last: None,
             outdated: false,
             image_id: String::new(),
+            allocated: Arc::default(),
+            applied: Arc::default(),
+            resize_restarts: false,
+            resizing: false,
             pause: Duration::ZERO,
             failures: 0,
         }
@@ -283,6 +298,19 @@ impl Unit {
             hooked: self.has_post_start,
             started: !self.has_startup_probe,
             ready: !self.has_readiness_probe,
+            kill: Kill::No,
+        });
+    }
+
+    /// The start that was under way ended before anything ran.
+    pub(super) fn begun_in_vain(&mut self, now: Now) {
+        self.life = Life::Running(Running {
+            id: String::new(),
+            since: Timestamp::UNIX_EPOCH,
+            since_mono: now.mono,
+            hooked: false,
+            started: false,
+            ready: false,
             kill: Kill::No,
         });
     }

@@ -19,6 +19,8 @@ pub(crate) struct Backing {
     /// The type of a `hostPath`; `None` for a `local` volume, which must be there.
     pub(super) host_path: Option<String>,
     pub(super) read_only: bool,
+    /// How a `local` volume is to be mounted.
+    pub(super) options: Vec<String>,
 }
 
 /// What is behind the pod's claims, by the names of its volumes.
@@ -127,14 +129,24 @@ fn backing(
             path: PathBuf::from(&local.path),
             host_path: None,
             read_only,
+            options: spec.mount_options.clone().unwrap_or_default(),
         });
     }
     if let Some(source) = &spec.host_path {
+        if spec
+            .mount_options
+            .as_ref()
+            .is_some_and(|all| !all.is_empty())
+        {
+            let why = "Mount options are not supported for this volume type";
+            return Err(Refusal::Source(why.to_owned()));
+        }
         return Ok(Backing {
             name,
             path: PathBuf::from(&source.path),
             host_path: Some(source.type_.clone().unwrap_or_default()),
             read_only,
+            options: Vec::new(),
         });
     }
     Err(Refusal::Source(match &spec.csi {

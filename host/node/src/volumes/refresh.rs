@@ -113,10 +113,11 @@ impl Refresh {
 
     /// Bring the volumes up to date; what went wrong, if anything.
     async fn write(&self, sources: Sources) -> Option<String> {
-        let directory = self.context.volumes_of(&self.reference.uid);
+        let directories = self.context.volumes_of(&self.reference.uid);
         let (pod, facts) = (Arc::clone(&self.pod), self.facts.clone());
-        let written =
-            tokio::task::spawn_blocking(move || super::update(&pod, &directory, &sources, &facts));
+        let written = tokio::task::spawn_blocking(move || {
+            super::update(&pod, &directories, &sources, &facts)
+        });
         match written.await {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(error.to_string()),

@@ -89,6 +89,7 @@ impl World {
             network: network.clone(),
             dns: None,
             data_dir: directory.path().to_owned(),
+            secrets_dir: None,
             policy: Policy::default(),
             stop_pods: false,
         });
@@ -238,8 +239,8 @@ async fn a_pod_becomes_ready_is_told_about_and_leaves_nothing_behind() {
             "Pulled",
             "Container image \"demo/app:v1\" already present on machine and can be accessed by the pod",
         ),
-        ("Created", "Created container: app"),
-        ("Started", "Started container app"),
+        ("Created", "Container created"),
+        ("Started", "Container started"),
     ] {
         world.until_event("web", reason, message).await;
     }

@@ -58,6 +58,8 @@ pub(super) enum Request {
     Start { id: String, states: PathBuf },
     /// Close the input of a container that was started with one.
     CloseInput { id: String },
+    /// Start the first process of a new namespace of processes, in these other namespaces.
+    Pause { namespaces: Vec<PathBuf> },
     /// Execute another program in a container that runs.
     Exec {
         id: String,

@@ -14,6 +14,7 @@
 mod connect;
 mod keep;
 pub(crate) mod message;
+mod pause;
 mod program;
 mod serve;
 pub(crate) mod spill;
@@ -209,6 +210,16 @@ impl Launcher {
         };
         match self.request(&request, fds).await? {
             (Reply::Created { pid }, exit) => Ok(Made { pid, exit }),
+            (reply, _) => Err(unexpected(reply)),
+        }
+    }
+
+    /// Start the first process of a new namespace of processes, in these other namespaces. The answer
+    /// is its process id; it lives until it is killed.
+    pub(crate) async fn pause(&self, namespaces: Vec<PathBuf>) -> Result<i32, LauncherError> {
+        let request = Request::Pause { namespaces };
+        match self.request(&request, Vec::new()).await? {
+            (Reply::Created { pid }, _) => Ok(pid),
             (reply, _) => Err(unexpected(reply)),
         }
     }

@@ -39,6 +39,7 @@ use super::{
     ARGUMENT,
     keep::{Drain, Kept},
     message::{MAX_REPLY, Place, READY, REAPED, Reply, Request, Stdio, receive, send},
+    pause,
     program::{MARK, Program},
 };
 use crate::kernel;
@@ -333,7 +334,7 @@ impl Server {
                 let keep = matches!(stdio, Stdio::Pipes { keep: true, .. });
                 Some((id.clone(), keep.then(|| fds.pop()).flatten()))
             }
-            Request::Start { .. } | Request::Exec { .. } => None,
+            Request::Start { .. } | Request::Exec { .. } | Request::Pause { .. } => None,
         };
         let (answer, told) = match pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK) {
             Ok(pipe) => pipe,
@@ -495,6 +496,9 @@ fn perform(request: Request, fds: Vec<OwnedFd>) -> Result<Reply, String> {
                 .build()
                 .map(|pid| Reply::Created { pid: pid.as_raw() })
                 .map_err(|error| chain(&error))
+        }
+        Request::Pause { namespaces } => {
+            pause::start(&namespaces).map(|pid| Reply::Created { pid: pid.as_raw() })
         }
         Request::Start { id, states } => Container::load(states.join(id))
             .and_then(|mut container| container.start())
