@@ -83,7 +83,7 @@ async fn verify(
     let keys = provider.keys(parts.key_id()).await?;
     parts
         .verify(keys.iter())
-        .map_err(|_| "oidc: failed to verify signature: no key of the issuer fits".to_owned())?;
+        .map_err(|why| format!("oidc: failed to verify signature: {why}"))?;
     config.mapping.user(claims)
 }
 

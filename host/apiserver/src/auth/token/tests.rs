@@ -372,3 +372,13 @@ fn keys_of_an_administrator_are_read_in_both_forms() {
             .is_err()
     );
 }
+
+#[test]
+fn an_algorithm_that_is_not_understood_is_named() {
+    use crate::auth::token::jwt::{Parts, message};
+    let token = format!("{}.c2ln", message("ES512", "k", &json!({})));
+    let parts = Parts::split(&token).unwrap();
+    let why = parts.verify(std::iter::empty()).unwrap_err().to_string();
+    let expected = "it is signed with \"ES512\", which is not understood here: ES256, ES384, ";
+    assert!(why.starts_with(expected), "{why}");
+}
