@@ -4,17 +4,21 @@
 //! it, taken in turn in the same run. Everything happens in a private network namespace.
 //! Absolute times depend on the machine; ratios and processor time per request less so.
 
+mod core_data;
 #[path = "../system/host.rs"]
 #[expect(dead_code, reason = "the suite uses more of it")]
 mod host;
 mod ingress;
 mod load;
 mod memory;
+mod polling;
 mod readings;
 mod services;
 #[path = "../system/tools.rs"]
 #[expect(dead_code, reason = "the suite uses more of it")]
 mod tools;
+#[path = "../system/wire.rs"]
+mod wire;
 
 use std::{
     process::Command,
@@ -55,7 +59,8 @@ fn main() -> anyhow::Result<()> {
     if is_asked("thousand") {
         runtime.block_on(thousand())?;
     }
-    let host = Host::start()?;
+    // Room for bursts of events: none is to go for its age.
+    let host = Host::start_with(&["--readings-events=2000000"])?;
     host.push("bench/web:v1", &tools::guest("hello_web")?)?;
     let client = runtime.block_on(client(&host))?;
     if is_asked("pods") {
@@ -72,6 +77,12 @@ fn main() -> anyhow::Result<()> {
     }
     if is_asked("readings") {
         runtime.block_on(readings::readings(&host))?;
+    }
+    if is_asked("events") {
+        core_data::core_data(&host)?;
+    }
+    if is_asked("polling") {
+        runtime.block_on(polling::polling(&host))?;
     }
     // Last: so many Services are in the way of everything else.
     if is_asked("services") && isolated {

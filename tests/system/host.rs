@@ -321,6 +321,22 @@ impl Host {
         Ok(Duration::from_millis(ticks * 10))
     }
 
+    /// Have all its threads, and those to come, run on this processor alone.
+    pub fn pin(&self, processor: usize) -> anyhow::Result<()> {
+        self.run_on(&processor.to_string())
+    }
+
+    /// Have it run anywhere again.
+    pub fn unpin(&self) -> anyhow::Result<()> {
+        let most = std::thread::available_parallelism()?.get() - 1;
+        self.run_on(&format!("0-{most}"))
+    }
+
+    fn run_on(&self, processors: &str) -> anyhow::Result<()> {
+        let pid = self.child.id().to_string();
+        succeed(Command::new("taskset").args(["-a", "-c", "-p", processors, &pid])).map(drop)
+    }
+
     /// Bytes that the program had written to disk.
     pub fn written(&self) -> anyhow::Result<u64> {
         let io = std::fs::read_to_string(format!("/proc/{}/io", self.child.id()))?;

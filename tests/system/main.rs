@@ -23,6 +23,7 @@ mod kube_rs;
 mod kubectl;
 mod ledger;
 mod lifecycle;
+mod loss;
 mod reach;
 mod registry;
 mod resources;
@@ -36,6 +37,7 @@ mod usage;
 mod verbs;
 mod volume;
 mod wasm;
+mod wire;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -70,6 +72,7 @@ fn main() {
         ("ledger", ledger::CASES),
         ("verbs", verbs::CASES),
         ("crash", crash::CASES),
+        ("loss", loss::CASES),
         ("keep", keep::CASES),
         ("servers", servers::CASES),
         ("soak", soak::CASES),

@@ -14,7 +14,7 @@ use std::{
 use async_trait::async_trait;
 use eyot_api::{Device, DeviceProfile, Pipeline};
 use eyot_apiserver::{ApiServer, NoNodes, User};
-use eyot_devices::{Devices, Options, broker};
+use eyot_devices::{Access, Devices, Options, broker};
 use eyot_runtime::{
     Image, ImageContent, ImageError, ImageStore, LogSink, LogStream, PodRef,
     guest::{
@@ -146,7 +146,7 @@ async fn main() -> Fallible<()> {
             .create(&PostParams::default(), &definition)
             .await?;
     }
-    let broker = broker::start("127.0.0.1:0".parse()?)?;
+    let broker = broker::start("127.0.0.1:0".parse()?, Access::default())?;
     let guests = Guests::default();
     let devices = Devices::new(Options {
         client: client.clone(),

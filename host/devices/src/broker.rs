@@ -1,14 +1,18 @@
-//! The embedded MQTT broker: rumqttd on one listener, kept small.
+//! The embedded MQTT broker: rumqttd behind a door of our own, kept small.
 //!
 //! It exists so that a site has a bus without installing one; who outgrows it points exporters at
 //! another. Messages are held in memory only, per subscribed filter and up to a few megabytes: a
 //! subscriber that stays behind longer loses the oldest. The host itself publishes through a link
-//! inside the process, not through a socket.
+//! inside the process, not through a socket. Clients come in through [`front`].
 //!
 //! The broker keeps three threads of its own and cannot be stopped: it ends with the process.
 
+mod frame;
+mod front;
+
 use std::{
-    net::{SocketAddr, TcpListener, TcpStream},
+    collections::HashMap,
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -16,11 +20,21 @@ use std::{
 use bytes::Bytes;
 use rumqttd::{ConnectionSettings, Notification, RouterConfig, ServerSettings, local};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use self::front::Front;
+pub use self::front::{Access, Users};
+pub(crate) use self::front::{Intake, hidden};
 
 /// Clients at once.
 const CONNECTIONS: usize = 1000;
 /// Largest message: what the contract lets an exporter publish, and its topic.
 const PAYLOAD: usize = 1024 * 1024 + 4096;
+/// The same with its topic, from a client.
+const PACKET: usize = PAYLOAD + 64 * 1024;
+/// As whom the door connects to the broker.
+const DOOR: &str = "door";
 /// Bytes of one segment of a filter's log, and how many are kept: 4 MiB a filter.
 const SEGMENT: usize = 512 * 1024;
 const SEGMENTS: usize = 8;
@@ -58,6 +72,15 @@ pub struct Broker {
     address: SocketAddr,
     published: mpsc::Sender<Message>,
     ears: Arc<Mutex<Option<Ears>>>,
+    door: Arc<Mutex<Option<Door>>>,
+}
+
+/// The door as long as it is closed: clients wait in the kernel's queue.
+struct Door {
+    listener: TcpListener,
+    backend: SocketAddr,
+    password: String,
+    access: Access,
 }
 
 /// The host's own subscription.
@@ -75,9 +98,19 @@ pub struct Message {
 }
 
 /// Start the broker. Port 0 takes a free one.
-pub fn start(address: SocketAddr) -> Result<Broker, BrokerError> {
-    let address = probe(address).map_err(|source| BrokerError::Bind { address, source })?;
-    let mut broker = rumqttd::Broker::new(config(address));
+pub fn start(address: SocketAddr, access: Access) -> Result<Broker, BrokerError> {
+    let bind = |source| BrokerError::Bind { address, source };
+    let listener = TcpListener::bind(address).map_err(bind)?;
+    listener.set_nonblocking(true).map_err(bind)?;
+    let address = listener.local_addr().map_err(bind)?;
+    let inside = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let backend = probe(inside).map_err(|source| BrokerError::Bind {
+        address: inside,
+        source,
+    })?;
+    // For this process alone, and forgotten with it.
+    let password = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
+    let mut broker = rumqttd::Broker::new(config(backend, &password));
     let (link, answers) = broker
         .link("eyot")
         .map_err(|error| BrokerError::Link(error.to_string()))?;
@@ -85,7 +118,6 @@ pub fn start(address: SocketAddr) -> Result<Broker, BrokerError> {
         .link("eyot-listener")
         .map_err(|error| BrokerError::Link(error.to_string()))?;
     let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
-    let bind = |source| BrokerError::Bind { address, source };
     thread("mqtt-start")
         .spawn(move || {
             if let Err(error) = broker.start() {
@@ -97,11 +129,18 @@ pub fn start(address: SocketAddr) -> Result<Broker, BrokerError> {
     thread("mqtt-publish")
         .spawn(move || publish(queue, link, answers))
         .map_err(bind)?;
-    answering(address)?;
+    answering(backend)?;
+    let door = Door {
+        listener,
+        backend,
+        password,
+        access,
+    };
     Ok(Broker {
         address,
         published,
         ears: Arc::new(Mutex::new(Some(Ears { asking, heard }))),
+        door: Arc::new(Mutex::new(Some(door))),
     })
 }
 
@@ -113,6 +152,30 @@ impl Broker {
     /// Publish without waiting; false if the broker is so far behind that the message is lost.
     pub fn publish(&self, message: Message) -> bool {
         self.published.try_send(message).is_ok()
+    }
+
+    /// Let clients in until `stop` is cancelled; what they publish as events goes to `intake` first.
+    /// Possible once. Call it in a Tokio runtime.
+    pub(crate) fn open(&self, intake: Arc<dyn Intake>, stop: CancellationToken) {
+        let mut door = self.door.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(door) = door.take() else {
+            return;
+        };
+        let listener = match tokio::net::TcpListener::from_std(door.listener) {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::error!(%error, "the MQTT broker takes no clients");
+                return;
+            }
+        };
+        let front = Front {
+            backend: door.backend,
+            user: DOOR.to_owned(),
+            password: door.password,
+            access: door.access,
+            intake,
+        };
+        tokio::spawn(front.serve(listener, stop));
     }
 
     /// Messages that are published to these filters from now on, in order. Possible once; `None`
@@ -167,7 +230,7 @@ async fn hear(mut ears: Ears, to: mpsc::Sender<Message>) {
     }
 }
 
-/// Find out whether the port is free: the broker itself would only log that it is not.
+/// Find a free port: the broker itself would only log that one is not.
 fn probe(address: SocketAddr) -> std::io::Result<SocketAddr> {
     TcpListener::bind(address)?.local_addr()
 }
@@ -184,7 +247,7 @@ fn answering(address: SocketAddr) -> Result<(), BrokerError> {
     Err(BrokerError::Silent { address })
 }
 
-fn config(address: SocketAddr) -> rumqttd::Config {
+fn config(address: SocketAddr, password: &str) -> rumqttd::Config {
     let server = ServerSettings {
         name: "mqtt".to_owned(),
         listen: address,
@@ -194,7 +257,7 @@ fn config(address: SocketAddr) -> rumqttd::Config {
             connection_timeout_ms: 10_000,
             max_payload_size: PAYLOAD,
             max_inflight_count: 100,
-            auth: None,
+            auth: Some(HashMap::from([(DOOR.to_owned(), password.to_owned())])),
             external_auth: None,
             dynamic_filters: true,
         },
@@ -241,7 +304,7 @@ mod tests {
     fn a_busy_port_is_an_error_that_names_it() {
         let held = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = held.local_addr().unwrap();
-        let error = start(address).err().unwrap().to_string();
+        let error = start(address, Access::default()).err().unwrap().to_string();
         assert!(
             error.contains(&address.to_string()) && error.contains("in use"),
             "{error}"

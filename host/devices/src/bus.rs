@@ -1,20 +1,26 @@
-//! The readings bus: each event once, to the store, to MQTT and to the pipelines.
+//! The readings bus: each event once, first to the store and then to MQTT and to the pipelines.
 //!
-//! Publishing never waits, so that a slow disk or exporter cannot hold up a device. Each outlet has
-//! a bounded queue; what finds it full is dropped there, counted and logged, and reaches the other
-//! outlets all the same.
+//! What anybody is told is stored: a subscriber or a pipeline that has seen an event will find it in
+//! core-data, also after the host was killed at any instant. What is stored and not told yet when the
+//! host dies is told by nobody, as by a broker that dies.
+//!
+//! Nothing is dropped on the way to the store. Its queue is bounded, and whoever publishes waits for
+//! room: a disk that is slower than the devices slows down the devices' tasks, and they skip beats.
+//! Only a disk that refuses to store at all for [`TRIES`] times loses events, which are counted,
+//! logged, and told all the same. MQTT and the pipelines have bounded queues of their own; what finds
+//! one full is dropped there, counted and logged.
 
 use std::{
-    sync::{
-        Arc, PoisonError, RwLock,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
 use eyot_runtime::reading::Event;
-use eyot_store::{ReadingEvent, ReadingSlice, Readings};
-use tokio::sync::mpsc;
+use eyot_store::{ReadingEvent, ReadingSlice, Readings, ReadingsError};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -23,32 +29,44 @@ use crate::{
     loss::Loss,
 };
 
-/// Events that wait for the store at most, and the bytes of their bodies: a burst of a hundred
-/// thousand finds room.
-const QUEUE: usize = 200_000;
-const WAITING: usize = 128 * 1024 * 1024;
-/// Events stored together, and how long the first of them may wait for more.
+/// Events that wait for the store at most, and the bytes of their bodies.
+const QUEUE: usize = 20_000;
+const WAITING: u32 = 32 * 1024 * 1024;
+/// Events stored together, and the least time from one transaction to the next: what comes meanwhile
+/// shares it, so that a thousand devices do not make a thousand transactions. The first event after a
+/// rest does not wait.
 const BATCH: usize = 500;
-const LINGER: Duration = Duration::from_millis(10);
+const PAUSE: Duration = Duration::from_millis(2);
+/// How often an event is tried to be stored, and how long between.
+const TRIES: u32 = 10;
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Takes events for a pipeline; never waits.
 pub(crate) trait Inlet: Send + Sync {
     fn offer(&self, namespace: &str, event: &Arc<Event>);
 }
 
+/// An event on its way.
+pub(crate) struct Said {
+    namespace: Arc<str>,
+    encoded: Encoded,
+    /// Its bytes of the queue's.
+    bytes: u32,
+}
+
 /// What waits for the store.
 pub(crate) struct Stored {
-    queue: mpsc::Receiver<ReadingEvent>,
-    waiting: Arc<AtomicUsize>,
+    queue: mpsc::Receiver<Said>,
+    room: Arc<Semaphore>,
 }
 
 impl Stored {
     /// Up to so many more events into `batch`, waiting for the first; how many came.
-    pub(crate) async fn next(&mut self, batch: &mut Vec<ReadingEvent>, most: usize) -> usize {
+    pub(crate) async fn next(&mut self, batch: &mut Vec<Said>, most: usize) -> usize {
         let known = batch.len();
         let count = self.queue.recv_many(batch, most).await;
-        let bytes = batch.iter().skip(known).map(|event| event.body.len()).sum();
-        self.waiting.fetch_sub(bytes, Ordering::Relaxed);
+        let bytes = batch.iter().skip(known).map(|said| said.bytes as usize);
+        self.room.add_permits(bytes.sum());
         count
     }
 }
@@ -61,9 +79,9 @@ pub(crate) struct Bus {
 
 struct Inner {
     publisher: Publisher,
-    store: mpsc::Sender<ReadingEvent>,
-    /// Bytes that wait for the store.
-    waiting: Arc<AtomicUsize>,
+    store: mpsc::Sender<Said>,
+    /// Bytes that may still wait for the store.
+    room: Arc<Semaphore>,
     store_loss: Loss,
     broker_loss: Loss,
     inlets: RwLock<Arc<[Arc<dyn Inlet>]>>,
@@ -75,11 +93,11 @@ impl Bus {
     /// The bus, and what [`store`] is to empty.
     pub(crate) fn new(publisher: Publisher, namespace: String) -> (Self, Stored) {
         let (store, queue) = mpsc::channel(QUEUE);
-        let waiting = Arc::new(AtomicUsize::new(0));
+        let room = Arc::new(Semaphore::new(WAITING as usize));
         let inner = Inner {
             publisher,
             store,
-            waiting: waiting.clone(),
+            room: room.clone(),
             store_loss: Loss::new("readings store"),
             broker_loss: Loss::new("MQTT broker"),
             inlets: RwLock::new(Arc::new([])),
@@ -89,24 +107,41 @@ impl Bus {
             Self {
                 inner: Arc::new(inner),
             },
-            Stored { queue, waiting },
+            Stored { queue, room },
         )
     }
 
-    /// Tell everybody.
-    pub(crate) fn publish(&self, namespace: &str, event: Arc<Event>) {
+    /// Have an event stored, and everybody told. Waits for room on the way.
+    pub(crate) async fn publish(&self, namespace: &Arc<str>, event: Arc<Event>) {
         let inner = &*self.inner;
-        self.offer(namespace, &event);
         let encoded = encode::event(event);
-        self.send(encode::topic(&encoded.event), &encoded.body);
-        let device = stored_name(&inner.namespace, namespace, &encoded.event.device);
-        let bytes = encoded.body.len();
-        let before = inner.waiting.fetch_add(bytes, Ordering::Relaxed);
-        let event = reading_event(encoded, device);
-        if before + bytes > WAITING || inner.store.try_send(event).is_err() {
-            inner.waiting.fetch_sub(bytes, Ordering::Relaxed);
-            inner.store_loss.lost(1);
+        let bytes = u32::try_from(encoded.body.len()).map_or(WAITING, |bytes| bytes.min(WAITING));
+        let said = Said {
+            namespace: namespace.clone(),
+            encoded,
+            bytes,
+        };
+        // Neither is ever closed while there are devices.
+        let Ok(room) = inner.room.acquire_many(bytes).await else {
+            return;
+        };
+        if inner.store.send(said).await.is_ok() {
+            room.forget();
         }
+    }
+
+    /// An event as it is stored.
+    pub(crate) fn stored(&self, said: &Said) -> ReadingEvent {
+        let device = &said.encoded.event.device;
+        let device = stored_name(&self.inner.namespace, &said.namespace, device);
+        reading_event(&said.encoded, device)
+    }
+
+    /// Tell those who listen of an event that is stored.
+    pub(crate) fn tell(&self, said: Said) {
+        let encoded = said.encoded;
+        self.offer(&said.namespace, &encoded.event);
+        self.send(encode::topic(&encoded.event), &encoded.body);
     }
 
     /// Tell the pipelines and MQTT of an event that a client has sent, and that is stored already
@@ -116,7 +151,8 @@ impl Bus {
         self.send(encode::core_topic(event), body);
     }
 
-    fn offer(&self, namespace: &str, event: &Arc<Event>) {
+    /// Tell the pipelines of an event that is stored and that MQTT has already.
+    pub(crate) fn offer(&self, namespace: &str, event: &Arc<Event>) {
         let inlets = self
             .inner
             .inlets
@@ -151,7 +187,7 @@ impl Bus {
             .unwrap_or_else(PoisonError::into_inner) = inlets.into();
     }
 
-    /// Events that an outlet could not take: the store's, the broker's.
+    /// Events that an outlet did not take: the store's, the broker's.
     pub(crate) fn lost(&self) -> (u64, u64) {
         (
             self.inner.store_loss.total(),
@@ -170,16 +206,14 @@ pub(crate) fn stored_name(edgex: &str, namespace: &str, device: &Arc<str>) -> Ar
     }
 }
 
-fn reading_event(encoded: Encoded, device: Arc<str>) -> ReadingEvent {
-    let Encoded {
-        event,
-        body,
-        readings,
-    } = encoded;
-    let slices = event.readings.iter().zip(readings);
-    let slice = |(reading, range): (&eyot_runtime::reading::Reading, _)| ReadingSlice {
-        resource: reading.resource.as_str().into(),
-        range,
+fn reading_event(encoded: &Encoded, device: Arc<str>) -> ReadingEvent {
+    let event = &encoded.event;
+    let slices = event.readings.iter().zip(&encoded.readings);
+    let slice = |(reading, range): (&eyot_runtime::reading::Reading, &std::ops::Range<usize>)| {
+        ReadingSlice {
+            resource: reading.resource.as_str().into(),
+            range: range.clone(),
+        }
     };
     ReadingEvent {
         id: event.id.clone(),
@@ -187,14 +221,24 @@ fn reading_event(encoded: Encoded, device: Arc<str>) -> ReadingEvent {
         source: event.source.clone(),
         origin: event.origin,
         readings: slices.map(slice).collect(),
-        body,
+        body: encoded.body.clone(),
     }
 }
 
-/// Empty the queue into the store until `stop` is cancelled, and then what is left of it.
-pub(crate) async fn store(mut queue: Stored, readings: Readings, stop: CancellationToken) {
-    let mut batch = Vec::with_capacity(BATCH);
+/// Store what is published and tell it, until `stop` is cancelled, and then what is left.
+pub(crate) async fn store(
+    bus: Bus,
+    mut queue: Stored,
+    readings: Readings,
+    stop: CancellationToken,
+) {
+    let mut batch = Vec::new();
+    let mut rested = Instant::now();
     loop {
+        tokio::select! {
+            () = tokio::time::sleep_until(rested) => {}
+            () = stop.cancelled() => {}
+        }
         let more = tokio::select! {
             biased;
             count = queue.next(&mut batch, BATCH) => count > 0,
@@ -203,16 +247,35 @@ pub(crate) async fn store(mut queue: Stored, readings: Readings, stop: Cancellat
         if !more {
             return;
         }
-        let full = tokio::time::Instant::now() + LINGER;
-        while batch.len() < BATCH && !stop.is_cancelled() {
-            let room = BATCH - batch.len();
-            let more = queue.next(&mut batch, room);
-            if !matches!(tokio::time::timeout_at(full, more).await, Ok(1..)) {
-                break;
-            }
+        rested = Instant::now() + PAUSE;
+        let events = batch.iter().map(|said| bus.stored(said)).collect();
+        if let Err(error) = insist(&readings, events, &stop).await {
+            let why = error.to_string();
+            bus.inner.store_loss.lost_because(batch.len() as u64, &why);
         }
-        if let Err(error) = readings.append(std::mem::take(&mut batch)).await {
-            tracing::error!(%error, "readings were not stored");
+        for said in batch.drain(..) {
+            bus.tell(said);
+        }
+    }
+}
+
+/// Store events, if need be after some tries.
+async fn insist(
+    readings: &Readings,
+    events: Vec<ReadingEvent>,
+    stop: &CancellationToken,
+) -> Result<(), ReadingsError> {
+    let mut tries = 1;
+    loop {
+        match readings.append(events.clone()).await {
+            Err(ReadingsError::Storage(_)) if tries < TRIES && !stop.is_cancelled() => {
+                tries += 1;
+                tokio::select! {
+                    () = tokio::time::sleep(AGAIN) => {}
+                    () = stop.cancelled() => {}
+                }
+            }
+            outcome => return outcome,
         }
     }
 }

@@ -31,7 +31,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub(crate) use actor::run;
 pub(crate) use health::Health;
 
-use crate::source::SourceError;
+use crate::{source::SourceError, transform::Arithmetic};
 
 /// Commands that wait for one device at most: more are refused at once.
 const COMMANDS: usize = 64;
@@ -63,7 +63,10 @@ impl Assignment {
     /// Whether the session can go on as it is: status and annotations do not matter to it.
     pub(crate) fn same(&self, other: &Self) -> bool {
         let binding = |assignment: &Self| assignment.binding.as_ref().map(|binding| binding.id);
-        let profile = |assignment: &Self| assignment.profile.as_ref().map(|p| p.spec.clone());
+        let profile = |assignment: &Self| {
+            let profile = assignment.profile.as_ref()?;
+            Some((profile.spec.clone(), Arithmetic::of(profile)))
+        };
         binding(self) == binding(other)
             && self.service_locked == other.service_locked
             && self.health == other.health

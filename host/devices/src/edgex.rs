@@ -35,6 +35,7 @@ use tower::Service;
 
 pub(crate) use self::{
     discovery::Searches,
+    events::Foreign,
     keeper::watch_over,
     messages::{FILTERS, answer},
     system_events::announce,

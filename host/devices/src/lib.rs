@@ -27,9 +27,10 @@ mod service;
 mod source;
 mod status;
 mod transform;
+mod twins;
 mod value;
 
-pub use broker::{Broker, BrokerError};
+pub use broker::{Access, Broker, BrokerError, Users};
 pub use device::CommandError;
 pub use edgex::{Edgex, EdgexService};
 pub use scan::ScanError;

@@ -1,4 +1,4 @@
-//! Counting what a full queue could not take, and saying so now and then.
+//! Counting what could not be taken, and saying so now and then.
 
 use std::{
     sync::{
@@ -30,12 +30,17 @@ impl Loss {
     }
 
     pub(crate) fn lost(&self, count: u64) {
+        self.lost_because(count, "the queue is full");
+    }
+
+    /// For another reason than that a queue was full.
+    pub(crate) fn lost_because(&self, count: u64, why: &str) {
         let total = self.lost.fetch_add(count, Ordering::Relaxed) + count;
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         if said.is_none_or(|said| now - said >= EVERY) {
             *said = Some(now);
-            tracing::warn!(place = %self.place, total, "events dropped: the queue is full");
+            tracing::warn!(place = %self.place, total, "events dropped: {why}");
         }
     }
 

@@ -36,10 +36,11 @@ use crate::{
     bus::{self, Bus, Stored},
     catalog::Cache,
     device::{self, Assignment, Binding, Handle, Health},
-    edgex::{Edgex, EdgexService, FILTERS, Searches, announce, answer, watch_over},
+    edgex::{Edgex, EdgexService, FILTERS, Foreign, Searches, announce, answer, watch_over},
     encode, pipeline,
     retention::{self, Retentions},
     status::{Board, DeviceKey},
+    twins,
 };
 
 /// How long an ending driver's devices may take to be closed.
@@ -83,7 +84,7 @@ pub(crate) struct Inner {
     pub(crate) bus: Bus,
     stored: Mutex<Option<Stored>>,
     broker: Option<Broker>,
-    board: Board,
+    pub(crate) board: Board,
     /// Drivers that run, by namespace and device service; the last started serves.
     bindings: Mutex<HashMap<(String, String), Vec<Binding>>>,
     binding: AtomicU64,
@@ -143,6 +144,7 @@ impl Devices {
             &inner.services,
             &inner.watchers,
         );
+        twins::announce(&publisher, &inner.devices);
         Self {
             inner: Arc::new(inner),
         }
@@ -187,7 +189,12 @@ impl Devices {
         let mut tasks = JoinSet::new();
         // Ends last, so that what the others still had to say is stored.
         let storing = CancellationToken::new();
-        let store = tokio::spawn(bus::store(stored, inner.readings.clone(), storing.clone()));
+        let store = tokio::spawn(bus::store(
+            inner.bus.clone(),
+            stored,
+            inner.readings.clone(),
+            storing.clone(),
+        ));
         let client = || inner.client.clone();
         let (objects, cancel, api) = (inner.devices.clone(), stop.clone(), client());
         tasks.spawn(async move { objects.run(api, cancel).await });
@@ -217,10 +224,13 @@ impl Devices {
             stop.clone(),
         ));
         tasks.spawn(watch_over(self.service(), stop.clone()));
+        if let Some(broker) = &inner.broker {
+            broker.open(Arc::new(Foreign::new(self.service())), stop.clone());
+        }
         let heard = inner
             .broker
             .as_ref()
-            .and_then(|broker| broker.receive(FILTERS));
+            .and_then(|broker| broker.receive(&[FILTERS, &twins::FILTERS].concat()));
         if let Some(heard) = heard {
             tasks.spawn(answer(self.service(), heard, stop.clone()));
         }
@@ -235,12 +245,12 @@ impl Devices {
 
 #[cfg(test)]
 impl Devices {
-    pub(crate) fn publish_for_test(
+    pub(crate) async fn publish_for_test(
         &self,
         namespace: &str,
         event: Arc<eyot_runtime::reading::Event>,
     ) {
-        self.inner.bus.publish(namespace, event);
+        self.inner.bus.publish(&namespace.into(), event).await;
     }
 }
 
@@ -256,6 +266,16 @@ impl Inner {
             .unwrap_or_else(PoisonError::into_inner)
             .get(key)
             .cloned()
+    }
+
+    /// The profile that a device names, by either of its names.
+    pub(crate) fn profile_of(&self, device: &Device) -> Option<Arc<DeviceProfile>> {
+        let namespace = device.namespace().unwrap_or_default();
+        let name = &device.spec.profile_name;
+        self.profiles.get(&namespace, name).or_else(|| {
+            let mut profiles = self.profiles.all_in(&namespace).into_iter();
+            profiles.find(|profile| profile.spec.name.as_ref() == Some(name))
+        })
     }
 
     fn bindings(&self) -> MutexGuard<'_, HashMap<(String, String), Vec<Binding>>> {

@@ -12,7 +12,11 @@ use regex::RegexBuilder;
 use serde_json::Value as Json;
 use uuid::Uuid;
 
-use crate::{pipeline::LOCAL_BROKER, transform, value};
+use crate::{
+    pipeline::LOCAL_BROKER,
+    transform::{self, Arithmetic},
+    value,
+};
 
 /// Resources in one command at most, as EdgeX has it.
 const OPERATIONS: usize = 128;
@@ -67,6 +71,7 @@ pub(crate) struct Plan {
     pub requests: Vec<ReadRequest>,
     resources: Vec<DeviceResource>,
     mappings: Vec<BTreeMap<String, Json>>,
+    arithmetic: Arithmetic,
 }
 
 /// The names that each event of a device carries.
@@ -104,7 +109,7 @@ pub(crate) fn plan(profile: &DeviceProfile, source: &str) -> Result<Plan, Source
             source_name: source.to_owned(),
         });
     }
-    planned(source, operations)
+    planned(profile, source, operations)
 }
 
 /// Plan reading `source`: a command, a resource, or every readable resource whose whole name it
@@ -132,7 +137,7 @@ pub(crate) fn plan_matching(profile: &DeviceProfile, source: &str) -> Result<Pla
         0 => Err(SourceError::WriteOnly {
             source_name: source.to_owned(),
         }),
-        1..=OPERATIONS => planned(source, operations),
+        1..=OPERATIONS => planned(profile, source, operations),
         count => Err(SourceError::TooMany {
             command: source.to_owned(),
             count,
@@ -154,12 +159,17 @@ pub(crate) fn matching<'a>(profile: &'a DeviceProfile, pattern: &str) -> Vec<&'a
         .collect()
 }
 
-fn planned(source: &str, operations: Vec<Operation<'_>>) -> Result<Plan, SourceError> {
+fn planned(
+    profile: &DeviceProfile,
+    source: &str,
+    operations: Vec<Operation<'_>>,
+) -> Result<Plan, SourceError> {
     let mut plan = Plan {
         source: source.into(),
         requests: Vec::with_capacity(operations.len()),
         resources: Vec::with_capacity(operations.len()),
         mappings: Vec::with_capacity(operations.len()),
+        arithmetic: Arithmetic::of(profile),
     };
     for operation in operations {
         let resource = operation.resource;
@@ -198,6 +208,7 @@ pub(crate) fn received(
         requests: Vec::with_capacity(readings.len()),
         resources: Vec::with_capacity(readings.len()),
         mappings: Vec::with_capacity(readings.len()),
+        arithmetic: Arithmetic::of(profile),
     };
     if readings.len() > OPERATIONS {
         return Err(SourceError::TooMany {
@@ -266,7 +277,7 @@ impl Plan {
                     resource.name, properties.value_type
                 ));
             }
-            reading.value = transform::read(reading.value, properties);
+            reading.value = transform::read(reading.value, properties, self.arithmetic);
             if broken_assertion.is_none() && !transform::asserted(&reading.value, properties) {
                 broken_assertion = Some(resource.name.clone());
             }

@@ -68,6 +68,9 @@ struct Report {
     twins: BTreeMap<String, Result<String, String>>,
     /// The last event of each source.
     latest: BTreeMap<Arc<str>, Arc<Event>>,
+    /// What a mapper said of resources, and when (milliseconds): of a device that no driver of ours
+    /// reads.
+    told: BTreeMap<String, (String, u64)>,
     changed: bool,
     urgent: bool,
     written: Option<(Instant, DeviceStatus)>,
@@ -120,6 +123,42 @@ impl Board {
             }
             report.twins.insert(property, outcome);
         }
+    }
+
+    /// Somebody who can see the device says that a resource has this value, at this time in
+    /// milliseconds.
+    pub(crate) fn reported(&self, key: &DeviceKey, resource: &str, value: String, time: u64) {
+        let mut reports = self.reports();
+        let Some(report) = reports.get_mut(key) else {
+            return;
+        };
+        if report.told.len() >= TWINS {
+            report.told.clear();
+        }
+        report
+            .told
+            .insert(resource.to_owned(), (cut(&value, VALUE), time));
+        report.changed = true;
+    }
+
+    /// What each resource of a device was last, and when (milliseconds).
+    pub(crate) fn actual(&self, key: &DeviceKey) -> BTreeMap<String, (String, u64)> {
+        let reports = self.reports();
+        let Some(report) = reports.get(key) else {
+            return BTreeMap::new();
+        };
+        let mut actual = report.told.clone();
+        for reading in report.latest.values().flat_map(|event| &event.readings) {
+            let time = reading.origin / 1_000_000;
+            if actual
+                .get(&reading.resource)
+                .is_none_or(|(_, known)| *known <= time)
+            {
+                let value = cut(&value::display(&reading.value), VALUE);
+                actual.insert(reading.resource.clone(), (value, time));
+            }
+        }
+        actual
     }
 
     /// The device said this.
@@ -280,8 +319,9 @@ fn render(report: &Report, device: &Device, earlier: Option<&DeviceStatus>) -> D
         }
     }
     let twins = twins(report, device, |resource| {
-        let (_, last) = readings.get(resource)?;
-        Some(last.value.clone())
+        let read = readings.get(resource).map(|(_, last)| &last.value);
+        let told = || report.told.get(resource).map(|(value, _)| value);
+        read.or_else(told).cloned()
     });
     let mut last_readings: Vec<LastReading> = readings
         .into_values()
@@ -317,7 +357,10 @@ fn twins(
     reported: impl Fn(&str) -> Option<String>,
 ) -> Vec<TwinStatus> {
     let wanted = device.spec.desired.keys();
+    let told = report.told.keys();
+    let told = told.filter(|name| !device.spec.desired.contains_key(*name));
     wanted
+        .chain(told)
         .map(|name| {
             let outcome = report.twins.get(name);
             let value = |value: &String| TwinValue {

@@ -3,6 +3,7 @@
 
 mod edgex;
 mod host;
+mod twins;
 
 use std::sync::Arc;
 
@@ -415,7 +416,8 @@ async fn a_poisonous_item_is_set_aside_and_the_rest_arrives_in_order_after_an_ou
     for number in 0..20 {
         let source = if number == 7 { "poison" } else { "good" };
         host.devices
-            .publish_for_test("default", event(source, number));
+            .publish_for_test("default", event(source, number))
+            .await;
     }
     host.pipeline_until("out", "the outage is told", |pipeline| {
         let status = pipeline.status.clone().unwrap_or_default();
@@ -540,7 +542,8 @@ async fn a_burst_is_stored_whole_and_a_source_keeps_what_it_is_to_keep() {
     const BURST: u64 = 30_000;
     for number in 0..BURST {
         host.devices
-            .publish_for_test("default", event("burst", number));
+            .publish_for_test("default", event("burst", number))
+            .await;
     }
     let count = async |device: &str| {
         let path = format!("/api/v3/event/count/device/name/{device}");

@@ -4,15 +4,38 @@
 //! for integers only. What EdgeX does differently, and why not here: it computes an integer
 //! resource in integers, so that a scale of 0.1 makes every value 0 (or a tenth, cut off). Here the
 //! value becomes a `Float64` as soon as a factor or an offset has a fraction; an integer factor
-//! leaves the type alone.
+//! leaves the type alone. Who relies on EdgeX's numbers labels the profile ([`ARITHMETIC_LABEL`]).
 //!
 //! What cannot be said in the value's type becomes the text `overflow`, and what is no number the
 //! text `NaN`, as with EdgeX: a consumer sees that there was a reading and that it is useless.
 
-use eyot_api::ResourceProperties;
+use eyot_api::{DeviceProfile, ResourceProperties};
 use eyot_runtime::reading::Value;
 
 use crate::value;
+
+/// Label of a DeviceProfile whose readings are to be computed as EdgeX does it, if it is `edgex`.
+pub(crate) const ARITHMETIC_LABEL: &str = "eyot.dev/arithmetic";
+
+/// How readings of integers are computed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Arithmetic {
+    #[default]
+    Exact,
+    /// In the integer's own type, by factors without their fractions: with a scale of 0.1 all is 0.
+    Edgex,
+}
+
+impl Arithmetic {
+    pub(crate) fn of(profile: &DeviceProfile) -> Self {
+        let labels = profile.metadata.labels.as_ref();
+        let label = labels.and_then(|labels| labels.get(ARITHMETIC_LABEL));
+        match label.is_some_and(|label| label.eq_ignore_ascii_case("edgex")) {
+            true => Self::Edgex,
+            false => Self::Exact,
+        }
+    }
+}
 
 /// Why a value must not be written.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -32,7 +55,7 @@ pub enum WriteError {
 }
 
 /// The value of a reading, from what the device gave.
-pub(crate) fn read(raw: Value, properties: &ResourceProperties) -> Value {
+pub(crate) fn read(raw: Value, properties: &ResourceProperties, arithmetic: Arithmetic) -> Value {
     let Some(number) = Number::of(&raw) else {
         return raw;
     };
@@ -50,6 +73,10 @@ pub(crate) fn read(raw: Value, properties: &ResourceProperties) -> Value {
     let offset = properties.offset.filter(|offset| *offset != 0.0);
     if base.is_none() && scale.is_none() && offset.is_none() {
         return number.into_value(raw.value_type());
+    }
+    if let (Number::Integer(integer), Arithmetic::Edgex) = (number, arithmetic) {
+        let factors = [base, scale, offset];
+        return as_edgex(integer, factors, raw.value_type()).unwrap_or_else(overflow);
     }
     let whole = [base, scale, offset]
         .into_iter()
@@ -183,6 +210,31 @@ fn unmasked(mut bits: i128, properties: &ResourceProperties) -> i128 {
         Some(mask) => bits & i128::from(mask),
         None => bits,
     }
+}
+
+/// EdgeX looks whether the exact result fits the type, and then computes with what is before the
+/// factor's point.
+fn as_edgex(
+    integer: i128,
+    [base, scale, offset]: [Option<f64>; 3],
+    value_type: &str,
+) -> Option<Value> {
+    let fitting = |exact: f64| Number::Integer(exact as i128).fit(value_type);
+    let mut value = integer;
+    if let Some(base) = base {
+        let exact = base.powf(value as f64);
+        fitting(exact)?;
+        value = exact as i128;
+    }
+    if let Some(scale) = scale {
+        fitting(value as f64 * scale)?;
+        value = value.checked_mul(scale as i128)?;
+    }
+    if let Some(offset) = offset {
+        fitting(value as f64 + offset)?;
+        value = value.checked_add(offset as i128)?;
+    }
+    Number::Integer(value).fit(value_type)
 }
 
 fn whole_numbers(

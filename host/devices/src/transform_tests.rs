@@ -6,7 +6,7 @@ fn properties(json: serde_json::Value) -> ResourceProperties {
 
 #[track_caller]
 fn check_read(raw: Value, json: serde_json::Value, expected: Value) {
-    assert_eq!(read(raw, &properties(json)), expected);
+    assert_eq!(read(raw, &properties(json), Arithmetic::Exact), expected);
 }
 
 #[track_caller]
@@ -33,6 +33,27 @@ fn an_integer_with_a_fractional_scale_is_not_zero() {
         json!({"valueType": "Int16", "scale": 0.001, "offset": 1.5}),
         Value::Float64(1.507),
     );
+}
+
+#[test]
+fn a_profile_may_ask_for_the_arithmetic_of_edgex() {
+    let edgex = |raw, json| read(raw, &properties(json), Arithmetic::Edgex);
+    let scale = |scale: f64| json!({ "valueType": "Int16", "scale": scale });
+    assert_eq!(edgex(Value::Int16(234), scale(0.1)), Value::Int16(0));
+    assert_eq!(edgex(Value::Int16(-3), scale(2.9)), Value::Int16(-6));
+    assert_eq!(edgex(Value::Int16(20_000), scale(2.0)), overflow());
+    let offset = json!({ "valueType": "Uint8", "offset": -1.5 });
+    assert_eq!(edgex(Value::Uint8(7), offset), Value::Uint8(6));
+    // Floats are the same either way.
+    let float = json!({ "valueType": "Float32", "scale": 0.1 });
+    assert_eq!(edgex(Value::Float32(123.0), float), Value::Float32(12.3));
+    let profile = |label: &str| {
+        let mut profile = DeviceProfile::new("p", eyot_api::DeviceProfileSpec::default());
+        profile.metadata.labels = Some([(ARITHMETIC_LABEL.to_owned(), label.to_owned())].into());
+        Arithmetic::of(&profile)
+    };
+    assert_eq!(profile("EdgeX"), Arithmetic::Edgex);
+    assert_eq!(profile("exact"), Arithmetic::Exact);
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod cli;
 mod crds;
 mod files;
 mod memory;
+mod mqtt;
 mod pki;
 mod registry_access;
 mod security;

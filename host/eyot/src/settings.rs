@@ -40,6 +40,21 @@ pub struct Settings {
     /// Where the MQTT broker listens [default: 127.0.0.1:1883]
     #[arg(long, env = "EYOT_MQTT_ADDRESS", value_name = "IP:PORT")]
     pub mqtt_address: Option<SocketAddr>,
+    /// Whether MQTT clients of other machines must use TLS; the certificate is the API's [default:
+    /// unless the broker is on loopback]
+    #[arg(long, env = "EYOT_MQTT_TLS", value_name = "BOOL")]
+    pub mqtt_tls: Option<bool>,
+    /// File with those of other machines who may use the MQTT broker, one `NAME:PASSWORD` a line
+    /// [default: on loopback anybody, else mqtt-users in the data directory, made at the first start]
+    #[arg(long, env = "EYOT_MQTT_USERS", value_name = "FILE")]
+    pub mqtt_users: Option<PathBuf>,
+    /// How many of the devices' events are kept, each with its readings; the oldest go [default:
+    /// 100000]
+    #[arg(long, env = "EYOT_READINGS_EVENTS", value_name = "N")]
+    pub readings_events: Option<usize>,
+    /// How long the devices' events are kept, for example 168h [default: as long as there is room]
+    #[arg(long, env = "EYOT_READINGS_AGE", value_name = "DURATION")]
+    pub readings_age: Option<String>,
     /// Where EdgeX core-data listens [default: 127.0.0.1:59880]
     #[arg(long, env = "EYOT_CORE_DATA_ADDRESS", value_name = "IP:PORT")]
     pub core_data_address: Option<SocketAddr>,
@@ -193,6 +208,10 @@ pub struct Resolved {
     pub api_address: SocketAddr,
     pub registry_address: SocketAddr,
     pub mqtt_address: SocketAddr,
+    pub mqtt_tls: bool,
+    /// `None` on loopback: anybody.
+    pub mqtt_users: Option<MqttUsers>,
+    pub readings: eyot_store::Retention,
     pub core_data_address: SocketAddr,
     pub core_metadata_address: SocketAddr,
     pub core_command_address: SocketAddr,
@@ -220,6 +239,15 @@ pub struct Resolved {
     pub policy: eyot_node::Policy,
 }
 
+/// Who of other machines may use the MQTT broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MqttUsers {
+    /// Those in a file that is there.
+    File(PathBuf),
+    /// One, in a file that is made if need be.
+    Made(PathBuf),
+}
+
 /// Which requests are recorded, and where.
 #[derive(Debug, Clone)]
 pub struct AuditSettings {
@@ -245,6 +273,10 @@ impl Settings {
             api_address: self.api_address.or(other.api_address),
             registry_address: self.registry_address.or(other.registry_address),
             mqtt_address: self.mqtt_address.or(other.mqtt_address),
+            mqtt_tls: self.mqtt_tls.or(other.mqtt_tls),
+            mqtt_users: self.mqtt_users.or(other.mqtt_users),
+            readings_events: self.readings_events.or(other.readings_events),
+            readings_age: self.readings_age.or(other.readings_age),
             core_data_address: self.core_data_address.or(other.core_data_address),
             core_metadata_address: self.core_metadata_address.or(other.core_metadata_address),
             core_command_address: self.core_command_address.or(other.core_command_address),
@@ -292,6 +324,7 @@ impl Settings {
             None => default_data_dir()?,
         };
         let audit = self.audit(&data_dir)?;
+        let readings = self.readings()?;
         let node_name = match self.node_name {
             Some(name) => name,
             None => host_name()?,
@@ -319,6 +352,13 @@ impl Settings {
         }
         let registry_address = self.registry_address.unwrap_or(local(5000));
         let registry_is_local = registry_address.ip().is_loopback();
+        let mqtt_address = self.mqtt_address.unwrap_or(local(1883));
+        let mqtt_is_local = mqtt_address.ip().is_loopback();
+        let mqtt_users = match self.mqtt_users.clone() {
+            Some(file) => Some(MqttUsers::File(file)),
+            None if mqtt_is_local => None,
+            None => Some(MqttUsers::Made(data_dir.join("mqtt-users"))),
+        };
         Ok(Resolved {
             policy,
             registry_anonymous: self.registry_anonymous.unwrap_or(match registry_is_local {
@@ -332,7 +372,10 @@ impl Settings {
             server_token_file: self.server_token_file,
             api_address: self.api_address.unwrap_or(local(6443)),
             registry_address,
-            mqtt_address: self.mqtt_address.unwrap_or(local(1883)),
+            mqtt_address,
+            mqtt_tls: self.mqtt_tls.unwrap_or(!mqtt_is_local),
+            mqtt_users,
+            readings,
             core_data_address: self.core_data_address.unwrap_or(local(59880)),
             core_metadata_address: self.core_metadata_address.unwrap_or(local(59881)),
             core_command_address: self.core_command_address.unwrap_or(local(59882)),
@@ -361,6 +404,23 @@ impl Settings {
             scheduler_config: self.scheduler_config,
             registries: self.registries,
         })
+    }
+
+    fn readings(&self) -> anyhow::Result<eyot_store::Retention> {
+        let default = eyot_store::Retention::default();
+        let events = self.readings_events.unwrap_or(default.events);
+        if !(1..=eyot_store::EVENTS_AT_MOST).contains(&events) {
+            bail!(
+                "readings-events {events}: 1 to {} can be kept",
+                eyot_store::EVENTS_AT_MOST
+            );
+        }
+        let age = self.readings_age.as_deref().map(eyot_api::parse_duration);
+        let age = age.transpose().context("readings-age")?;
+        if age.is_some_and(|age| age.is_zero()) {
+            bail!("readings-age 0: nothing would be kept; leave it out to keep events of any age");
+        }
+        Ok(eyot_store::Retention { events, age })
     }
 
     fn audit(&self, data_dir: &Path) -> anyhow::Result<Option<AuditSettings>> {
@@ -520,6 +580,20 @@ mod tests {
     }
 
     #[test]
+    fn a_broker_that_others_reach_asks_for_passwords_over_tls() {
+        let with = |text: &str| {
+            let settings: Settings = toml::from_str(&format!("data-dir = '/d'\n{text}")).unwrap();
+            let resolved = settings.resolve().unwrap();
+            (resolved.mqtt_tls, resolved.mqtt_users)
+        };
+        assert_eq!(with(""), (false, None));
+        let made = Some(MqttUsers::Made("/d/mqtt-users".into()));
+        assert_eq!(with("mqtt-address = '0.0.0.0:1883'"), (true, made));
+        let given = "mqtt-address = '0.0.0.0:1883'\nmqtt-tls = false\nmqtt-users = '/u'";
+        assert_eq!(with(given), (false, Some(MqttUsers::File("/u".into()))));
+    }
+
+    #[test]
     fn an_unknown_key_is_refused_by_name() {
         let error = toml::from_str::<Settings>("api-adress = '127.0.0.1:7001'").unwrap_err();
         assert!(error.to_string().contains("api-adress"), "{error}");
@@ -536,6 +610,8 @@ mod tests {
         assert!(with(|s| s.service_cidr = Some("10.0.0.0".into())).contains("service-cidr"));
         assert!(with(|s| s.bridge = Some("a bridge".into())).contains("bridge"));
         assert!(with(|s| s.audit_log = Some("-".into())).contains("audit-policy"));
+        assert!(with(|s| s.readings_events = Some(0)).contains("readings-events"));
+        assert!(with(|s| s.readings_age = Some("soon".into())).contains("readings-age"));
         assert!(with(|s| s.node_name = Some("Büro".into())).contains("node-name"));
     }
 }

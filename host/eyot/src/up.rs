@@ -109,6 +109,7 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
         .chain(inside.address.map(|address| address.ip()))
         .collect();
     let pki = pki::prepare(&settings.data_dir, settings.api_address, &also)?;
+    let mqtt_access = crate::mqtt::access(&settings, &pki)?;
 
     let nodes = Arc::new(LocalNode::default());
     let security = security::options(&settings, &pki)?;
@@ -193,8 +194,9 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
     parts.spawn(forget_values(keyvalues.clone(), watches.of(), stop.clone()));
     let engine = WasmEngine::new(options).context("the Wasm engine cannot be started")?;
 
-    let broker = eyot_devices::broker::start(settings.mqtt_address)
+    let broker = eyot_devices::broker::start(settings.mqtt_address, mqtt_access)
         .context("the MQTT broker cannot be started (mqtt-address)")?;
+    store.readings().set_retention(settings.readings);
     let devices = Devices::new(eyot_devices::Options {
         client: client("system:eyot-devices"),
         readings: store.readings(),

@@ -51,8 +51,8 @@ pub use journal::{
 pub use keyvalues::KeyValues;
 pub use object::{Change, ChangeKind, Extract, Key, Object, Pairs};
 pub use readings::{
-    Filter, Found, Latest, PAGE, Page, ReadingEvent, ReadingSlice, Readings, Retention,
-    SourceRetention,
+    EVENTS_AT_MOST, Filter, Found, Latest, PAGE, Page, ReadingEvent, ReadingSlice, Readings,
+    Retention, SourceRetention,
 };
 pub use state::Mark;
 pub use stats::{Histogram, ResourceStats, Stats};

@@ -2,17 +2,21 @@
 //!
 //! Readings are not objects: they come by the thousand, nobody updates them, and losing the last
 //! instant of them to a power cut is no harm. So they live in a SQLite file of their own, appended
-//! in batches without waiting for the disk (`synchronous=NORMAL`), one row an event. The index for
-//! queries is in memory: what is kept is bounded (100,000 events unless told otherwise), an entry is
-//! some 24 bytes, and a flash disk is spared the index writes, which would be most of all writes.
+//! in groups ([`writer`]) without waiting for the disk (`synchronous=NORMAL`), one row an event. What
+//! [`Readings::append`] has returned for is in the kernel's hands: no death of this process loses it.
+//! The index for queries is in memory: what is kept is bounded (100,000 events unless told
+//! otherwise), an entry is some 32 bytes, and a flash disk is spared the index writes, which would be
+//! most of all writes.
 //!
 //! Bodies are opaque JSON to the store: EdgeX's shape is the business of the devices crate.
 
 mod file;
+mod ids;
 mod index;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 use std::{
     collections::HashMap,
@@ -25,13 +29,16 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::Mutex as AsyncMutex;
 
-use self::{file::File, index::Index};
+use self::{
+    file::{File, Reader, Row},
+    index::Index,
+};
 use crate::{OpenError, ReadingsError};
 
 /// Events kept if nobody says otherwise: a day of one device read once a second.
 const EVENTS: usize = 100_000;
-/// Events kept at most, whatever is asked for: the index takes some 24 bytes of memory for each.
-const EVENTS_AT_MOST: usize = 10_000_000;
+/// Events kept at most, whatever is asked for: the index takes some 32 bytes of memory for each.
+pub const EVENTS_AT_MOST: usize = 10_000_000;
 /// Bodies answered at once at most; EdgeX's own limit on a page is 1024 unless configured.
 pub const PAGE: usize = 10_000;
 /// Superfluous events that are worth a deletion.
@@ -150,10 +157,13 @@ pub struct Readings {
 }
 
 struct Inner {
-    /// Locked before `index` by whoever needs both. A query that arrives while the file is still
-    /// being read at start waits for this.
+    /// Locked before `index` by whoever needs both.
     file: Arc<AsyncMutex<File>>,
+    /// Locked before `file`. A query that arrives while the file is still being read at start waits
+    /// for this.
+    reader: Arc<AsyncMutex<Reader>>,
     index: Mutex<Index>,
+    queue: Mutex<writer::Queue>,
 }
 
 impl Inner {
@@ -161,16 +171,22 @@ impl Inner {
         // Nothing that holds the lock can leave the index half-written.
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn queue(&self) -> MutexGuard<'_, writer::Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Readings {
     /// Open the file. What is in it is read in the background, so that a start does not wait for
     /// it; queries do.
     pub(crate) async fn open(path: &Path) -> Result<Self, OpenError> {
-        let readings = Self::new(File::open(path).await?);
+        let readings = Self::new(File::open(path).await?, Some(path));
         let inner = readings.inner.clone();
+        let reader = inner.reader.clone().lock_owned().await;
         let mut file = inner.file.clone().lock_owned().await;
         tokio::spawn(async move {
+            let _queries_wait = reader;
             let latest = |saved| inner.index().load_latest(saved);
             let event = |row| inner.index().load(row);
             if let Err(error) = file.load(latest, event).await {
@@ -182,36 +198,35 @@ impl Readings {
 
     /// Readings that are forgotten in the end, for tests.
     pub fn in_memory() -> Self {
-        Self::new(File::in_memory())
+        Self::new(File::in_memory(), None)
     }
 
-    fn new(file: File) -> Self {
-        let (file, index) = (
-            Arc::new(AsyncMutex::new(file)),
-            Mutex::new(Index::default()),
-        );
+    fn new(file: File, path: Option<&Path>) -> Self {
         Self {
-            inner: Arc::new(Inner { file, index }),
+            inner: Arc::new(Inner {
+                file: Arc::new(AsyncMutex::new(file)),
+                reader: Arc::new(AsyncMutex::new(Reader::new(path))),
+                index: Mutex::default(),
+                queue: Mutex::default(),
+            }),
         }
     }
 
-    /// Keep events. Returns when they are stored; a power cut may still take the last moments.
+    /// Keep events. Returns when they are stored: the death of this process does not lose them, a
+    /// power cut may still take the last moments.
     ///
-    /// Each call is one transaction: collect some hundred events, or ten milliseconds' worth,
-    /// before calling. On an error none of them is kept.
+    /// All of them are kept or, on an error, none. Calls that come while others are written share
+    /// one transaction. A call that is given up may have stored its events all the same.
     pub async fn append(&self, events: Vec<ReadingEvent>) -> Result<(), ReadingsError> {
         check_ranges(&events)?;
-        let mut file = self.inner.file.lock().await;
-        let first = file.append(&events).await?;
-        let superfluous = {
-            let mut index = self.inner.index();
-            index.append(first, events);
-            index.trim(now())
-        };
-        if let Some(superfluous) = superfluous {
-            file.trim(&superfluous).await?;
-        }
-        Ok(())
+        writer::store(&self.inner, events, false).await.map(drop)
+    }
+
+    /// The same for events that may have come before: one whose id is kept already is left out. For
+    /// each event whether it is new.
+    pub async fn append_new(&self, events: Vec<ReadingEvent>) -> Result<Vec<bool>, ReadingsError> {
+        check_ranges(&events)?;
+        writer::store(&self.inner, events, true).await
     }
 
     /// Forget what has become too old since the last event. To be called now and then.
@@ -245,16 +260,17 @@ impl Readings {
 
     /// One event by its id.
     pub async fn event(&self, id: &str) -> Result<Option<Bytes>, ReadingsError> {
-        let mut file = self.inner.file.lock().await;
-        let candidates = self.inner.index().by_id(id);
-        Ok(file.find(&candidates, id).await?.map(|(_, body)| body))
+        let rows = self.rows(|index| (index.by_id(id), ()), |seq| *seq).await?;
+        Ok(file::with_id(rows.0, id).map(|(_, body)| body))
     }
 
     /// Events that match, newest first.
     pub async fn events(&self, filter: &Filter, page: Page) -> Result<Found, ReadingsError> {
-        let mut file = self.inner.file.lock().await;
-        let (total, wanted) = self.inner.index().events(filter, page);
-        let rows = file.rows(wanted.iter().copied()).await?;
+        let found = |index: &Index| {
+            let (total, wanted) = index.events(filter, page);
+            (wanted, total)
+        };
+        let (rows, wanted, total) = self.rows(found, |seq| *seq).await?;
         let bodies = wanted
             .iter()
             .filter_map(|seq| Some(rows.get(seq)?.body.clone()));
@@ -266,9 +282,11 @@ impl Readings {
 
     /// Readings that match, newest first; those of one event in the event's order.
     pub async fn readings(&self, filter: &Filter, page: Page) -> Result<Found, ReadingsError> {
-        let mut file = self.inner.file.lock().await;
-        let (total, wanted) = self.inner.index().readings(filter, page);
-        let rows = file.rows(wanted.iter().map(|(seq, _)| *seq)).await?;
+        let found = |index: &Index| {
+            let (total, wanted) = index.readings(filter, page);
+            (wanted, total)
+        };
+        let (rows, wanted, total) = self.rows(found, |(seq, _)| *seq).await?;
         let bodies = wanted
             .iter()
             .filter_map(|(seq, at)| rows.get(seq)?.reading(*at));
@@ -276,6 +294,25 @@ impl Readings {
             total,
             bodies: bodies.collect(),
         })
+    }
+
+    /// The rows of what the index finds, what it found, and what else it says.
+    async fn rows<T, U>(
+        &self,
+        find: impl FnOnce(&Index) -> (Vec<T>, U),
+        number: impl Fn(&T) -> u64,
+    ) -> Result<(HashMap<u64, Row>, Vec<T>, U), ReadingsError> {
+        let mut reader = self.inner.reader.lock().await;
+        let (found, more) = find(&self.inner.index());
+        let numbers = found.iter().map(number);
+        let rows = if found.is_empty() {
+            HashMap::new()
+        } else if let Some(connection) = reader.connection().await? {
+            file::rows(connection, numbers).await?
+        } else {
+            self.inner.file.lock().await.rows(numbers).await?
+        };
+        Ok((rows, found, more))
     }
 
     /// Remove the events that match and answer how many there were. The latest readings stay.
@@ -314,6 +351,7 @@ impl Readings {
     }
 
     pub(crate) async fn close(&self) {
+        self.inner.reader.lock().await.close().await;
         self.inner.file.lock().await.close().await;
     }
 }

@@ -294,21 +294,21 @@ impl Actor {
             }
         }
         self.tell();
-        self.take_published();
+        self.take_published().await;
     }
 
     async fn close(&mut self) {
         self.retire().await;
         if let Some(session) = self.session.take() {
             let last = session.close().await;
-            self.publish(last);
+            self.publish(last).await;
         }
     }
 
     async fn retire(&mut self) {
         if let Some(session) = self.retiring.take() {
             let last = session.close().await;
-            self.publish(last);
+            self.publish(last).await;
         }
     }
 
@@ -360,7 +360,7 @@ impl Actor {
         match outcome {
             Ok(event) => {
                 if timer.changed(&event) {
-                    self.bus.publish(&self.key.namespace, event);
+                    self.bus.publish(&self.key.namespace, event).await;
                 }
             }
             Err(Verdict::NeverAgain) => timer.broken = true,
@@ -395,19 +395,19 @@ impl Actor {
                 }
             }
         }
-        self.take_published();
+        self.take_published().await;
     }
 
     /// Take what the driver published in its last call.
-    fn take_published(&mut self) {
+    async fn take_published(&mut self) {
         if let Some(session) = self.session.as_mut() {
             let published = session.driver.published();
-            self.publish(published);
+            self.publish(published).await;
         }
     }
 
     /// Make events of what came by itself.
-    fn publish(&mut self, published: Vec<Publication>) {
+    async fn publish(&mut self, published: Vec<Publication>) {
         let (Some(profile), Some(names)) = (self.assignment.profile.clone(), self.names.clone())
         else {
             return;
@@ -422,7 +422,7 @@ impl Actor {
             match answer {
                 Ok((plan, answer)) => {
                     let event = self.took(&plan, answer);
-                    self.bus.publish(&self.key.namespace, event);
+                    self.bus.publish(&self.key.namespace, event).await;
                 }
                 Err(reason) => {
                     // Kept until the device or its profile is edited: one for all, whatever comes.
@@ -457,7 +457,7 @@ impl Actor {
         match timed.or_else(any) {
             Some(plan) => {
                 if let Ok(event) = self.read(&plan).await {
-                    self.bus.publish(&self.key.namespace, event);
+                    self.bus.publish(&self.key.namespace, event).await;
                 }
             }
             None => {
@@ -519,12 +519,12 @@ impl Actor {
         match outcome {
             Ok(answer) => {
                 let event = self.took(plan, answer);
-                self.take_published();
+                self.take_published().await;
                 Ok(event)
             }
             Err(error) => {
                 let verdict = self.failed(&plan.source, &error);
-                self.take_published();
+                self.take_published().await;
                 Err(verdict)
             }
         }
@@ -642,7 +642,7 @@ impl Actor {
         match self.read(&plan).await {
             Ok(event) => {
                 if how.push {
-                    self.bus.publish(&self.key.namespace, event.clone());
+                    self.bus.publish(&self.key.namespace, event.clone()).await;
                 }
                 Ok(event)
             }
@@ -671,7 +671,7 @@ impl Actor {
         match call(&self.stop, session.driver.write(&requests)).await {
             Ok(()) => {
                 self.answered(&source);
-                self.take_published();
+                self.take_published().await;
                 Ok(())
             }
             Err(error) => {

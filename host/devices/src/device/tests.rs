@@ -12,11 +12,20 @@ use crate::{
     status::{Board, DeviceKey},
 };
 
-impl Stored {
+/// Stands in for the store.
+struct Taken {
+    bus: Bus,
+    queue: Stored,
+}
+
+impl Taken {
     async fn recv(&mut self) -> Option<ReadingEvent> {
         let mut one = Vec::new();
-        self.next(&mut one, 1).await;
-        one.pop()
+        self.queue.next(&mut one, 1).await;
+        let said = one.pop()?;
+        let event = self.bus.stored(&said);
+        self.bus.tell(said);
+        Some(event)
     }
 
     fn try_recv(&mut self) -> Option<ReadingEvent> {
@@ -28,7 +37,7 @@ struct Bench {
     site: Site,
     handle: Handle,
     assignment: watch::Sender<Assignment>,
-    stored: Stored,
+    stored: Taken,
     published: Arc<std::sync::Mutex<Vec<Message>>>,
     _stop: tokio_util::sync::DropGuard,
 }
@@ -80,7 +89,11 @@ fn bench_at(site: Site, device: Device) -> Bench {
         sink.lock().unwrap().push(message);
         true
     });
-    let (bus, stored) = Bus::new(publisher, "default".into());
+    let (bus, queue) = Bus::new(publisher, "default".into());
+    let stored = Taken {
+        bus: bus.clone(),
+        queue,
+    };
     let stop = CancellationToken::new();
     let key = DeviceKey {
         namespace: "default".into(),

@@ -1,15 +1,18 @@
-//! Events that clients send to core-data, in JSON or CBOR.
+//! Events that others send to core-data, in JSON or CBOR: over HTTP, or from device services of
+//! their own that publish them on MQTT ([`Foreign`]).
 //!
-//! An event is kept as it was sent (its tags may be anything), is on its way to the pipelines and
-//! to MQTT, and is acknowledged once it is stored.
+//! An event is kept as it was sent (its tags may be anything), is acknowledged once it is stored, and
+//! is then on its way to the pipelines and, if it did not come from there, to MQTT.
 
 use std::{collections::HashSet, sync::Arc};
 
+use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use eyot_api::VALUE_TYPES;
 use eyot_runtime::reading::{Event, Reading, Value};
 use eyot_store::{ReadingEvent, ReadingSlice};
 use http::StatusCode;
+use percent_encoding::percent_decode_str;
 use serde_json::{Value as Json, json};
 use uuid::Uuid;
 
@@ -19,7 +22,11 @@ use super::{
     reply::{Failure, Reply},
     request::Parsed,
 };
-use crate::value;
+use crate::{
+    broker::{Intake, Message},
+    loss::Loss,
+    value,
+};
 
 /// The path that an event is sent to.
 pub(super) struct Path<'a> {
@@ -44,6 +51,28 @@ pub(super) async fn add(
             ));
         }
     };
+    let id = text(event, "id").to_owned();
+    let (carried, stored) = taken(event, path)?;
+    let body = stored.body.clone();
+    let new = edgex.inner.readings.append_new(vec![stored]).await;
+    let new = new.map_err(|error| Failure::internal(error.to_string()))?;
+    if !new.contains(&true) {
+        return Err(Failure::conflict(format!("event {id} already exists")));
+    }
+    let namespace = &edgex.inner.namespace;
+    edgex
+        .inner
+        .bus
+        .pass_on(namespace, &Arc::new(carried), &body);
+    let mut fields = json!({ "id": id });
+    if !request_id.is_empty() {
+        fields["requestId"] = request_id.into();
+    }
+    Ok(Reply::with(StatusCode::CREATED, fields))
+}
+
+/// Look whether an event is one: as pipelines see it, and as it is kept.
+fn taken(event: &Fields, path: &Path<'_>) -> Result<(Event, ReadingEvent), Failure> {
     let mut check = Check::new("AddEventRequest.Event".to_owned());
     rules(&mut check, event);
     check.done()?;
@@ -58,34 +87,111 @@ pub(super) async fn add(
             )));
         }
     }
-    let id = text(event, "id").to_owned();
-    let readings = &edgex.inner.readings;
-    let broken = |error: eyot_store::ReadingsError| Failure::internal(error.to_string());
-    if readings.event(&id).await.map_err(broken)?.is_some() {
-        return Err(Failure::conflict(format!("event {id} already exists")));
+    Ok((carried(event, path.service)?, stored(event)))
+}
+
+/// Stores the events that device services publish which are no guests of this host, as EdgeX's
+/// core-data does.
+pub(crate) struct Foreign {
+    edgex: Edgex,
+    refused: Loss,
+}
+
+impl Foreign {
+    pub(crate) fn new(edgex: Edgex) -> Self {
+        Self {
+            edgex,
+            refused: Loss::new("core-data, from MQTT"),
+        }
     }
-    let carried = carried(event, path.service)?;
-    let stored = stored(event);
-    let body = stored.body.clone();
-    readings.append(vec![stored]).await.map_err(broken)?;
-    let namespace = &edgex.inner.namespace;
-    edgex
-        .inner
-        .bus
-        .pass_on(namespace, &Arc::new(carried), &body);
-    let mut fields = json!({ "id": id });
-    if !request_id.is_empty() {
-        fields["requestId"] = request_id.into();
+}
+
+#[async_trait]
+impl Intake for Foreign {
+    async fn take(&self, messages: Vec<Message>) -> Result<(), String> {
+        let (mut events, mut bodies) = (Vec::new(), Vec::new());
+        for message in &messages {
+            match published(message) {
+                Ok((event, stored)) => {
+                    events.push(Arc::new(event));
+                    bodies.push(stored);
+                }
+                Err(failure) => self.refused.lost_because(1, &failure.message),
+            }
+        }
+        if bodies.is_empty() {
+            return Ok(());
+        }
+        let inner = &self.edgex.inner;
+        let stored = inner.readings.append_new(bodies).await;
+        let stored = stored.map_err(|error| error.to_string())?;
+        for (event, new) in events.iter().zip(stored) {
+            if new {
+                inner.bus.offer(&inner.namespace, event);
+            }
+        }
+        Ok(())
     }
-    Ok(Reply::with(StatusCode::CREATED, fields))
+}
+
+/// The event in an envelope on MQTT. Its topic names what is in it, percent-encoded.
+fn published(message: &Message) -> Result<(Event, ReadingEvent), Failure> {
+    let topic = String::from_utf8_lossy(&message.topic);
+    let levels: Vec<_> = topic
+        .split('/')
+        .map(|level| percent_decode_str(level).decode_utf8_lossy())
+        .collect();
+    let [_, _, _, service, profile, device, source] = levels.as_slice() else {
+        return Err(Failure::bad_request(format!(
+            "{topic} does not end with a service, a profile, a device and a source"
+        )));
+    };
+    let path = Path {
+        service,
+        profile,
+        device,
+        source,
+    };
+    let none = || Failure::bad_request(format!("there is no event in what came on {topic}"));
+    let mut envelope = parsed(&message.payload, "").map_err(|_| none())?;
+    let payload = match envelope.remove("payload") {
+        Some(Json::Object(payload)) => payload,
+        // As EdgeX 3 has it.
+        Some(Json::String(coded)) => {
+            let bytes = STANDARD.decode(coded).map_err(|_| none())?;
+            parsed(&bytes, text(&envelope, "contentType"))?
+        }
+        _ => return Err(none()),
+    };
+    match payload.get("event") {
+        Some(Json::Object(event)) => taken(event, &path),
+        _ => Err(none()),
+    }
 }
 
 fn decode(request: &Parsed) -> Result<Fields, Failure> {
     let kind = request.content_type.as_deref().unwrap_or_default();
-    if !kind.to_ascii_lowercase().starts_with("application/cbor") {
+    if !is_cbor(kind) {
         return body::object(request);
     }
-    let value: ciborium::Value = ciborium::from_reader(&*request.body)
+    cbor(&request.body)
+}
+
+fn is_cbor(kind: &str) -> bool {
+    kind.to_ascii_lowercase().starts_with("application/cbor")
+}
+
+/// An object in JSON, or in CBOR if that is said or seen.
+fn parsed(bytes: &[u8], kind: &str) -> Result<Fields, Failure> {
+    let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+    if is_cbor(kind) || first != Some(&b'{') {
+        return cbor(bytes);
+    }
+    serde_json::from_slice(bytes).map_err(|error| Failure::bad_request(error.to_string()))
+}
+
+fn cbor(bytes: &[u8]) -> Result<Fields, Failure> {
+    let value: ciborium::Value = ciborium::from_reader(bytes)
         .map_err(|error| Failure::bad_request(format!("cbor decoding failed: {error}")))?;
     match from_cbor(value) {
         Some(Json::Object(envelope)) => Ok(envelope),

@@ -33,7 +33,7 @@ use super::{
     reply::{Failure, Reply},
     request::Page,
 };
-use crate::{broker::Message, encode};
+use crate::{broker::Message, encode, twins};
 
 /// What [`answer`] is to be given.
 pub(crate) const FILTERS: &[&str] = &[
@@ -98,10 +98,22 @@ pub(crate) async fn answer(
         let Some(message) = message else {
             return;
         };
+        let edgex = edgex.clone();
+        if let Some(asked) = twins::asked(&message.topic) {
+            // Nobody can be told: the topics of KubeEdge have no word for it.
+            let Ok(place) = places.clone().try_acquire_owned() else {
+                tracing::warn!("busy: a message about a twin was dropped");
+                continue;
+            };
+            tasks.spawn(async move {
+                twins::answer(&edgex.inner, asked, &message.payload).await;
+                drop(place);
+            });
+            continue;
+        }
         let Some((request, envelope)) = read(&message) else {
             continue;
         };
-        let edgex = edgex.clone();
         match places.clone().try_acquire_owned() {
             Ok(place) => {
                 tasks.spawn(async move {

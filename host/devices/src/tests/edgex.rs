@@ -2,6 +2,7 @@
 //! OpenAPI files where these are.
 
 mod device_service;
+mod foreign;
 mod messages;
 mod schema;
 

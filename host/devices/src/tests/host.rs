@@ -16,7 +16,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tower::ServiceExt;
 
 use crate::{
-    Broker, Devices, EdgexService, Options, broker,
+    Access, Broker, Devices, EdgexService, Options, broker,
     fakes::{Components, Images, NoLog, Site},
 };
 
@@ -54,7 +54,7 @@ pub async fn host() -> Host {
             .await
             .unwrap();
     }
-    let broker = broker::start("127.0.0.1:0".parse().unwrap()).unwrap();
+    let broker = broker::start("127.0.0.1:0".parse().unwrap(), Access::default()).unwrap();
     let components = Components::default();
     let devices = Devices::new(Options {
         client: client.clone(),
@@ -273,7 +273,8 @@ impl Host {
 
 pub async fn subscribe(broker: &Broker, filter: &str) -> mpsc::Receiver<(String, Json)> {
     let address = broker.address();
-    let options = MqttOptions::new("test", address.ip().to_string(), address.port());
+    let id = format!("test-{}", uuid::Uuid::new_v4());
+    let options = MqttOptions::new(id, address.ip().to_string(), address.port());
     let (client, mut events) = AsyncClient::new(options, 16);
     client.subscribe(filter, QoS::AtMostOnce).await.unwrap();
     let (sender, mut receiver) = mpsc::channel(1000);
@@ -287,7 +288,8 @@ pub async fn subscribe(broker: &Broker, filter: &str) -> mpsc::Receiver<(String,
                     ready.take().map(|ready| ready.send(()));
                 }
                 rumqttc::Event::Incoming(rumqttc::Packet::Publish(publish)) => {
-                    let json = serde_json::from_slice(&publish.payload).unwrap();
+                    // What is no JSON is of interest by its topic.
+                    let json = serde_json::from_slice(&publish.payload).unwrap_or_default();
                     if sender.send((publish.topic, json)).await.is_err() {
                         return;
                     }

@@ -1,7 +1,12 @@
 //! The file of the readings: one appended row an event, and the latest readings that outlived
 //! their events.
 
-use std::{collections::HashMap, path::Path, str::FromStr, sync::Arc};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -129,27 +134,20 @@ impl File {
     pub(super) async fn append(&mut self, events: &[ReadingEvent]) -> Result<u64, ReadingsError> {
         let first = self.next;
         let connection = self.connection().await?;
-        let mut transaction = connection.begin().await.map_err(failed)?;
-        let mut seq = first;
-        for chunk in events.chunks(ROWS) {
-            let rows = vec!["(?,?,?,?,?,?,?)"; chunk.len()].join(",");
-            let sql = format!("INSERT INTO events VALUES {rows}");
-            let mut query = sqlx::query(AssertSqlSafe(sql));
-            for event in chunk {
-                query = query
-                    .bind(seq.cast_signed())
-                    .bind(event.origin.cast_signed())
-                    .bind(&*event.id)
-                    .bind(event.device.clone())
-                    .bind(slices(&event.readings))
-                    .bind(&event.body[..])
-                    .bind(event.source.clone());
-                seq += 1;
+        match events.len() {
+            // One statement is a transaction by itself, in a third of the steps.
+            ..=ROWS => insert(connection, first, events).await.map_err(failed)?,
+            _ => {
+                let mut transaction = connection.begin().await.map_err(failed)?;
+                let mut seq = first;
+                for chunk in events.chunks(ROWS) {
+                    insert(&mut transaction, seq, chunk).await.map_err(failed)?;
+                    seq += chunk.len() as u64;
+                }
+                transaction.commit().await.map_err(failed)?;
             }
-            query.execute(&mut *transaction).await.map_err(failed)?;
         }
-        transaction.commit().await.map_err(failed)?;
-        self.next = seq;
+        self.next = first + events.len() as u64;
         Ok(first)
     }
 
@@ -158,15 +156,7 @@ impl File {
         &mut self,
         wanted: impl Iterator<Item = u64>,
     ) -> Result<HashMap<u64, Row>, ReadingsError> {
-        let wanted = serde_json::Value::from_iter(wanted).to_string();
-        let connection = self.connection().await?;
-        let rows = sqlx::query(ROWS_OF)
-            .bind(wanted)
-            .fetch_all(connection)
-            .await
-            .map_err(failed)?;
-        let rows = rows.iter().map(|row| read(row).map(|row| (row.seq, row)));
-        rows.collect()
+        rows(self.connection().await?, wanted).await
     }
 
     /// The one row among the candidates with this id.
@@ -178,11 +168,7 @@ impl File {
         if candidates.is_empty() {
             return Ok(None);
         }
-        let rows = self.rows(candidates.iter().copied()).await?;
-        Ok(rows
-            .into_values()
-            .find(|row| row.id == id)
-            .map(|row| (row.seq, row.body)))
+        Ok(with_id(self.rows(candidates.iter().copied()).await?, id))
     }
 
     /// Delete what is superfluous, saving readings that are in it.
@@ -235,6 +221,90 @@ impl File {
             tracing::warn!(%error, "the readings were not closed cleanly");
         }
     }
+}
+
+/// Reads beside the one connection that writes, so that a long answer holds up no event. What is in
+/// memory only has one connection: its file reads itself.
+pub(super) struct Reader {
+    path: Option<PathBuf>,
+    connection: Option<SqliteConnection>,
+}
+
+impl Reader {
+    pub(super) fn new(path: Option<&Path>) -> Self {
+        Self {
+            path: path.map(Path::to_owned),
+            connection: None,
+        }
+    }
+
+    /// Its connection, made on the first use. `None` if the file is to be asked.
+    pub(super) async fn connection(
+        &mut self,
+    ) -> Result<Option<&mut SqliteConnection>, ReadingsError> {
+        let Some(path) = &self.path else {
+            return Ok(None);
+        };
+        if self.connection.is_none() {
+            let connection = journal::connect(path, SqliteSynchronous::Normal).await;
+            let connection =
+                connection.map_err(|error| ReadingsError::Storage(error.to_string().into()))?;
+            self.connection = Some(connection);
+        }
+        Ok(self.connection.as_mut())
+    }
+
+    /// To be called before the file is closed.
+    pub(super) async fn close(&mut self) {
+        if let Some(connection) = self.connection.take()
+            && let Err(error) = connection.close().await
+        {
+            tracing::warn!(%error, "the readings were not closed cleanly");
+        }
+    }
+}
+
+/// The rows with these numbers.
+pub(super) async fn rows(
+    connection: &mut SqliteConnection,
+    wanted: impl Iterator<Item = u64>,
+) -> Result<HashMap<u64, Row>, ReadingsError> {
+    let wanted = serde_json::Value::from_iter(wanted).to_string();
+    let rows = sqlx::query(ROWS_OF)
+        .bind(wanted)
+        .fetch_all(connection)
+        .await
+        .map_err(failed)?;
+    let rows = rows.iter().map(|row| read(row).map(|row| (row.seq, row)));
+    rows.collect()
+}
+
+/// The number and the body of the one row with this id.
+pub(super) fn with_id(rows: HashMap<u64, Row>, id: &str) -> Option<(u64, Bytes)> {
+    let mut rows = rows.into_values();
+    rows.find(|row| row.id == id).map(|row| (row.seq, row.body))
+}
+
+/// Add a few rows, numbered from this.
+async fn insert(
+    connection: &mut SqliteConnection,
+    first: u64,
+    events: &[ReadingEvent],
+) -> sqlx::Result<()> {
+    let rows = vec!["(?,?,?,?,?,?,?)"; events.len()].join(",");
+    let sql = format!("INSERT INTO events VALUES {rows}");
+    let mut query = sqlx::query(AssertSqlSafe(sql));
+    for (seq, event) in (first..).zip(events) {
+        query = query
+            .bind(seq.cast_signed())
+            .bind(event.origin.cast_signed())
+            .bind(&*event.id)
+            .bind(event.device.clone())
+            .bind(slices(&event.readings))
+            .bind(&event.body[..])
+            .bind(event.source.clone());
+    }
+    query.execute(connection).await.map(drop)
 }
 
 async fn create(connection: &mut SqliteConnection) -> sqlx::Result<()> {

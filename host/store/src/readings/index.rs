@@ -2,13 +2,13 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
-    hash::{BuildHasher, RandomState},
     sync::Arc,
 };
 
 use super::{
     Filter, Latest, PAGE, Page, ReadingEvent, Retention, SourceRetention, TRIM,
     file::Row,
+    ids::Ids,
     stream::{Entry, Selection, Shape, Stream},
 };
 
@@ -96,7 +96,7 @@ pub(super) struct Index {
     latest: HashMap<Arc<str>, BTreeMap<Arc<str>, Kept>>,
     latest_count: usize,
     shapes: HashSet<Shape>,
-    hasher: RandomState,
+    ids: Ids,
 }
 
 impl Index {
@@ -121,7 +121,7 @@ impl Index {
     /// Add stored events; the first has this number, the others follow.
     pub(super) fn append(&mut self, first: u64, events: Vec<ReadingEvent>) {
         for (seq, event) in (first..).zip(events) {
-            let id = self.hasher.hash_one(event.id.as_str());
+            self.ids.add(&event.id, seq);
             let origin = event.origin;
             let resources = event.readings.iter();
             let shape: Shape = resources.map(|slice| slice.resource.clone()).collect();
@@ -152,7 +152,7 @@ impl Index {
                 streams.len() - 1
             });
             if let Some(stream) = streams.get_mut(at) {
-                stream.push(Entry { origin, seq, id });
+                stream.push(Entry { origin, seq });
                 self.arrivals.add(seq);
                 self.total += 1;
             }
@@ -201,12 +201,18 @@ impl Index {
 
     /// Rows that may have this id.
     pub(super) fn by_id(&self, id: &str) -> Vec<u64> {
-        let id = self.hasher.hash_one(id);
-        let entries = self.all().flat_map(Stream::entries);
-        entries
-            .filter(|entry| entry.id == id)
-            .map(|entry| entry.seq)
-            .collect()
+        self.ids.find(id)
+    }
+
+    /// Let the table of ids forget events that are gone, if there are many.
+    fn forget_ids(&mut self) {
+        if !self.ids.is_worth_keeping(self.total) {
+            return;
+        }
+        let living = self.streams.values().flatten().flat_map(Stream::entries);
+        let mut living: Vec<u64> = living.map(|entry| entry.seq).collect();
+        living.sort_unstable();
+        self.ids.keep(|seq| living.binary_search(&seq).is_ok());
     }
 
     fn all(&self) -> impl Iterator<Item = &Stream> {
@@ -268,6 +274,7 @@ impl Index {
             streams.retain(|stream| stream.len() > 0);
             !streams.is_empty()
         });
+        self.forget_ids();
     }
 
     /// The latest readings that are only in these rows; from now on they count as saved.

@@ -13,13 +13,11 @@ use super::{Filter, Page};
 /// The resources of an event in the order of its readings. Events of the same source share one.
 pub(super) type Shape = Arc<[Arc<str>]>;
 
-/// An event: 24 bytes.
+/// An event: 16 bytes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry {
     pub(super) origin: u64,
     pub(super) seq: u64,
-    /// A hash of the id: the id itself is on the disk.
-    pub(super) id: u64,
 }
 
 impl Entry {
