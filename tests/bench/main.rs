@@ -12,6 +12,7 @@ mod ingress;
 mod load;
 mod memory;
 mod polling;
+mod queries;
 mod readings;
 mod services;
 #[path = "../system/tools.rs"]
@@ -80,6 +81,9 @@ fn main() -> anyhow::Result<()> {
     }
     if is_asked("events") {
         core_data::core_data(&host)?;
+    }
+    if is_asked("queries") {
+        queries::queries(&host)?;
     }
     if is_asked("polling") {
         runtime.block_on(polling::polling(&host))?;

@@ -1,16 +1,18 @@
 //! `aggregateFunc`: one number for each resource of each device.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use eyot_runtime::reading::Value;
 use eyot_store::{Filter, PAGE, Page};
+use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
 use super::{
-    Edgex, numeric,
+    Edgex,
     reply::{Failure, Reply},
     request::Parsed,
 };
+use crate::value;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Function {
@@ -121,12 +123,30 @@ struct Group {
     most: Option<Number>,
 }
 
+/// What of a stored reading matters here. Millions of them are looked at: nothing is copied that need
+/// not be.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Reading<'a> {
+    #[serde(borrow, default)]
+    device_name: Cow<'a, str>,
+    #[serde(borrow, default)]
+    resource_name: Cow<'a, str>,
+    #[serde(borrow, default)]
+    profile_name: Cow<'a, str>,
+    #[serde(borrow, default)]
+    value_type: Cow<'a, str>,
+    #[serde(borrow)]
+    value: Option<Cow<'a, str>>,
+}
+
 impl Group {
-    fn take(&mut self, reading: &Json) {
+    fn take(&mut self, reading: &Reading<'_>) {
         if self.value_type.is_empty() {
-            self.value_type = reading["valueType"].as_str().unwrap_or_default().to_owned();
+            reading.value_type.as_ref().clone_into(&mut self.value_type);
         }
-        let value = numeric::value_of(reading);
+        let text = reading.value.as_deref();
+        let value = text.and_then(|text| value::parse(&reading.value_type, text).ok());
         let Some(number) = value.as_ref().and_then(Number::of) else {
             return;
         };
@@ -164,13 +184,36 @@ impl Group {
     }
 }
 
+/// By device, resource and profile.
+#[derive(Default)]
+struct Groups(BTreeMap<String, BTreeMap<String, BTreeMap<String, Group>>>);
+
+impl Groups {
+    fn take(&mut self, reading: &Reading<'_>) {
+        if let Some(device) = found(&mut self.0, &reading.device_name)
+            && let Some(resource) = found(device, &reading.resource_name)
+            && let Some(group) = found(resource, &reading.profile_name)
+        {
+            group.take(reading);
+        }
+    }
+}
+
+/// What is under a name, made if need be. Most names are known, and need no copy to be found.
+fn found<'a, T: Default>(map: &'a mut BTreeMap<String, T>, name: &str) -> Option<&'a mut T> {
+    if !map.contains_key(name) {
+        map.insert(name.to_owned(), T::default());
+    }
+    map.get_mut(name)
+}
+
 /// Look at all readings that match, a page at a time.
 pub(super) async fn answer(
     edgex: &Edgex,
     filter: &Filter,
     function: Function,
 ) -> Result<Reply, Failure> {
-    let mut groups: BTreeMap<[String; 3], Group> = BTreeMap::new();
+    let mut groups = Groups::default();
     let mut page = Page {
         offset: 0,
         limit: PAGE,
@@ -179,16 +222,9 @@ pub(super) async fn answer(
         let found = edgex.inner.readings.readings(filter, page).await;
         let found = found.map_err(|error| Failure::internal(error.to_string()))?;
         for body in &found.bodies {
-            let Ok(reading) = serde_json::from_slice::<Json>(body) else {
-                continue;
-            };
-            let text = |name: &str| reading[name].as_str().unwrap_or_default().to_owned();
-            let of = [
-                text("deviceName"),
-                text("resourceName"),
-                text("profileName"),
-            ];
-            groups.entry(of).or_default().take(&reading);
+            if let Ok(reading) = serde_json::from_slice(body) {
+                groups.take(&reading);
+            }
         }
         page.offset += PAGE;
         if found.bodies.is_empty() || page.offset >= found.total {
@@ -196,8 +232,15 @@ pub(super) async fn answer(
         }
     }
     let readings: Vec<Json> = groups
+        .0
         .iter()
-        .map(|([device, resource, profile], group)| {
+        .flat_map(|(device, resources)| {
+            resources.iter().flat_map(move |(resource, profiles)| {
+                let profiles = profiles.iter();
+                profiles.map(move |(profile, group)| (device, resource, profile, group))
+            })
+        })
+        .map(|(device, resource, profile, group)| {
             let (value_type, value) = group.result(function);
             json!({
                 "deviceName": device,
@@ -224,7 +267,8 @@ mod tests {
         let group = |value_type: &str, values: &[&str]| {
             let mut group = Group::default();
             for value in values {
-                group.take(&json!({ "valueType": value_type, "value": value }));
+                let reading = json!({ "valueType": value_type, "value": value }).to_string();
+                group.take(&serde_json::from_str(&reading).unwrap());
             }
             group
         };

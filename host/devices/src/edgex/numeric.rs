@@ -47,7 +47,7 @@ fn number(reading: &mut Json) {
 }
 
 /// The typed value of a reading that is a text.
-pub(super) fn value_of(reading: &Json) -> Option<Value> {
+fn value_of(reading: &Json) -> Option<Value> {
     value::parse(reading["valueType"].as_str()?, reading["value"].as_str()?).ok()
 }
 
