@@ -225,7 +225,8 @@ impl Devices {
         ));
         tasks.spawn(watch_over(self.service(), stop.clone()));
         if let Some(broker) = &inner.broker {
-            broker.open(Arc::new(Foreign::new(self.service())), stop.clone());
+            // As long as anybody may still have something to publish.
+            broker.open(Arc::new(Foreign::new(self.service())), storing.clone());
         }
         let heard = inner
             .broker
