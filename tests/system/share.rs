@@ -104,9 +104,10 @@ fn what_was_left_in_shared_memory_outlives_the_container() -> anyhow::Result<()>
     let spec = json!({ "restartPolicy": "Always" });
     let pod = crate::security::script_pod("reborn", "share/memory:v1", script, spec, json!({}));
     host.apply(&pod)?;
-    let pod = host.wait_ready_pod("reborn")?;
-    let status = &pod["status"]["containerStatuses"][0];
-    ensure!(status["restartCount"] == 1, "{pod}");
+    host.wait_pod("reborn", "goes on after its second start", |pod| {
+        let status = &pod["status"]["containerStatuses"][0];
+        status["restartCount"] == 1 && status["ready"] == true
+    })?;
     host.k(&["delete", "pod", "reborn", "--now"])?;
     Ok(())
 }

@@ -253,12 +253,16 @@ fn mounts(spec: &ContainerSpec, around: &Surroundings<'_>) -> Result<Vec<Value>,
         ),
         special("mqueue", "/dev/mqueue", &hard),
         special("sysfs", "/sys", &[&hard[..], &[kernel_access]].concat()),
-        special(
+    ];
+    // libcontainer looks for the container's groups by the number that its process has in a namespace
+    // which it joins; on the machine that is another process, or none, and then nothing starts.
+    if !matches!(spec.security.processes, Processes::Pod | Processes::Of(_)) {
+        mounts.push(special(
             "cgroup",
             "/sys/fs/cgroup",
             &[&hard[..], &["relatime", kernel_access]].concat(),
-        ),
-    ];
+        ));
+    }
     let bind = |source: &Path, target: &str, access: &str| {
         json!({
             "type": "bind",

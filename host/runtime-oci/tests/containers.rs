@@ -627,6 +627,14 @@ async fn containers_of_a_pod_share_their_processes_if_asked_to(site: &Site) {
     assert_eq!(first.wait().await.code, 143);
     assert_eq!(second.wait().await.code, 0, "the others go on");
     assert!(log.text(LogStream::Stdout).ends_with("alone\n"));
+    // Whatever number its process gets among the pod's, another one starts.
+    for attempt in 1..20 {
+        let (mut spec, _) = crowded("first", "for i in 1 2 3 4 5; do /bin/true; done");
+        spec.attempt = attempt;
+        let again = site.runtime.start(spec).await.unwrap();
+        assert_eq!(again.wait().await.code, 0);
+        again.remove().await.unwrap();
+    }
     for container in [first, second] {
         container.remove().await.unwrap();
     }
