@@ -20,7 +20,7 @@ packages=(pkg-config libseccomp-dev gcc)
 case $purpose in
   build) ;;
   demo) packages+=(curl iproute2 nftables busybox-static) ;;
-  test) packages+=(curl iproute2 nftables busybox-static umoci skopeo buildah mosquitto-clients python3-venv postgresql) ;;
+  test) packages+=(curl iproute2 nftables busybox-static umoci skopeo buildah mosquitto mosquitto-clients openssl socat snmp snmpd python3-venv postgresql) ;;
   *) die "unknown purpose '$purpose': build, demo or test" ;;
 esac
 missing=()
@@ -31,7 +31,11 @@ if [ ${#missing[@]} -gt 0 ]; then
   command -v apt-get >/dev/null || die "install what provides: ${missing[*]}"
   [ "$(id -u)" = 0 ] || die "as root, run: apt-get install ${missing[*]}"
   say "installing ${missing[*]}"
-  # The tests start servers of their own: the package need not make and start one.
+  # The tests start servers of their own: the packages need not make and start any.
+  if [[ " ${missing[*]} " == *" snmpd "* || " ${missing[*]} " == *" mosquitto "* ]] && ! [ -e /usr/sbin/policy-rc.d ]; then
+    printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d; chmod +x /usr/sbin/policy-rc.d
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+  fi
   if [[ " ${missing[*]} " == *" postgresql "* ]] && ! [ -e /etc/postgresql-common/createcluster.conf ]; then
     mkdir -p /etc/postgresql-common
     echo "create_main_cluster = false" > /etc/postgresql-common/createcluster.conf

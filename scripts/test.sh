@@ -7,6 +7,7 @@ say() { printf '\033[1mtest:\033[0m %s\n' "$*" >&2; }
 scripts/setup.sh test
 KUBECTL=$(scripts/kubectl.sh); export KUBECTL
 PYTHON_CLIENT=$(scripts/python-client.sh) && export PYTHON_CLIENT || say "no Python client: its cases are skipped"
+DEVICE_PEERS=$(scripts/device-peers.sh) && export DEVICE_PEERS || say "no peers from PyPI: their cases are skipped"
 [ -n "${EYOT_SHARED:-}" ] || say "EYOT_SHARED is not set: tests on recorded data are skipped"
 scripts/guests.sh
 log=target/test.log; mkdir -p target

@@ -5,8 +5,8 @@
 /// The world `eyot:device/full-driver`.
 pub mod driver {
     wit_bindgen::generate!({
-        path: ["../wit/reading", "../wit/modbus", "../wit/mqtt", "../wit/device"],
-        world: "eyot:device/full-driver@0.1.1",
+        path: ["../wit/reading", "../wit/modbus", "../wit/mqtt", "../wit/datagrams", "../wit/device"],
+        world: "eyot:device/full-driver@0.1.2",
         pub_export_macro: true,
         additional_derives: [PartialEq],
         generate_unused_types: true,

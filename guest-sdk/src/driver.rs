@@ -6,7 +6,8 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     Device, DiscoveredDevice, Error, Invalid, Reading, ScanRequest, Service, Value, ValueType,
-    bindings::driver::exports::eyot::device::driver as wire, lenient,
+    bindings::driver::exports::eyot::device::{driver as wire, inlet},
+    lenient,
 };
 
 /// Parsed attributes that are kept between calls; a device with more resources has them parsed
@@ -60,6 +61,16 @@ pub trait Driver: Sized {
     /// a transport of the host, and at the latest after the time that the last call gave.
     fn poll(&mut self) -> Result<Option<Duration>, Error> {
         Ok(None)
+    }
+
+    /// Take what was sent over HTTP for a resource of this device, and hand it to
+    /// [`publish`](crate::publish). [`Error::Invalid`] and [`Error::NotSupported`] are told to the
+    /// sender as its own mistake.
+    fn deliver(&mut self, delivery: &Delivery<'_, Self::Attributes>) -> Result<(), Error> {
+        let _ = delivery;
+        Err(Error::NotSupported(
+            "nothing can be sent to the devices of this driver".to_owned(),
+        ))
     }
 
     /// Check a device before it is taken in, without talking to it. The instance serves no device,
@@ -141,6 +152,17 @@ impl<A> ReadRequest<'_, A> {
     pub fn invalid(&self, attribute: &str, message: impl Into<String>) -> Error {
         Error::attribute(self.resource, attribute, message)
     }
+}
+
+/// Something that was sent for a resource.
+#[derive(Debug)]
+pub struct Delivery<'a, A> {
+    /// The resource that it is about.
+    pub resource: ReadRequest<'a, A>,
+    /// What the body is, in lower case and without parameters; empty if it was not said.
+    pub media_type: &'a str,
+    /// The body.
+    pub body: &'a [u8],
 }
 
 /// A resource to write.
@@ -226,19 +248,8 @@ impl<D: Driver> Session<D> {
                 .iter()
                 .map(|r| (r.resource.as_str(), r.attributes.as_str())),
         )?;
-        let mut typed = Vec::with_capacity(requests.len());
-        for request in requests {
-            let value_type = ValueType::parse(&request.value_type).ok_or_else(|| {
-                let field = format!("deviceResources[{}].properties.valueType", request.resource);
-                Error::invalid(field, format!("{:?} is no value type", request.value_type))
-            })?;
-            let attributes = look_up(&self.attributes, &request.resource)?;
-            typed.push(ReadRequest {
-                resource: &request.resource,
-                value_type,
-                attributes,
-            });
-        }
+        let typed = requests.iter().map(|r| typed(&self.attributes, r));
+        let typed: Vec<_> = typed.collect::<Result<_, Error>>()?;
         let readings = self.driver.read(&typed)?;
         if readings.len() != requests.len() {
             let (found, expected) = (readings.len(), requests.len());
@@ -287,6 +298,16 @@ impl<D: Driver> Session<D> {
         self.driver.subscribe(resources)
     }
 
+    pub fn deliver(&mut self, delivery: &inlet::Delivery) -> Result<(), Error> {
+        let request = &delivery.resource;
+        self.remember([(request.resource.as_str(), request.attributes.as_str())].into_iter())?;
+        self.driver.deliver(&Delivery {
+            resource: typed(&self.attributes, request)?,
+            media_type: &delivery.media_type,
+            body: &delivery.body,
+        })
+    }
+
     pub fn poll(&mut self) -> Result<u32, Error> {
         let again = self.driver.poll()?;
         // Zero asks to be called for messages only.
@@ -322,6 +343,21 @@ impl<D: Driver> Session<D> {
     }
 }
 
+fn typed<'a, A>(
+    attributes: &'a HashMap<String, (String, A)>,
+    request: &'a wire::ReadRequest,
+) -> Result<ReadRequest<'a, A>, Error> {
+    let value_type = ValueType::parse(&request.value_type).ok_or_else(|| {
+        let field = format!("deviceResources[{}].properties.valueType", request.resource);
+        Error::invalid(field, format!("{:?} is no value type", request.value_type))
+    })?;
+    Ok(ReadRequest {
+        resource: &request.resource,
+        value_type,
+        attributes: look_up(attributes, &request.resource)?,
+    })
+}
+
 fn look_up<'a, A>(
     attributes: &'a HashMap<String, (String, A)>,
     resource: &str,
@@ -345,7 +381,7 @@ macro_rules! export_driver {
         #[cfg(target_family = "wasm")]
         const _: () = {
             use $crate::bindings::driver::exports::eyot::device::{
-                driver as wire, listener, service,
+                driver as wire, inlet, listener, service,
             };
 
             struct Exported;
@@ -405,6 +441,12 @@ macro_rules! export_driver {
 
                 fn poll() -> Result<u32, $crate::Error> {
                     session(|session| session.poll())
+                }
+            }
+
+            impl inlet::Guest for Exported {
+                fn deliver(delivery: inlet::Delivery) -> Result<(), $crate::Error> {
+                    session(|session| session.deliver(&delivery))
                 }
             }
 

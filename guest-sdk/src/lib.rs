@@ -52,11 +52,13 @@
 #[doc(hidden)]
 pub mod bindings;
 mod driver;
+pub mod http;
 mod json;
 pub mod lenient;
 pub mod log;
 pub mod modbus;
 pub mod mqtt;
+pub mod net;
 mod pipeline;
 pub mod publisher;
 mod settings;
@@ -72,7 +74,7 @@ pub use bindings::{
 };
 #[doc(hidden)]
 pub use driver::Session;
-pub use driver::{Driver, ReadRequest, Resource, WriteRequest};
+pub use driver::{Delivery, Driver, ReadRequest, Resource, WriteRequest};
 #[doc(hidden)]
 pub use pipeline::Place;
 pub use pipeline::{Exporter, Step};

@@ -24,19 +24,21 @@ pub const CASES: &[Case] = &[
     ),
 ];
 
-const WAIT: Duration = Duration::from_secs(30);
+pub const WAIT: Duration = Duration::from_secs(60);
 
-/// Start a driver as a pod of the name of its service.
-fn driver(host: &Host, name: &str, file: &str) -> anyhow::Result<()> {
+/// Start a driver as a pod of the name of its service, and wait until it has a DeviceService.
+pub fn driver(host: &Host, name: &str, file: &str) -> anyhow::Result<()> {
     host.push(&format!("demo/{name}:v1"), &guest(file)?)?;
     host.apply(&format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{eyot.dev/device-service: {name}}}}}\n\
          spec: {{containers: [{{name: driver, image: 'demo/{name}:v1'}}]}}\n"
     ))?;
-    Ok(())
+    eventually("the driver is registered", WAIT, || {
+        Ok(host.get(&format!("deviceservice {name}")).ok().map(drop))
+    })
 }
 
-fn device(host: &Host, name: &str, spec: &Value, resources: &Value) -> anyhow::Result<()> {
+pub fn device(host: &Host, name: &str, spec: &Value, resources: &Value) -> anyhow::Result<()> {
     let profile = json!({
         "apiVersion": "eyot.dev/v1alpha1", "kind": "DeviceProfile", "metadata": { "name": name },
         "spec": { "deviceResources": resources },
@@ -54,19 +56,19 @@ fn device(host: &Host, name: &str, spec: &Value, resources: &Value) -> anyhow::R
     })
 }
 
-fn command(host: &Host, device: &str, resource: &str) -> String {
+pub fn command(host: &Host, device: &str, resource: &str) -> String {
     let port = host.ports.core_command;
     format!("http://127.0.0.1:{port}/api/v3/device/name/{device}/{resource}")
 }
 
-fn read(host: &Host, device: &str, resource: &str) -> anyhow::Result<Value> {
+pub fn read(host: &Host, device: &str, resource: &str) -> anyhow::Result<Value> {
     let (status, body) = curl(&[&command(host, device, resource)])?;
     ensure!(status == 200, "{status} {body}");
     let answer: Value = serde_json::from_str(&body)?;
     Ok(answer["event"]["readings"][0].clone())
 }
 
-fn write(host: &Host, device: &str, resource: &str, value: &str) -> anyhow::Result<()> {
+pub fn write(host: &Host, device: &str, resource: &str, value: &str) -> anyhow::Result<()> {
     let body = json!({ resource: value }).to_string();
     let (status, answer) = curl(&["-X", "PUT", "-d", &body, &command(host, device, resource)])?;
     ensure!(status == 200, "{status} {answer}");

@@ -24,6 +24,7 @@ mod kubectl;
 mod ledger;
 mod lifecycle;
 mod loss;
+mod peers;
 mod reach;
 mod registry;
 mod resources;
@@ -68,6 +69,7 @@ fn main() {
         ("service", service::CASES),
         ("device", device::CASES),
         ("drivers", drivers::CASES),
+        ("peers", peers::CASES),
         ("bad_input", bad_input::CASES),
         ("ledger", ledger::CASES),
         ("verbs", verbs::CASES),

@@ -25,6 +25,12 @@ pub enum Need {
     /// A Python with the official Kubernetes client, at `PYTHON_CLIENT`.
     PythonClient,
     Postgres,
+    /// A Python with what drivers are tested against, at `DEVICE_PEERS`.
+    DevicePeers,
+    Python,
+    Snmpd,
+    Mosquitto,
+    Socat,
 }
 
 impl Need {
@@ -55,6 +61,15 @@ impl Need {
             Self::Postgres => postgres_programs()
                 .is_none()
                 .then(|| "PostgreSQL is missing (package postgresql)".to_owned()),
+            Self::DevicePeers => std::env::var_os("DEVICE_PEERS")
+                .is_none()
+                .then(|| "DEVICE_PEERS is not set: see scripts/device-peers.sh".to_owned()),
+            Self::Python => program("python3", "python3"),
+            Self::Snmpd => program("snmpd", "snmpd").or_else(|| program("snmptrap", "snmp")),
+            Self::Mosquitto => program("mosquitto", "mosquitto")
+                .or_else(|| program("mosquitto_pub", "mosquitto-clients"))
+                .or_else(|| program("openssl", "openssl")),
+            Self::Socat => program("socat", "socat"),
             Self::Guests => guest("hello_cli").err().map(|error| error.to_string()),
         }
     }
@@ -112,7 +127,9 @@ pub fn kubectl() -> Option<PathBuf> {
 /// A program on PATH.
 pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
+    // Daemons are where only root looks.
     std::env::split_paths(&path)
+        .chain([PathBuf::from("/usr/sbin")])
         .map(|dir| dir.join(program))
         .find(|file| file.is_file())
 }

@@ -1,8 +1,10 @@
 //! How values lie in registers. Registers are big-endian, and so is their order, unless swapped.
 
+use serde_json::Value as Json;
+
 use crate::{Value, ValueType};
 
-/// Most registers that one text may take: what one request can write.
+/// Most registers that one text or array may take: what one request can write.
 pub const TEXT_LIMIT: u16 = 123;
 
 /// How one value lies in registers.
@@ -19,11 +21,22 @@ pub struct Layout {
     pub word_swap: bool,
     /// Registers of a text.
     pub text: u16,
+    /// Items of an array; `raw` is the type of one. Zero for a single value.
+    pub items: u16,
 }
 
 impl Layout {
     /// Number of registers that the value takes.
     pub fn registers(&self) -> Result<u16, String> {
+        let all = self.item()? * self.items.clamp(1, TEXT_LIMIT);
+        match self.items > TEXT_LIMIT || all > TEXT_LIMIT {
+            true => Err(format!("an array takes 1 to {TEXT_LIMIT} registers")),
+            false => Ok(all),
+        }
+    }
+
+    /// Number of registers of one item.
+    fn item(&self) -> Result<u16, String> {
         match self.raw {
             ValueType::Bool
             | ValueType::Int8
@@ -46,6 +59,14 @@ impl Layout {
                 "{expected} registers are needed, not {}",
                 words.len()
             ));
+        }
+        if self.items > 0 {
+            let one = Self { items: 0, ..*self };
+            let of = element(to)?;
+            let items = words.chunks_exact(usize::from(self.item()?));
+            let items = items.map(|words| Ok(one.decode(words, of)?.to_json()));
+            let items: Vec<Json> = items.collect::<Result<_, String>>()?;
+            return Value::from_json(&Json::Array(items), to);
         }
         let words = self.swapped(words);
         let wide = words
@@ -83,7 +104,26 @@ impl Layout {
     /// The registers that hold `value`.
     pub fn encode(&self, value: &Value) -> Result<Vec<u16>, String> {
         let count = self.registers()?;
-        let fits = value.convert(self.raw);
+        if self.items > 0 {
+            let one = Self { items: 0, ..*self };
+            let of = ValueType::parse(value.value_type()).unwrap_or(ValueType::String);
+            let of = element(of)?;
+            let Json::Array(items) = value.to_json() else {
+                return Err(format!("{} is no array", value.value_type()));
+            };
+            if items.len() != usize::from(self.items) {
+                let (given, wanted) = (items.len(), self.items);
+                return Err(format!("the array has {given} items instead of {wanted}"));
+            }
+            let items = items
+                .iter()
+                .map(|item| one.encode(&Value::from_json(item, of)?));
+            return Ok(items.collect::<Result<Vec<_>, String>>()?.concat());
+        }
+        let fits = match self.raw {
+            ValueType::Float32 | ValueType::Float64 => value.convert(self.raw),
+            _ => rounded(value).convert(self.raw),
+        };
         let value = fits.ok_or_else(|| {
             format!(
                 "{} {} does not fit into {}",
@@ -144,6 +184,27 @@ impl Layout {
     }
 }
 
+/// What a scale has made of a whole number is a whole number again: 23.7 / 0.1 is not quite 237.
+fn rounded(value: &Value) -> Value {
+    let float = match value {
+        Value::Float32(float) => f64::from(*float),
+        Value::Float64(float) => *float,
+        other => return other.clone(),
+    };
+    let near = (float - float.round()).abs() <= 1e-6 * float.abs().max(1.0);
+    match near {
+        true if float != float.round() => Value::Float64(float.round()),
+        _ => value.clone(),
+    }
+}
+
+/// The type of an array's items.
+fn element(of: ValueType) -> Result<ValueType, String> {
+    let name = of.name();
+    let item = name.strip_suffix("Array").and_then(ValueType::parse);
+    item.ok_or_else(|| format!("{name} is no array"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,6 +215,7 @@ mod tests {
         byte_swap: false,
         word_swap: false,
         text: 0,
+        items: 0,
     };
 
     #[track_caller]
@@ -210,12 +272,40 @@ mod tests {
     }
 
     #[test]
+    fn arrays_lie_item_by_item() {
+        let floats = Layout {
+            raw: ValueType::Float32,
+            word_swap: true,
+            items: 2,
+            ..PLAIN
+        };
+        let both = Value::Float32s(vec![21.5, -0.5]);
+        there_and_back(floats, &[0, 0x41ac, 0, 0xbf00], both);
+        let scaled = Layout {
+            raw: ValueType::Int16,
+            items: 3,
+            ..PLAIN
+        };
+        let all = Value::Float64s(vec![1.0, -1.0, 2.0]);
+        there_and_back(scaled, &[1, 0xffff, 2], all);
+        let short = scaled.encode(&Value::Int16s(vec![1]));
+        assert!(short.unwrap_err().contains("1 items instead of 3"));
+        assert!(scaled.decode(&[1, 2, 3], ValueType::Int16).is_err());
+        let long = Layout {
+            items: u16::MAX,
+            ..floats
+        };
+        assert!(long.registers().is_err());
+    }
+
+    #[test]
     fn what_does_not_fit_is_an_error() {
         let int16 = Layout {
             raw: ValueType::Int16,
             ..PLAIN
         };
         assert!(int16.encode(&Value::Float32(0.5)).is_err());
+        assert_eq!(int16.encode(&Value::Float64(23.7 / 0.1)), Ok(vec![237]));
         assert!(int16.encode(&Value::Int32(40_000)).is_err());
         assert!(int16.decode(&[0xffff], ValueType::Uint16).is_err());
         assert!(int16.decode(&[], ValueType::Int16).is_err());

@@ -23,6 +23,7 @@ mod twin;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use eyot_api::{Device, DeviceProfile, DeviceSpec};
 use eyot_runtime::{guest::Driver, reading::Event};
 use serde_json::Value as Json;
@@ -126,6 +127,19 @@ pub(crate) enum Command {
         values: BTreeMap<String, Json>,
         reply: oneshot::Sender<Result<(), CommandError>>,
     },
+    Take {
+        sent: Sent,
+        reply: oneshot::Sender<Result<(), CommandError>>,
+    },
+}
+
+/// Something that was sent for a resource of a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Sent {
+    pub resource: String,
+    /// In lower case and without parameters; empty if it was not said.
+    pub media_type: String,
+    pub body: Bytes,
 }
 
 /// How a source is read by command.
@@ -194,6 +208,12 @@ impl Handle {
             answer,
         )
         .await
+    }
+
+    /// Hand over what was sent for a resource.
+    pub(crate) async fn take(&self, sent: Sent) -> Result<(), CommandError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Command::Take { sent, reply }, answer).await
     }
 
     async fn ask<T>(

@@ -19,6 +19,7 @@ mod edgex;
 mod encode;
 #[cfg(test)]
 mod fakes;
+mod granted;
 mod loss;
 mod pipeline;
 mod retention;

@@ -37,7 +37,9 @@ use crate::{
     catalog::Cache,
     device::{self, Assignment, Binding, Handle, Health},
     edgex::{Edgex, EdgexService, FILTERS, Foreign, Searches, announce, answer, watch_over},
-    encode, pipeline,
+    encode,
+    granted::Granted,
+    pipeline,
     retention::{self, Retentions},
     status::{Board, DeviceKey},
     twins,
@@ -470,6 +472,13 @@ impl DriverHost for Devices {
         let sessions = Arc::new(watch::Sender::new(0));
         let mut open = sessions.subscribe();
         let key = (pod.namespace.clone(), service.clone());
+        let driver = Arc::new(Granted {
+            driver,
+            secrets: Api::namespaced(inner.client.clone(), &pod.namespace),
+            services: inner.services.clone(),
+            namespace: pod.namespace.clone(),
+            service: service.clone(),
+        });
         let line = format!("serving the devices of device service {service}\n");
         log.write(eyot_runtime::LogStream::Stdout, line.as_bytes());
         inner

@@ -196,6 +196,25 @@ fn request(resource: &DeviceResource) -> ReadRequest {
     }
 }
 
+/// A resource that something was sent for, and the media type that its profile wants.
+pub(crate) fn inlet<'a>(
+    profile: &'a DeviceProfile,
+    resource: &str,
+) -> Result<(ReadRequest, Option<&'a str>), SourceError> {
+    let found = profile.spec.resource(resource);
+    let found = found.ok_or_else(|| SourceError::Unknown {
+        profile: profile.edgex_name().into_owned(),
+        source_name: resource.to_owned(),
+    })?;
+    if !found.properties.read_write.readable() {
+        return Err(SourceError::WriteOnly {
+            source_name: resource.to_owned(),
+        });
+    }
+    let media_type = found.properties.media_type.as_deref();
+    Ok((request(found), media_type.filter(|text| !text.is_empty())))
+}
+
 /// Plan making an event of `source` from readings that came by themselves.
 pub(crate) fn received(
     profile: &DeviceProfile,
@@ -406,6 +425,11 @@ pub(crate) fn grants(device: &Device) -> Grants {
             continue;
         };
         let protocol = protocol.to_ascii_lowercase();
+        if protocol.contains("modbus") && host.starts_with("/dev/") {
+            // A serial line; how it is set up is the driver's business.
+            grants.modbus.push(format!("rtu://{host}"));
+            continue;
+        }
         let port = property("port");
         if let Some(port) = port.clone().or_else(|| usual_port(&protocol)) {
             let bare = host.trim_matches(['[', ']']);
@@ -433,14 +457,19 @@ pub(crate) fn grants(device: &Device) -> Grants {
 /// Where a driver that looks for devices may look: `discovery` among the properties of its service,
 /// one text with commas or a list of texts, each as in [`Grants::sockets`].
 pub(crate) fn discovery_grants(properties: &BTreeMap<String, Json>) -> Grants {
-    let texts: Vec<&str> = match properties.get("discovery") {
-        Some(Json::String(text)) => text.split(',').collect(),
-        Some(Json::Array(all)) => all.iter().filter_map(Json::as_str).collect(),
-        _ => Vec::new(),
-    };
+    let texts = texts(properties.get("discovery"));
     Grants {
         sockets: texts.iter().map(|text| text.trim().to_owned()).collect(),
         ..Grants::default()
+    }
+}
+
+/// The parts of one text with commas, or of a list of texts.
+pub(crate) fn texts(property: Option<&Json>) -> Vec<&str> {
+    match property {
+        Some(Json::String(text)) => text.split(',').collect(),
+        Some(Json::Array(all)) => all.iter().filter_map(Json::as_str).collect(),
+        _ => Vec::new(),
     }
 }
 

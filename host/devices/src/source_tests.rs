@@ -155,6 +155,10 @@ fn a_driver_may_reach_the_addresses_of_its_device_and_no_others() {
         device(json!({"modbus-tcp": {"Address": "plc:1502"}})),
         ["plc:1502"]
     );
+    assert_eq!(
+        device(json!({"modbus-rtu": {"Address": "/dev/ttyUSB0", "BaudRate": 19200}})),
+        ["rtu:///dev/ttyUSB0"]
+    );
     assert!(device(json!({"other": {"Path": "/x"}})).is_empty());
 }
 

@@ -10,20 +10,22 @@ mod generated {
         inline: "
             package eyot:host@0.1.0;
             world guests {
-                import eyot:device/log@0.1.1;
-                import eyot:device/publisher@0.1.1;
-                import eyot:modbus/client@0.1.0;
+                import eyot:device/log@0.1.2;
+                import eyot:device/publisher@0.1.2;
+                import eyot:modbus/client@0.1.1;
                 import eyot:mqtt/client@0.1.1;
                 import eyot:mqtt/subscriber@0.1.1;
+                import eyot:datagrams/receiver@0.1.0;
                 import wasi:config/store@0.2.0-rc.1;
                 import wasi:keyvalue/store@0.2.0-draft;
                 import wasi:keyvalue/atomics@0.2.0-draft;
                 import wasi:keyvalue/batch@0.2.0-draft;
                 import wasi:logging/logging@0.1.0-draft;
                 import wasi:sockets/ip-name-lookup@0.2.12;
-                export eyot:device/driver@0.1.1;
-                export eyot:device/listener@0.1.1;
-                export eyot:device/service@0.1.1;
+                export eyot:device/driver@0.1.2;
+                export eyot:device/listener@0.1.2;
+                export eyot:device/inlet@0.1.2;
+                export eyot:device/service@0.1.2;
                 export eyot:pipeline/step@0.1.0;
                 export eyot:pipeline/exporter@0.1.0;
             }
@@ -32,6 +34,7 @@ mod generated {
             "../../wit/reading",
             "../../wit/modbus",
             "../../wit/mqtt",
+            "../../wit/datagrams",
             "../../wit/device",
             "../../wit/pipeline",
             "../../wit/config",
@@ -55,10 +58,11 @@ mod generated {
 
 pub(crate) use generated::{
     exports::eyot::{
-        device::{driver, listener, service},
+        device::{driver, inlet, listener, service},
         pipeline::{exporter, step},
     },
     eyot::{
+        datagrams::receiver as datagrams,
         device::{log, publisher, types as device},
         modbus::client as modbus,
         mqtt::{client as mqtt, subscriber},

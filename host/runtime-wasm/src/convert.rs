@@ -203,11 +203,15 @@ pub(crate) fn reads<'a>(
     bump: &'a Bump,
     requests: &'a [ReadRequest],
 ) -> &'a [device::ReadRequest<'a>] {
-    lend(bump, requests, |_, request| device::ReadRequest {
+    lend(bump, requests, |_, request| read(request))
+}
+
+pub(crate) fn read(request: &ReadRequest) -> device::ReadRequest<'_> {
+    device::ReadRequest {
         resource: &request.resource,
         value_type: &request.value_type,
         attributes: &request.attributes,
-    })
+    }
 }
 
 pub(crate) fn writes<'a>(

@@ -8,8 +8,8 @@ use bumpalo::Bump;
 use eyot_runtime::{
     LogSink,
     guest::{
-        DeviceInfo, DiscoveredDevice, Driver, DriverError, DriverSession, Grants, Publication,
-        ReadRequest, ServiceInfo, WriteRequest,
+        Delivery, DeviceInfo, DiscoveredDevice, Driver, DriverError, DriverSession, Grants,
+        Publication, ReadRequest, ServiceInfo, WriteRequest,
     },
     reading::Reading,
 };
@@ -18,7 +18,7 @@ use wasmtime::{Store, component::Instance};
 use wasmtime_wasi::WasiCtxBuilder;
 
 use crate::{
-    bindings::{driver, listener, service},
+    bindings::{driver, inlet, listener, service},
     capability::{Capabilities, log},
     clock::{Clock, Cpu},
     convert,
@@ -74,8 +74,9 @@ impl WasmDriver {
         };
         let draw = Draw::new(Budget::new(Some(self.memory)));
         let clock = Clock::new(self.engine.ticker.clone(), self.cpu.clone());
+        let outgoing = Outgoing::new(egress, Resolver::default());
         let mut store = State::new(wasi.build(), draw, capabilities)
-            .with_network(Outgoing::new(egress, Resolver::default()), sockets)
+            .with_network(outgoing.with_tls(grants.tls.clone()), sockets)
             .into_store(&self.engine.engine, &clock);
         let mut resident = Resident::new(clock, self.program.clone());
         let instance = resident
@@ -243,6 +244,9 @@ impl Driver for WasmDriver {
         let listener = listener::GuestIndices::new(&self.pre)
             .and_then(|indices| indices.load(&mut store, &instance))
             .ok();
+        let inlet = inlet::GuestIndices::new(&self.pre)
+            .and_then(|indices| indices.load(&mut store, &instance))
+            .ok();
         {
             let bump = Bump::new();
             let device = convert::device(&bump, &info);
@@ -253,6 +257,7 @@ impl Driver for WasmDriver {
             store,
             guest,
             listener,
+            inlet,
             resident,
         }))
     }
@@ -262,6 +267,7 @@ struct Session {
     store: Store<State>,
     guest: driver::Guest,
     listener: Option<listener::Guest>,
+    inlet: Option<inlet::Guest>,
     resident: Resident,
 }
 
@@ -294,6 +300,25 @@ impl DriverSession for Session {
         let again = self.resident.call("poll", call).await.map_err(trapped)??;
         let again = Duration::from_millis(again.into());
         Ok((!again.is_zero()).then(|| again.max(SHORTEST_POLL)))
+    }
+
+    async fn deliver(&mut self, delivery: Delivery) -> Result<(), DriverError> {
+        let Some(inlet) = &self.inlet else {
+            return Err(DriverError::NotSupported(
+                "nothing can be sent to the devices of this driver".into(),
+            ));
+        };
+        let delivery = inlet::Delivery {
+            resource: convert::read(&delivery.resource),
+            media_type: &delivery.media_type,
+            body: &delivery.body,
+        };
+        let call = inlet.call_deliver(&mut self.store, delivery);
+        Ok(self
+            .resident
+            .call("deliver", call)
+            .await
+            .map_err(trapped)??)
     }
 
     fn alarm(&self) -> Arc<Notify> {

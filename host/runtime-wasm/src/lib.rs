@@ -39,6 +39,7 @@ mod resident;
 mod runtime;
 mod sockets;
 mod state;
+mod tls;
 mod web;
 
 pub use config::EngineError;

@@ -2,9 +2,10 @@
 //! these over component instances; the devices crate calls them, and hands native fakes to its
 //! tests.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use crate::{
     container::{Exit, LogSink, PodRef},
@@ -69,6 +70,34 @@ pub struct Grants {
     /// What sockets and outgoing HTTP may reach: `HOST:PORT`, `ADDRESS/BITS:PORT`, with `*` for any
     /// port.
     pub sockets: Vec<String>,
+    /// UDP ports of the host at which it hears what its device sends.
+    pub listen: Vec<u16>,
+    /// What is trusted, and shown, on TLS connections.
+    pub tls: Option<Arc<Tls>>,
+}
+
+/// Settings of TLS connections, beside the authorities that the machine trusts. All are PEM.
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+pub struct Tls {
+    /// Certificates of authorities: if there are any, only these are trusted.
+    pub authorities: Option<String>,
+    /// Certificate chain and private key to show to who asks for them.
+    pub identity: Option<(String, String)>,
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tls")
+    }
+}
+
+/// Something that was sent for a resource of a device; see `wit/device`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Delivery {
+    pub resource: ReadRequest,
+    /// In lower case and without parameters; empty if it was not said.
+    pub media_type: String,
+    pub body: Bytes,
 }
 
 /// Readings that a driver had without being asked.
@@ -154,6 +183,14 @@ pub trait DriverSession: Send {
     /// Let it take what has come; the answer is when to call again at the latest, if at all.
     async fn poll(&mut self) -> Result<Option<Duration>, DriverError> {
         Ok(None)
+    }
+
+    /// Take what was sent for a resource. [`DriverError::Invalid`] and [`DriverError::NotSupported`]
+    /// are the sender's mistake.
+    async fn deliver(&mut self, _: Delivery) -> Result<(), DriverError> {
+        Err(DriverError::NotSupported(
+            "nothing can be sent to the devices of this driver".into(),
+        ))
     }
 
     /// Told when [`Self::poll`] has something to take.

@@ -22,6 +22,7 @@ fn attributes(table: &str, address: &str) -> Attributes {
         is_byte_swap: false,
         is_word_swap: false,
         string_register_size: None,
+        array_length: None,
     }
 }
 
@@ -91,11 +92,7 @@ fn coils_and_holding_registers_are_written_and_nothing_else() {
         (plc.transport.holding[&8], plc.transport.holding[&9]),
         (0, 0x41ac)
     );
-    for (table, address) in [
-        ("INPUT_REGISTERS", "1"),
-        ("DISCRETES_INPUT", "1"),
-        ("HOLDING_REGISTERS", "1.2"),
-    ] {
+    for (table, address) in [("INPUT_REGISTERS", "1"), ("DISCRETES_INPUT", "1")] {
         let error = write(&mut plc, &attributes(table, address), Value::Boolean(true));
         assert!(
             matches!(error, Err(Error::NotSupported(_))),
@@ -103,6 +100,47 @@ fn coils_and_holding_registers_are_written_and_nothing_else() {
         );
     }
     assert_eq!(plc.transport.requests, 2);
+}
+
+#[test]
+fn a_bit_of_a_register_is_written_and_its_neighbours_stay() {
+    let mut plc = modbus(Simulated::default().with_holding(10, &[0b1000]));
+    let bit = attributes("HOLDING_REGISTERS", "0x0a.2");
+    write(&mut plc, &bit, Value::Boolean(true)).unwrap();
+    assert_eq!(plc.transport.holding[&10], 0b1100);
+    write(&mut plc, &bit, Value::Boolean(false)).unwrap();
+    assert_eq!(plc.transport.holding[&10], 0b1000);
+}
+
+#[test]
+fn arrays_of_registers_and_bits_are_read_and_written() {
+    let device = Simulated::default()
+        .with_holding(0, &[1, 2, 0xffff])
+        .with_coils(0, &[true, false, true]);
+    let mut plc = modbus(device);
+    let array = |table, address| Attributes {
+        array_length: Some(3),
+        ..attributes(table, address)
+    };
+    let (words, bits) = (array("HOLDING_REGISTERS", "0"), array("COILS", "0"));
+    let values = read(
+        &mut plc,
+        &[
+            (&words, ValueType::Int16Array),
+            (&bits, ValueType::BoolArray),
+        ],
+    );
+    let expected = vec![
+        Value::Int16s(vec![1, 2, -1]),
+        Value::Booleans(vec![true, false, true]),
+    ];
+    assert_eq!(values, Ok(expected));
+    write(&mut plc, &words, Value::Int16s(vec![7, 8, 9])).unwrap();
+    write(&mut plc, &bits, Value::Booleans(vec![false, true, true])).unwrap();
+    assert_eq!(plc.transport.holding[&2], 9);
+    assert!(!plc.transport.coils[&0]);
+    let error = write(&mut plc, &words, Value::Int16s(vec![7]));
+    assert!(matches!(error, Err(Error::Invalid(_))), "{error:?}");
 }
 
 #[test]
@@ -132,6 +170,11 @@ fn what_is_wrong_is_blamed_on_its_attribute() {
         ValueType::Object,
         "rawType",
     );
+    blames(
+        attributes("HOLDING_REGISTERS", "1"),
+        ValueType::Int16Array,
+        "arrayLength",
+    );
 }
 
 #[test]
@@ -150,9 +193,9 @@ fn an_error_of_the_device_is_handed_on() {
 
 #[test]
 fn a_device_is_opened_by_its_properties() {
-    let open = |properties: &str| {
+    let open_by = |name: &str, properties: &str| {
         let protocol = Protocol {
-            name: "modbus-tcp".into(),
+            name: name.into(),
             properties: properties.into(),
         };
         let protocols = vec![protocol];
@@ -163,6 +206,26 @@ fn a_device_is_opened_by_its_properties() {
         };
         Modbus::<Simulated>::open(&device).map(|modbus| modbus.endpoint)
     };
+    let open = |properties: &str| open_by("modbus-tcp", properties);
+    for (name, properties, address) in [
+        (
+            "modbus-rtu",
+            r#"{"Address":"/dev/ttyUSB0","UnitID":1,"BaudRate":"19200","Parity":"E","StopBits":2}"#,
+            "rtu:///dev/ttyUSB0?baud=19200&data=8&stop=2&parity=E",
+        ),
+        (
+            "modbus-ascii",
+            r#"{"Address":"/dev/ttyS0","UnitID":1}"#,
+            "ascii:///dev/ttyS0?baud=9600&data=7&stop=1&parity=N",
+        ),
+        (
+            "modbus-rtu",
+            r#"{"Address":"gateway","Port":4001,"UnitID":1}"#,
+            "rtu://gateway:4001",
+        ),
+    ] {
+        assert_eq!(open_by(name, properties).unwrap().address, address);
+    }
     let endpoint = open(r#"{"Address":"10.0.0.1","Port":"502","UnitID":1,"Timeout":"2"}"#).unwrap();
     assert_eq!(
         (endpoint.address.as_str(), endpoint.unit),

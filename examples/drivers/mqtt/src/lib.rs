@@ -8,7 +8,9 @@
 //! | `command/response/ID` | the device, in answer | `{"RESOURCE": value}`, or the value alone |
 //!
 //! The protocol `mqtt` of a device has `CommandTopic`, and may have `Broker` (`mqtt://HOST:PORT`,
-//! otherwise the host's own), `IncomingTopic`, `ResponseTopic`, `Qos` and `Timeout` in seconds.
+//! or `mqtts://HOST:PORT` for TLS, otherwise the host's own), `IncomingTopic`, `ResponseTopic`, `Qos`,
+//! `Timeout` in seconds and `CredentialsName`: a Secret with `username` and `password`, and with
+//! `cacert`, `clientcert` and `clientkey` for TLS.
 
 #[cfg(test)]
 mod tests;
@@ -56,6 +58,16 @@ struct Properties {
     qos: Option<u8>,
     #[serde(default, deserialize_with = "lenient::optional")]
     timeout: Option<f64>,
+    #[serde(default)]
+    credentials: Credentials,
+}
+
+/// Who logs in at the broker. What TLS needs stays with the host.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Credentials {
+    username: Option<String>,
+    password: String,
 }
 
 fn local() -> String {
@@ -155,13 +167,20 @@ impl<T: Publisher + Subscriber + Default> Driver for Mqtt<T> {
 }
 
 fn check(device: &Device) -> Result<Properties, Error> {
-    let settings: Properties = device.protocol("mqtt")?;
+    let mut settings: Properties = device.protocol("mqtt")?;
     let wrong = |property: &str, message: &str| {
         Err(Error::invalid(
             format!("protocols.mqtt.{property}"),
             message,
         ))
     };
+    if let Some(user) = &settings.credentials.username
+        && let Some((scheme, address)) = settings.broker.split_once("://")
+        && !address.contains('@')
+    {
+        let password = &settings.credentials.password;
+        settings.broker = format!("{scheme}://{user}:{password}@{address}");
+    }
     if device.name.contains(['+', '#', '/']) {
         return Err(Error::invalid(
             "name",

@@ -216,6 +216,18 @@ fn wrong_settings_name_the_property() {
 }
 
 #[test]
+fn credentials_log_in_where_the_broker_names_nobody() {
+    let broker = |properties: &str| check(&device(properties)).unwrap().broker;
+    let with = |broker: &str| {
+        format!(
+            r#"{{"CommandTopic":"a","Broker":"{broker}","Credentials":{{"username":"u","password":"a:b@c"}}}}"#
+        )
+    };
+    assert_eq!(broker(&with("mqtts://h:8883")), "mqtts://u:a:b@c@h:8883");
+    assert_eq!(broker(&with("mqtt://me:own@h")), "mqtt://me:own@h");
+}
+
+#[test]
 fn identifiers_are_uuids_and_differ() {
     let (one, two) = (unique(), unique());
     assert_ne!(one, two);

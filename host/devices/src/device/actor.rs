@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use eyot_api::{AdminState, DEVICE_SERVICE_LABEL, OperatingState};
 use eyot_runtime::{
-    guest::{DriverError, DriverSession, Publication},
+    guest::{Delivery, DriverError, DriverSession, Publication},
     reading::Event,
 };
 use serde_json::Value as Json;
@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Asked, Assignment, Binding, Command, CommandError, Commands,
+    Asked, Assignment, Binding, Command, CommandError, Commands, Sent,
     schedule::{self, Timer},
     state::{State, Verdict, judge},
     twin::{self, Twin},
@@ -623,6 +623,11 @@ impl Actor {
                     let _ = reply.send(self.write_command(&source, values, &query).await);
                 }
             }
+            Command::Take { sent, reply } => {
+                if !reply.is_closed() {
+                    let _ = reply.send(self.take_command(sent).await);
+                }
+            }
         }
     }
 
@@ -685,6 +690,52 @@ impl Actor {
                 Err(outcome)
             }
         }
+    }
+
+    /// Let the driver take what was sent. A device that sends is not down, whatever was thought of
+    /// it; so all that is needed is a session.
+    async fn take_command(&mut self, sent: Sent) -> Result<(), CommandError> {
+        if self.session.is_none() {
+            self.ready()?;
+        }
+        let (Some(profile), Some(session)) =
+            (self.assignment.profile.clone(), self.session.as_mut())
+        else {
+            return Err(self.no_answer());
+        };
+        let (resource, wanted) = source::inlet(&profile, &sent.resource)?;
+        let device = self.assignment.device.edgex_name();
+        if let Some(wanted) = wanted
+            && !wanted.eq_ignore_ascii_case(&sent.media_type)
+        {
+            return Err(CommandError::Refused {
+                device: device.into_owned(),
+                reason: format!(
+                    "{} is sent as {wanted}, not as {:?}",
+                    sent.resource, sent.media_type
+                ),
+            });
+        }
+        let delivery = Delivery {
+            resource,
+            media_type: sent.media_type,
+            body: sent.body,
+        };
+        let outcome = call(&self.stop, session.driver.deliver(delivery)).await;
+        self.take_published();
+        let Err(error) = outcome else {
+            return Ok(());
+        };
+        let (device, reason) = (self.device(), error.to_string());
+        // What somebody sends says nothing of the device.
+        Err(match judge(&error) {
+            Verdict::NeverAgain => CommandError::Refused { device, reason },
+            Verdict::Dead => {
+                self.failed(&sent.resource.into(), &error);
+                CommandError::Failed { device, reason }
+            }
+            Verdict::Alive | Verdict::Silent => CommandError::Failed { device, reason },
+        })
     }
 
     fn ready(&self) -> Result<(), CommandError> {

@@ -12,7 +12,7 @@ use super::{
     request::{self, Page, Parsed},
 };
 use crate::{
-    device::{Asked, CommandError, Handle},
+    device::{Asked, CommandError, Handle, Sent},
     encode,
 };
 
@@ -100,6 +100,27 @@ pub(super) async fn write_source(
 ) -> Result<(), Failure> {
     let handle = served(edgex, device)?;
     Ok(handle.write(source, values, for_driver(query)).await?)
+}
+
+/// Hand a driver what was sent for a resource.
+pub(super) async fn take(
+    edgex: &Edgex,
+    request: &Parsed,
+    device: &str,
+    resource: &str,
+) -> Result<Reply, Failure> {
+    if request.body.is_empty() {
+        return Err(Failure::bad_request("no request body provided"));
+    }
+    let media_type = request.content_type.as_deref().unwrap_or_default();
+    let media_type = media_type.split(';').next().unwrap_or_default().trim();
+    let sent = Sent {
+        resource: resource.to_owned(),
+        media_type: media_type.to_ascii_lowercase(),
+        body: request.body.clone(),
+    };
+    served(edgex, device)?.take(sent).await?;
+    Ok(Reply::ok(json!({})))
 }
 
 /// The way to a device of EdgeX's namespace.

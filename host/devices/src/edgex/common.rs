@@ -18,6 +18,7 @@ use super::{
     reply::{Failure, Reply},
     request::Parsed,
 };
+use crate::granted::LABEL;
 
 /// Who writes Secrets for EdgeX's clients.
 const MANAGER: &str = "eyot-edgex";
@@ -89,11 +90,13 @@ async fn secret(edgex: &Edgex, request: &Parsed) -> Result<Reply, Failure> {
     };
     let name = eyot_api::object_name(&text(&content["secretName"]));
     secret.metadata.name = Some(name.clone());
+    secret.metadata.labels = Some([(LABEL.to_owned(), "true".to_owned())].into());
     let api: Api<Secret> = Api::namespaced(edgex.inner.client.clone(), &edgex.inner.namespace);
     let stored = match api.create(&PostParams::default(), &secret).await {
         Err(kube::Error::Api(status)) if status.code == 409 => {
             // Keys that are not named stay, as EdgeX's secret store does it.
             secret.metadata.name = None;
+            secret.metadata.labels = None;
             let params = PatchParams {
                 field_manager: Some(MANAGER.to_owned()),
                 ..PatchParams::default()

@@ -1,4 +1,6 @@
-//! The REST API of device services: reading and writing the devices of one of the host's drivers.
+//! The REST API of device services: reading and writing the devices of one of the host's drivers, and
+//! what devices and others send for them (`POST /api/v3/resource/<device>/<resource>`, as EdgeX's REST
+//! device service has it; here any driver may take it).
 //!
 //! In EdgeX each device service has a port of its own. Here all share one: a service is reached
 //! below its name, `/<service>/api/v3/…`, which is what its `baseAddress` says. Without a name the
@@ -42,7 +44,11 @@ pub(super) async fn route(
             let answer = command::route(&edgex, request, path).await;
             answer.unwrap_or_else(|| Err(no_such_path(request)))
         }
-        (["device", "name", _, _], _) => Err(no_such_method(request)),
+        (["resource", device, resource], &Method::POST) => {
+            own(&edgex, &service, device)?;
+            command::take(&edgex, request, device, resource).await
+        }
+        (["device", "name", _, _] | ["resource", _, _], _) => Err(no_such_method(request)),
         _ => Err(no_such_path(request)),
     }
 }
@@ -76,7 +82,10 @@ fn unnamed(edgex: &Edgex, path: &[&str]) -> Result<Arc<str>, Failure> {
     if let [only] = drivers.as_slice() {
         return Ok(only.clone());
     }
-    if let ["device", "name", device, _] | ["profilescan", "device", "name", device] = path {
+    if let ["device", "name", device, _]
+    | ["profilescan", "device", "name", device]
+    | ["resource", device, _] = path
+    {
         let device = objects::named::<Device>(edgex, device)?;
         return Ok(device.spec.service_name.as_str().into());
     }

@@ -39,6 +39,7 @@ const SDK: &[(&str, &str)] = files! {
     "guest-sdk/Cargo.toml",
     "guest-sdk/src/bindings.rs",
     "guest-sdk/src/driver.rs",
+    "guest-sdk/src/http.rs",
     "guest-sdk/src/json.rs",
     "guest-sdk/src/lenient.rs",
     "guest-sdk/src/lib.rs",
@@ -47,10 +48,12 @@ const SDK: &[(&str, &str)] = files! {
     "guest-sdk/src/modbus/layout.rs",
     "guest-sdk/src/modbus/span.rs",
     "guest-sdk/src/mqtt.rs",
+    "guest-sdk/src/net.rs",
     "guest-sdk/src/pipeline.rs",
     "guest-sdk/src/publisher.rs",
     "guest-sdk/src/settings.rs",
     "guest-sdk/src/value.rs",
+    "wit/datagrams/datagrams.wit",
     "wit/device/device.wit",
     "wit/modbus/modbus.wit",
     "wit/mqtt/mqtt.wit",
@@ -156,7 +159,14 @@ mod tests {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let mut wanted = vec!["guest-sdk/Cargo.toml".to_owned()];
         files(&root, "guest-sdk/src", &mut wanted);
-        for package in ["reading", "modbus", "mqtt", "device", "pipeline"] {
+        for package in [
+            "reading",
+            "modbus",
+            "mqtt",
+            "datagrams",
+            "device",
+            "pipeline",
+        ] {
             files(&root, &format!("wit/{package}"), &mut wanted);
         }
         wanted.sort();
@@ -180,7 +190,13 @@ mod tests {
                 .as_str()
                 .map(str::to_owned)
         };
-        for name in ["serde", "serde_json", "serde_path_to_error", "wit-bindgen"] {
+        for name in [
+            "serde",
+            "serde_json",
+            "serde_path_to_error",
+            "wasip2",
+            "wit-bindgen",
+        ] {
             assert_eq!(version(&made, name), version(&own, name), "{name}");
         }
         for field in ["edition", "rust-version", "version"] {

@@ -5,6 +5,7 @@
 //! `Pool` in [`Shared`]. Which role gets which capability is the one table here.
 
 pub(crate) mod config;
+pub(crate) mod datagrams;
 pub(crate) mod keyvalue;
 pub(crate) mod log;
 pub(crate) mod logging;
@@ -41,6 +42,7 @@ const TABLE: [(Role, &[&str]); 4] = [
             "eyot:modbus/client",
             "eyot:mqtt/client",
             "eyot:mqtt/subscriber",
+            "eyot:datagrams/receiver",
         ],
     ),
     (Role::Exporter, &["eyot:mqtt/client"]),
@@ -50,6 +52,7 @@ const TABLE: [(Role, &[&str]); 4] = [
 pub(crate) struct Shared {
     modbus: Arc<modbus::Pool>,
     mqtt: Arc<mqtt::Pool>,
+    datagrams: Arc<datagrams::Pool>,
     keyvalues: Option<Arc<dyn KeyValues>>,
 }
 
@@ -59,6 +62,7 @@ impl Shared {
             keyvalues,
             modbus: Arc::default(),
             mqtt: Arc::new(mqtt::Pool::new(local_broker)),
+            datagrams: Arc::default(),
         }
     }
 }
@@ -71,6 +75,7 @@ pub(crate) struct Capabilities {
     pub(crate) alarm: Arc<Notify>,
     modbus: modbus::Client,
     mqtt: mqtt::Client,
+    datagrams: datagrams::Client,
     config: config::Client,
     keyvalue: keyvalue::Client,
     logging: logging::Client,
@@ -84,7 +89,13 @@ impl Capabilities {
             publisher: publisher::Client::new(false),
             alarm: alarm.clone(),
             modbus: modbus::Client::new(shared.modbus.clone(), &grants.modbus),
-            mqtt: mqtt::Client::new(shared.mqtt.clone(), &grants.mqtt, alarm),
+            mqtt: mqtt::Client::new(shared.mqtt.clone(), grants, alarm.clone()),
+            datagrams: datagrams::Client::new(
+                shared.datagrams.clone(),
+                &grants.listen,
+                &grants.sockets,
+                alarm,
+            ),
             config: config::Client::default(),
             keyvalue: keyvalue::Client::default(),
             logging: logging::Client::default(),
@@ -169,6 +180,11 @@ impl HasData for Mqtt {
     type Data<'a> = &'a mut mqtt::Client;
 }
 
+struct Datagrams;
+impl HasData for Datagrams {
+    type Data<'a> = &'a mut datagrams::Client;
+}
+
 struct Config;
 impl HasData for Config {
     type Data<'a> = &'a mut config::Client;
@@ -215,6 +231,11 @@ pub(crate) fn add_to_linker(linker: &mut Linker<State>, role: Role) -> wasmtime:
             "eyot:mqtt/subscriber" => {
                 bindings::subscriber::add_to_linker::<_, Mqtt>(linker, |s| {
                     &mut s.capabilities.mqtt
+                })?;
+            }
+            "eyot:datagrams/receiver" => {
+                bindings::datagrams::add_to_linker::<_, Datagrams>(linker, |s| {
+                    &mut s.capabilities.datagrams
                 })?;
             }
             "wasi:config/store" => {

@@ -1,9 +1,13 @@
-//! `eyot:modbus`: Modbus TCP over tokio-modbus.
+//! `eyot:modbus`: Modbus over tokio-modbus: TCP, RTU and ASCII, over the network or a serial line.
 //!
-//! There is one connection per server address, whoever uses it, with one request on it at a time:
-//! many servers accept only one connection, and gateways answer one request after the other
-//! anyway. A connection on which anything went wrong is dropped, since an answer that comes late
+//! There is one connection per server address or serial line, whoever uses it, with one request on
+//! it at a time: many servers accept only one connection, and gateways and serial lines answer one
+//! request after the other anyway. A connection on which anything went wrong is dropped, since an answer that comes late
 //! would be taken for that of the next request; the next request makes a new one.
+
+mod address;
+mod ascii;
+mod serial;
 
 use std::{
     borrow::Cow,
@@ -15,10 +19,15 @@ use std::{
 use tokio::net::TcpStream;
 use tokio_modbus::{
     Error as ModbusError, Request, Response, Slave,
-    client::{Client as _, Context, tcp},
+    client::{Client as _, Context, rtu, tcp},
     slave::SlaveContext as _,
 };
 
+use self::{
+    address::{Address, Framing, Place},
+    ascii::Ascii,
+    serial::Serial,
+};
 use crate::bindings::modbus::{Bits, Endpoint, Error, Host, Registers};
 
 /// The contract's default and largest time for connecting and for each answer.
@@ -31,36 +40,44 @@ const READ_REGISTERS: u16 = 125;
 const WRITE_COILS: usize = 1968;
 const WRITE_REGISTERS: usize = 123;
 
-/// The connections of the host, by address; one is closed when its last user is gone.
+/// The connections of the host, by place; one is closed when its last user is gone.
 #[derive(Default)]
 pub(crate) struct Pool(Mutex<HashMap<String, Weak<Server>>>);
 
 struct Server {
-    address: String,
+    address: Address,
     /// `None` until the first request and after a failure.
     connection: tokio::sync::Mutex<Option<Context>>,
 }
 
 impl Pool {
-    fn server(&self, address: String) -> Arc<Server> {
+    fn server(&self, address: Address) -> Result<Arc<Server>, Error> {
         let mut servers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(server) = servers.get(&address).and_then(Weak::upgrade) {
-            return server;
+        if let Some(server) = servers.get(address.key()).and_then(Weak::upgrade) {
+            return match server.address == address {
+                true => Ok(server),
+                false => Err(Error::BadEndpoint(format!(
+                    "another device speaks to {} with other settings ({})",
+                    address.key(),
+                    server.address
+                ))),
+            };
         }
         servers.retain(|_, server| server.strong_count() > 0);
+        let key = address.key().to_owned();
         let server = Arc::new(Server {
-            address: address.clone(),
+            address,
             connection: tokio::sync::Mutex::default(),
         });
-        servers.insert(address, Arc::downgrade(&server));
-        server
+        servers.insert(key, Arc::downgrade(&server));
+        Ok(server)
     }
 }
 
 /// Modbus for one instance: the servers that it may talk to, and those that it does talk to.
 pub(crate) struct Client {
     pool: Arc<Pool>,
-    granted: Vec<String>,
+    granted: Vec<Address>,
     used: Vec<Arc<Server>>,
 }
 
@@ -69,7 +86,7 @@ impl Client {
         // A grant that cannot be parsed grants nothing.
         let granted = granted
             .iter()
-            .filter_map(|address| canonical(address).ok())
+            .filter_map(|address| Address::parse(address).ok())
             .collect();
         Self {
             pool,
@@ -79,20 +96,23 @@ impl Client {
     }
 
     fn server(&mut self, address: &str) -> Result<Arc<Server>, Error> {
-        let address = canonical(address).map_err(Error::BadEndpoint)?;
+        let address = Address::parse(address).map_err(Error::BadEndpoint)?;
         if let Some(server) = self.used.iter().find(|server| server.address == address) {
             return Ok(server.clone());
         }
-        if !self.granted.contains(&address) {
+        // How a place is spoken to is the driver's business.
+        let same = |granted: &Address| granted.key() == address.key();
+        if !self.granted.iter().any(same) {
+            let granted: Vec<_> = self.granted.iter().map(ToString::to_string).collect();
             return Err(Error::Denied(format!(
                 "{address} is not the address of a device of this driver{}",
-                match &*self.granted {
+                match &*granted {
                     [] => String::new(),
                     granted => format!(" (granted: {})", granted.join(", ")),
                 }
             )));
         }
-        let server = self.pool.server(address);
+        let server = self.pool.server(address)?;
         self.used.push(server.clone());
         Ok(server)
     }
@@ -121,6 +141,9 @@ impl Server {
             Some(context) => context,
             None => self.connect(timeout).await?,
         };
+        if let Place::Serial(line) = &self.address.place {
+            tokio::time::sleep(serial::silence(line)).await;
+        }
         context.set_slave(Slave(unit));
         let answer = match tokio::time::timeout(timeout, context.call(request.clone())).await {
             Ok(Err(ModbusError::Transport(error))) if is_closed(&error) && is_read(&request) => {
@@ -147,18 +170,29 @@ impl Server {
     }
 
     async fn connect(&self, timeout: Duration) -> Result<Context, Error> {
-        let stream = match tokio::time::timeout(timeout, TcpStream::connect(&self.address)).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(Error::Unreachable(format!("{}: {error}", self.address))),
-            Err(_) => {
-                return Err(Error::Unreachable(format!(
-                    "{}: no connection within {timeout:?}",
-                    self.address
-                )));
+        let unreachable =
+            |why: &dyn std::fmt::Display| Error::Unreachable(format!("{}: {why}", self.address));
+        let host = match &self.address.place {
+            Place::Net(host) => host,
+            Place::Serial(line) => {
+                let line = Serial::open(line).map_err(|error| unreachable(&error))?;
+                return Ok(match self.address.framing {
+                    Framing::Ascii => rtu::attach(Ascii::new(line)),
+                    Framing::Rtu | Framing::Tcp => rtu::attach(line),
+                });
             }
         };
+        let stream = match tokio::time::timeout(timeout, TcpStream::connect(host)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return Err(unreachable(&error)),
+            Err(_) => return Err(unreachable(&format!("no connection within {timeout:?}"))),
+        };
         let _ = stream.set_nodelay(true);
-        Ok(tcp::attach(stream))
+        Ok(match self.address.framing {
+            Framing::Tcp => tcp::attach(stream),
+            Framing::Rtu => rtu::attach(stream),
+            Framing::Ascii => rtu::attach(Ascii::new(stream)),
+        })
     }
 
     fn transport(&self, error: &std::io::Error) -> Error {
@@ -189,29 +223,6 @@ fn is_read(request: &Request<'_>) -> bool {
             | Request::ReadHoldingRegisters(..)
             | Request::ReadInputRegisters(..)
     )
-}
-
-/// `HOST:PORT` in one spelling, so that equal addresses are equal texts.
-fn canonical(address: &str) -> Result<String, String> {
-    let wrong = || format!("{address:?} is no HOST:PORT, for example 192.168.1.20:502");
-    let (host, port) = address.trim().rsplit_once(':').ok_or_else(wrong)?;
-    let port: u16 = port.parse().map_err(|_| wrong())?;
-    let bare = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'));
-    let host = match bare {
-        Some(v6) => format!(
-            "[{}]",
-            v6.parse::<std::net::Ipv6Addr>().map_err(|_| wrong())?
-        ),
-        None => host.to_ascii_lowercase(),
-    };
-    let odd = |c: char| !(c.is_ascii_alphanumeric() || "-._[]:".contains(c));
-    if host.is_empty() || port == 0 || host.contains(odd) || (bare.is_none() && host.contains(':'))
-    {
-        return Err(wrong());
-    }
-    Ok(format!("{host}:{port}"))
 }
 
 /// The answer has the wrong function or length although the codec accepted it.

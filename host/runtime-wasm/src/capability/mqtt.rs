@@ -11,6 +11,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
+use eyot_runtime::guest::{Grants, Tls};
 use rumqttc::QoS;
 use tokio::sync::Notify;
 
@@ -45,17 +46,18 @@ impl Pool {
         }
     }
 
-    fn hub(&self, broker: &Broker) -> Arc<Hub> {
+    fn hub(&self, broker: &Broker) -> Result<Arc<Hub>, Error> {
         let mut hubs = self.hubs.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(open) = hubs.get(broker).and_then(Weak::upgrade)
             && !open.is_over()
         {
-            return open;
+            return Ok(open);
         }
         hubs.retain(|_, hub| hub.strong_count() > 0);
         let hub = Hub::open(broker, self.local);
+        let hub = hub.map_err(|why| Error::BadBroker(format!("{broker}: {why}")))?;
         hubs.insert(broker.clone(), Arc::downgrade(&hub));
-        hub
+        Ok(hub)
     }
 
     fn connection(&self, broker: &Broker) -> Arc<Connection> {
@@ -79,6 +81,7 @@ impl Pool {
 pub(crate) struct Client {
     pool: Arc<Pool>,
     granted: Vec<Broker>,
+    tls: Arc<Tls>,
     used: HashMap<String, Arc<Connection>>,
     inboxes: HashMap<Broker, Arc<Inbox>>,
     alarm: Arc<Notify>,
@@ -86,15 +89,17 @@ pub(crate) struct Client {
 
 impl Client {
     /// `alarm` is told when a message waits.
-    pub(crate) fn new(pool: Arc<Pool>, granted: &[String], alarm: Arc<Notify>) -> Self {
+    pub(crate) fn new(pool: Arc<Pool>, grants: &Grants, alarm: Arc<Notify>) -> Self {
         // A grant that cannot be parsed grants nothing.
-        let granted = granted
+        let granted = grants
+            .mqtt
             .iter()
             .filter_map(|url| Broker::parse(url).ok())
             .collect();
         Self {
             pool,
             granted,
+            tls: grants.tls.clone().unwrap_or_default(),
             used: HashMap::new(),
             inboxes: HashMap::new(),
             alarm,
@@ -103,7 +108,10 @@ impl Client {
 
     /// The broker that a URL names, if it is granted.
     fn broker(&self, url: &str) -> Result<Broker, Error> {
-        let broker = Broker::parse(url).map_err(Error::BadBroker)?;
+        let mut broker = Broker::parse(url).map_err(Error::BadBroker)?;
+        if broker.tls.is_some() {
+            broker.tls = Some(self.tls.clone());
+        }
         if self
             .granted
             .iter()
@@ -171,9 +179,16 @@ impl subscriber::Host for Client {
             Qos::AtLeastOnce => QoS::AtLeastOnce,
             Qos::ExactlyOnce => QoS::ExactlyOnce,
         };
-        let open = || self.pool.hub(&broker).inbox(self.alarm.clone());
-        let inbox = self.inboxes.entry(broker.clone()).or_insert_with(open);
-        Ok(inbox.subscribe(filters, qos))
+        if !self.inboxes.contains_key(&broker) {
+            let hub = match self.pool.hub(&broker) {
+                Ok(hub) => hub,
+                Err(error) => return Ok(Err(error)),
+            };
+            let inbox = hub.inbox(self.alarm.clone());
+            self.inboxes.insert(broker.clone(), inbox);
+        }
+        let inbox = self.inboxes.get(&broker);
+        Ok(inbox.map_or(Ok(()), |inbox| inbox.subscribe(filters, qos)))
     }
 
     async fn take(&mut self) -> wasmtime::Result<Result<Vec<subscriber::Received>, Error>> {

@@ -3,11 +3,12 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, LazyLock},
+    sync::Arc,
     time::Duration,
 };
 
 use ::http::{Request, Response, Uri, uri::Scheme};
+use eyot_runtime::guest::Tls;
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use hyper_util::rt::TokioIo;
@@ -19,7 +20,7 @@ use tokio_rustls::{TlsConnector, rustls};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 use super::{Egress, Resolver};
-use crate::netns;
+use crate::{netns, tls};
 
 /// What a guest may ask for at most, and gets if it asks for nothing.
 const CONNECT: Duration = Duration::from_secs(30);
@@ -31,6 +32,7 @@ const BETWEEN_BYTES: Duration = Duration::from_secs(60);
 pub(crate) struct Outgoing {
     egress: Option<Arc<Egress>>,
     resolver: Resolver,
+    tls: Option<Arc<Tls>>,
 }
 
 type Rest = Box<dyn Future<Output = Result<(), Error>> + Send>;
@@ -41,7 +43,13 @@ impl Outgoing {
         Self {
             egress: Some(egress),
             resolver,
+            tls: None,
         }
+    }
+
+    /// The same with other settings for TLS than the usual.
+    pub(crate) fn with_tls(self, tls: Option<Arc<Tls>>) -> Self {
+        Self { tls, ..self }
     }
 
     async fn send(self, mut request: Request<WasiBody>, options: Limits) -> Sent {
@@ -67,7 +75,10 @@ impl Outgoing {
             let stream = connect(egress, &addresses, port).await?;
             stream.set_nodelay(true).map_err(Error::Connect)?;
             match secure {
-                true => handshake(encrypt(&host, stream).await?).await,
+                true => {
+                    let tls = self.tls.as_deref();
+                    handshake(encrypt(&host, stream, tls).await?).await
+                }
                 false => handshake(stream).await,
             }
         };
@@ -183,25 +194,19 @@ async fn handshake(stream: impl Stream + 'static) -> Result<Connection, Error> {
     ))
 }
 
-async fn encrypt(host: &str, stream: TcpStream) -> Result<impl Stream + 'static, Error> {
-    /// The authorities that the machine trusts.
-    static CONFIG: LazyLock<Arc<rustls::ClientConfig>> = LazyLock::new(|| {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map(|builder| builder.with_root_certificates(roots).with_no_client_auth());
-        #[expect(clippy::expect_used, reason = "ring has the default versions")]
-        Arc::new(config.expect("versions of TLS"))
-    });
+async fn encrypt(
+    host: &str,
+    stream: TcpStream,
+    settings: Option<&Tls>,
+) -> Result<impl Stream + 'static, Error> {
+    let config = tls::client(settings).map_err(|why| Error::Tls(io::Error::other(why)))?;
     let bare = host
         .trim_start_matches('[')
         .trim_end_matches(']')
         .to_owned();
     let name =
         rustls::pki_types::ServerName::try_from(bare).map_err(|_| Error::HttpRequestUriInvalid)?;
-    let connector = TlsConnector::from(CONFIG.clone());
+    let connector = TlsConnector::from(config);
     connector.connect(name, stream).await.map_err(Error::Tls)
 }
 

@@ -1,25 +1,5 @@
 use super::*;
 
-#[test]
-fn addresses_have_one_spelling() {
-    assert_eq!(canonical(" PLC.Example:502 ").unwrap(), "plc.example:502");
-    assert_eq!(canonical("[0:0::1]:502").unwrap(), "[::1]:502");
-    for bad in [
-        "",
-        "plc",
-        "plc:",
-        "plc:0",
-        "plc:99999",
-        ":502",
-        "a b:1",
-        "::1:502",
-        "[x]:1",
-        "u@h:1",
-    ] {
-        assert!(canonical(bad).unwrap_err().contains("HOST:PORT"), "{bad}");
-    }
-}
-
 #[tokio::test]
 async fn counts_outside_the_protocol_are_refused_before_anything_is_sent() {
     let mut client = Client::new(Arc::default(), &["127.0.0.1:1".into()]);

@@ -1,12 +1,16 @@
 //! The address of a broker.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
+
+use eyot_runtime::guest::Tls;
 
 /// Where a broker is, and how to log in there. One connection is shared by all who give the same.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Broker {
     pub(super) server: Server,
     pub(super) login: Option<(String, String)>,
+    /// How it is spoken to over TLS; `None` for not at all.
+    pub(super) tls: Option<Arc<Tls>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -20,20 +24,21 @@ pub(super) enum Server {
 }
 
 impl Broker {
-    /// Read `mqtt://local` or `mqtt://[USER[:PASSWORD]@]HOST[:PORT]`.
+    /// Read `mqtt://local` or `mqtt://[USER[:PASSWORD]@]HOST[:PORT]`, with `mqtts` for TLS.
     pub(super) fn parse(url: &str) -> Result<Self, String> {
         let wrong = |why: &str| {
             // Never show a password.
             let shown = url.rsplit_once('@').map_or(url, |(_, rest)| rest);
-            format!("broker {shown:?}: {why}; write mqtt://HOST:PORT, or mqtt://local")
+            format!(
+                "broker {shown:?}: {why}; write mqtt://HOST:PORT, mqtts://HOST:PORT or mqtt://local"
+            )
         };
-        let rest = url.trim().strip_prefix("mqtt://").ok_or_else(|| {
-            wrong(if url.starts_with("mqtts://") {
-                "TLS is not supported"
-            } else {
-                "no mqtt:// URL"
-            })
-        })?;
+        let url = url.trim();
+        let (tls, rest) = match (url.strip_prefix("mqtt://"), url.strip_prefix("mqtts://")) {
+            (Some(rest), _) => (None, rest),
+            (_, Some(rest)) => (Some(Arc::default()), rest),
+            _ => return Err(wrong("no mqtt:// URL")),
+        };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         let (login, address) = match rest.rsplit_once('@') {
             Some((login, address)) => {
@@ -42,10 +47,11 @@ impl Broker {
             }
             None => (None, rest),
         };
-        if address == "local" {
+        if address == "local" && tls.is_none() {
             return Ok(Self {
                 server: Server::Local,
                 login,
+                tls,
             });
         }
         let ends_in_v6 = address.ends_with(']');
@@ -54,6 +60,7 @@ impl Broker {
                 host,
                 port.parse().map_err(|_| wrong("the port is no number"))?,
             ),
+            None if tls.is_some() => (address, 8883),
             None => (address, 1883),
         };
         let host = host.to_ascii_lowercase();
@@ -75,11 +82,13 @@ impl Broker {
         Ok(Self {
             server: Server::Remote { host, port },
             login,
+            tls,
         })
     }
 
+    /// What is granted over TLS is not granted in the clear.
     pub(super) fn same_server(&self, other: &Self) -> bool {
-        self.server == other.server
+        self.server == other.server && self.tls.is_some() == other.tls.is_some()
     }
 }
 
@@ -87,7 +96,10 @@ impl fmt::Display for Broker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.server {
             Server::Local => f.write_str("mqtt://local"),
-            Server::Remote { host, port } => write!(f, "mqtt://{host}:{port}"),
+            Server::Remote { host, port } => {
+                let scheme = if self.tls.is_some() { "mqtts" } else { "mqtt" };
+                write!(f, "{scheme}://{host}:{port}")
+            }
         }
     }
 }
@@ -106,10 +118,14 @@ mod tests {
         );
         assert_eq!(shown("mqtt://me:secret@10.0.0.1"), "mqtt://10.0.0.1:1883");
         assert_eq!(shown("mqtt://[::1]"), "mqtt://[::1]:1883");
+        assert_eq!(shown("mqtts://me:secret@h"), "mqtts://h:8883");
+        let parse = |url: &str| Broker::parse(url).unwrap();
+        assert!(!parse("mqtt://h:8883").same_server(&parse("mqtts://h")));
         for bad in [
             "",
             "http://x",
-            "mqtts://x",
+            "mqtts://",
+            "mqttx://x",
             "mqtt://",
             "mqtt://a b",
             "mqtt://x:y",

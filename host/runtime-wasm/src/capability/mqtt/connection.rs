@@ -10,9 +10,11 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    io,
+    future, io,
     net::SocketAddr,
+    pin::Pin,
     sync::atomic::{AtomicU64, Ordering},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -24,14 +26,20 @@ use rumqttc::mqttbytes::{
     },
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     sync::{mpsc, oneshot},
     time::Instant,
 };
 
+use tokio_rustls::TlsConnector;
+use tokio_util::io::{poll_read_buf, poll_write_buf};
+
 use super::broker::{Broker, Server};
-use crate::bindings::mqtt::{Error, Message, Qos};
+use crate::{
+    bindings::mqtt::{Error, Message, Qos},
+    tls,
+};
 
 /// Batches waiting for their turn; more make their callers wait.
 const WAITING: usize = 64;
@@ -127,7 +135,7 @@ fn text(error: &Error) -> &str {
     }
 }
 
-async fn connect(broker: &Broker, local: SocketAddr) -> Result<TcpStream, Error> {
+async fn connect(broker: &Broker, local: SocketAddr) -> Result<Box<dyn Link>, Error> {
     let unreachable = |why: String| Error::Unreachable(format!("{broker}: {why}"));
     let attempt = async {
         let stream = match &broker.server {
@@ -138,8 +146,10 @@ async fn connect(broker: &Broker, local: SocketAddr) -> Result<TcpStream, Error>
                 TcpStream::connect((host, *port)).await
             }
         };
-        let mut stream = stream.map_err(|error| unreachable(error.to_string()))?;
+        let stream = stream.map_err(|error| unreachable(error.to_string()))?;
         let _ = stream.set_nodelay(true);
+        let secured = encrypt(broker, stream).await;
+        let mut stream = secured.map_err(|error| unreachable(format!("TLS: {error}")))?;
         match greet(&mut stream, broker).await {
             Ok(ConnAck {
                 code: ConnectReturnCode::Success,
@@ -166,7 +176,18 @@ pub(super) fn client_id() -> String {
     format!("eyot-{}-{number}", std::process::id())
 }
 
-async fn greet(stream: &mut TcpStream, broker: &Broker) -> io::Result<ConnAck> {
+async fn encrypt(broker: &Broker, stream: TcpStream) -> io::Result<Box<dyn Link>> {
+    let (Some(settings), Server::Remote { host, .. }) = (&broker.tls, &broker.server) else {
+        return Ok(Box::new(stream));
+    };
+    let config = tls::client(Some(settings)).map_err(io::Error::other)?;
+    let bare = host.trim_matches(['[', ']']).to_owned();
+    let name = bare.try_into().map_err(io::Error::other)?;
+    let stream = TlsConnector::from(config).connect(name, stream).await?;
+    Ok(Box::new(stream))
+}
+
+async fn greet(stream: &mut Box<dyn Link>, broker: &Broker) -> io::Result<ConnAck> {
     let mut hello = Connect::new(client_id());
     hello.keep_alive = u16::try_from(KEEP_ALIVE.as_secs() * 2).unwrap_or(u16::MAX);
     hello.login = broker
@@ -176,6 +197,7 @@ async fn greet(stream: &mut TcpStream, broker: &Broker) -> io::Result<ConnAck> {
     let mut out = BytesMut::new();
     hello.write(&mut out).map_err(invalid)?;
     stream.write_all(&out).await?;
+    stream.flush().await?;
     let mut input = BytesMut::new();
     loop {
         if stream.read_buf(&mut input).await? == 0 {
@@ -204,11 +226,24 @@ fn closed() -> io::Error {
     )
 }
 
+/// A connection, encrypted or not.
+trait Link: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Link for S {}
+
+/// What happened on a connection.
+enum Moved {
+    /// So many bytes came.
+    In(usize),
+    Out,
+}
+
 /// A connection that stands, and what is under way on it.
 struct Session {
-    stream: TcpStream,
+    stream: Box<dyn Link>,
     input: BytesMut,
     output: BytesMut,
+    /// Whether all that was written is on its way.
+    flushed: bool,
     /// In the order in which they came; the messages of one go out before those of the next.
     active: VecDeque<Active>,
     /// Packet identifiers in use, and the batch that each belongs to.
@@ -228,11 +263,12 @@ struct Active {
 }
 
 impl Session {
-    fn new(stream: TcpStream) -> Self {
+    fn new(stream: Box<dyn Link>) -> Self {
         Self {
             stream,
             input: BytesMut::with_capacity(PACKET),
             output: BytesMut::new(),
+            flushed: true,
             active: VecDeque::new(),
             pending: HashMap::new(),
             next_packet: 1,
@@ -247,18 +283,15 @@ impl Session {
         let mut watch = tokio::time::interval(ACKNOWLEDGE / 4);
         loop {
             self.encode()?;
-            let (mut reader, mut writer) = self.stream.split();
             tokio::select! {
-                read = reader.read_buf(&mut self.input) => {
-                    if read? == 0 {
-                        return Err(closed());
+                moved = future::poll_fn(|context| self.poll_move(context)) => match moved? {
+                    Moved::In(0) => return Err(closed()),
+                    Moved::In(_) => {
+                        self.heard = Instant::now();
+                        self.acknowledge()?;
                     }
-                    self.heard = Instant::now();
-                    self.acknowledge()?;
-                }
-                written = writer.write_buf(&mut self.output), if !self.output.is_empty() => {
-                    written?;
-                }
+                    Moved::Out => {}
+                },
                 batch = batches.recv(), if self.active.len() < WAITING => match batch {
                     Some(batch) => self.take(batch),
                     None => return self.end().await,
@@ -272,6 +305,31 @@ impl Session {
                 _ = watch.tick(), if !self.active.is_empty() => self.expect_progress()?,
             }
         }
+    }
+
+    /// Read what has come, else write what waits.
+    fn poll_move(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Moved>> {
+        let Self {
+            stream,
+            input,
+            output,
+            flushed,
+            ..
+        } = self;
+        let mut stream = Pin::new(stream);
+        if let Poll::Ready(read) = poll_read_buf(stream.as_mut(), context, input) {
+            return Poll::Ready(read.map(Moved::In));
+        }
+        if !output.is_empty() {
+            ready!(poll_write_buf(stream, context, output))?;
+            *flushed = false;
+            return Poll::Ready(Ok(Moved::Out));
+        }
+        if !*flushed {
+            ready!(stream.poll_flush(context))?;
+            *flushed = true;
+        }
+        Poll::Pending
     }
 
     fn take(&mut self, batch: Batch) {

@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, QoS, matches, valid_filter};
+use rumqttc::{
+    AsyncClient, Event, EventLoop, MqttOptions, Packet, QoS, TlsConfiguration, Transport, matches,
+    valid_filter,
+};
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -19,7 +22,10 @@ use super::{
     broker::{Broker, Server},
     connection::{BACK_OFF, client_id},
 };
-use crate::bindings::{mqtt::Error, subscriber::Received};
+use crate::{
+    bindings::{mqtt::Error, subscriber::Received},
+    tls,
+};
 
 /// What one instance may have: filters, and messages and bytes that wait for it.
 const FILTERS: usize = 64;
@@ -65,7 +71,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Hub {
-    pub(super) fn open(broker: &Broker, local: SocketAddr) -> Arc<Self> {
+    /// # Errors
+    ///
+    /// Certificates that cannot be read.
+    pub(super) fn open(broker: &Broker, local: SocketAddr) -> Result<Arc<Self>, String> {
         let (host, port) = match &broker.server {
             Server::Local => (local.ip().to_string(), local.port()),
             Server::Remote { host, port } => (host.trim_matches(['[', ']']).to_owned(), *port),
@@ -76,17 +85,21 @@ impl Hub {
         if let Some((user, password)) = &broker.login {
             options.set_credentials(user, password);
         }
+        if let Some(settings) = &broker.tls {
+            let config = TlsConfiguration::Rustls(tls::client(Some(settings))?);
+            options.set_transport(Transport::tls_with_config(config));
+        }
         let (client, connection) = AsyncClient::new(options, REQUESTS);
         let shared = Arc::new(Shared {
             inboxes: Mutex::default(),
             failure: Mutex::default(),
         });
         let serving = serve(broker.clone(), connection, client.clone(), shared.clone());
-        Arc::new(Self {
+        Ok(Arc::new(Self {
             client,
             shared,
             task: AbortOnDropHandle::new(tokio::spawn(serving)),
-        })
+        }))
     }
 
     /// Whether its task is gone, as when the runtime that it was on ended.

@@ -62,7 +62,7 @@ fn topics(taken: &[Received]) -> Vec<&str> {
 async fn each_inbox_gets_what_it_asked_for_and_again_after_a_break() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let broker = Broker::parse("mqtt://local").unwrap();
-    let hub = Hub::open(&broker, listener.local_addr().unwrap());
+    let hub = Hub::open(&broker, listener.local_addr().unwrap()).unwrap();
     let (one, two) = (hub.inbox(Arc::default()), hub.inbox(Arc::default()));
     one.subscribe(vec!["a/+".into()], QoS::AtLeastOnce).unwrap();
     two.subscribe(vec!["b".into(), "a/2".into()], QoS::AtMostOnce)
@@ -100,7 +100,7 @@ async fn each_inbox_gets_what_it_asked_for_and_again_after_a_break() {
 #[tokio::test]
 async fn what_nobody_takes_is_bounded_and_the_oldest_goes() {
     let broker = Broker::parse("mqtt://local").unwrap();
-    let hub = Hub::open(&broker, ([127, 0, 0, 1], 1).into());
+    let hub = Hub::open(&broker, ([127, 0, 0, 1], 1).into()).unwrap();
     let inbox = hub.inbox(Arc::default());
     inbox.subscribe(vec!["#".into()], QoS::AtMostOnce).unwrap();
     for number in 0..MESSAGES + 10 {
