@@ -135,7 +135,7 @@ fn a_pod_is_resized_while_it_runs() -> anyhow::Result<()> {
         "sized",
         "resources/sized:v1",
         script,
-        json!({}),
+        json!({ "restartPolicy": "Always" }),
         own,
     ))?;
     let pod = host.wait_ready_pod("sized")?;
