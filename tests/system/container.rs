@@ -168,15 +168,14 @@ fn a_missing_program_is_named() -> anyhow::Result<()> {
         &["/bin/no-such-program"],
         "",
     ))?;
+    // The pod is never started again, so this is how it ends.
     let pod = host.wait_pod("missing", "says what is wrong", |p| {
-        let last = &p["status"]["containerStatuses"][0]["lastState"]["terminated"];
-        last["reason"] == "StartError" && last["exitCode"] == 128
+        ended(p)["reason"] == "StartError" && ended(p)["exitCode"] == 128
     })?;
-    let status = &pod["status"]["containerStatuses"][0];
-    let last = status["lastState"].to_string();
-    ensure!(last.contains("no-such-program"), "{pod}");
-    ensure!(last.contains("1970-01-01T00:00:00Z"), "{pod}");
-    ensure!(status["started"] == false, "{pod}");
+    let end = ended(&pod).to_string();
+    ensure!(end.contains("no-such-program"), "{pod}");
+    ensure!(end.contains("1970-01-01T00:00:00Z"), "{pod}");
+    ensure!(pod["status"]["phase"] == "Failed", "{pod}");
     host.k(&["delete", "pod", "missing"])?;
     Ok(())
 }
