@@ -101,6 +101,10 @@ fn failed(place: &str, error: &io::Error) -> Error {
 }
 
 /// Try until something comes of it; `None` when the time is over.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a component has no other way to wait: nothing else runs in it"
+)]
 fn until<T>(end: Instant, mut act: impl FnMut() -> io::Result<T>) -> io::Result<Option<T>> {
     let mut pause = Duration::from_millis(1);
     loop {

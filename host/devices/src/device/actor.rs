@@ -722,7 +722,7 @@ impl Actor {
             body: sent.body,
         };
         let outcome = call(&self.stop, session.driver.deliver(delivery)).await;
-        self.take_published();
+        self.take_published().await;
         let Err(error) = outcome else {
             return Ok(());
         };
