@@ -2,7 +2,7 @@
 
 use std::{
     io::Read,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Mutex, OnceLock},
@@ -30,6 +30,8 @@ pub struct Host {
 
 #[derive(Debug, Clone, Copy)]
 pub struct Ports {
+    /// Where the API listens; all else is on loopback.
+    pub address: Ipv4Addr,
     pub api: u16,
     pub registry: u16,
     pub mqtt: u16,
@@ -48,6 +50,7 @@ impl Ports {
     pub fn choose() -> anyhow::Result<Self> {
         static NET: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(1);
         Ok(Self {
+            address: Ipv4Addr::LOCALHOST,
             api: free_port()?,
             registry: free_port()?,
             mqtt: free_port()?,
@@ -65,7 +68,6 @@ impl Ports {
     /// The flags that say all this.
     pub fn flags(&self) -> Vec<String> {
         let mut flags: Vec<String> = [
-            ("api", self.api),
             ("registry", self.registry),
             ("mqtt", self.mqtt),
             ("core-data", self.core_data),
@@ -79,6 +81,7 @@ impl Ports {
         .iter()
         .map(|(name, port)| format!("--{name}-address=127.0.0.1:{port}"))
         .collect();
+        flags.push(format!("--api-address={}:{}", self.address, self.api));
         flags.push(format!("--pod-cidr=10.244.{}.0/24", self.net));
         flags.push(format!("--service-cidr=10.96.{}.0/24", self.net));
         flags.push(format!("--bridge=eyot{}", self.net));
@@ -107,10 +110,18 @@ impl Host {
 
     /// The same with more flags.
     pub fn start_with(more: &[&str]) -> anyhow::Result<Self> {
+        Self::start_at(Ipv4Addr::LOCALHOST, more)
+    }
+
+    /// The same with the API where others reach it.
+    pub fn start_at(address: Ipv4Addr, more: &[&str]) -> anyhow::Result<Self> {
         let more: Vec<String> = more.iter().map(|flag| (*flag).to_owned()).collect();
         let temporary = tempfile::Builder::new().prefix("eyot-").tempdir()?;
         let dir = temporary.path().to_owned();
-        let ports = Ports::choose()?;
+        let ports = Ports {
+            address,
+            ..Ports::choose()?
+        };
         let child = spawn(&dir, ports, &more)?;
         let host = Self {
             more,

@@ -12,6 +12,7 @@ mod container;
 mod crash;
 mod device;
 mod drivers;
+mod edge;
 mod guest_net;
 mod hooks;
 #[expect(dead_code, reason = "the benchmark uses more of it")]
@@ -70,6 +71,7 @@ fn main() {
         ("device", device::CASES),
         ("drivers", drivers::CASES),
         ("peers", peers::CASES),
+        ("edge", edge::CASES),
         ("bad_input", bad_input::CASES),
         ("ledger", ledger::CASES),
         ("verbs", verbs::CASES),

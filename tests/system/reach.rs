@@ -144,7 +144,7 @@ fn who_attaches_sees_output_and_is_heard() -> anyhow::Result<()> {
 }
 
 /// `kubectl port-forward`, until it is dropped.
-struct Forward {
+pub struct Forward {
     child: Child,
     local: u16,
     /// kubectl ends when it cannot write any more.
@@ -152,7 +152,7 @@ struct Forward {
 }
 
 impl Forward {
-    fn start(host: &Host, what: &str, port: u16) -> anyhow::Result<Self> {
+    pub fn start(host: &Host, what: &str, port: u16) -> anyhow::Result<Self> {
         let mut child = host
             .kubectl(&["port-forward", what, &format!(":{port}")])
             .stdout(Stdio::piped())
@@ -176,7 +176,7 @@ impl Forward {
         }
     }
 
-    fn get(&self, request: &[u8]) -> anyhow::Result<String> {
+    pub fn get(&self, request: &[u8]) -> anyhow::Result<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.local))?;
         stream.set_read_timeout(Some(Duration::from_secs(20)))?;
         stream.write_all(request)?;

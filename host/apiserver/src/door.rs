@@ -33,17 +33,21 @@ impl Visit {
     ) -> Result<User, Failure> {
         let is_inside = request.extensions().get::<User>().is_some();
         let attempted = trail.is_on().then(|| audit::attempted(request));
-        let mut user =
-            match auth::authenticate(&api.tokens, &api.options.authentication.anonymous, request)
-                .await
-            {
-                Ok(user) => user,
-                Err(failure) => {
-                    let why = attempted.unwrap_or_default();
-                    trail.refused(asked, request, failure.code(), &why);
-                    return Err(failure);
-                }
-            };
+        let mut user = match auth::authenticate(
+            &api.store,
+            &api.tokens,
+            &api.options.authentication.anonymous,
+            request,
+        )
+        .await
+        {
+            Ok(user) => user,
+            Err(failure) => {
+                let why = attempted.unwrap_or_default();
+                trail.refused(asked, request, failure.code(), &why);
+                return Err(failure);
+            }
+        };
         trail.known(&user, asked, request);
         if auth::is_impersonation(request.headers()) {
             let headers = request.headers_mut();

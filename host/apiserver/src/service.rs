@@ -22,7 +22,7 @@ use crate::{
     aggregation,
     api::{Api, Options},
     audit::{self, Trail},
-    auth::{Attributes, AuthenticationConfig, oidc::Issuers},
+    auth::{self, Attributes, AuthenticationConfig, oidc::Issuers},
     call::{self, Call},
     catalog::Catalog,
     custom_metrics, deadline, discovery,
@@ -79,6 +79,23 @@ impl ApiServer {
         let (store, dialer) = (&self.0.store, &self.0.options.dialer);
         let issuers = Issuers::new(config, store, dialer);
         self.0.tokens.believe(issuers);
+    }
+
+    /// The node that a request comes from, shown by the certificate of its connection.
+    ///
+    /// # Errors
+    ///
+    /// The answer to who is not, or no longer, a node.
+    pub async fn node(&self, request: &mut Request) -> Result<String, Box<Response>> {
+        let api = &self.0;
+        let anonymous = &api.options.authentication.anonymous;
+        let user = auth::authenticate(&api.store, &api.tokens, anonymous, request).await;
+        let user = user.map_err(|failure| Box::new(failure.response()))?;
+        let node = auth::node_name(&user).map(str::to_owned);
+        node.ok_or_else(|| {
+            let words = format!("user {:?} is not a node\n", user.name);
+            Box::new(eyot_http::text(StatusCode::FORBIDDEN, words))
+        })
     }
 
     /// The same server for callers inside this process, who need no credentials: what

@@ -15,6 +15,7 @@
 
 use std::{
     any::{Any, TypeId},
+    borrow::Cow,
     collections::HashMap,
     fmt::Debug,
     sync::{Arc, Mutex, PoisonError},
@@ -38,7 +39,7 @@ impl<K> Kind for K where
 }
 
 /// A type, and which of its objects by a field selector.
-type Which = (TypeId, &'static str);
+type Which = (TypeId, Cow<'static, str>);
 
 /// Starts each watch once. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -64,15 +65,17 @@ impl Watches {
     }
 
     /// The objects of a kind that this field selector selects, in a cache of their own.
-    pub fn some<K: Kind>(&self, fields: &'static str) -> Cache<K> {
+    pub fn some<K: Kind>(&self, fields: impl Into<Cow<'static, str>>) -> Cache<K> {
         let mut caches = self.caches.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = caches.get(&(TypeId::of::<K>(), fields));
+        let fields = fields.into();
+        let which = (TypeId::of::<K>(), fields.clone());
+        let known = caches.get(&which);
         if let Some(cache) = known.and_then(|cache| cache.downcast_ref::<Cache<K>>()) {
             return cache.clone();
         }
         let cache: Cache<K> = Cache::default();
-        caches.insert((TypeId::of::<K>(), fields), Box::new(cache.clone()));
-        let config = match fields {
+        caches.insert(which, Box::new(cache.clone()));
+        let config = match &*fields {
             "" => watcher::Config::default(),
             fields => watcher::Config::default().fields(fields),
         };

@@ -1,7 +1,7 @@
 //! Decides about requests for certificates of Kubernetes' own signers, signs them, and clears up.
 //!
 //! Reads CertificateSigningRequests; writes their approval (of nodes' client certificates, where an
-//! access review says that the asker may have one), their certificate or why there is none, and
+//! access review says that the asker may have one, and no token asks for a node that there is), their certificate or why there is none, and
 //! deletes those that are of no more use. Requests for other signers are only cleared up.
 //!
 //! [`step`] decides what to do with one request from nothing but the request and the time; the
@@ -23,6 +23,7 @@ use k8s_openapi::{
     api::{
         authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
         certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition},
+        core::v1::Node,
     },
 };
 use kube::{
@@ -33,7 +34,7 @@ use serde_json::{Value, json};
 
 use self::{
     authority::Authority,
-    rules::{NODE_CLIENT, Signer},
+    rules::{NODE, NODE_CLIENT, Signer},
     wish::Wish,
 };
 use crate::error::{Act, ControlError, is};
@@ -42,8 +43,11 @@ use crate::error::{Act, ControlError, is};
 const DECIDED: SignedDuration = SignedDuration::from_hours(1);
 /// How long a request waits for a decision.
 const PENDING: SignedDuration = SignedDuration::from_hours(24);
-/// When to ask again for a right that was not there, or to try a signature again.
-const AGAIN: Duration = Duration::from_secs(60);
+/// When to ask again for a right that was not there, or to try a signature again; also how long the
+/// request of a machine waits after the Node was deleted whose name it wants.
+const AGAIN: Duration = Duration::from_secs(15);
+/// How the users that bootstrap tokens are begin.
+const BOOTSTRAP: &str = "system:bootstrap:";
 
 pub(crate) struct Certificates {
     pub(crate) client: Client,
@@ -108,6 +112,9 @@ impl Reconciler for Certificates {
             Step::Nothing => Ok(look_again),
             Step::Delete => self.delete(&request, key).await.map(|()| look_again),
             Step::Review(ways) => {
+                if self.would_take_over(&request).await? {
+                    return Ok(soonest(look_again));
+                }
                 for way in ways {
                     if self.may(&request, way).await? {
                         let approved = condition("Approved", "AutoApproved", way.message);
@@ -173,6 +180,28 @@ impl Certificates {
             Err(error) if is(&error, 409) => Ok(()),
             done => done.act_if_there(|| format!("deleting the signing request {key}")),
         }
+    }
+
+    /// Whether a token asks to be a node that there is already: with a stolen token anybody could
+    /// take its place. Somebody has to look, and approve the request or delete the Node.
+    async fn would_take_over(
+        &self,
+        request: &CertificateSigningRequest,
+    ) -> Result<bool, ControlError> {
+        let asker = request.spec.username.as_deref().unwrap_or_default();
+        if !asker.starts_with(BOOTSTRAP) {
+            return Ok(false);
+        }
+        let Some(node) = Wish::read(&request.spec.request.0)
+            .ok()
+            .and_then(|wish| wish.common_name.strip_prefix(NODE).map(str::to_owned))
+        else {
+            return Ok(false);
+        };
+        let api: Api<Node> = Api::all(self.client.clone());
+        let found = api.get_opt(&node).await;
+        let found = found.act(|| format!("looking for node {node}"))?;
+        Ok(found.is_some())
     }
 
     /// Whether the asker has the right that approves the request.

@@ -15,6 +15,7 @@
 //! | `root_ca` | Namespaces, ConfigMaps named `kube-root-ca.crt` | the missing and the wrong ones |
 //! | `claim_protection` | claims, volumes, Pods | finalizers of the deleted ones |
 //! | `node_life` | Nodes, their Leases, Pods | conditions of silent nodes, their `NoExecute` taints, readiness of their Pods |
+//! | `node_ranges` | Nodes | the ranges of addresses of their pods |
 //! | `pod_gc` | Pods, Nodes | ends of Pods that nobody else ends |
 //! | `node_taint` | Nodes | their `NoSchedule` taints |
 //! | `taint_eviction` | Nodes, Pods | deletions of Pods that do not bear a `NoExecute` taint |
@@ -54,6 +55,7 @@ mod job;
 mod names;
 mod namespace;
 mod node_life;
+mod node_ranges;
 mod node_taint;
 mod owner;
 mod pod;
@@ -114,6 +116,7 @@ pub use certificates::{
     wish::WishError,
 };
 pub use error::ControlError;
+pub use node_ranges::{NodeRanges, Range, RangeError};
 pub use scheduler::config::{ConfigError, SchedulerConfig};
 
 /// The local copies that the controllers share.
@@ -173,6 +176,8 @@ pub struct Options {
     pub authority: Option<Arc<Authority>>,
     /// How pods are placed on nodes.
     pub scheduler: SchedulerConfig,
+    /// Where nodes' ranges of addresses come from; without it nobody gives them any.
+    pub node_ranges: Option<NodeRanges>,
 }
 
 /// Run all controllers until `stop` is cancelled, then let them finish what they began.
@@ -201,6 +206,15 @@ pub async fn run(client: Client, watches: Watches, options: Options, stop: Cance
         let config_maps = watches.some(root_ca::SELECTED);
         let publishing = publish(&client, &caches, config_maps, bundle);
         tasks.spawn(publishing.run(stop.clone()));
+    }
+    if let Some(ranges) = options.node_ranges {
+        let announcer = Announcer::start(client.clone(), "cidrAllocator", stop.clone());
+        let (client, nodes) = (client.clone(), caches.nodes.clone());
+        let giving = Controller::new(node_ranges::Giving::new(client, nodes, announcer, ranges))
+            // One after the other, so that no two get the same range.
+            .concurrency(1)
+            .on(&caches.nodes, |change| Some(change.key.clone()));
+        tasks.spawn(giving.run(stop.clone()));
     }
     tasks.spawn(gc::run(client.clone(), stop.clone()));
     let wiring = wiring::Wiring {

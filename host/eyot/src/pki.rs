@@ -332,11 +332,13 @@ fn server_tls(ca: &Pair, serving: &Pair) -> anyhow::Result<Tls> {
         .allow_unauthenticated()
         .build()?;
     let clients = Clients::new(clients);
-    let chain: Vec<_> =
+    let mut chain: Vec<_> =
         CertificateDer::pem_slice_iter(serving.certificate.as_bytes()).collect::<Result<_, _>>()?;
     if chain.is_empty() {
         bail!("pki/serving.crt holds no certificate: delete it, and the next start makes another");
     }
+    // A machine that joins knows the authority by a pin, and has to be shown it.
+    chain.push(CertificateDer::from_pem_slice(ca.certificate.as_bytes())?);
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(Arc::new(clients.clone()))

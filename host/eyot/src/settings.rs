@@ -12,6 +12,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use eyot_apiserver::{ServiceRanges, audit::LogOptions};
+use eyot_control::{NodeRanges, Range};
 use eyot_network::Cidr;
 use serde::Deserialize;
 
@@ -82,6 +83,10 @@ pub struct Settings {
     /// Addresses for pods, a /24 [default: 10.244.0.0/24]
     #[arg(long, env = "EYOT_POD_CIDR", value_name = "IP/24")]
     pub pod_cidr: Option<String>,
+    /// Addresses for the pods of all nodes, out of which each gets a range as large as this one's
+    /// [default: the /16 that pod-cidr is in]
+    #[arg(long, env = "EYOT_CLUSTER_CIDR", value_name = "IP/BITS")]
+    pub cluster_cidr: Option<String>,
     /// Addresses for services; a second range of the other family may follow after a comma
     /// [default: 10.96.0.0/12]
     #[arg(long, env = "EYOT_SERVICE_CIDR", value_name = "IP/BITS")]
@@ -223,6 +228,8 @@ pub struct Resolved {
     pub ingress_tls_address: Option<SocketAddr>,
     pub node_name: String,
     pub pod_cidr: Cidr,
+    /// What is given to nodes.
+    pub node_ranges: NodeRanges,
     pub services: ServiceRanges,
     pub bridge: String,
     pub stop_pods: bool,
@@ -288,6 +295,7 @@ impl Settings {
             ingress_tls_address: self.ingress_tls_address.or(other.ingress_tls_address),
             node_name: self.node_name.or(other.node_name),
             pod_cidr: self.pod_cidr.or(other.pod_cidr),
+            cluster_cidr: self.cluster_cidr.or(other.cluster_cidr),
             service_cidr: self.service_cidr.or(other.service_cidr),
             bridge: self.bridge.or(other.bridge),
             stop_pods: self.stop_pods.or(other.stop_pods),
@@ -330,6 +338,8 @@ impl Settings {
             None => host_name()?,
         };
         check_node_name(&node_name)?;
+        let pod_cidr = self.pod_cidr.as_deref().unwrap_or("10.244.0.0/24");
+        let node_ranges = node_ranges(&node_name, pod_cidr, self.cluster_cidr.as_deref())?;
         let policy = eyot_node::Policy {
             privileged: self.allow_privileged.unwrap_or(false),
             pod_pids: self.pod_pids_limit,
@@ -384,12 +394,8 @@ impl Settings {
             ingress_address: self.ingress_address,
             ingress_tls_address: self.ingress_tls_address,
             node_name,
-            pod_cidr: self
-                .pod_cidr
-                .as_deref()
-                .unwrap_or("10.244.0.0/24")
-                .parse()
-                .context("pod-cidr")?,
+            pod_cidr: pod_cidr.parse().context("pod-cidr")?,
+            node_ranges,
             services: match &self.service_cidr {
                 Some(ranges) => ServiceRanges::parse(ranges, ServiceRanges::NODE_PORTS)
                     .context("service-cidr")?,
@@ -443,6 +449,22 @@ impl Settings {
         };
         Ok(Some(AuditSettings { policy, log }))
     }
+}
+
+/// What nodes get their ranges of addresses from.
+fn node_ranges(own: &str, pods: &str, cluster: Option<&str>) -> anyhow::Result<NodeRanges> {
+    let pods: Range = pods.parse().context("pod-cidr")?;
+    let cluster = match cluster {
+        Some(cluster) => cluster.parse().context("cluster-cidr")?,
+        None => pods.widened(16),
+    };
+    if !cluster.contains(pods) {
+        bail!("cluster-cidr {cluster} does not hold this host's own pod-cidr {pods}");
+    }
+    Ok(NodeRanges {
+        cluster,
+        own: (own.to_owned(), pods),
+    })
 }
 
 /// What stands between commas.
@@ -607,6 +629,7 @@ mod tests {
             format!("{:#}", settings.resolve().unwrap_err())
         };
         assert!(with(|s| s.pod_cidr = Some("10.0.0.0".into())).contains("pod-cidr"));
+        assert!(with(|s| s.cluster_cidr = Some("10.0.0.0/16".into())).contains("cluster-cidr"));
         assert!(with(|s| s.service_cidr = Some("10.0.0.0".into())).contains("service-cidr"));
         assert!(with(|s| s.bridge = Some("a bridge".into())).contains("bridge"));
         assert!(with(|s| s.audit_log = Some("-".into())).contains("audit-policy"));

@@ -11,23 +11,24 @@
 //! pods; [`reset`] does that later.
 
 use std::{
-    convert::Infallible,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
     sync::Arc,
     time::Duration,
 };
 
 use anyhow::Context;
-use eyot_apiserver::{ApiServer, Nodes, User, sealing::Sealer};
+use eyot_apiserver::{ApiServer, User, sealing::Sealer};
 use eyot_client::{Cache, Key, Watches};
 use eyot_control::{
     SchedulerConfig,
     election::{Election, Timing},
 };
 use eyot_devices::{Devices, EdgexService};
-use eyot_http::{Request, Response};
-use eyot_network::{Balancer, Cluster, Dns, Doors, Guard, IngressRouter, NetworkError, PodNetwork};
+use eyot_edge::tunnel::Tunnels;
+use eyot_network::{
+    Balancer, Cidr, Cluster, Dns, Doors, Guard, IngressRouter, NetworkError, PodNetwork,
+};
 use eyot_node::Node;
 use eyot_registry::{Registry, pull::Registries};
 use eyot_runtime::Instance;
@@ -41,6 +42,7 @@ use tokio_util::sync::CancellationToken;
 use tower::util::BoxCloneSyncService;
 
 use crate::{
+    front::{self, AllNodes, Front},
     pki,
     registry_access::ApiGatekeeper,
     security,
@@ -52,7 +54,7 @@ use crate::{
 const STOPPING: Duration = Duration::from_secs(20);
 
 /// Whom the host itself asks for names.
-const RESOLV_CONF: &str = "/etc/resolv.conf";
+pub const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// The listeners, all bound before anything starts.
 struct Listeners {
@@ -111,7 +113,8 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
     let pki = pki::prepare(&settings.data_dir, settings.api_address, &also)?;
     let mqtt_access = crate::mqtt::access(&settings, &pki)?;
 
-    let nodes = Arc::new(LocalNode::default());
+    let (tunnels, beats) = Tunnels::new(stop.clone());
+    let nodes = AllNodes::new(tunnels.clone());
     let security = security::options(&settings, &pki)?;
     let token_keys = security.tokens.keys.clone();
     let token_issuer = security.tokens.issuer.clone();
@@ -131,13 +134,15 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
     .context("the API cannot be started")?;
     let scheduler = scheduler(&settings)?;
     let mut parts = JoinSet::new();
+    let registry = Arc::new(open_registry(&settings)?);
+    let door = Front {
+        api: api.clone(),
+        tunnels: tunnels.clone(),
+        images: registry.service(),
+    };
     for listener in [Some(listeners.api), inside.listener].into_iter().flatten() {
-        parts.spawn(eyot_http::serve(
-            listener,
-            Some(pki.server.clone()),
-            api.clone(),
-            stop.clone(),
-        ));
+        let (tls, door) = (Some(pki.server.clone()), door.clone());
+        parts.spawn(eyot_http::serve(listener, tls, door, stop.clone()));
     }
     tracing::info!(
         address = %settings.api_address,
@@ -162,15 +167,18 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
     crate::storage::install(&client("system:eyot-setup")).await?;
     // One copy of each kind for all parts of the host.
     let watches = Watches::new(client("system:eyot-watches"), stop.clone());
+    let leases = client("system:eyot-tunnels");
+    parts.spawn(front::renew_leases(leases, beats, stop.clone()));
+    front::close_with_nodes(&tunnels, &watches);
     let options = eyot_control::Options {
         root_ca: Some(pki.ca),
         authority: Some(pki.authority),
         scheduler,
+        node_ranges: Some(settings.node_ranges.clone()),
     };
     let controlling = client("system:eyot-control");
     parts.spawn(control(&settings, controlling, options, &watches, &stop));
 
-    let registry = Arc::new(open_registry(&settings)?);
     parts.spawn(Registry::clone(&registry).keep_tidy(stop.clone()));
     let tls = settings.registry_tls;
     let guard = eyot_registry::Guard {
@@ -243,7 +251,7 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
         registry,
         network.clone(),
     );
-    nodes.set(
+    nodes.set_own(
         &settings.node_name,
         BoxCloneSyncService::new(node.kubelet()),
     );
@@ -256,6 +264,19 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
 
     stop.cancelled().await;
     tracing::info!("stopping");
+    end(parts, &settings, &network).await;
+    if let Some(audit) = audit {
+        // Waits for the disk.
+        tokio::task::spawn_blocking(move || audit.close()).await?;
+    }
+    keyvalues.close().await;
+    store.close().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Let the parts of a host end.
+pub async fn end(mut parts: JoinSet<()>, settings: &Resolved, network: &PodNetwork) {
     let all = async { while parts.join_next().await.is_some() {} };
     if tokio::time::timeout(STOPPING, all).await.is_err() {
         tracing::warn!("some parts did not end in {STOPPING:?}; leaving them");
@@ -266,14 +287,6 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
     {
         tracing::warn!(%error, "remains of the pod network were not cleared; the next start does it");
     }
-    if let Some(audit) = audit {
-        // Waits for the disk.
-        tokio::task::spawn_blocking(move || audit.close()).await?;
-    }
-    keyvalues.close().await;
-    store.close().await;
-    tracing::info!("stopped");
-    Ok(())
 }
 
 /// Where containers are kept; the data directory must exist.
@@ -295,14 +308,18 @@ pub async fn reset(settings: Resolved, launcher: Launcher) -> anyhow::Result<()>
     network.close().await?;
     let run_dir = Instance::of(&settings.data_dir).run_dir();
     eyot_node::forget_secrets(&run_dir.join("secrets"))?;
-    match std::fs::remove_dir_all(&run_dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("{} cannot be removed", run_dir.display()));
-        }
-        _ => {}
-    }
+    remove_run_dir(&run_dir)?;
     store.close().await;
     Ok(())
+}
+
+pub fn remove_run_dir(run_dir: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_dir_all(run_dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("{} cannot be removed", run_dir.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 async fn bind(settings: &Resolved) -> anyhow::Result<Listeners> {
@@ -381,13 +398,22 @@ fn open_registry(settings: &Resolved) -> anyhow::Result<Registry> {
 }
 
 async fn open_network(settings: &Resolved) -> Result<PodNetwork, NetworkError> {
-    PodNetwork::open(eyot_network::Options {
+    let services = settings.services.v4();
+    PodNetwork::open(network_options(settings, settings.pod_cidr, services)).await
+}
+
+/// The pod network of this machine, with these addresses for pods and for Services.
+pub fn network_options(
+    settings: &Resolved,
+    cidr: Cidr,
+    services: Option<(Ipv4Addr, u8)>,
+) -> eyot_network::Options {
+    eyot_network::Options {
         bridge: settings.bridge.clone(),
-        cidr: settings.pod_cidr,
+        cidr,
         netns_dir: Instance::of(&settings.data_dir).run_dir().join("netns"),
-        services: settings.services.v4(),
-    })
-    .await
+        services,
+    }
 }
 
 /// How pods reach the API.
@@ -460,6 +486,8 @@ fn start_node(
         data_dir: settings.data_dir.clone(),
         secrets_dir: Some(Instance::of(&settings.data_dir).run_dir().join("secrets")),
         policy: settings.policy.clone(),
+        heartbeat: eyot_node::Heartbeat::Lease,
+        provisions: true,
         stop_pods: settings.stop_pods,
     })
 }
@@ -532,7 +560,7 @@ fn serve_cluster(
     stop: &CancellationToken,
 ) {
     let proxy = client("system:kube-proxy");
-    let host = doors.host;
+    let host = Some(doors.host);
     let balancer = Balancer::new(network, cluster, proxy, &settings.node_name, host);
     parts.spawn(balancer.run(stop.clone()));
     let guard = Guard::new(
@@ -545,7 +573,7 @@ fn serve_cluster(
     let names = Dns::new(
         network,
         cluster,
-        client("system:kube-dns"),
+        Some(client("system:kube-dns")),
         settings.services.dns_address(),
         RESOLV_CONF.into(),
     );
@@ -559,28 +587,7 @@ fn internal_client(api: &ApiServer, name: &str) -> Client {
     Client::new(api.as_user(User::new(name, &["system:masters"])), "default")
 }
 
-/// The kubelet of this process, once it has started.
-#[derive(Default)]
-struct LocalNode(std::sync::OnceLock<(String, Kubelet)>);
-
-type Kubelet = BoxCloneSyncService<Request, Response, Infallible>;
-
-impl LocalNode {
-    fn set(&self, name: &str, kubelet: Kubelet) {
-        let _ = self.0.set((name.to_owned(), kubelet));
-    }
-}
-
-impl Nodes for LocalNode {
-    fn kubelet(&self, node: &str) -> Option<Kubelet> {
-        self.0
-            .get()
-            .filter(|(name, _)| name == node)
-            .map(|(_, kubelet)| kubelet.clone())
-    }
-}
-
-fn watch_signals(stop: CancellationToken) -> anyhow::Result<()> {
+pub fn watch_signals(stop: CancellationToken) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

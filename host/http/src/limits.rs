@@ -32,6 +32,11 @@ pub(crate) const RESETS: usize = 50;
 pub(crate) const STREAMS: u32 = 1000;
 /// Bytes that wait to be sent on one of those streams while its client does not read.
 pub(crate) const UNSENT: usize = 64 * 1024;
+/// Bytes that a client may send on one stream, and on all of a connection, before they are read. The
+/// latter is so large that streams which nobody reads (a node's log that is looked at, and then not)
+/// leave room for the others.
+pub(crate) const STREAM_WINDOW: u32 = 128 * 1024;
+pub(crate) const CONNECTION_WINDOW: u32 = 256 * STREAM_WINDOW;
 /// How long running requests may take to end once a stop is asked for. Watches never end by
 /// themselves, so this is also how long an orderly stop may last at most.
 pub(crate) const DRAIN: Duration = Duration::from_secs(2);

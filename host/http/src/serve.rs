@@ -33,7 +33,8 @@ use crate::{
     Request, Response,
     clients::Tls,
     limits::{
-        CONNECTIONS, DRAIN, HEADERS, HELLO, IDLE, PROBE, PROBE_ANSWER, RESETS, STREAMS, UNSENT,
+        CONNECTION_WINDOW, CONNECTIONS, DRAIN, HEADERS, HELLO, IDLE, PROBE, PROBE_ANSWER, RESETS,
+        STREAM_WINDOW, STREAMS, UNSENT,
     },
     patience::{Patient, Progress},
     unread::Lent,
@@ -223,6 +224,10 @@ where
         .max_local_error_reset_streams(RESETS)
         .max_concurrent_streams(STREAMS)
         .max_send_buf_size(UNSENT)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        // RFC 8441: what is taken over as a stream of its own.
+        .enable_connect_protocol()
         .keep_alive_interval(PROBE)
         .keep_alive_timeout(PROBE_ANSWER);
     let connection = builder

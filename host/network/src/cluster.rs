@@ -33,6 +33,18 @@ impl Cluster {
         }
     }
 
+    /// The same for a node that is not to see the pods of others. What is told of those by policies
+    /// does not reach it, so a policy that lets some of them in lets in none.
+    pub fn of_node(watches: &Watches, node: &str) -> Self {
+        Self {
+            services: watches.of(),
+            slices: watches.of(),
+            namespaces: watches.of(),
+            policies: watches.of(),
+            pods: watches.some(format!("spec.nodeName={node}")),
+        }
+    }
+
     /// Resolves once everything is known.
     pub(crate) async fn synced(&self) {
         self.services.synced().await;

@@ -60,7 +60,14 @@ impl Node {
             let (context, stop) = (Arc::clone(&context), stop.clone());
             async move { register::keep(&context, &stop).await }
         });
-        let storing = tokio::spawn(local_path::keep(Arc::clone(&context), stop.clone()));
+        let storing = tokio::spawn({
+            let (context, stop) = (Arc::clone(&context), stop.clone());
+            async move {
+                if context.provisions {
+                    local_path::keep(context, stop).await;
+                }
+            }
+        });
         let making_room = tokio::spawn({
             let (context, stop) = (Arc::clone(&context), stop.clone());
             async move { image_gc::keep(&context, &stop).await }

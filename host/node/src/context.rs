@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Kind, Policy,
+    Heartbeat, Kind, Policy,
     capacity::Capacity,
     eviction::Pressure,
     inherit::Heritage,
@@ -51,6 +51,8 @@ pub(crate) struct Context {
     /// Seccomp profiles of `type: Localhost`.
     pub profiles: PathBuf,
     pub policy: Policy,
+    pub heartbeat: Heartbeat,
+    pub provisions: bool,
     pub address: IpAddr,
     pub capacity: Capacity,
     pub events: Events,
@@ -101,6 +103,8 @@ impl Context {
             profiles: options.data_dir.join("seccomp"),
             capacity: Capacity::read(&options.data_dir, options.policy.pods),
             policy: options.policy,
+            heartbeat: options.heartbeat,
+            provisions: options.provisions,
             name: options.name,
             version: options.version,
             client: options.client,

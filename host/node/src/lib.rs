@@ -38,6 +38,7 @@ use std::{net::IpAddr, path::PathBuf, sync::Arc};
 
 use eyot_runtime::{ImageStore, Runtime};
 use kube::Client;
+use tokio::sync::Notify;
 
 pub use agent::{Node, own_address};
 pub use eviction::{Threshold, Thresholds};
@@ -45,6 +46,7 @@ pub use kubelet::Kubelet;
 pub use network::{BoxError, Keep, Network};
 pub use policy::Policy;
 pub use pull::docker_credentials;
+pub use register::{ensure_node, renew_lease};
 pub use volumes::memory::forget as forget_secrets;
 
 /// Which images a runtime runs.
@@ -64,6 +66,17 @@ impl Kind {
     }
 }
 
+/// How others learn that the node lives.
+#[derive(Debug, Clone, Default)]
+pub enum Heartbeat {
+    /// It renews its Lease itself, and looks whether it is believed.
+    #[default]
+    Lease,
+    /// It has a line to the server, which renews the Lease for as long as that holds. Notified of
+    /// each new line.
+    Line(Arc<Notify>),
+}
+
 /// What a node is made of.
 pub struct Options {
     /// Name of the Node object.
@@ -81,6 +94,10 @@ pub struct Options {
     /// Where secrets of pods are kept in memory, best below `/run`; without it they are on disk.
     pub secrets_dir: Option<PathBuf>,
     pub policy: Policy,
+    pub heartbeat: Heartbeat,
+    /// Make volumes for claims (`eyot.dev/local-path`), which takes rights that a joined node does not
+    /// have.
+    pub provisions: bool,
     /// End all containers when the host stops; else those that can go on without it do.
     pub stop_pods: bool,
 }

@@ -1,6 +1,10 @@
 //! The node's own objects: its Node, refreshed when it changes and every five minutes, and its
 //! Lease, renewed every ten seconds. Both are made again if they are gone; an API that does not
 //! answer is asked again with growing pauses.
+//!
+//! A node that is far from its API ([`Heartbeat::Line`]) does less: whoever holds its line renews the
+//! Lease, it asks for nothing while nothing happens, and it says everything anew when a line was
+//! broken, since it may have been taken for lost meanwhile.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -21,6 +25,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    Heartbeat,
     capacity::{architecture, os_image, word},
     context::Context,
 };
@@ -34,6 +39,8 @@ const LEASE_SECONDS: i32 = 40;
 const CHECK: Duration = Duration::from_secs(10);
 /// How often the status is written although nothing changed.
 const REFRESH: Duration = Duration::from_secs(300);
+/// The same over a line, where the whole status is most of what an idle node sends.
+const REFRESH_FAR: Duration = Duration::from_secs(3600);
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_LONGEST: Duration = Duration::from_secs(10);
 /// Images that a Node tells of, and names of each, as in Kubernetes.
@@ -42,10 +49,13 @@ const IMAGE_NAMES: usize = 5;
 
 /// Make the Node and keep it and its Lease up to date until `stop`.
 pub(crate) async fn keep(context: &Context, stop: &CancellationToken) {
-    tokio::select! {
-        () = stop.cancelled() => {}
-        _ = async { tokio::join!(keep_node(context), keep_lease(context)) } => {}
-    }
+    let keeping = async {
+        match context.heartbeat {
+            Heartbeat::Lease => drop(tokio::join!(keep_node(context), keep_lease(context))),
+            Heartbeat::Line(_) => keep_node(context).await,
+        }
+    };
+    stop.run_until_cancelled(keeping).await;
 }
 
 async fn keep_node(context: &Context) {
@@ -53,23 +63,39 @@ async fn keep_node(context: &Context) {
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut due = Instant::now();
     let mut told = Value::Null;
+    let refresh = match context.heartbeat {
+        Heartbeat::Lease => REFRESH,
+        Heartbeat::Line(_) => REFRESH_FAR,
+    };
     loop {
         // What it says of itself is not to wait.
         let news = tokio::select! {
             _ = check.tick() => false,
             () = context.pressure.changed() => true,
+            () = new_line(&context.heartbeat) => true,
         };
         let images = images(context).await;
         if news || images != told || Instant::now() >= due || is_doubted(context).await {
             insist("the Node was not written", || write_node(context, &images)).await;
-            due = Instant::now() + REFRESH;
+            due = Instant::now() + refresh;
             told = images;
         }
     }
 }
 
+/// Resolves when there is a new line, if there are lines.
+async fn new_line(heartbeat: &Heartbeat) {
+    match heartbeat {
+        Heartbeat::Lease => std::future::pending().await,
+        Heartbeat::Line(up) => up.notified().await,
+    }
+}
+
 /// Whether the API does not say that the node is ready: somebody took it for lost, or away.
 async fn is_doubted(context: &Context) -> bool {
+    if matches!(context.heartbeat, Heartbeat::Line(_)) {
+        return false;
+    }
     let api: Api<Node> = Api::all(context.client.clone());
     let Ok(found) = api.get_opt(&context.name).await else {
         // It does not answer; the next look will tell.
@@ -85,7 +111,8 @@ async fn keep_lease(context: &Context) {
     renew.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         renew.tick().await;
-        insist("the node's Lease was not renewed", || write_lease(context)).await;
+        let act = || renew_lease(&context.client, &context.name);
+        insist("the node's Lease was not renewed", act).await;
     }
 }
 
@@ -100,39 +127,37 @@ async fn insist<F: Future<Output = Result<(), kube::Error>>>(what: &str, act: im
 }
 
 async fn write_node(context: &Context, images: &Value) -> Result<(), kube::Error> {
-    let api: Api<Node> = Api::all(context.client.clone());
-    let name = &context.name;
-    let before = match api.get_opt(name).await? {
-        Some(node) => {
-            let patch = json!({ "metadata": { "labels": labels(name) } });
-            let known = node.metadata.labels.clone().unwrap_or_default();
-            if labels(name)
-                .iter()
-                .any(|(key, value)| known.get(key) != Some(value))
-            {
-                api.patch(name, &PatchParams::default(), &Patch::Merge(patch))
-                    .await?;
-            }
-            Some(node)
-        }
-        None => {
-            let node = json!({
-                "apiVersion": "v1",
-                "kind": "Node",
-                "metadata": { "name": name, "labels": labels(name) },
-            });
-            match serde_json::from_value(node) {
-                Ok(node) => Some(api.create(&PostParams::default(), &node).await?),
-                Err(error) => return Err(kube::Error::SerdeError(error)),
-            }
-        }
-    };
-    let mut status = status(context, before.as_ref(), Timestamp::now());
+    let before = ensure_node(&context.client, &context.name).await?;
+    let mut status = status(context, Some(&before), Timestamp::now());
     status["images"] = images.clone();
     let patch = Patch::Strategic(json!({ "status": status }));
-    api.patch_status(name, &PatchParams::default(), &patch)
+    let api: Api<Node> = Api::all(context.client.clone());
+    api.patch_status(&context.name, &PatchParams::default(), &patch)
         .await?;
     Ok(())
+}
+
+/// The Node of that name, made if there is none, with the labels that say what this machine is.
+pub async fn ensure_node(client: &Client, name: &str) -> Result<Node, kube::Error> {
+    let api: Api<Node> = Api::all(client.clone());
+    if let Some(node) = api.get_opt(name).await? {
+        let known = node.metadata.labels.as_ref();
+        let fits = |(key, value): (&String, &String)| {
+            known.and_then(|known| known.get(key)) == Some(value)
+        };
+        if labels(name).iter().all(fits) {
+            return Ok(node);
+        }
+        let patch = Patch::Merge(json!({ "metadata": { "labels": labels(name) } }));
+        return api.patch(name, &PatchParams::default(), &patch).await;
+    }
+    let node = json!({
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": { "name": name, "labels": labels(name) },
+    });
+    let node: Node = serde_json::from_value(node).map_err(kube::Error::SerdeError)?;
+    api.create(&PostParams::default(), &node).await
 }
 
 fn labels(name: &str) -> BTreeMap<String, String> {
@@ -258,9 +283,9 @@ fn conditions(context: &Context, before: Option<&Node>, now: Timestamp) -> Value
     .into()
 }
 
-async fn write_lease(context: &Context) -> Result<(), kube::Error> {
-    let api: Api<Lease> = Api::namespaced(context.client.clone(), LEASES);
-    let name = &context.name;
+/// Say that the node of that name lives.
+pub async fn renew_lease(client: &Client, name: &str) -> Result<(), kube::Error> {
+    let api: Api<Lease> = Api::namespaced(client.clone(), LEASES);
     let spec = json!({
         "holderIdentity": name,
         "leaseDurationSeconds": LEASE_SECONDS,
@@ -280,7 +305,7 @@ async fn write_lease(context: &Context) -> Result<(), kube::Error> {
     let lease: Lease = serde_json::from_value(lease).map_err(kube::Error::SerdeError)?;
     match api.create(&PostParams::default(), &lease).await {
         Err(kube::Error::Api(answer)) if answer.code == 404 => {
-            make_namespace(&context.client).await?;
+            make_namespace(client).await?;
             api.create(&PostParams::default(), &lease).await.map(drop)
         }
         other => other.map(drop),

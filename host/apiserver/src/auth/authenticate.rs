@@ -9,12 +9,13 @@ use std::sync::Arc;
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use eyot_http::{Peer, Request};
+use eyot_store::Store;
 use http::{HeaderMap, HeaderValue, header};
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{oidc::Anonymous, token::Tokens};
+use super::{node, oidc::Anonymous, token::Tokens};
 use crate::{
     failure::Failure,
     user::{Identity, User},
@@ -31,6 +32,7 @@ const WEBSOCKET: &str = "base64url.bearer.authorization.k8s.io.";
 /// The user behind a request. What showed it is taken out of the headers, so that nothing behind
 /// this can leak it. Who shows nothing may come where `anonymous` says.
 pub(crate) async fn authenticate(
+    store: &Store,
     tokens: &Tokens,
     anonymous: &Anonymous,
     request: &mut Request,
@@ -39,7 +41,7 @@ pub(crate) async fn authenticate(
         return Ok(user.clone());
     }
     let peer = request.extensions().get::<Peer>();
-    let shown = peer.map_or(Ok(None), of_connection);
+    let shown = peer.map_or(Ok(None), |peer| of_connection(store, peer));
     let headers = request.headers_mut();
     let token = match bearer(headers) {
         Some(token) => Some(token),
@@ -104,7 +106,8 @@ fn of_websocket(headers: &mut HeaderMap) -> Result<Option<String>, Failure> {
 /// What the certificate of a connection says, read once for all of its requests.
 struct Shown {
     user: Option<User>,
-    /// Seconds since 1970.
+    /// Seconds since 1970, as the next.
+    begins: i64,
     expires: i64,
 }
 
@@ -112,7 +115,7 @@ struct Shown {
 struct Refused;
 
 /// The user that the certificate of a connection names; `None` if it names nobody.
-fn of_connection(peer: &Peer) -> Result<Option<User>, Refused> {
+fn of_connection(store: &Store, peer: &Peer) -> Result<Option<User>, Refused> {
     let certificate = match &peer.certificate {
         None => return Ok(None),
         Some(Ok(certificate)) => certificate,
@@ -128,12 +131,22 @@ fn of_connection(peer: &Peer) -> Result<Option<User>, Refused> {
     if Timestamp::now().as_second() > shown.expires {
         return Err(Refused);
     }
+    if let Some(name) = shown.user.as_ref().and_then(node::name_of)
+        && node::is_revoked(store, name, shown.begins, Timestamp::now())
+    {
+        tracing::debug!(
+            node = name,
+            "a node shows a certificate from before it was deleted"
+        );
+        return Err(Refused);
+    }
     Ok(shown.user.clone())
 }
 
 fn read(der: &[u8]) -> Shown {
     let nobody = Shown {
         user: None,
+        begins: 0,
         expires: i64::MAX,
     };
     let Ok((_, certificate)) = X509Certificate::from_der(der) else {
@@ -164,6 +177,7 @@ fn read(der: &[u8]) -> Shown {
     };
     Shown {
         user: Some(identity.authenticated()),
+        begins: certificate.validity().not_before.timestamp(),
         expires: certificate.validity().not_after.timestamp(),
     }
 }

@@ -29,4 +29,5 @@ pub(crate) use self::{
         Impersonated, account as service_account, impersonate, is_asked as is_impersonation,
         node_of,
     },
+    node::name_of as node_name,
 };

@@ -41,6 +41,10 @@ use crate::{
 
 /// How often a watcher that wants bookmarks gets one.
 const BOOKMARKS: Duration = Duration::from_secs(60);
+/// How seldom a watcher may want them: the log is to reach back as far.
+const BOOKMARKS_SELDOM: Duration = Duration::from_secs(3600);
+/// By which a watcher behind a dear link says that it wants them less often, in seconds.
+const BOOKMARKS_HEADER: &str = "eyot-bookmark-seconds";
 /// A watch without `timeoutSeconds` ends after this long, and up to as much again: clients then
 /// renew it, not all in the same second.
 const LIFETIME: Duration = Duration::from_secs(1800);
@@ -86,7 +90,8 @@ pub(crate) fn watch(api: &Arc<Api>, call: Call) -> Result<Response, Failure> {
     let converting =
         converting.map(|api| conversion(api, &call, objects.iter().cloned().collect()));
     let retired = call.resource.retired();
-    let mut bookmarks = tokio::time::interval_at(Instant::now() + BOOKMARKS, BOOKMARKS);
+    let every = bookmarks_every(&call);
+    let mut bookmarks = tokio::time::interval_at(Instant::now() + every, every);
     bookmarks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let events = Events {
         _counted: api.metrics.watch(),
@@ -119,6 +124,15 @@ pub(crate) fn watch(api: &Arc<Api>, call: Call) -> Result<Response, Failure> {
     });
     response.headers_mut().insert(header::CONTENT_TYPE, media);
     Ok(response)
+}
+
+/// How often this watcher gets a bookmark.
+fn bookmarks_every(call: &Call) -> Duration {
+    let asked = call.headers.get(BOOKMARKS_HEADER);
+    let asked = asked.and_then(|value| value.to_str().ok()?.parse().ok());
+    asked.map_or(BOOKMARKS, |seconds| {
+        Duration::from_secs(seconds).clamp(BOOKMARKS, BOOKMARKS_SELDOM)
+    })
 }
 
 /// A watch on its way to the client, event by event.

@@ -7,7 +7,8 @@ use super::wish::Wish;
 /// The signer of nodes' client certificates.
 pub(super) const NODE_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 const NODES: &str = "system:nodes";
-const NODE: &str = "system:node:";
+/// How the users that nodes are begin.
+pub(super) const NODE: &str = "system:node:";
 
 /// One of the signers that this host is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,8 +1,11 @@
 //! The command line: one file a command.
 
 mod backup;
+pub mod cluster;
 mod door;
 mod image;
+mod join;
+mod leave;
 mod new;
 mod push;
 mod reset;
@@ -10,6 +13,7 @@ mod restore;
 mod salvage;
 mod store;
 mod subscribe;
+mod token;
 mod up;
 
 use clap::{Parser, Subcommand};
@@ -31,6 +35,14 @@ struct Cli {
 enum Command {
     /// Start the host: Kubernetes API, registry, MQTT broker, node and device services
     Up(Box<up::Up>),
+    /// Make this machine a node of a server elsewhere, and stay
+    Join(Box<join::Join>),
+    /// Evict this machine's pods and delete its Node: it belongs to no server then
+    Leave(leave::Leave),
+    /// Clear a machine that had joined
+    Node(join::Node),
+    /// Make, list and delete the tokens that machines join with
+    Token(token::Token),
     /// Begin a guest of your own: a project that builds
     New(new::New),
     /// Push a Wasm component, an OCI layout directory or a docker-archive into the registry
@@ -58,6 +70,10 @@ pub fn run() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Up(command) => command.run(),
         Command::Reset(command) => command.run(),
+        Command::Join(command) => command.run(),
+        Command::Leave(command) => block_on(command.run()),
+        Command::Node(command) => command.run(),
+        Command::Token(command) => block_on(command.run()),
         Command::New(command) => command.run(),
         Command::Push(command) => block_on(command.run()),
         Command::Image(command) => block_on(command.run()),

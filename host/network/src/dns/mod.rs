@@ -43,7 +43,8 @@ const MANAGER: &str = "eyot-dns";
 
 /// The server of the cluster's names.
 pub struct Dns {
-    client: Client,
+    /// Makes the Service; `None` where another host does.
+    client: Option<Client>,
     cluster: Cluster,
     changed: Arc<Notify>,
     /// Where it listens; without a bridge there is nobody to listen to.
@@ -53,11 +54,12 @@ pub struct Dns {
 }
 
 impl Dns {
-    /// `service` is the address of its Service; `resolv_conf` names the servers for all other names.
+    /// `client` makes the Service that leads here, unless another host has it; `service` is its
+    /// address; `resolv_conf` names the servers for all other names.
     pub fn new(
         network: &PodNetwork,
         cluster: &Cluster,
-        client: Client,
+        client: Option<Client>,
         service: Option<IpAddr>,
         resolv_conf: PathBuf,
     ) -> Self {
@@ -104,9 +106,11 @@ impl Dns {
             }
         };
         let telling = async {
-            while let Err(error) = self.publish(SocketAddr::new(gateway, port)).await {
-                tracing::warn!(%error, "the Service {NAMESPACE}/{NAME} was not made; trying again");
-                tokio::time::sleep(AGAIN).await;
+            if let Some(client) = &self.client {
+                while let Err(error) = self.publish(client, SocketAddr::new(gateway, port)).await {
+                    tracing::warn!(%error, "the Service {NAMESPACE}/{NAME} was not made; trying again");
+                    tokio::time::sleep(AGAIN).await;
+                }
             }
             std::future::pending::<()>().await;
         };
@@ -120,7 +124,7 @@ impl Dns {
     }
 
     /// Make the Service that leads to `at`.
-    async fn publish(&self, at: SocketAddr) -> Result<(), kube::Error> {
+    async fn publish(&self, client: &Client, at: SocketAddr) -> Result<(), kube::Error> {
         let Some(address) = self.service else {
             tracing::warn!("the range of Services has no tenth address: pods cannot ask for names");
             return Ok(());
@@ -140,7 +144,7 @@ impl Dns {
             },
         });
         let parameters = PatchParams::apply(MANAGER).force();
-        Api::<Service>::namespaced(self.client.clone(), NAMESPACE)
+        Api::<Service>::namespaced(client.clone(), NAMESPACE)
             .patch(NAME, &parameters, &Patch::Apply(service))
             .await?;
         let slice = json!({
@@ -159,7 +163,7 @@ impl Dns {
                 { "name": "dns-tcp", "protocol": "TCP", "port": at.port() },
             ],
         });
-        Api::<EndpointSlice>::namespaced(self.client.clone(), NAMESPACE)
+        Api::<EndpointSlice>::namespaced(client.clone(), NAMESPACE)
             .patch(NAME, &parameters, &Patch::Apply(slice))
             .await?;
         Ok(())

@@ -34,23 +34,24 @@ pub struct Balancer {
     table: Option<Arc<Table>>,
     cluster: Cluster,
     changed: Arc<Notify>,
-    balancers: Controller<Balancers>,
+    balancers: Option<Controller<Balancers>>,
 }
 
 impl Balancer {
-    /// `node` is the name of this machine's Node, `host` its address.
+    /// `node` is the name of this machine's Node. Services of type LoadBalancer are given the address
+    /// `host`, if this is who gives them any.
     pub fn new(
         network: &PodNetwork,
         cluster: &Cluster,
         client: Client,
         node: &str,
-        host: IpAddr,
+        host: Option<IpAddr>,
     ) -> Self {
         let changed = Arc::new(Notify::new());
         wake(&cluster.services, &changed);
         wake(&cluster.slices, &changed);
         Self {
-            balancers: balancer::controller(&client, &cluster.services, host),
+            balancers: host.map(|host| balancer::controller(&client, &cluster.services, host)),
             cluster: cluster.clone(),
             changed,
             client,
@@ -73,10 +74,16 @@ impl Balancer {
             datagrams: Datagrams::default(),
             checks: Checks::default(),
         };
+        let giving = async {
+            match self.balancers {
+                Some(balancers) => balancers.run(stop.clone()).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = stop.cancelled() => {}
             () = keep(work, &self.cluster, &table, &self.changed, self.client) => {}
-            () = self.balancers.run(stop.clone()) => {}
+            () = giving => {}
         }
     }
 }

@@ -91,6 +91,8 @@ impl World {
             data_dir: directory.path().to_owned(),
             secrets_dir: None,
             policy: Policy::default(),
+            heartbeat: eyot_node::Heartbeat::Lease,
+            provisions: true,
             stop_pods: false,
         });
         let (kubelet, stop) = (node.kubelet(), CancellationToken::new());

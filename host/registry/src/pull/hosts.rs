@@ -16,6 +16,7 @@
 //! [registry."registry.example"]
 //! ca = "/etc/eyot/example-ca.pem"                  # in place of what the machine trusts
 //! skip-verify = false                              # true: take any certificate
+//! identity = "/etc/eyot/client.pem"                # who we are there: certificate and key
 //! ```
 
 use std::{
@@ -71,6 +72,9 @@ pub struct Host {
     pub skip_verify: bool,
     /// Authorities that are believed in place of the machine's, in PEM.
     pub ca: Option<PathBuf>,
+    /// What we show of ourselves in the handshake, certificate and key, in PEM. Read anew for each
+    /// connection, so that it may be renewed.
+    pub identity: Option<PathBuf>,
 }
 
 /// Why a file of registries is not right.

@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -22,6 +23,12 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
+};
+use rustls::{
+    SignatureScheme,
+    client::ResolvesClientCert,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    sign::CertifiedKey,
 };
 use serde::Deserialize;
 
@@ -118,8 +125,12 @@ fn connect(settings: Option<&Host>) -> Result<Http, String> {
     http.enforce_http(false);
     http.set_connect_timeout(Some(CONNECT));
     http.set_nodelay(true);
+    let tls = match settings.and_then(|settings| settings.identity.clone()) {
+        Some(file) => trusting(trust)?.with_client_cert_resolver(Arc::new(Shown(file))),
+        None => trusting(trust)?.with_no_client_auth(),
+    };
     let connector = HttpsConnectorBuilder::new()
-        .with_tls_config(trusting(trust)?.with_no_client_auth())
+        .with_tls_config(tls)
         .https_or_http()
         .enable_http1()
         .wrap_connector(http);
@@ -127,6 +138,36 @@ fn connect(settings: Option<&Host>) -> Result<Http, String> {
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE_TIME)
         .build(connector))
+}
+
+/// Shows the identity in a file, as it is at each handshake.
+#[derive(Debug)]
+struct Shown(PathBuf);
+
+impl Shown {
+    fn read(&self) -> Result<CertifiedKey, Box<dyn std::error::Error>> {
+        let pem = std::fs::read(&self.0)?;
+        let chain = CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>()?;
+        let key = PrivateKeyDer::from_pem_slice(&pem)?;
+        let provider = rustls::crypto::ring::default_provider();
+        Ok(CertifiedKey::from_der(chain, key, &provider)?)
+    }
+}
+
+impl ResolvesClientCert for Shown {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        match self.read() {
+            Ok(key) => Some(Arc::new(key)),
+            Err(error) => {
+                tracing::warn!(file = %self.0.display(), %error, "the identity for a registry cannot be read");
+                None
+            }
+        }
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
 }
 
 /// One repository at one endpoint, for somebody.

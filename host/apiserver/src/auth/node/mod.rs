@@ -7,6 +7,7 @@
 
 mod graph;
 pub(crate) mod restrict;
+mod revoked;
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +16,7 @@ use std::borrow::Cow;
 pub(crate) use self::graph::Graph;
 use self::graph::Kind;
 pub use self::graph::{Kind as Reference, references};
+pub(crate) use self::revoked::is_revoked;
 use super::{
     Attributes, Decision, Follower,
     authorizer::{Reason, Verdict},
