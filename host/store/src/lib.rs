@@ -1,5 +1,5 @@
-//! Revisioned objects, readings and the values of guests, in SQLite or PostgreSQL. The only crate
-//! that knows SQL.
+//! Revisioned objects, readings, what pipelines have yet to deliver and the values of guests, in SQLite
+//! or PostgreSQL. The only crate that knows SQL.
 //!
 //! The database is a log: one table of changes, in which the row with the highest revision of a key
 //! is the object. A write is one appended row, without any index to keep, which is as little as a
@@ -27,6 +27,7 @@ mod lock;
 mod log;
 mod object;
 mod readings;
+mod spool;
 mod state;
 mod stats;
 mod store;
@@ -54,6 +55,7 @@ pub use readings::{
     EVENTS_AT_MOST, Filter, Found, Latest, PAGE, Page, ReadingEvent, ReadingSlice, Readings,
     Retention, SourceRetention,
 };
+pub use spool::{Letter, NewLetter, NewPart, Part, Queue, Spool, SpoolChange, SpoolError};
 pub use state::Mark;
 pub use stats::{Histogram, ResourceStats, Stats};
 pub use store::Store;

@@ -166,12 +166,15 @@ fn primary(code: i32) -> i32 {
 }
 
 fn failure(error: sqlx::Error) -> AppendError {
-    match code(&error) {
-        Some(code) if primary(code) == FULL || code == CANNOT_GROW => {
-            AppendError::Full(error.to_string())
-        }
-        _ => AppendError::Failed(error.to_string()),
+    match is_full(&error) {
+        true => AppendError::Full(error.to_string()),
+        false => AppendError::Failed(error.to_string()),
     }
+}
+
+/// Whether something failed for want of room on the disk.
+pub(crate) fn is_full(error: &sqlx::Error) -> bool {
+    code(error).is_some_and(|code| primary(code) == FULL || code == CANNOT_GROW)
 }
 
 pub(crate) fn unusable(path: &Path, error: sqlx::Error) -> OpenError {
