@@ -18,13 +18,29 @@ pub mod driver {
 pub mod step {
     wit_bindgen::generate!({
         path: ["../wit/reading", "../wit/modbus", "../wit/mqtt", "../wit/pipeline"],
-        world: "eyot:pipeline/pipeline-step@0.1.0",
+        world: "eyot:pipeline/pipeline-step@0.1.1",
         pub_export_macro: true,
         additional_derives: [PartialEq],
         generate_unused_types: true,
         with: {
             "eyot:reading/types@0.1.0": crate::bindings::driver::eyot::reading::types,
-            "eyot:pipeline/types@0.1.0": generate,
+            "eyot:pipeline/types@0.1.1": generate,
+        },
+    });
+}
+
+/// The world `eyot:pipeline/pipeline-accumulator`.
+pub mod accumulator {
+    wit_bindgen::generate!({
+        path: ["../wit/reading", "../wit/modbus", "../wit/mqtt", "../wit/pipeline"],
+        world: "eyot:pipeline/pipeline-accumulator@0.1.1",
+        pub_export_macro: true,
+        additional_derives: [PartialEq],
+        generate_unused_types: true,
+        generate_all,
+        with: {
+            "eyot:reading/types@0.1.0": crate::bindings::driver::eyot::reading::types,
+            "eyot:pipeline/types@0.1.1": crate::bindings::step::eyot::pipeline::types,
         },
     });
 }
@@ -33,14 +49,14 @@ pub mod step {
 pub mod exporter {
     wit_bindgen::generate!({
         path: ["../wit/reading", "../wit/modbus", "../wit/mqtt", "../wit/pipeline"],
-        world: "eyot:pipeline/pipeline-exporter@0.1.0",
+        world: "eyot:pipeline/pipeline-exporter@0.1.1",
         pub_export_macro: true,
         additional_derives: [PartialEq],
         generate_unused_types: true,
         with: {
             "eyot:reading/types@0.1.0": crate::bindings::driver::eyot::reading::types,
             "eyot:mqtt/client@0.1.1": crate::bindings::driver::eyot::mqtt::client,
-            "eyot:pipeline/types@0.1.0": crate::bindings::step::eyot::pipeline::types,
+            "eyot:pipeline/types@0.1.1": crate::bindings::step::eyot::pipeline::types,
         },
     });
 }

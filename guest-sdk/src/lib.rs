@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | a driver, which knows one device protocol | [`Driver`] | [`export_driver!`] |
 //! | a step, which looks at, changes or drops what passes | [`Step`] | [`export_step!`] |
+//! | a step that remembers, or waits for time to pass | [`Accumulator`] | [`export_accumulator!`] |
 //! | an exporter, which delivers it somewhere | [`Exporter`] | [`export_exporter!`] |
 //!
 //! Build with `cargo build --target wasm32-wasip2 --release` as a `cdylib`, and push the file with
@@ -56,6 +57,7 @@ pub mod http;
 mod json;
 pub mod lenient;
 pub mod log;
+pub mod memory;
 pub mod modbus;
 pub mod mqtt;
 pub mod net;
@@ -77,7 +79,7 @@ pub use driver::Session;
 pub use driver::{Delivery, Driver, ReadRequest, Resource, WriteRequest};
 #[doc(hidden)]
 pub use pipeline::Place;
-pub use pipeline::{Exporter, Step};
+pub use pipeline::{Accumulator, Exporter, Step};
 pub use publisher::publish;
 pub use settings::from_settings;
 pub use value::ValueType;

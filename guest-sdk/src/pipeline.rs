@@ -2,7 +2,10 @@
 
 use serde::de::DeserializeOwned;
 
-use crate::{Item, PipelineError, from_settings};
+use crate::{
+    Item, PipelineError, from_settings,
+    memory::{Host, Memory},
+};
 
 /// A step of a pipeline: zero or more items out for each item in.
 ///
@@ -19,6 +22,30 @@ pub trait Step: Sized {
 
     /// Process a batch in order. The result must not depend on how batches are cut.
     fn process(&mut self, batch: Vec<Item>) -> Result<Vec<Item>, PipelineError>;
+}
+
+/// A step that remembers what it has seen, and may do something when time has passed: sums, windows
+/// by count and time, what changed since.
+///
+/// Keep what must not be lost in `memory` and nothing of it in the struct: an instance may be replaced
+/// at any time, and the struct with it.
+pub trait Accumulator: Sized {
+    /// The stage's `config`, as of a [`Step`].
+    type Config: DeserializeOwned;
+
+    /// Take the configuration; check whatever can be wrong with it here.
+    fn configure(config: Self::Config) -> Result<Self, PipelineError>;
+
+    /// Process a batch in order.
+    fn process(
+        &mut self,
+        batch: Vec<Item>,
+        memory: &mut impl Memory,
+    ) -> Result<Vec<Item>, PipelineError>;
+
+    /// Called once after `configure`, before any batch, so that what is remembered can be looked at;
+    /// then when [`Memory::wake_after`] asked for it.
+    fn tick(&mut self, memory: &mut impl Memory) -> Result<Vec<Item>, PipelineError>;
 }
 
 /// The end of a pipeline.
@@ -60,6 +87,20 @@ impl<T: Exporter> Place<T> {
     }
 }
 
+impl<T: Accumulator> Place<T> {
+    pub fn accumulator(settings: &[(String, String)]) -> Result<Self, PipelineError> {
+        T::configure(from_settings(settings)?).map(Self)
+    }
+
+    pub fn accumulate(&mut self, batch: Vec<Item>) -> Result<Vec<Item>, PipelineError> {
+        self.0.process(batch, &mut Host)
+    }
+
+    pub fn tick(&mut self) -> Result<Vec<Item>, PipelineError> {
+        self.0.tick(&mut Host)
+    }
+}
+
 /// Make a component of a [`Step`].
 ///
 /// Use it once in a crate of the type `cdylib`. It does nothing on targets other than Wasm.
@@ -80,6 +121,66 @@ macro_rules! export_step {
             Vec<$crate::Item>,
             $crate::bindings::step
         );
+    };
+}
+
+/// Make a component of an [`Accumulator`].
+///
+/// Use it once in a crate of the type `cdylib`. It does nothing on targets other than Wasm.
+#[macro_export]
+macro_rules! export_accumulator {
+    ($step:ty) => {
+        // Also where nothing is exported, so that a native build finds what is wrong.
+        const _: () = {
+            const fn is_accumulator<A: $crate::Accumulator>() {}
+            is_accumulator::<$step>()
+        };
+
+        #[cfg(target_family = "wasm")]
+        const _: () = {
+            struct Exported;
+
+            ::std::thread_local! {
+                static PLACE: ::std::cell::RefCell<Option<$crate::Place<$step>>> =
+                    const { ::std::cell::RefCell::new(None) };
+            }
+
+            fn place<T>(
+                call: impl FnOnce(&mut $crate::Place<$step>) -> Result<T, $crate::PipelineError>,
+            ) -> Result<T, $crate::PipelineError> {
+                PLACE.with_borrow_mut(|place| match place {
+                    Some(place) => call(place),
+                    None => {
+                        let message = "called before configure".to_owned();
+                        Err($crate::PipelineError::Config(message))
+                    }
+                })
+            }
+
+            impl $crate::bindings::accumulator::exports::eyot::pipeline::step::Guest for Exported {
+                fn configure(settings: Vec<(String, String)>) -> Result<(), $crate::PipelineError> {
+                    PLACE.set(Some($crate::Place::<$step>::accumulator(&settings)?));
+                    Ok(())
+                }
+
+                fn process(
+                    batch: Vec<$crate::Item>,
+                ) -> Result<Vec<$crate::Item>, $crate::PipelineError> {
+                    place(|place| place.accumulate(batch))
+                }
+            }
+
+            impl $crate::bindings::accumulator::exports::eyot::pipeline::timer::Guest for Exported {
+                fn tick() -> Result<Vec<$crate::Item>, $crate::PipelineError> {
+                    place(|place| place.tick())
+                }
+            }
+
+            $crate::__version_section!();
+            $crate::bindings::accumulator::export!(
+                Exported with_types_in $crate::bindings::accumulator
+            );
+        };
     };
 }
 

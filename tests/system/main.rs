@@ -25,6 +25,7 @@ mod kubectl;
 mod ledger;
 mod lifecycle;
 mod loss;
+mod outage;
 mod peers;
 mod reach;
 mod registry;
@@ -72,6 +73,7 @@ fn main() {
         ("drivers", drivers::CASES),
         ("peers", peers::CASES),
         ("edge", edge::CASES),
+        ("outage", outage::CASES),
         ("bad_input", bad_input::CASES),
         ("ledger", ledger::CASES),
         ("verbs", verbs::CASES),

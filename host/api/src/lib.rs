@@ -41,7 +41,10 @@ pub use device::{
 };
 pub use device_service::{DeviceService, DeviceServiceSpec};
 pub use duration::{DurationError, parse_duration};
-pub use pipeline::{Pipeline, PipelineSpec, PipelineStatus, Source, Stage};
+pub use pipeline::{
+    Branch, ConfigSource, Discard, KeyRef, MqttSource, Pipeline, PipelineSpec, PipelineStatus,
+    Queue, Source, Stage,
+};
 pub use profile::{
     DeviceCommand, DeviceProfile, DeviceProfileSpec, DeviceResource, ReadWrite, ResourceOperation,
     ResourceProperties, VALUE_TYPES,

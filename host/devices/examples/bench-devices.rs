@@ -19,7 +19,7 @@ use eyot_runtime::{
     Image, ImageContent, ImageError, ImageStore, LogSink, LogStream, PodRef,
     guest::{
         DeviceInfo, Driver, DriverError, DriverHost, DriverSession, Exporter, Grants, Item,
-        ReadRequest, Step, StepError, StepLoader, WriteRequest,
+        Processed, ReadRequest, Step, StepError, StepLoader, WriteRequest,
     },
     reading::{Reading, Value},
 };
@@ -86,7 +86,12 @@ impl ImageStore for Guests {
 
 #[async_trait]
 impl StepLoader for Guests {
-    async fn step(&self, _: &Image, _: &[(String, String)]) -> Result<Box<dyn Step>, StepError> {
+    async fn step(
+        &self,
+        _: &Image,
+        _: &[(String, String)],
+        _: &[(String, bytes::Bytes)],
+    ) -> Result<Box<dyn Step>, StepError> {
         Ok(Box::new(self.clone()))
     }
 
@@ -102,8 +107,11 @@ impl StepLoader for Guests {
 
 #[async_trait]
 impl Step for Guests {
-    async fn process(&mut self, batch: &[Item]) -> Result<Vec<Item>, StepError> {
-        Ok(batch.to_vec())
+    async fn process(&mut self, batch: &[Item]) -> Result<Processed, StepError> {
+        Ok(Processed {
+            items: batch.to_vec(),
+            ..Processed::default()
+        })
     }
 }
 
@@ -148,9 +156,11 @@ async fn main() -> Fallible<()> {
     }
     let broker = broker::start("127.0.0.1:0".parse()?, Access::default())?;
     let guests = Guests::default();
+    let dir = tempfile::tempdir()?;
     let devices = Devices::new(Options {
         client: client.clone(),
         readings: store.readings(),
+        spool: Arc::new(eyot_store::Spool::new(dir.path().join("pipelines.db"))),
         loader: Arc::new(guests.clone()),
         images: Arc::new(guests.clone()),
         broker: Some(broker.clone()),

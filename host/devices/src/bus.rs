@@ -8,17 +8,19 @@
 //! room: a disk that is slower than the devices slows down the devices' tasks, and they skip beats.
 //! Only a disk that refuses to store at all for [`TRIES`] times loses events, which are counted,
 //! logged, and told all the same. MQTT and the pipelines have bounded queues of their own; what finds
-//! one full is dropped there, counted and logged.
+//! one full is dropped there, counted and logged. Clients who send events themselves wait until their
+//! event is safe with the pipelines, too: that is what they take our answer for.
 
 use std::{
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
+use async_trait::async_trait;
 use eyot_runtime::reading::Event;
 use eyot_store::{ReadingEvent, ReadingSlice, Readings, ReadingsError};
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::{Notify, Semaphore, mpsc},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
@@ -41,9 +43,19 @@ const PAUSE: Duration = Duration::from_millis(2);
 const TRIES: u32 = 10;
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Takes events for a pipeline; never waits.
+/// Events that wait until it is known which pipelines there are: at the start.
+const EARLY: usize = 10_000;
+/// How long a client's event waits at most until the pipelines are known.
+const START: Duration = Duration::from_secs(10);
+
+/// Takes events for a pipeline.
+#[async_trait]
 pub(crate) trait Inlet: Send + Sync {
+    /// Never waits: what finds no room is lost there.
     fn offer(&self, namespace: &str, event: &Arc<Event>);
+
+    /// Returns when the events will survive an end of the host, those that the pipeline takes.
+    async fn take(&self, namespace: &str, events: &[Arc<Event>]) -> Result<(), String>;
 }
 
 /// An event on its way.
@@ -71,6 +83,13 @@ impl Stored {
     }
 }
 
+/// The pipelines that listen.
+enum Inlets {
+    /// Nobody knows yet which there are.
+    Unknown(Vec<(String, Arc<Event>)>),
+    Known(Arc<[Arc<dyn Inlet>]>),
+}
+
 /// Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Bus {
@@ -84,7 +103,9 @@ struct Inner {
     room: Arc<Semaphore>,
     store_loss: Loss,
     broker_loss: Loss,
-    inlets: RwLock<Arc<[Arc<dyn Inlet>]>>,
+    inlets: RwLock<Inlets>,
+    /// Told when the pipelines are known.
+    known: Notify,
     /// The namespace whose devices go by their bare names in EdgeX.
     namespace: String,
 }
@@ -100,7 +121,8 @@ impl Bus {
             room: room.clone(),
             store_loss: Loss::new("readings store"),
             broker_loss: Loss::new("MQTT broker"),
-            inlets: RwLock::new(Arc::new([])),
+            inlets: RwLock::new(Inlets::Unknown(Vec::new())),
+            known: Notify::new(),
             namespace,
         };
         (
@@ -144,23 +166,71 @@ impl Bus {
         self.send(encode::topic(&encoded.event), &encoded.body);
     }
 
-    /// Tell the pipelines and MQTT of an event that a client has sent, and that is stored already
-    /// with this body.
-    pub(crate) fn pass_on(&self, namespace: &str, event: &Arc<Event>, body: &[u8]) {
-        self.offer(namespace, event);
-        self.send(encode::core_topic(event), body);
+    /// Tell MQTT of an event that a client has sent, and that is stored already with this body.
+    pub(crate) fn pass_on(&self, topic: &str, body: &[u8]) {
+        self.send(topic.to_owned(), body);
     }
 
-    /// Tell the pipelines of an event that is stored and that MQTT has already.
-    pub(crate) fn offer(&self, namespace: &str, event: &Arc<Event>) {
-        let inlets = self
-            .inner
-            .inlets
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+    /// Give the pipelines an event that a client has sent. Returns when they have it for good, or why
+    /// one has not.
+    pub(crate) async fn take(&self, namespace: &str, event: &Arc<Event>) -> Result<(), String> {
+        self.take_all(namespace, std::slice::from_ref(event)).await
+    }
+
+    /// The same for some.
+    pub(crate) async fn take_all(
+        &self,
+        namespace: &str,
+        events: &[Arc<Event>],
+    ) -> Result<(), String> {
+        let mut known = std::pin::pin!(self.inner.known.notified());
+        known.as_mut().enable();
+        let inlets = match self.inlets() {
+            Some(inlets) => Some(inlets),
+            None => {
+                let waited = tokio::time::timeout(START, known).await;
+                waited.map_err(|_| "the host is still starting; try again".to_owned())?;
+                self.inlets()
+            }
+        };
+        for inlet in inlets.iter().flat_map(|inlets| inlets.iter()) {
+            inlet.take(namespace, events).await?;
+        }
+        Ok(())
+    }
+
+    fn inlets(&self) -> Option<Arc<[Arc<dyn Inlet>]>> {
+        let inlets = self.inner.inlets.read();
+        match &*inlets.unwrap_or_else(PoisonError::into_inner) {
+            Inlets::Known(inlets) => Some(inlets.clone()),
+            Inlets::Unknown(_) => None,
+        }
+    }
+
+    fn offer(&self, namespace: &str, event: &Arc<Event>) {
+        let inlets = match self.inlets() {
+            Some(inlets) => inlets,
+            None => match self.keep(namespace, event) {
+                Some(inlets) => inlets,
+                None => return,
+            },
+        };
         for inlet in inlets.iter() {
             inlet.offer(namespace, event);
+        }
+    }
+
+    /// Keep an event for pipelines that are not known yet, unless they are by now.
+    fn keep(&self, namespace: &str, event: &Arc<Event>) -> Option<Arc<[Arc<dyn Inlet>]>> {
+        let inlets = self.inner.inlets.write();
+        match &mut *inlets.unwrap_or_else(PoisonError::into_inner) {
+            Inlets::Known(inlets) => Some(inlets.clone()),
+            Inlets::Unknown(early) => {
+                if early.len() < EARLY {
+                    early.push((namespace.to_owned(), event.clone()));
+                }
+                None
+            }
         }
     }
 
@@ -180,11 +250,20 @@ impl Bus {
 
     /// Replace the pipelines that listen.
     pub(crate) fn set_inlets(&self, inlets: Vec<Arc<dyn Inlet>>) {
-        *self
-            .inner
-            .inlets
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = inlets.into();
+        let inlets: Arc<[Arc<dyn Inlet>]> = inlets.into();
+        let held = self.inner.inlets.write();
+        let mut held = held.unwrap_or_else(PoisonError::into_inner);
+        // Under the lock, so that no event overtakes an early one.
+        if let Inlets::Unknown(early) = &mut *held {
+            for (namespace, event) in early.drain(..) {
+                for inlet in inlets.iter() {
+                    inlet.offer(&namespace, &event);
+                }
+            }
+        }
+        *held = Inlets::Known(inlets);
+        drop(held);
+        self.inner.known.notify_waiters();
     }
 
     /// Events that an outlet did not take: the store's, the broker's.

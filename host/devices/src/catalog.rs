@@ -81,6 +81,11 @@ where
 }
 
 impl<K: Send + Sync + 'static> Cache<K> {
+    /// Return once the first list is complete.
+    pub(crate) async fn synced(&self) {
+        self.objects.synced().await;
+    }
+
     /// Call `then` once the first list is complete.
     pub(crate) fn once_listed(&self, then: impl FnOnce() + Send + 'static) {
         let objects = self.objects.clone();

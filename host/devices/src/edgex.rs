@@ -35,7 +35,7 @@ use tower::Service;
 
 pub(crate) use self::{
     discovery::Searches,
-    events::Foreign,
+    events::{Foreign, stored_event},
     keeper::watch_over,
     messages::{FILTERS, answer},
     system_events::announce,

@@ -8,11 +8,13 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use eyot_runtime::{
     Image, ImageContent, ImageError, ImageStore, LogSink, LogStream,
     guest::{
         DeviceInfo, DiscoveredDevice, Driver, DriverError, DriverSession, Exporter, Grants, Item,
-        Publication, ReadRequest, ServiceInfo, Step, StepError, StepLoader, WriteRequest,
+        Processed, Publication, ReadRequest, ServiceInfo, Step, StepError, StepLoader,
+        WriteRequest,
     },
     reading::{Reading, Value},
 };
@@ -386,6 +388,7 @@ impl StepLoader for Components {
         &self,
         image: &Image,
         settings: &[(String, String)],
+        _: &[(String, Bytes)],
     ) -> Result<Box<dyn Step>, StepError> {
         *self.instances.lock().unwrap() += 1;
         if let Some((name, _)) = settings.iter().find(|(name, _)| name != "keep") {
@@ -420,15 +423,15 @@ fn source(item: &Item) -> &str {
 
 #[async_trait]
 impl Step for FakeStep {
-    async fn process(&mut self, batch: &[Item]) -> Result<Vec<Item>, StepError> {
+    async fn process(&mut self, batch: &[Item]) -> Result<Processed, StepError> {
         if self.image.contains("trap") && batch.iter().any(|item| source(item) == "poison") {
             return Err(StepError::Trapped("unreachable executed".into()));
         }
-        Ok(batch
-            .iter()
-            .filter(|item| source(item) != "noise")
-            .cloned()
-            .collect())
+        let quiet = batch.iter().filter(|item| source(item) != "noise");
+        Ok(Processed {
+            items: quiet.cloned().collect(),
+            ..Processed::default()
+        })
     }
 }
 

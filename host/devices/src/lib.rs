@@ -34,6 +34,7 @@ mod value;
 pub use broker::{Access, Broker, BrokerError, Users};
 pub use device::CommandError;
 pub use edgex::{Edgex, EdgexService};
+pub use pipeline::{PREFIX as PIPELINES, PipelineDoor};
 pub use scan::ScanError;
 pub use service::{Devices, Options};
 #[cfg(test)]

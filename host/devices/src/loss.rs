@@ -35,6 +35,9 @@ impl Loss {
 
     /// For another reason than that a queue was full.
     pub(crate) fn lost_because(&self, count: u64, why: &str) {
+        if count == 0 {
+            return;
+        }
         let total = self.lost.fetch_add(count, Ordering::Relaxed) + count;
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();

@@ -19,7 +19,7 @@ use eyot_runtime::{
     Exit, ImageStore, LogSink, PodRef,
     guest::{Driver, DriverHost, StepLoader},
 };
-use eyot_store::Readings;
+use eyot_store::{Readings, Spool};
 use kube::{
     Api, Resource, ResourceExt,
     api::{Patch, PatchParams, PostParams},
@@ -39,7 +39,7 @@ use crate::{
     edgex::{Edgex, EdgexService, FILTERS, Foreign, Searches, announce, answer, watch_over},
     encode,
     granted::Granted,
-    pipeline,
+    pipeline::{self, Depot, PipelineDoor},
     retention::{self, Retentions},
     status::{Board, DeviceKey},
     twins,
@@ -54,6 +54,8 @@ const COMPONENT: &str = "eyot-devices";
 pub struct Options {
     pub client: kube::Client,
     pub readings: Readings,
+    /// What pipelines have yet to deliver.
+    pub spool: Arc<Spool>,
     pub loader: Arc<dyn StepLoader>,
     pub images: Arc<dyn ImageStore>,
     /// The embedded broker, as [`crate::broker::start`] gives it; `None` publishes nothing.
@@ -74,6 +76,7 @@ pub struct Devices {
 pub(crate) struct Inner {
     pub(crate) client: kube::Client,
     pub(crate) readings: Readings,
+    depot: Arc<Depot>,
     loader: Arc<dyn StepLoader>,
     images: Arc<dyn ImageStore>,
     pub(crate) namespace: String,
@@ -116,6 +119,7 @@ impl Devices {
         let inner = Inner {
             client: options.client,
             readings: options.readings,
+            depot: Depot::new(options.spool),
             loader: options.loader,
             images: options.images,
             namespace: options.namespace,
@@ -168,6 +172,18 @@ impl Devices {
     /// One of EdgeX's core services.
     pub fn service_of(&self, service: EdgexService) -> Edgex {
         Edgex::new(self.inner.clone(), service)
+    }
+
+    /// What is asked about single pipelines, for behind a node's API.
+    pub fn pipelines(&self) -> PipelineDoor {
+        let inner = &self.inner;
+        PipelineDoor {
+            depot: inner.depot.clone(),
+            pipelines: inner.pipelines.clone(),
+            devices: inner.devices.clone(),
+            readings: inner.readings.clone(),
+            namespace: inner.namespace.clone(),
+        }
     }
 
     /// Events that were dropped on their way to the store and to the broker, since the start.
@@ -223,6 +239,7 @@ impl Devices {
             pipelines,
             changed,
             inner.bus.clone(),
+            inner.depot.clone(),
             stop.clone(),
         ));
         tasks.spawn(watch_over(self.service(), stop.clone()));

@@ -9,6 +9,7 @@ mod join;
 mod membership;
 mod memory;
 mod mqtt;
+mod node_door;
 mod pki;
 mod registry_access;
 mod security;

@@ -34,7 +34,7 @@ use eyot_registry::{Registry, pull::Registries};
 use eyot_runtime::Instance;
 use eyot_runtime_oci::{OciRuntime, launcher::Launcher};
 use eyot_runtime_wasm::{WasmEngine, WasmRuntime};
-use eyot_store::{KeyValues, Store};
+use eyot_store::{KeyValues, Spool, Store};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Client;
 use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
@@ -43,6 +43,7 @@ use tower::util::BoxCloneSyncService;
 
 use crate::{
     front::{self, AllNodes, Front},
+    node_door::NodeDoor,
     pki,
     registry_access::ApiGatekeeper,
     security,
@@ -208,6 +209,7 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
     let devices = Devices::new(eyot_devices::Options {
         client: client("system:eyot-devices"),
         readings: store.readings(),
+        spool: Arc::new(Spool::new(settings.data_dir.join("pipelines.db"))),
         loader: engine.clone(),
         images: registry.clone(),
         broker: Some(broker),
@@ -242,6 +244,7 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
     serve_cluster(
         &settings, &network, &cluster, &client, doors, &mut parts, &stop,
     );
+    let pipelines = devices.pipelines();
     let node = start_node(
         &settings,
         &client,
@@ -253,7 +256,10 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
     );
     nodes.set_own(
         &settings.node_name,
-        BoxCloneSyncService::new(node.kubelet()),
+        BoxCloneSyncService::new(NodeDoor {
+            kubelet: node.kubelet(),
+            pipelines,
+        }),
     );
     parts.spawn({
         let stop = stop.clone();

@@ -57,7 +57,7 @@ async fn main() {
         let started = Instant::now();
         let image = image(path);
         match &*path.file_stem().unwrap().to_string_lossy() {
-            "step" => drop(engine.step(&image, &[]).await.unwrap()),
+            "step" => drop(engine.step(&image, &[], &[]).await.unwrap()),
             _ => runtime.prepare(&image).await.unwrap(),
         }
         println!(
@@ -132,12 +132,12 @@ async fn client(address: SocketAddr) {
 
 async fn batches(engine: &WasmEngine, image: &Image) {
     let settings = [("mark".to_owned(), "false".to_owned())];
-    let mut step = engine.step(image, &settings).await.unwrap();
+    let mut step = engine.step(image, &settings, &[]).await.unwrap();
     for size in [1, 100] {
         let batch: Vec<Item> = (0..size).map(event).collect();
         let started = Instant::now();
         for _ in 0..BATCHES {
-            assert_eq!(step.process(&batch).await.unwrap().len(), batch.len());
+            assert_eq!(step.process(&batch).await.unwrap().items.len(), batch.len());
         }
         println!(
             "{:<46} {:?}",

@@ -16,6 +16,7 @@ mod generated {
                 import eyot:mqtt/client@0.1.1;
                 import eyot:mqtt/subscriber@0.1.1;
                 import eyot:datagrams/receiver@0.1.0;
+                import eyot:pipeline/memory@0.1.1;
                 import wasi:config/store@0.2.0-rc.1;
                 import wasi:keyvalue/store@0.2.0-draft;
                 import wasi:keyvalue/atomics@0.2.0-draft;
@@ -26,8 +27,9 @@ mod generated {
                 export eyot:device/listener@0.1.2;
                 export eyot:device/inlet@0.1.2;
                 export eyot:device/service@0.1.2;
-                export eyot:pipeline/step@0.1.0;
-                export eyot:pipeline/exporter@0.1.0;
+                export eyot:pipeline/step@0.1.1;
+                export eyot:pipeline/timer@0.1.1;
+                export eyot:pipeline/exporter@0.1.1;
             }
         ",
         path: [
@@ -59,14 +61,14 @@ mod generated {
 pub(crate) use generated::{
     exports::eyot::{
         device::{driver, inlet, listener, service},
-        pipeline::{exporter, step},
+        pipeline::{exporter, step, timer},
     },
     eyot::{
         datagrams::receiver as datagrams,
         device::{log, publisher, types as device},
         modbus::client as modbus,
         mqtt::{client as mqtt, subscriber},
-        pipeline::types as pipeline,
+        pipeline::{memory, types as pipeline},
         reading::types as reading,
     },
     wasi::{

@@ -130,12 +130,12 @@ pub(crate) fn from_items(items: Vec<pipeline::ItemResult>, batch: &[Item]) -> Ve
                 let origin = find(batch, &mut place, &e);
                 Item::Event(Arc::new(from_event(e, origin)))
             }
-            pipeline::ItemResult::Payload(p) => Item::Payload(Payload {
+            pipeline::ItemResult::Payload(p) => Item::Payload(Arc::new(Payload {
                 media_type: p.media_type,
                 destination: p.destination,
                 data: p.data,
                 device: p.device,
-            }),
+            })),
         })
         .collect()
 }

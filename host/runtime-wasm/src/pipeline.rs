@@ -4,24 +4,28 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bumpalo::Bump;
+use bytes::Bytes;
 use eyot_runtime::{
     ContainerError, Image, LogSink, LogStream,
-    guest::{Exporter, Grants, Item, Step, StepError, StepLoader},
+    guest::{Exporter, Grants, Item, Processed, Step, StepError, StepLoader},
 };
 use wasmtime::Store;
 use wasmtime::component::Instance;
 use wasmtime_wasi::WasiCtxBuilder;
 
 use crate::{
-    bindings::{exporter, step},
+    bindings::{exporter, pipeline, step, timer},
     capability::{Capabilities, log},
     clock::{Clock, Cpu},
     convert,
+    egress::{Egress, Outgoing, Resolver},
     engine::WasmEngine,
     memory::{Budget, Draw},
     program::{InstancePre, Program, Role},
     resident::{MEMORY, Resident, Trapped},
+    sockets::Sockets,
     state::{self, State},
+    tls,
 };
 
 #[async_trait]
@@ -30,10 +34,11 @@ impl StepLoader for WasmEngine {
         &self,
         image: &Image,
         settings: &[(String, String)],
+        memory: &[(String, Bytes)],
     ) -> Result<Box<dyn Step>, StepError> {
         let (program, pre) = self.guest(image, Role::Step).await?;
         let mut made = self
-            .instance(image, program, &pre, &Grants::default())
+            .instance(image, program, &pre, &Grants::default(), memory)
             .await?;
         let guest = step::GuestIndices::new(&pre)
             .and_then(|indices| indices.load(&mut made.store, &made.instance))
@@ -47,7 +52,11 @@ impl StepLoader for WasmEngine {
                 .await
                 .map_err(trapped)??;
         }
-        Ok(Box::new(WasmStep { made, guest }))
+        // Most steps have nothing to do with time.
+        let timer = timer::GuestIndices::new(&pre)
+            .and_then(|indices| indices.load(&mut made.store, &made.instance))
+            .ok();
+        Ok(Box::new(WasmStep { made, guest, timer }))
     }
 
     async fn exporter(
@@ -57,7 +66,7 @@ impl StepLoader for WasmEngine {
         grants: Grants,
     ) -> Result<Box<dyn Exporter>, StepError> {
         let (program, pre) = self.guest(image, Role::Exporter).await?;
-        let mut made = self.instance(image, program, &pre, &grants).await?;
+        let mut made = self.instance(image, program, &pre, &grants, &[]).await?;
         let guest = exporter::GuestIndices::new(&pre)
             .and_then(|indices| indices.load(&mut made.store, &made.instance))
             .map_err(|error| StepError::Config(format!("{error:#}")))?;
@@ -102,17 +111,28 @@ impl WasmEngine {
         program: Arc<Program>,
         pre: &InstancePre,
         grants: &Grants,
+        memory: &[(String, Bytes)],
     ) -> Result<Made, StepError> {
         let log: Arc<dyn LogSink> = Arc::new(HostLog {
             image: image.reference.clone(),
         });
         let mut wasi = WasiCtxBuilder::new();
         state::output(&mut wasi, &log);
-        let capabilities = Capabilities::new(&self.shared, grants, log::Client::silent());
+        // What is wrong with it is said now, not at the first delivery.
+        tls::client(grants.tls.as_deref())
+            .map_err(|reason| StepError::Config(format!("the TLS secret: {reason}")))?;
+        // A step is granted nothing, and so reaches nothing.
+        let egress = Egress::of_driver(&grants.sockets);
+        let sockets = Sockets::of_driver(egress.clone());
+        sockets.permit(&mut wasi);
+        let outgoing = Outgoing::new(egress, Resolver::default()).with_tls(grants.tls.clone());
+        let capabilities =
+            Capabilities::new(&self.shared, grants, log::Client::silent()).remembering(memory);
         let draw = Draw::new(Budget::new(Some(MEMORY)));
         let clock = Clock::new(self.ticker.clone(), Cpu::new(None, None));
-        let mut store =
-            State::new(wasi.build(), draw, capabilities).into_store(&self.engine, &clock);
+        let mut store = State::new(wasi.build(), draw, capabilities)
+            .with_network(outgoing, sockets)
+            .into_store(&self.engine, &clock);
         let mut resident = Resident::new(clock, program);
         let instance = resident
             .instantiate(pre, &mut store)
@@ -136,22 +156,44 @@ struct Made {
 struct WasmStep {
     made: Made,
     guest: step::Guest,
+    timer: Option<timer::Guest>,
+}
+
+impl WasmStep {
+    /// What came of a call that did not trap.
+    fn processed(
+        &mut self,
+        items: Result<Vec<pipeline::ItemResult>, pipeline::Error>,
+        batch: &[Item],
+    ) -> Result<Processed, StepError> {
+        let memory = &mut self.made.store.data_mut().capabilities.memory;
+        let items = items.inspect_err(|_| memory.revert())?;
+        Ok(Processed {
+            items: convert::from_items(items, batch),
+            memory: memory.take_changes(),
+            wake: memory.take_wake(),
+        })
+    }
 }
 
 #[async_trait]
 impl Step for WasmStep {
-    async fn process(&mut self, batch: &[Item]) -> Result<Vec<Item>, StepError> {
+    async fn process(&mut self, batch: &[Item]) -> Result<Processed, StepError> {
         let bump = Bump::new();
         let call = self
             .guest
             .call_process(&mut self.made.store, convert::items(&bump, batch));
-        let items = self
-            .made
-            .resident
-            .call("process", call)
-            .await
-            .map_err(trapped)??;
-        Ok(convert::from_items(items, batch))
+        let items = self.made.resident.call("process", call).await;
+        self.processed(items.map_err(trapped)?, batch)
+    }
+
+    async fn tick(&mut self) -> Result<Processed, StepError> {
+        let Some(timer) = &self.timer else {
+            return Ok(Processed::default());
+        };
+        let call = timer.call_tick(&mut self.made.store);
+        let items = self.made.resident.call("tick", call).await;
+        self.processed(items.map_err(trapped)?, &[])
     }
 }
 

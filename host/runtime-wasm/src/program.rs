@@ -254,11 +254,13 @@ impl Linkers {
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut workload)?;
         let mut driver = with(Role::Driver)?;
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut driver)?;
+        let mut exporter = with(Role::Exporter)?;
+        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut exporter)?;
         Ok(Self {
             workload,
             driver,
             step: with(Role::Step)?,
-            exporter: with(Role::Exporter)?,
+            exporter,
         })
     }
 

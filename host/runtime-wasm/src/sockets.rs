@@ -11,7 +11,7 @@
 //! - names are those of the cluster, found as outgoing HTTP finds them, and only granted ones.
 //!
 //! A driver's sockets are among the host's: it listens on no port, and exchanges messages with the
-//! addresses of its devices only.
+//! addresses of its devices only. So are an exporter's, with the addresses of its configuration.
 //!
 //! The sockets themselves are wasmtime's. Pods on the host's network, and those of a host that may
 //! make no network, have theirs among the host's.
@@ -88,7 +88,7 @@ impl Sockets {
         })
     }
 
-    /// Those of a driver: to the addresses of its devices, from the host.
+    /// Those of a driver or an exporter: to what it is granted, from the host.
     pub(crate) fn of_driver(egress: Arc<Egress>) -> Arc<Self> {
         Arc::new(Self {
             egress,

@@ -6,6 +6,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     container::{Exit, LogSink, PodRef},
@@ -223,14 +224,15 @@ pub trait DriverHost: Send + Sync {
     ) -> Exit;
 }
 
-/// One item of a pipeline; see `wit/pipeline`.
-#[derive(Debug, Clone, PartialEq)]
+/// One item of a pipeline; see `wit/pipeline`. Cheap to clone. Serialised for the host's own files, as
+/// [`reading`](crate::reading) says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Item {
     Event(Arc<Event>),
-    Payload(Payload),
+    Payload(Arc<Payload>),
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Payload {
     pub media_type: String,
     pub destination: String,
@@ -252,10 +254,34 @@ pub enum StepError {
     Trapped(String),
 }
 
+/// What came of a call of a step.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Processed {
+    pub items: Vec<Item>,
+    /// What the step remembers from now on, by key; empty is nothing.
+    pub memory: Vec<(String, Bytes)>,
+    pub wake: Wake,
+}
+
+/// When a step wants its [`Step::tick`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Wake {
+    /// As it said before; at first not at all.
+    #[default]
+    AsBefore,
+    Never,
+    After(Duration),
+}
+
 /// An instance of a step component, configured.
 #[async_trait]
 pub trait Step: Send {
-    async fn process(&mut self, batch: &[Item]) -> Result<Vec<Item>, StepError>;
+    async fn process(&mut self, batch: &[Item]) -> Result<Processed, StepError>;
+
+    /// Time has passed.
+    async fn tick(&mut self) -> Result<Processed, StepError> {
+        Ok(Processed::default())
+    }
 }
 
 /// An instance of an exporter component, configured.
@@ -267,11 +293,12 @@ pub trait Exporter: Send {
 /// Makes instances for pipelines. `runtime-wasm` implements it.
 #[async_trait]
 pub trait StepLoader: Send + Sync {
-    /// Load `image`, instantiate it as a step and configure it.
+    /// Load `image`, instantiate it as a step that remembers `memory`, and configure it.
     async fn step(
         &self,
         image: &crate::image::Image,
         settings: &[(String, String)],
+        memory: &[(String, Bytes)],
     ) -> Result<Box<dyn Step>, StepError>;
 
     /// Load `image`, instantiate it as an exporter and configure it.

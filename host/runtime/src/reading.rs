@@ -1,9 +1,14 @@
 //! Readings and events as the host carries them: the Rust side of `wit/reading`.
+//!
+//! They are serialised for the host's own files, in which the order of fields and cases is the format:
+//! a change of it is a new format there.
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 /// One typed value; one case for each of the 27 value types of EdgeX, and null.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Value {
     Bool(bool),
     String(String),
@@ -78,7 +83,7 @@ impl Value {
 }
 
 /// One value of one resource at one instant.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Reading {
     pub resource: String,
     pub value: Value,
@@ -89,7 +94,7 @@ pub struct Reading {
 }
 
 /// The readings that one read of one source yielded together. Shared, never changed in place.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Event {
     pub id: String,
     /// Name of the device service, for topics and queries.

@@ -1,8 +1,8 @@
 //! Events that others send to core-data, in JSON or CBOR: over HTTP, or from device services of
 //! their own that publish them on MQTT ([`Foreign`]).
 //!
-//! An event is kept as it was sent (its tags may be anything), is acknowledged once it is stored, and
-//! is then on its way to the pipelines and, if it did not come from there, to MQTT.
+//! An event is kept as it was sent (its tags may be anything), is acknowledged once it is stored and
+//! safe with the pipelines that take it, and goes to MQTT if it did not come from there.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     broker::{Intake, Message},
+    encode,
     loss::Loss,
     value,
 };
@@ -53,17 +54,21 @@ pub(super) async fn add(
     };
     let id = text(event, "id").to_owned();
     let (carried, stored) = taken(event, path)?;
-    let body = stored.body.clone();
+    let (body, topic) = (stored.body.clone(), encode::core_topic(&carried));
     let new = edgex.inner.readings.append_new(vec![stored]).await;
     let new = new.map_err(|error| Failure::internal(error.to_string()))?;
     if !new.contains(&true) {
         return Err(Failure::conflict(format!("event {id} already exists")));
     }
-    let namespace = &edgex.inner.namespace;
-    edgex
-        .inner
-        .bus
-        .pass_on(namespace, &Arc::new(carried), &body);
+    let inner = &edgex.inner;
+    if let Err(reason) = inner.bus.take(&inner.namespace, &Arc::new(carried)).await {
+        // Who is refused can send it again.
+        if let Err(error) = inner.readings.delete_event(&id).await {
+            tracing::warn!(%error, id, "an event that was refused is still stored");
+        }
+        return Err(Failure::unavailable(reason));
+    }
+    inner.bus.pass_on(&topic, &body);
     let mut fields = json!({ "id": id });
     if !request_id.is_empty() {
         fields["requestId"] = request_id.into();
@@ -124,13 +129,10 @@ impl Intake for Foreign {
         }
         let inner = &self.edgex.inner;
         let stored = inner.readings.append_new(bodies).await;
-        let stored = stored.map_err(|error| error.to_string())?;
-        for (event, new) in events.iter().zip(stored) {
-            if new {
-                inner.bus.offer(&inner.namespace, event);
-            }
-        }
-        Ok(())
+        stored.map_err(|error| error.to_string())?;
+        // Also those that are stored already: they come again because nobody was told that the
+        // pipelines have them.
+        inner.bus.take_all(&inner.namespace, &events).await
     }
 }
 
@@ -352,6 +354,12 @@ fn carried(event: &Fields, service: &str) -> Result<Event, Failure> {
         readings,
         tags: tags(event),
     })
+}
+
+/// A stored event as pipelines see it, but for its device service, which is not stored.
+pub(crate) fn stored_event(body: &[u8]) -> Option<Event> {
+    let fields: Fields = serde_json::from_slice(body).ok()?;
+    carried(&fields, "").ok()
 }
 
 fn number(fields: &Fields, name: &str) -> u64 {

@@ -2,28 +2,38 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use eyot_api::{PipelineSpec, Source, Stage};
-use eyot_runtime::{guest::Grants, reading::Event};
+use eyot_api::{PipelineSpec, Queue, Source, Stage, parse_duration};
+use eyot_runtime::reading::Event;
 use regex::{Regex, RegexBuilder};
+
+use super::{
+    lane::{Discard, Limits},
+    listener,
+    stock::SOURCE,
+};
+use crate::encode;
 
 /// Memory of one compiled pattern at most.
 const PATTERN: usize = 256 * 1024;
 /// Components in one pipeline at most.
 const STAGES: usize = 32;
-/// The host's own broker.
-pub(crate) const LOCAL_BROKER: &str = "mqtt://local";
+/// Bytes that wait in one queue, unless the spec says otherwise.
+const BYTES: u64 = 256 << 20;
 
 /// Which events a pipeline takes.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Selector {
     services: Patterns,
     devices: Patterns,
     profiles: Patterns,
     sources: Patterns,
     resources: Patterns,
+    topics: Vec<String>,
+    /// Nothing of the bus is wanted.
+    none: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Patterns(Vec<Pattern>);
 
 #[derive(Debug)]
@@ -40,15 +50,19 @@ impl Selector {
             profiles: Patterns::new("profiles", &source.profiles)?,
             sources: Patterns::new("sources", &source.sources)?,
             resources: Patterns::new("resources", &source.resources)?,
+            topics: topics(&source.topics)?,
+            none: has_other_source(source) && !has_lists(source),
         })
     }
 
     /// The event as the pipeline is to see it, if at all.
     pub(super) fn select(&self, event: &Arc<Event>) -> Option<Arc<Event>> {
-        let taken = self.services.matches(&event.service)
+        let taken = !self.none
+            && self.services.matches(&event.service)
             && self.devices.matches(&event.device)
             && self.profiles.matches(&event.profile)
-            && self.sources.matches(&event.source);
+            && self.sources.matches(&event.source)
+            && self.is_on_topic(event);
         if !taken {
             return None;
         }
@@ -65,6 +79,71 @@ impl Selector {
             readings,
             ..Event::clone(event)
         }))
+    }
+}
+
+impl Selector {
+    fn is_on_topic(&self, event: &Event) -> bool {
+        if self.topics.is_empty() {
+            return true;
+        }
+        let topic = encode::topic(event);
+        self.topics
+            .iter()
+            .any(|filter| topic_matches(filter, &topic))
+    }
+}
+
+fn has_other_source(source: &Source) -> bool {
+    source.mqtt.is_some() || source.push
+}
+
+fn has_lists(source: &Source) -> bool {
+    let Source {
+        services,
+        devices,
+        profiles,
+        sources,
+        resources,
+        topics,
+        ..
+    } = source;
+    let lists = [services, devices, profiles, sources, resources, topics];
+    lists.iter().any(|list| !list.is_empty())
+}
+
+fn topics(filters: &[String]) -> Result<Vec<String>, String> {
+    for (index, filter) in filters.iter().enumerate() {
+        if !is_filter(filter) {
+            return Err(format!(
+                "spec.source.topics[{index}]: {filter:?} is no topic filter: + stands for one level, # \
+                 for all further ones at the end"
+            ));
+        }
+    }
+    Ok(filters.to_vec())
+}
+
+/// Whether MQTT knows such a filter (3.1.1, section 4.7.1).
+pub(super) fn is_filter(filter: &str) -> bool {
+    let mut levels = filter.split('/').peekable();
+    let mut fine = !filter.is_empty() && filter.len() <= usize::from(u16::MAX);
+    while let Some(level) = levels.next() {
+        let last = levels.peek().is_none();
+        fine &= !level.contains(['+', '#', '\0']) || level == "+" || (level == "#" && last);
+    }
+    fine
+}
+
+fn topic_matches(filter: &str, topic: &str) -> bool {
+    let (mut filter, mut topic) = (filter.split('/'), topic.split('/'));
+    loop {
+        match (filter.next(), topic.next()) {
+            (Some("#"), _) | (None, None) => return true,
+            (Some("+"), Some(_)) => {}
+            (Some(wanted), Some(level)) if wanted == level => {}
+            _ => return false,
+        }
     }
 }
 
@@ -102,53 +181,201 @@ impl Patterns {
     }
 }
 
-/// Check what a schema cannot.
-pub(super) fn check(spec: &PipelineSpec) -> Result<Selector, String> {
-    if spec.exporters.is_empty() {
-        return Err("spec.exporters: at least one is needed".to_owned());
+/// What a spec asks for, made ready to run.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub selector: Selector,
+    pub trunk: Way,
+    pub branches: Vec<Way>,
+}
+
+/// Steps, and the exporters behind them.
+#[derive(Debug)]
+pub(super) struct Way {
+    /// Name of the queue before the first step.
+    pub queue: String,
+    pub limits: Limits,
+    pub steps: Vec<Stage>,
+    pub exits: Vec<Exit>,
+}
+
+/// An exporter with its queue.
+#[derive(Debug, Clone)]
+pub(super) struct Exit {
+    pub stage: Stage,
+    pub queue: String,
+    pub limits: Limits,
+    /// Items a second of those that have waited.
+    pub drain: Option<u32>,
+}
+
+impl Plan {
+    pub(super) fn ways(&self) -> impl Iterator<Item = &Way> {
+        std::iter::once(&self.trunk).chain(&self.branches)
     }
-    if spec.steps.len() + spec.exporters.len() > STAGES {
+
+    pub(super) fn stages(&self) -> impl Iterator<Item = &Stage> {
+        self.ways().flat_map(|way| {
+            let exits = way.exits.iter().map(|exit| &exit.stage);
+            way.steps.iter().chain(exits)
+        })
+    }
+
+    /// The queues that there are to be.
+    pub(super) fn queues(&self) -> Vec<(String, Limits)> {
+        let mut queues = Vec::new();
+        for way in self.ways() {
+            queues.push((way.queue.clone(), way.limits));
+            queues.extend(
+                way.exits
+                    .iter()
+                    .map(|exit| (exit.queue.clone(), exit.limits)),
+            );
+        }
+        queues
+    }
+}
+
+/// Check what a schema cannot.
+pub(super) fn check(spec: &PipelineSpec) -> Result<Plan, String> {
+    let branched = spec
+        .branches
+        .iter()
+        .map(|b| b.steps.len() + b.exporters.len());
+    let stages = spec.steps.len() + spec.exporters.len() + branched.sum::<usize>();
+    if stages > STAGES {
         return Err(format!("spec: at most {STAGES} steps and exporters"));
     }
+    if spec.exporters.is_empty() && spec.branches.is_empty() {
+        return Err("spec.exporters: at least one is needed, here or in a branch".to_owned());
+    }
     let mut names = BTreeSet::new();
-    for (list, stages) in [("steps", &spec.steps), ("exporters", &spec.exporters)] {
-        for (index, stage) in stages.iter().enumerate() {
-            if stage.name.is_empty() {
-                return Err(format!("spec.{list}[{index}].name: must not be empty"));
-            }
-            if stage.image.is_empty() {
-                return Err(format!("spec.{list}[{index}].image: must not be empty"));
-            }
-            if !names.insert(&stage.name) {
-                return Err(format!(
-                    "spec.{list}[{index}].name: {} is there twice",
-                    stage.name
-                ));
-            }
+    let usual = spec.queue.clone().unwrap_or_default();
+    let usual = Queue {
+        items: usual.items.or(spec.queue_limit),
+        ..usual
+    };
+    let limits = limits("spec.queue", &usual)?;
+    let trunk = Way {
+        queue: SOURCE.to_owned(),
+        limits,
+        steps: checked("spec.steps", &spec.steps, &mut names)?,
+        exits: exits("spec.exporters", &spec.exporters, &usual, &mut names)?,
+    };
+    let mut branches = Vec::with_capacity(spec.branches.len());
+    for (index, branch) in spec.branches.iter().enumerate() {
+        let field = format!("spec.branches[{index}]");
+        if branch.name.is_empty() {
+            return Err(format!("{field}.name: must not be empty"));
+        }
+        let queue = format!("branch/{}", branch.name);
+        if branches.iter().any(|other: &Way| other.queue == queue) {
+            return Err(format!("{field}.name: {} is there twice", branch.name));
+        }
+        if branch.exporters.is_empty() {
+            return Err(format!("{field}.exporters: at least one is needed"));
+        }
+        branches.push(Way {
+            queue,
+            limits,
+            steps: checked(&format!("{field}.steps"), &branch.steps, &mut names)?,
+            exits: exits(
+                &format!("{field}.exporters"),
+                &branch.exporters,
+                &usual,
+                &mut names,
+            )?,
+        });
+    }
+    if let Some(mqtt) = &spec.source.mqtt {
+        listener::address(&mqtt.broker)?;
+        if let Some(wrong) = mqtt.topics.iter().find(|filter| !is_filter(filter)) {
+            return Err(format!(
+                "spec.source.mqtt.topics: {wrong:?} is no topic filter"
+            ));
         }
     }
-    Selector::new(&spec.source)
+    Ok(Plan {
+        selector: Selector::new(&spec.source)?,
+        trunk,
+        branches,
+    })
 }
 
-pub(super) fn settings(stage: &Stage) -> Vec<(String, String)> {
-    stage
-        .config
-        .iter()
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect()
-}
-
-/// What an exporter may reach: the broker that its own configuration names, else the host's.
-pub(super) fn grants(stage: &Stage) -> Grants {
-    let broker = stage
-        .config
-        .iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case("broker"));
-    let broker = broker.map_or(LOCAL_BROKER, |(_, value)| value.as_str());
-    Grants {
-        mqtt: vec![broker.to_owned()],
-        ..Grants::default()
+fn checked(
+    field: &str,
+    stages: &[Stage],
+    names: &mut BTreeSet<String>,
+) -> Result<Vec<Stage>, String> {
+    for (index, stage) in stages.iter().enumerate() {
+        let wrong = |part: &str, why: &str| Err(format!("{field}[{index}].{part}: {why}"));
+        if stage.name.is_empty() {
+            return wrong("name", "must not be empty");
+        }
+        if stage.image.is_empty() {
+            return wrong("image", "must not be empty");
+        }
+        for (setting, source) in &stage.config_from {
+            let part = format!("configFrom[{setting}]");
+            if stage.config.contains_key(setting) {
+                return wrong(&part, "config has it, too");
+            }
+            if source.secret_key_ref.is_some() == source.config_map_key_ref.is_some() {
+                return wrong(&part, "one of secretKeyRef and configMapKeyRef is needed");
+            }
+        }
+        if !names.insert(stage.name.clone()) {
+            return wrong("name", &format!("{} is there twice", stage.name));
+        }
     }
+    Ok(stages.to_vec())
+}
+
+fn exits(
+    field: &str,
+    stages: &[Stage],
+    usual: &Queue,
+    names: &mut BTreeSet<String>,
+) -> Result<Vec<Exit>, String> {
+    let stages = checked(field, stages, names)?;
+    let exit = |(index, stage): (usize, Stage)| {
+        let queue = stage.queue.as_ref().unwrap_or(usual);
+        Ok(Exit {
+            queue: format!("exporter/{}", stage.name),
+            limits: limits(&format!("{field}[{index}].queue"), queue)?,
+            drain: queue.drain_rate.and_then(|rate| u32::try_from(rate).ok()),
+            stage,
+        })
+    };
+    stages.into_iter().enumerate().map(exit).collect()
+}
+
+/// Those of a pipeline that says nothing.
+pub(super) fn usual_limits() -> Limits {
+    Limits {
+        items: u64::MAX,
+        bytes: BYTES,
+        age: None,
+        discard: Discard::Oldest,
+    }
+}
+
+fn limits(field: &str, queue: &Queue) -> Result<Limits, String> {
+    let usual = usual_limits();
+    let number = |number: Option<i64>, usual: u64| {
+        number.map_or(usual, |number| u64::try_from(number).unwrap_or(1).max(1))
+    };
+    let age = queue.age.as_deref().map(parse_duration).transpose();
+    Ok(Limits {
+        items: number(queue.items, usual.items),
+        bytes: number(queue.bytes, usual.bytes),
+        age: age.map_err(|error| format!("{field}.age: {error}"))?,
+        discard: match queue.discard.unwrap_or_default() {
+            eyot_api::Discard::DropOldest => Discard::Oldest,
+            eyot_api::Discard::DropNewest => Discard::Newest,
+            eyot_api::Discard::Block => Discard::Nothing,
+        },
+    })
 }
 
 #[cfg(test)]
@@ -192,6 +419,32 @@ mod tests {
     }
 
     #[test]
+    fn topics_select_and_other_sources_stand_alone() -> Result<(), String> {
+        let check = |topic: &str, wanted: bool| {
+            let selector = selector(serde_json::json!({ "topics": [topic] }))?;
+            let taken = selector.select(&event("kiln", &["T"])).is_some();
+            assert_eq!(taken, wanted, "{topic}");
+            Ok::<_, String>(())
+        };
+        check("edgex/events/device/+/press/kiln/All", true)?;
+        check("edgex/events/#", true)?;
+        check("edgex/events/device/modbus/press/kiln", false)?;
+        check("+/+", false)?;
+        for wrong in ["", "a/#/b", "a+/b"] {
+            let said = selector(serde_json::json!({ "topics": [wrong] }));
+            assert!(
+                said.is_err_and(|said| said.contains("topics[0]")),
+                "{wrong}"
+            );
+        }
+        let pushed = selector(serde_json::json!({ "push": true }))?;
+        assert!(pushed.select(&event("kiln", &["T"])).is_none());
+        let both = selector(serde_json::json!({ "push": true, "devices": ["kiln"] }))?;
+        assert!(both.select(&event("kiln", &["T"])).is_some());
+        Ok(())
+    }
+
+    #[test]
     fn readings_of_other_resources_are_taken_out() -> Result<(), String> {
         let selector = selector(serde_json::json!({"resources": ["Temp.*"]}))?;
         let whole = event("d", &["TempA"]);
@@ -228,15 +481,49 @@ mod tests {
             serde_json::json!({"steps": [{"name": "out", "image": "y"}], "exporters": out}),
             "spec.exporters[0].name: out is there twice",
         );
+        check(
+            serde_json::json!({"queue": {"age": "soon"}, "exporters": out}),
+            "spec.queue.age",
+        );
+        check(
+            serde_json::json!({"branches": [{"name": "b"}], "exporters": out}),
+            "spec.branches[0].exporters",
+        );
+        let from = serde_json::json!({"password": {}});
+        check(
+            serde_json::json!({"exporters": [{"name": "o", "image": "x", "configFrom": from}]}),
+            "spec.exporters[0].configFrom[password]: one of secretKeyRef",
+        );
     }
 
     #[test]
-    fn an_exporter_reaches_the_broker_that_it_is_configured_with() {
-        let mut stage = Stage::default();
-        assert_eq!(grants(&stage).mqtt, ["mqtt://local"]);
-        stage
-            .config
-            .insert("broker".into(), "mqtt://10.0.0.1:1883".into());
-        assert_eq!(grants(&stage).mqtt, ["mqtt://10.0.0.1:1883"]);
+    fn queues_have_the_limits_of_their_exporter_or_the_pipeline() -> Result<(), String> {
+        let spec = serde_json::json!({
+            "queue": { "items": 7, "age": "1h", "discard": "Block" },
+            "exporters": [
+                { "name": "a", "image": "x" },
+                { "name": "b", "image": "x", "queue": { "bytes": 5, "drainRate": 100 } },
+            ],
+            "branches": [{ "name": "c", "exporters": [{ "name": "d", "image": "x" }] }],
+        });
+        let plan = check(&serde_json::from_value(spec).unwrap_or_default())?;
+        let queues = plan.queues();
+        let names: Vec<_> = queues.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(
+            names,
+            [
+                "source",
+                "exporter/a",
+                "exporter/b",
+                "branch/c",
+                "exporter/d"
+            ]
+        );
+        let all = [0, 1, 3, 4].map(|n| queues[n].1);
+        assert!(all.iter().all(|limits| *limits == all[0]));
+        assert_eq!((all[0].items, all[0].discard), (7, Discard::Nothing));
+        assert_eq!((queues[2].1.bytes, queues[2].1.items), (5, u64::MAX));
+        assert_eq!(plan.trunk.exits[1].drain, Some(100));
+        Ok(())
     }
 }

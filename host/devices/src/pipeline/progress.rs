@@ -11,6 +11,7 @@ use std::{
 
 use eyot_api::{CONDITION_READY, Pipeline, PipelineStatus};
 use eyot_client::EventType;
+use eyot_store::SpoolError;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{
     Api, Resource, ResourceExt,
@@ -19,21 +20,19 @@ use kube::{
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, queue::Queue};
+use super::{Context, config::Plan, stock::Stock};
 use crate::clock;
 
 /// Least time between two writes of the counts.
 const PAUSE: Duration = Duration::from_secs(2);
+/// The condition that says whether what waits is on the disk, as far as it is to be.
+const CONDITION_SAVED: &str = "Saved";
 /// Longest error text in a status.
 const ERROR: usize = 1024;
 
 /// Shared by the tasks of one pipeline.
-#[derive(Default)]
 pub(super) struct Progress {
-    pub received: AtomicI64,
-    pub delivered: AtomicI64,
-    pub dropped: AtomicI64,
-    pub failed: AtomicI64,
+    stock: Arc<Stock>,
     state: Mutex<State>,
     news: Notify,
 }
@@ -55,6 +54,20 @@ struct Fault {
 }
 
 impl Progress {
+    pub(super) fn new(stock: Arc<Stock>) -> Self {
+        Self {
+            stock,
+            state: Mutex::default(),
+            news: Notify::new(),
+        }
+    }
+
+    /// Something is to be said, once.
+    pub(super) fn say(&self, kind: EventType, reason: &'static str, message: String) {
+        self.state().unsaid.push((kind, reason, message));
+        self.news.notify_one();
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -114,11 +127,16 @@ impl Progress {
         &self,
         context: &Context,
         pipeline: &Pipeline,
-        queues: &[Arc<Queue>],
+        plan: Option<&Plan>,
         stop: &CancellationToken,
     ) {
-        let stages = pipeline.spec.steps.iter().chain(&pipeline.spec.exporters);
+        let stages = plan.into_iter().flat_map(Plan::stages);
         let stages: BTreeSet<String> = stages.map(|stage| stage.name.clone()).collect();
+        let queues: Vec<String> = plan
+            .into_iter()
+            .flat_map(Plan::queues)
+            .map(|(name, _)| name)
+            .collect();
         let mut written: Option<PipelineStatus> = None;
         let mut pause = tokio::time::interval_at(Instant::now() + PAUSE, PAUSE);
         loop {
@@ -128,14 +146,15 @@ impl Progress {
                 _ = pause.tick() => false,
             };
             let before = written.as_ref().or(pipeline.status.as_ref());
-            let status = self.status(pipeline, &stages, queues, before);
+            let status = self.status(pipeline, &stages, &queues, before);
             let unsaid = std::mem::take(&mut self.state().unsaid);
-            if written.as_ref() != Some(&status) && write(context, pipeline, &status).await {
+            if written.as_ref() != Some(&status) && write(context, pipeline, &status, before).await
+            {
                 let ready = |status: &PipelineStatus| {
                     status
                         .conditions
                         .iter()
-                        .any(|condition| condition.status == "True")
+                        .any(|c| c.type_ == CONDITION_READY && c.status == "True")
                 };
                 if ready(&status) && !before.is_some_and(ready) {
                     let message = "all components are loaded and configured";
@@ -156,12 +175,20 @@ impl Progress {
         &self,
         pipeline: &Pipeline,
         stages: &BTreeSet<String>,
-        queues: &[Arc<Queue>],
+        queues: &[String],
         before: Option<&PipelineStatus>,
     ) -> PipelineStatus {
+        let whole = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        let (queued, queued_bytes) = self.stock.waiting();
+        let waiting = queues.iter().map(|queue| {
+            let count = self.stock.waiting_in(queue);
+            (queue.clone(), whole(count))
+        });
+        let waiting: BTreeMap<String, i64> = waiting.collect();
+        let unsaved = self.stock.fault();
+        let counts = &self.stock.counts;
         let state = self.state();
         let count = |counter: &AtomicI64| counter.load(Ordering::Relaxed);
-        let queued: usize = queues.iter().map(|queue| queue.len()).sum();
         let missing: Vec<_> = stages
             .iter()
             .filter(|stage| !state.loaded.contains(*stage))
@@ -183,46 +210,72 @@ impl Progress {
         let conditions = before
             .map(|status| status.conditions.as_slice())
             .unwrap_or_default();
-        let since = conditions
-            .iter()
-            .find(|c| c.type_ == CONDITION_READY && c.status == status);
-        let condition = Condition {
-            type_: CONDITION_READY.to_owned(),
-            status: status.to_owned(),
-            reason: reason.to_owned(),
-            message,
-            last_transition_time: since
-                .map(|condition| condition.last_transition_time.clone())
-                .or_else(|| clock::kubernetes(clock::nanoseconds()))
-                .unwrap_or(Time(jiff::Timestamp::UNIX_EPOCH)),
-            observed_generation: pipeline.metadata.generation,
+        let condition = |kind: &str, status: &str, reason: &str, message: String| {
+            let since = conditions
+                .iter()
+                .find(|c| c.type_ == kind && c.status == status);
+            Condition {
+                type_: kind.to_owned(),
+                status: status.to_owned(),
+                reason: reason.to_owned(),
+                message,
+                last_transition_time: since
+                    .map(|condition| condition.last_transition_time.clone())
+                    .or_else(|| clock::kubernetes(clock::nanoseconds()))
+                    .unwrap_or(Time(jiff::Timestamp::UNIX_EPOCH)),
+                observed_generation: pipeline.metadata.generation,
+            }
         };
+        let saved = match &unsaved {
+            None => condition(CONDITION_SAVED, "True", "Saved", String::new()),
+            Some(error @ SpoolError::Full(_)) => {
+                condition(CONDITION_SAVED, "False", "DiskFull", error.to_string())
+            }
+            Some(error) => condition(CONDITION_SAVED, "False", "DiskFailed", error.to_string()),
+        };
+        let ready = condition(CONDITION_READY, status, reason, message);
+        let latency = count(&counts.latency);
         PipelineStatus {
-            received: count(&self.received),
-            delivered: count(&self.delivered),
-            dropped: count(&self.dropped),
-            failed: count(&self.failed),
-            queued: i64::try_from(queued).unwrap_or(i64::MAX),
+            received: count(&counts.received),
+            delivered: count(&counts.delivered),
+            dropped: count(&counts.dropped),
+            failed: count(&counts.failed),
+            queued: whole(queued),
+            queued_bytes: whole(queued_bytes),
+            latency_milliseconds: (count(&counts.delivered) > 0).then_some(latency),
+            queues: waiting,
             last_error: match state.faults.values().next() {
                 Some(fault) => Some(fault.message.clone()),
                 // Over now, but what was set aside stays set aside.
-                None if count(&self.failed) > 0 => state.last_error.clone(),
+                None if count(&counts.failed) > 0 => state.last_error.clone(),
                 None => None,
             },
             observed_generation: pipeline.metadata.generation,
-            conditions: vec![condition],
+            conditions: vec![ready, saved],
         }
     }
 }
 
-async fn write(context: &Context, pipeline: &Pipeline, status: &PipelineStatus) -> bool {
+async fn write(
+    context: &Context,
+    pipeline: &Pipeline,
+    status: &PipelineStatus,
+    before: Option<&PipelineStatus>,
+) -> bool {
     let namespace = pipeline.namespace().unwrap_or_default();
     let api: Api<Pipeline> = Api::namespaced(context.client.clone(), &namespace);
     let name = pipeline.name_any();
+    let known = &status.queues;
     let mut status = serde_json::to_value(status).unwrap_or_default();
-    if status.get("lastError").is_none() {
-        // A merge patch removes what is null.
-        status["lastError"] = serde_json::Value::Null;
+    // A merge patch removes what is null.
+    for field in ["lastError", "latencyMilliseconds"] {
+        if status.get(field).is_none() {
+            status[field] = serde_json::Value::Null;
+        }
+    }
+    let queues = before.into_iter().flat_map(|before| before.queues.keys());
+    for gone in queues.filter(|queue| !known.contains_key(*queue)) {
+        status["queues"][gone] = serde_json::Value::Null;
     }
     let patch = serde_json::json!({ "status": status });
     match api

@@ -2,22 +2,28 @@
 //!
 //! Every outcome that a call can have is dealt with here; the tasks above only see what came out.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use eyot_api::Stage;
-use eyot_runtime::guest::{Exporter, Item, Step, StepError};
+use eyot_runtime::guest::{Exporter, Item, Processed, Step, StepError, Wake};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, config, progress::Progress};
+use super::{
+    Context,
+    progress::Progress,
+    settings::{self, SettingsError},
+    stock::{Aside, Outcome},
+};
 use crate::backoff::Backoff;
 
 /// Delays between tries to load a component or to deliver a batch.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(30));
 /// A batch that a component has trapped on so often is taken for the cause.
 const TRAPS: u32 = 3;
+/// Time until a tick that failed for good is due again: batches go on meanwhile.
+const TICK_AGAIN: Duration = Duration::from_secs(30);
 /// Longest call. A transport's own time limits are shorter.
 const CALL: Duration = Duration::from_secs(60);
 
@@ -33,22 +39,40 @@ enum Guest {
 }
 
 impl Guest {
-    async fn call(&mut self, batch: &[Item]) -> Result<Vec<Item>, StepError> {
-        match self {
-            Self::Step(step) => step.process(batch).await,
-            Self::Exporter(exporter) => exporter.deliver(batch).await.map(|()| Vec::new()),
+    async fn call(&mut self, call: Call<'_>) -> Result<Processed, StepError> {
+        match (self, call) {
+            (Self::Step(step), Call::Batch(batch)) => step.process(batch).await,
+            (Self::Step(step), Call::Tick) => step.tick().await,
+            (Self::Exporter(exporter), Call::Batch(batch)) => {
+                let delivered = exporter.deliver(batch).await;
+                delivered.map(|()| Processed::default())
+            }
+            (Self::Exporter(_), Call::Tick) => Ok(Processed::default()),
         }
     }
+}
+
+/// What a component is called for.
+#[derive(Clone, Copy)]
+enum Call<'a> {
+    Batch(&'a [Item]),
+    /// Its time has come.
+    Tick,
 }
 
 pub(super) struct Worker {
     stage: Stage,
     kind: Kind,
+    namespace: String,
     context: Context,
     progress: Arc<Progress>,
     stop: CancellationToken,
     guest: Option<Guest>,
     backoff: Backoff,
+    /// What the component remembers, as it is given to the next instance.
+    memory: BTreeMap<String, Bytes>,
+    /// When it is to be called, if it asked for that.
+    wake: Option<Instant>,
 }
 
 /// What became of a batch.
@@ -57,6 +81,7 @@ pub(super) struct Passed {
     pub items: Vec<Item>,
     /// How many of the batch it has taken.
     pub taken: usize,
+    pub outcome: Outcome,
 }
 
 /// The pipeline is stopping, or waits for an edit until it is stopped.
@@ -66,6 +91,7 @@ impl Worker {
     pub(super) fn new(
         stage: Stage,
         kind: Kind,
+        namespace: String,
         context: Context,
         progress: Arc<Progress>,
         stop: CancellationToken,
@@ -73,24 +99,42 @@ impl Worker {
         Self {
             stage,
             kind,
+            namespace,
             context,
             progress,
             stop,
             guest: None,
             backoff: RETRY,
+            memory: BTreeMap::new(),
+            wake: None,
         }
+    }
+
+    /// The same for a step that remembers something.
+    pub(super) fn remembering(self, memory: BTreeMap<String, Bytes>) -> Self {
+        Self { memory, ..self }
+    }
+
+    /// When the component is to be called next, if at all.
+    pub(super) fn wake(&self) -> Option<Instant> {
+        self.wake
     }
 
     /// Load the component, as often as it takes.
     pub(super) async fn load(&mut self) -> Result<(), Stopped> {
         while self.guest.is_none() {
+            // Guests can be sent to other threads and not be shared by them: no reference to the whole.
+            let (stage, kind, namespace) = (&self.stage, &self.kind, &self.namespace);
+            let memory = self.memory.clone().into_iter().collect();
             let loaded = tokio::select! {
-                loaded = instance(&self.stage, &self.kind, &self.context) => loaded,
+                loaded = instance(stage, kind, namespace, &self.context, memory) => loaded,
                 () = self.stop.cancelled() => return Err(Stopped),
             };
             match loaded {
                 Ok(guest) => {
                     self.guest = Some(guest);
+                    // A step may have missed its time: it looks at what it remembers.
+                    self.wake = matches!(self.kind, Kind::Step).then(Instant::now);
                     self.progress.loaded(&self.stage.name);
                 }
                 Err((reason, message, forever)) => {
@@ -110,6 +154,7 @@ impl Worker {
         let mut passed = Passed {
             items: Vec::new(),
             taken: 0,
+            outcome: Outcome::default(),
         };
         let mut parts = vec![batch];
         while let Some(part) = parts.pop() {
@@ -119,9 +164,9 @@ impl Worker {
             } else {
                 1
             };
-            match self.part(part, traps).await? {
-                Ok(items) => {
-                    passed.items.extend(items);
+            match self.part(Call::Batch(part), traps).await? {
+                Ok(processed) => {
+                    self.keep(processed, &mut passed);
                     passed.taken += part.len();
                 }
                 // Find the item that is to blame, so that the others still pass. In order.
@@ -130,18 +175,56 @@ impl Worker {
                     parts.push(second);
                     parts.push(first);
                 }
-                Err(error) => self.set_aside(part, &error),
+                Err(error) => self.set_aside(part, &error, &mut passed.outcome),
             }
         }
         Ok(passed)
     }
 
-    /// One part of a batch: what came out, or why it never will.
+    /// Tell the component that its time has come. A tick that fails is tried again as a batch is, and
+    /// given up for a while if it never succeeds.
+    pub(super) async fn tick(&mut self) -> Result<Passed, Stopped> {
+        let mut passed = Passed {
+            items: Vec::new(),
+            taken: 0,
+            outcome: Outcome::default(),
+        };
+        self.load().await?;
+        self.wake = None;
+        match self.part(Call::Tick, TRAPS).await? {
+            Ok(processed) => self.keep(processed, &mut passed),
+            Err(error) => {
+                self.wake = Some(Instant::now() + TICK_AGAIN);
+                self.progress
+                    .fault(&self.stage.name, "TickFailed", error.to_string());
+            }
+        }
+        Ok(passed)
+    }
+
+    fn keep(&mut self, processed: Processed, passed: &mut Passed) {
+        passed.items.extend(processed.items);
+        for (key, value) in processed.memory {
+            match value.is_empty() {
+                true => self.memory.remove(&key),
+                false => self.memory.insert(key.clone(), value.clone()),
+            };
+            let key = (self.stage.name.clone(), key);
+            passed.outcome.memory.push((key, value));
+        }
+        match processed.wake {
+            Wake::AsBefore => {}
+            Wake::Never => self.wake = None,
+            Wake::After(time) => self.wake = Some(Instant::now() + time),
+        }
+    }
+
+    /// One call: what came of it, or why nothing ever will.
     async fn part(
         &mut self,
-        part: &[Item],
+        call: Call<'_>,
         most: u32,
-    ) -> Result<Result<Vec<Item>, StepError>, Stopped> {
+    ) -> Result<Result<Processed, StepError>, Stopped> {
         let mut traps = 0;
         loop {
             self.load().await?;
@@ -149,16 +232,16 @@ impl Worker {
                 return Err(Stopped);
             };
             let outcome = tokio::select! {
-                outcome = tokio::time::timeout(CALL, guest.call(part)) => outcome,
+                outcome = tokio::time::timeout(CALL, guest.call(call)) => outcome,
                 () = self.stop.cancelled() => return Err(Stopped),
             };
             let outcome = outcome
                 .unwrap_or_else(|_| Err(StepError::Trapped(format!("no return within {CALL:?}"))));
             match outcome {
-                Ok(items) => {
+                Ok(processed) => {
                     self.backoff.reset();
                     self.progress.works(&self.stage.name);
-                    return Ok(Ok(items));
+                    return Ok(Ok(processed));
                 }
                 Err(error @ StepError::Rejected(_)) => return Ok(Err(error)),
                 Err(error @ StepError::Config(_)) => {
@@ -187,9 +270,14 @@ impl Worker {
         }
     }
 
-    fn set_aside(&self, part: &[Item], error: &StepError) {
-        let count = i64::try_from(part.len()).unwrap_or(i64::MAX);
-        self.progress.failed.fetch_add(count, Ordering::Relaxed);
+    fn set_aside(&self, part: &[Item], error: &StepError, outcome: &mut Outcome) {
+        let count = part.len();
+        let aside = |item: &Item| Aside {
+            stage: self.stage.name.clone(),
+            reason: error.to_string(),
+            item: item.clone(),
+        };
+        outcome.letters.extend(part.iter().map(aside));
         self.progress
             .fault(&self.stage.name, "SetAside", error.to_string());
         tracing::warn!(stage = %self.stage.name, count, %error, "items set aside");
@@ -204,24 +292,31 @@ impl Worker {
     }
 }
 
-/// Load the component. An error has a reason, a message, and whether only an edit helps.
+/// Make an instance. An error has a reason, a message, and whether only an edit helps.
 async fn instance(
     stage: &Stage,
     kind: &Kind,
+    namespace: &str,
     context: &Context,
+    memory: Vec<(String, Bytes)>,
 ) -> Result<Guest, (&'static str, String, bool)> {
     let image = context.images.obtain(&stage.image).await;
     let image = image.map_err(|error| ("ImageError", error.to_string(), false))?;
-    let settings = config::settings(stage);
+    let gathered = settings::gather(&context.client, namespace, stage).await;
+    let settings::Settings { settings, grants } = gathered.map_err(|error| match error {
+        // It may come: a Secret is often made after what uses it.
+        SettingsError::Missing(text) => ("MissingSetting", text, false),
+        SettingsError::Failed(error) => ("SettingsError", error.to_string(), false),
+    })?;
     let loader = &context.loader;
     let guest = match kind {
-        Kind::Step => loader.step(&image, &settings).await.map(Guest::Step),
+        Kind::Step => {
+            let step = loader.step(&image, &settings, &memory).await;
+            step.map(Guest::Step)
+        }
         Kind::Exporter => {
-            let grants = config::grants(stage);
-            loader
-                .exporter(&image, &settings, grants)
-                .await
-                .map(Guest::Exporter)
+            let exporter = loader.exporter(&image, &settings, grants).await;
+            exporter.map(Guest::Exporter)
         }
     };
     guest.map_err(|error| match error {

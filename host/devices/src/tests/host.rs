@@ -33,6 +33,7 @@ pub struct Host {
     pub components: Components,
     pub broker: Broker,
     pub driver: CancellationToken,
+    _dir: tempfile::TempDir,
     _stop: DropGuard,
 }
 
@@ -56,9 +57,12 @@ pub async fn host() -> Host {
     }
     let broker = broker::start("127.0.0.1:0".parse().unwrap(), Access::default()).unwrap();
     let components = Components::default();
+    let dir = tempfile::tempdir().unwrap();
+    let spool = Arc::new(eyot_store::Spool::new(dir.path().join("pipelines.db")));
     let devices = Devices::new(Options {
         client: client.clone(),
         readings: store.readings(),
+        spool: spool.clone(),
         loader: Arc::new(components.clone()),
         images: Arc::new(Images),
         broker: Some(broker.clone()),
@@ -76,6 +80,7 @@ pub async fn host() -> Host {
         components,
         broker,
         driver,
+        _dir: dir,
         _stop: stop.drop_guard(),
     }
 }

@@ -7,6 +7,7 @@ mod image;
 mod join;
 mod leave;
 mod new;
+mod pipeline;
 mod push;
 mod reset;
 mod restore;
@@ -61,6 +62,8 @@ enum Command {
     Store(store::Store),
     /// Make a usable database of a damaged one, of what can still be read
     Salvage(salvage::Salvage),
+    /// See what passes a pipeline and what it has set aside, and send it again
+    Pipeline(pipeline::Pipeline),
     /// Print the messages of the host's MQTT broker as they come
     Subscribe(subscribe::Subscribe),
 }
@@ -81,6 +84,7 @@ pub fn run() -> anyhow::Result<()> {
         Command::Restore(command) => block_on(command.run()),
         Command::Store(command) => block_on(command.run()),
         Command::Salvage(command) => block_on(command.run()),
+        Command::Pipeline(command) => block_on(command.run()),
         Command::Subscribe(command) => block_on(command.run()),
     }
 }

@@ -9,12 +9,14 @@ pub(crate) mod datagrams;
 pub(crate) mod keyvalue;
 pub(crate) mod log;
 pub(crate) mod logging;
+pub(crate) mod memory;
 pub(crate) mod modbus;
 pub(crate) mod mqtt;
 pub(crate) mod publisher;
 
 use std::{net::SocketAddr, sync::Arc};
 
+use bytes::Bytes;
 use eyot_runtime::{ContainerError, ContainerSpec, guest::Grants, keyvalue::KeyValues};
 use tokio::sync::Notify;
 use wasmtime::component::{HasData, Linker};
@@ -31,7 +33,7 @@ const WORKLOAD: &[&str] = &[
 ];
 
 /// The interfaces that each role may import.
-const TABLE: [(Role, &[&str]); 4] = [
+const TABLE: [(Role, &[&str]); 5] = [
     (Role::Process, WORKLOAD),
     (Role::Web, WORKLOAD),
     (
@@ -45,6 +47,7 @@ const TABLE: [(Role, &[&str]); 4] = [
             "eyot:datagrams/receiver",
         ],
     ),
+    (Role::Step, &["eyot:pipeline/memory"]),
     (Role::Exporter, &["eyot:mqtt/client"]),
 ];
 
@@ -71,6 +74,7 @@ impl Shared {
 pub(crate) struct Capabilities {
     log: log::Client,
     pub(crate) publisher: publisher::Client,
+    pub(crate) memory: memory::Client,
     /// Told when a message for this instance waits at a transport.
     pub(crate) alarm: Arc<Notify>,
     modbus: modbus::Client,
@@ -87,6 +91,7 @@ impl Capabilities {
         Self {
             log,
             publisher: publisher::Client::new(false),
+            memory: memory::Client::default(),
             alarm: alarm.clone(),
             modbus: modbus::Client::new(shared.modbus.clone(), &grants.modbus),
             mqtt: mqtt::Client::new(shared.mqtt.clone(), grants, alarm.clone()),
@@ -106,6 +111,14 @@ impl Capabilities {
     pub(crate) fn for_device(self) -> Self {
         Self {
             publisher: publisher::Client::new(true),
+            ..self
+        }
+    }
+
+    /// The same for a step, with what it remembers.
+    pub(crate) fn remembering(self, memory: &[(String, Bytes)]) -> Self {
+        Self {
+            memory: memory::Client::new(memory),
             ..self
         }
     }
@@ -170,6 +183,11 @@ impl HasData for Publisher {
     type Data<'a> = &'a mut publisher::Client;
 }
 
+struct Memory;
+impl HasData for Memory {
+    type Data<'a> = &'a mut memory::Client;
+}
+
 struct Modbus;
 impl HasData for Modbus {
     type Data<'a> = &'a mut modbus::Client;
@@ -218,6 +236,11 @@ pub(crate) fn add_to_linker(linker: &mut Linker<State>, role: Role) -> wasmtime:
             "eyot:device/publisher" => {
                 bindings::publisher::add_to_linker::<_, Publisher>(linker, |s| {
                     &mut s.capabilities.publisher
+                })?;
+            }
+            "eyot:pipeline/memory" => {
+                bindings::memory::add_to_linker::<_, Memory>(linker, |s| {
+                    &mut s.capabilities.memory
                 })?;
             }
             "eyot:modbus/client" => {

@@ -9,7 +9,8 @@
 //! Connections come from the pod's own address, and carry a mark where they are made in the host's
 //! network namespace, so NetworkPolicies hold for them as for those of any pod.
 //!
-//! A driver reaches the addresses of its devices, by HTTP and by sockets, from the host.
+//! A driver reaches the addresses of its devices, by HTTP and by sockets, from the host; an exporter
+//! what its configuration names.
 
 mod http;
 mod resolve;
@@ -87,8 +88,8 @@ impl Egress {
             .any(|grant| self.allows_host(name, grant.port.unwrap_or_default()))
     }
 
-    /// What a driver reaches: the places that the host's objects name. What makes no sense grants
-    /// nothing.
+    /// What a driver or an exporter reaches: the places that the host's objects name. What makes no
+    /// sense grants nothing.
     pub(crate) fn of_driver(places: &[String]) -> Arc<Self> {
         let places = places.iter().take(MAX_GRANTS);
         Arc::new(Self {

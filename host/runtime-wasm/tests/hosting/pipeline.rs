@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use eyot_runtime::{
-    guest::{Grants, Item, Payload, StepError, StepLoader},
+    guest::{Grants, Item, Payload, Processed, StepError, StepLoader, Wake},
     reading::{Event, Reading, Value},
 };
 use rumqttc::mqttbytes::{
@@ -40,12 +40,12 @@ fn event(id: &str, source: &str, values: Vec<Value>) -> Item {
 }
 
 fn payload(topic: &str, data: &[u8]) -> Item {
-    Item::Payload(Payload {
+    Item::Payload(Arc::new(Payload {
         media_type: "text/plain".into(),
         destination: topic.into(),
         data: data.into(),
         device: "device".into(),
-    })
+    }))
 }
 
 /// One of each case.
@@ -98,7 +98,7 @@ async fn every_value_passes_a_step_unchanged() {
         return;
     };
     let mut step = engine()
-        .step(&image, &settings(&[("mark", "false")]))
+        .step(&image, &settings(&[("mark", "false")]), &[])
         .await
         .unwrap();
     let batch = [
@@ -107,7 +107,7 @@ async fn every_value_passes_a_step_unchanged() {
         event("2", "s", vec![]),
     ];
     // Also the service, which the contract does not carry.
-    assert_eq!(step.process(&batch).await.unwrap(), batch);
+    assert_eq!(step.process(&batch).await.unwrap().items, batch);
 }
 
 #[tokio::test]
@@ -115,13 +115,13 @@ async fn a_step_changes_and_drops_items() {
     let Some(image) = guest("step", "step") else {
         return;
     };
-    let mut step = engine().step(&image, &[]).await.unwrap();
+    let mut step = engine().step(&image, &[], &[]).await.unwrap();
     let batch = [
         event("1", "drop", vec![]),
         event("2", "s", vec![]),
         event("3", "s", vec![]),
     ];
-    let passed = step.process(&batch).await.unwrap();
+    let passed = step.process(&batch).await.unwrap().items;
     let ids = passed.iter().map(|item| match item {
         Item::Event(event) => (
             event.id.as_str(),
@@ -142,18 +142,18 @@ async fn the_errors_of_a_step_keep_their_case() {
         return;
     };
     let refused = engine()
-        .step(&image, &settings(&[("colour", "red")]))
+        .step(&image, &settings(&[("colour", "red")]), &[])
         .await
         .err();
     assert_eq!(
         refused,
         Some(StepError::Config("unknown setting colour".into()))
     );
-    let mut step = engine().step(&image, &[]).await.unwrap();
+    let mut step = engine().step(&image, &[], &[]).await.unwrap();
     let rejected = step.process(&[event("1", "reject", vec![])]).await;
     assert_eq!(rejected, Err(StepError::Rejected("as told".into())));
     for (source, reason) in [("panic", "unreachable"), ("spin", "computed for more than")] {
-        let mut step = engine().step(&image, &[]).await.unwrap();
+        let mut step = engine().step(&image, &[], &[]).await.unwrap();
         let trapped = step
             .process(&[event("1", source, vec![])])
             .await
@@ -168,6 +168,36 @@ async fn the_errors_of_a_step_keep_their_case() {
 }
 
 #[tokio::test]
+async fn a_step_remembers_what_its_successful_calls_set_and_asks_for_its_time() {
+    let Some(image) = guest("window", "window") else {
+        return;
+    };
+    let memory = [("sum".to_owned(), bytes::Bytes::from_static(b"5"))];
+    let mut step = engine().step(&image, &[], &memory).await.unwrap();
+    let done = step.process(&[payload("t", b"123")]).await.unwrap();
+    assert_eq!(
+        done.memory,
+        [("sum".into(), bytes::Bytes::from_static(b"8"))]
+    );
+    assert_eq!(done.wake, Wake::After(Duration::from_millis(20)));
+    // Of a call that fails nothing stays.
+    let rejected = step.process(&[payload("reject", b"1234")]).await;
+    assert_eq!(rejected, Err(StepError::Rejected("as told".into())));
+    let told = step.tick().await.unwrap();
+    assert_eq!(told.memory, [("sum".into(), bytes::Bytes::new())]);
+    assert_eq!(told.wake, Wake::AsBefore);
+    let Item::Payload(said) = &told.items[0] else {
+        panic!("{told:?}")
+    };
+    assert_eq!((&*said.destination, &said.data[..]), ("sum", &b"8"[..]));
+    assert!(step.tick().await.unwrap().items.is_empty());
+    // Other steps have nothing to do with time.
+    let image = guest("step", "step").unwrap();
+    let mut step = engine().step(&image, &[], &[]).await.unwrap();
+    assert_eq!(step.tick().await.unwrap(), Processed::default());
+}
+
+#[tokio::test]
 async fn a_step_is_no_exporter() {
     let Some(image) = guest("step", "step") else {
         return;
@@ -179,7 +209,7 @@ async fn a_step_is_no_exporter() {
         .unwrap();
     let text = error.to_string();
     assert!(
-        text.contains("exports eyot:pipeline/step@0.1.0, not eyot:pipeline/exporter"),
+        text.contains("exports eyot:pipeline/step@0.1.1, not eyot:pipeline/exporter"),
         "{text}"
     );
 }
@@ -354,4 +384,150 @@ async fn a_broker_that_comes_back_is_found_again() {
     };
     tokio::time::timeout(DEADLINE, again).await.unwrap();
     assert_eq!(flaky.await.unwrap(), "t/1");
+}
+
+/// A server that takes what it is sent up to `enough` bytes, answers, and hands it on. With a
+/// certificate, over TLS.
+async fn taker(
+    enough: usize,
+    answer: &'static str,
+    tls: Option<tokio_rustls::TlsAcceptor>,
+) -> (u16, mpsc::UnboundedReceiver<String>) {
+    async fn take(
+        mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+        enough: usize,
+        answer: &str,
+    ) -> std::io::Result<String> {
+        let mut all = Vec::new();
+        while all.len() < enough && stream.read_buf(&mut all).await? > 0 {}
+        stream.write_all(answer.as_bytes()).await?;
+        stream.shutdown().await?;
+        Ok(String::from_utf8_lossy(&all).into_owned())
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (send, receive) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let taken = match &tls {
+                None => take(stream, enough, answer).await,
+                Some(tls) => match tls.accept(stream).await {
+                    Ok(stream) => take(stream, enough, answer).await,
+                    Err(error) => Err(error),
+                },
+            };
+            if let Ok(taken) = taken {
+                let _ = send.send(taken);
+            }
+        }
+    });
+    (port, receive)
+}
+
+async fn exporter_to(
+    setting: (&str, &str),
+    grants: Grants,
+) -> Option<Box<dyn eyot_runtime::guest::Exporter>> {
+    let image = guest("exporter", "exporter")?;
+    let settings = settings(&[setting]);
+    Some(engine().exporter(&image, &settings, grants).await.unwrap())
+}
+
+fn to(place: &str) -> Grants {
+    Grants {
+        sockets: vec![place.into()],
+        ..Grants::default()
+    }
+}
+
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+const BUSY: &str = "HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n";
+
+#[tokio::test]
+async fn an_exporter_posts_to_what_it_is_granted_and_to_nothing_else() {
+    let (port, mut taken) = taker(60, OK, None).await;
+    let place = format!("127.0.0.1:{port}");
+    let url = format!("http://{place}");
+    let Some(mut exporter) = exporter_to(("url", &url), to(&place)).await else {
+        return;
+    };
+    exporter
+        .deliver(&[payload("write", b"t=21.5")])
+        .await
+        .unwrap();
+    let request = taken.recv().await.unwrap();
+    assert!(request.starts_with("POST /write HTTP/1.1"), "{request}");
+    let mut stranger = exporter_to(("url", &url), to("127.0.0.1:1")).await.unwrap();
+    let denied = stranger.deliver(&[payload("write", b"x")]).await;
+    let denied = denied.unwrap_err().to_string();
+    assert!(denied.contains("HttpRequestDenied"), "{denied}");
+    let (port, _taken) = taker(60, BUSY, None).await;
+    let place = format!("127.0.0.1:{port}");
+    let url = format!("http://{place}");
+    let mut exporter = exporter_to(("url", &url), to(&place)).await.unwrap();
+    let busy = exporter.deliver(&[payload("write", b"x")]).await;
+    assert_eq!(busy, Err(StepError::Retry("503".into())));
+}
+
+#[tokio::test]
+async fn an_exporter_trusts_the_authority_of_its_secret() {
+    let issued = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let key = tokio_rustls::rustls::pki_types::PrivateKeyDer::try_from(
+        issued.signing_key.serialize_der(),
+    )
+    .unwrap();
+    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+    let config = tokio_rustls::rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![issued.cert.der().clone()], key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let (port, mut taken) = taker(60, OK, Some(acceptor)).await;
+    let place = format!("localhost:{port}");
+    let url = format!("https://{place}");
+    let trusting = Grants {
+        tls: Some(Arc::new(eyot_runtime::guest::Tls {
+            authorities: Some(issued.cert.pem()),
+            identity: None,
+        })),
+        ..to(&place)
+    };
+    let Some(mut exporter) = exporter_to(("url", &url), trusting).await else {
+        return;
+    };
+    exporter.deliver(&[payload("w", b"secret")]).await.unwrap();
+    assert!(taken.recv().await.unwrap().starts_with("POST /w"));
+    let mut suspicious = exporter_to(("url", &url), to(&place)).await.unwrap();
+    let refused = suspicious.deliver(&[payload("w", b"x")]).await;
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("Tls"), "{refused}");
+    let image = guest("exporter", "exporter").unwrap();
+    let nonsense = Grants {
+        tls: Some(Arc::new(eyot_runtime::guest::Tls {
+            authorities: Some("nonsense".into()),
+            identity: None,
+        })),
+        ..Grants::default()
+    };
+    let wrong = engine().exporter(&image, &settings(&[]), nonsense).await;
+    let wrong = wrong.err().unwrap().to_string();
+    assert!(wrong.contains("TLS secret"), "{wrong}");
+}
+
+#[tokio::test]
+async fn an_exporter_opens_sockets_to_what_it_is_granted() {
+    let (port, mut taken) = taker(5, "", None).await;
+    let place = format!("127.0.0.1:{port}");
+    let Some(mut exporter) = exporter_to(("tcp", &place), to(&place)).await else {
+        return;
+    };
+    exporter.deliver(&[payload("", b"hello")]).await.unwrap();
+    assert_eq!(taken.recv().await.unwrap(), "hello");
+    let mut stranger = exporter_to(("tcp", &place), to("127.0.0.1:1"))
+        .await
+        .unwrap();
+    let denied = stranger.deliver(&[payload("", b"hello")]).await;
+    assert!(matches!(denied, Err(StepError::Retry(_))), "{denied:?}");
 }
