@@ -6,6 +6,7 @@
 //! eyot-backup.json     what this is and holds, with the size and SHA-256 of each file below
 //! store.db             every object: a database of the store, as of one moment
 //! keyvalue.db          what guests keep by key, if they do
+//! pipelines.db         what pipelines have yet to deliver and what their steps remember, if anything
 //! readings.db          readings, if they were asked for
 //! pki/…                authorities, certificates, signing and encryption keys
 //! eyot-backup.sha256   the SHA-256 of eyot-backup.json: the archive is whole
@@ -46,6 +47,7 @@ const MANIFEST: &str = "eyot-backup.json";
 const SEAL: &str = "eyot-backup.sha256";
 const STORE: &str = "store.db";
 const VALUES: &str = "keyvalue.db";
+const PIPELINES: &str = "pipelines.db";
 const READINGS: &str = "readings.db";
 const KEYS: &str = "pki";
 /// A manifest names some dozens of files.
@@ -125,6 +127,7 @@ pub async fn write(
     paths.insert(STORE.to_owned(), scratch.join(STORE));
     let others = [
         (VALUES, "keyvalue.db", true),
+        (PIPELINES, "pipelines.db", true),
         (READINGS, "eyot.readings.db", readings),
     ];
     for (name, file, wanted) in others {
@@ -247,6 +250,7 @@ pub async fn restore(target: &Source<'_>, archive: impl Read) -> anyhow::Result<
     transfer::copy(side(&copied), side(&place), Revisions::Skip).await?;
     for (from, to) in [
         (VALUES, "keyvalue.db"),
+        (PIPELINES, "pipelines.db"),
         (READINGS, "eyot.readings.db"),
         // Last: without it the directory is nobody's.
         (KEYS, KEYS),
