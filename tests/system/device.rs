@@ -5,7 +5,7 @@ use std::{process::Command, sync::OnceLock, time::Duration};
 
 use anyhow::{Context, ensure};
 use eyot_plc::Plc;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     Case, case,
@@ -20,6 +20,10 @@ pub const CASES: &[Case] = &[
     ),
     case!(
         the_pipeline_filters_and_converts,
+        [Kubectl, Guests, MosquittoSub]
+    ),
+    case!(
+        edgex_functions_are_steps_of_a_pipeline,
         [Kubectl, Guests, MosquittoSub]
     ),
     case!(get_devices_shows_the_last_readings, [Kubectl, Guests]),
@@ -64,6 +68,7 @@ fn build() -> anyhow::Result<Site> {
     for (image, file) in [
         ("demo/modbus-driver:v1", "modbus_driver"),
         ("demo/filter:v1", "filter_step"),
+        ("demo/app-functions:v1", "app_functions"),
         ("demo/json:v1", "json_step"),
         ("demo/mqtt-exporter:v1", "mqtt_exporter"),
     ] {
@@ -155,6 +160,54 @@ fn the_pipeline_filters_and_converts() -> anyhow::Result<()> {
             Ok((status["delivered"].as_i64() > Some(0)).then_some(()))
         },
     )
+}
+
+fn edgex_functions_are_steps_of_a_pipeline() -> anyhow::Result<()> {
+    let host = site()?.host;
+    let image = "demo/app-functions:v1";
+    let step = |name: &str, config: Value| json!({ "name": name, "image": image, "config": config });
+    let pipeline = json!({
+        "apiVersion": "eyot.dev/v1alpha1", "kind": "Pipeline",
+        "metadata": { "name": "functions" },
+        "spec": {
+            "steps": [
+                step("device", json!({ "Function": "FilterByDeviceName", "DeviceNames": "^plc" })),
+                step("source", json!({ "Function": "FilterBySourceName", "SourceNames": "^Process$" })),
+                step("resource", json!({ "Function": "FilterByResourceName",
+                    "ResourceNames": "Pressure", "FilterOut": "true" })),
+                step("tags", json!({ "Function": "AddTags", "Tags": "site:north" })),
+                step("xml", json!({ "Function": "Transform", "Type": "xml" })),
+                step("gzip", json!({ "Function": "Compress", "Algorithm": "gzip" })),
+            ],
+            "exporters": [{ "name": "mqtt", "image": "demo/mqtt-exporter:v1",
+                "config": { "topic": "functions/{device}" } }],
+        },
+    });
+    host.apply(&pipeline.to_string())?;
+    let port = host.ports.mqtt;
+    let script = format!(
+        "mosquitto_sub -h 127.0.0.1 -p {port} -t functions/plc-1 -C 1 -W 60 | base64 -d | gunzip"
+    );
+    let xml = succeed(Command::new("sh").args(["-c", &script]))?;
+    for part in [
+        "<Event><ApiVersion>v3</ApiVersion>",
+        "<DeviceName>plc-1</DeviceName>",
+        "<ResourceName>Temperature</ResourceName>",
+        "<Tags><site>north</site></Tags></Event>",
+    ] {
+        ensure!(xml.contains(part), "no {part} in {xml}");
+    }
+    ensure!(!xml.contains("Pressure"), "not filtered: {xml}");
+    // What is wrong with a step's settings stands in the status, by name.
+    let wrong = r#"[{"op": "replace", "path": "/spec/steps/4/config/Type", "value": "yaml"}]"#;
+    host.k(&["patch", "pipeline", "functions", "--type=json", "-p", wrong])?;
+    eventually("the wrong setting is named", Duration::from_secs(60), || {
+        let pipeline = host.get("pipeline functions")?;
+        let status = pipeline["status"].to_string();
+        Ok((!condition(&pipeline, "Ready") && status.contains("yaml")).then_some(()))
+    })?;
+    host.k(&["delete", "pipeline", "functions"])?;
+    Ok(())
 }
 
 fn get_devices_shows_the_last_readings() -> anyhow::Result<()> {
