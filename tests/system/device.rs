@@ -165,7 +165,8 @@ fn the_pipeline_filters_and_converts() -> anyhow::Result<()> {
 fn edgex_functions_are_steps_of_a_pipeline() -> anyhow::Result<()> {
     let host = site()?.host;
     let image = "demo/app-functions:v1";
-    let step = |name: &str, config: Value| json!({ "name": name, "image": image, "config": config });
+    let step =
+        |name: &str, config: Value| json!({ "name": name, "image": image, "config": config });
     let pipeline = json!({
         "apiVersion": "eyot.dev/v1alpha1", "kind": "Pipeline",
         "metadata": { "name": "functions" },
@@ -201,11 +202,15 @@ fn edgex_functions_are_steps_of_a_pipeline() -> anyhow::Result<()> {
     // What is wrong with a step's settings stands in the status, by name.
     let wrong = r#"[{"op": "replace", "path": "/spec/steps/4/config/Type", "value": "yaml"}]"#;
     host.k(&["patch", "pipeline", "functions", "--type=json", "-p", wrong])?;
-    eventually("the wrong setting is named", Duration::from_secs(60), || {
-        let pipeline = host.get("pipeline functions")?;
-        let status = pipeline["status"].to_string();
-        Ok((!condition(&pipeline, "Ready") && status.contains("yaml")).then_some(()))
-    })?;
+    eventually(
+        "the wrong setting is named",
+        Duration::from_secs(60),
+        || {
+            let pipeline = host.get("pipeline functions")?;
+            let status = pipeline["status"].to_string();
+            Ok((!condition(&pipeline, "Ready") && status.contains("yaml")).then_some(()))
+        },
+    )?;
     host.k(&["delete", "pipeline", "functions"])?;
     Ok(())
 }

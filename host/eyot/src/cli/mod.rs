@@ -4,6 +4,7 @@ mod backup;
 pub mod cluster;
 mod door;
 mod image;
+mod import;
 mod join;
 mod leave;
 mod new;
@@ -60,6 +61,8 @@ enum Command {
     /// Move the objects of a stopped host into another database
     #[command(subcommand)]
     Store(store::Store),
+    /// Print manifests that do what another system is configured to do
+    Import(import::Import),
     /// Make a usable database of a damaged one, of what can still be read
     Salvage(salvage::Salvage),
     /// See what passes a pipeline and what it has set aside, and send it again
@@ -78,6 +81,7 @@ pub fn run() -> anyhow::Result<()> {
         Command::Node(command) => command.run(),
         Command::Token(command) => block_on(command.run()),
         Command::New(command) => command.run(),
+        Command::Import(command) => command.run(),
         Command::Push(command) => block_on(command.run()),
         Command::Image(command) => block_on(command.run()),
         Command::Backup(command) => block_on(command.run()),
