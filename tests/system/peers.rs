@@ -1,10 +1,11 @@
 //! Drivers against peers that were not written for them: pymodbus, net-snmp, curl and Python's HTTP
-//! server, mosquitto with TLS, an ONVIF camera of PyPI. Only the camera's events come from a responder
+//! server, mosquitto with TLS, an ONVIF camera of PyPI, asyncua. Only the camera's events come from a responder
 //! of our own, `tests/peers/events.py`, since nobody has one.
 
 mod camera;
 mod modbus;
 mod mqtt;
+mod opcua;
 mod rest;
 mod snmp;
 
@@ -26,6 +27,7 @@ use crate::{
 use camera::{a_camera_is_found_moved_and_looked_through, events_of_a_camera_are_pulled};
 use modbus::{modbus_is_spoken_over_a_serial_line, modbus_is_spoken_over_every_framing};
 use mqtt::devices_on_mqtt_are_reached_over_tls_with_a_password;
+use opcua::variables_of_opc_ua_are_read_written_and_subscribed_to;
 use rest::devices_push_over_http_and_are_commanded;
 use snmp::{snmp_agents_are_believed_if_they_prove_it, snmp_agents_are_read_set_walked_and_heard};
 
@@ -59,6 +61,10 @@ pub const CASES: &[Case] = &[
         [Root, Kubectl, Guests, DevicePeers]
     ),
     case!(events_of_a_camera_are_pulled, [Kubectl, Guests, Python]),
+    case!(
+        variables_of_opc_ua_are_read_written_and_subscribed_to,
+        [Kubectl, Guests, DevicePeers]
+    ),
 ];
 
 /// Another program, for as long as it is needed.
