@@ -55,7 +55,13 @@ async fn each_instance_hears_its_own_device_and_nobody_else() {
     assert!(matches!(denied, Err(Error::Denied(_))));
 
     drop((near, same, far));
-    std::net::UdpSocket::bind(("127.0.0.1", port)).expect("the port is given back");
+    let given_back = async {
+        while std::net::UdpSocket::bind(("127.0.0.1", port)).is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let waiting = tokio::time::timeout(Duration::from_secs(30), given_back);
+    waiting.await.expect("the port is given back");
 }
 
 #[tokio::test]
