@@ -212,7 +212,7 @@ fn nothing_acknowledged_is_lost_or_out_of_order_over_an_outage_and_two_kills() -
                         number += 1;
                     } else {
                         // The host is away: ask no more often than a patient client would.
-                        std::thread::sleep(Duration::from_millis(100));
+                        std::thread::park_timeout(Duration::from_millis(100));
                     }
                 }
             });

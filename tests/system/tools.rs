@@ -22,8 +22,6 @@ pub enum Need {
     Guests,
     Busybox,
     MosquittoSub,
-    /// A broker that is not ours.
-    Mosquitto,
     /// A Python with the official Kubernetes client, at `PYTHON_CLIENT`.
     PythonClient,
     Postgres,
@@ -57,7 +55,6 @@ impl Need {
             }
             Self::Busybox => program("busybox", "busybox-static"),
             Self::MosquittoSub => program("mosquitto_sub", "mosquitto-clients"),
-            Self::Mosquitto => program("mosquitto", "mosquitto"),
             Self::PythonClient => std::env::var_os("PYTHON_CLIENT")
                 .is_none()
                 .then(|| "PYTHON_CLIENT is not set: see scripts/python-client.sh".to_owned()),

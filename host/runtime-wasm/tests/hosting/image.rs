@@ -53,7 +53,7 @@ async fn an_import_that_nobody_provides_is_named() {
     };
     assert_eq!(import, "strange:things/telepathy@1.0.0");
     assert!(remedy.contains("WASI 0.2"), "{remedy}");
-    let Err(error) = engine().step(&stranger, &[]).await else {
+    let Err(error) = engine().step(&stranger, &[], &[]).await else {
         panic!("instantiated")
     };
     assert!(error.to_string().contains("telepathy"), "{error}");
@@ -103,23 +103,23 @@ async fn compiled_files_are_private_reused_and_not_trusted_when_others_can_write
 
     std::fs::create_dir(&cache).unwrap();
     std::fs::write(cache.join("left.behind.partial"), "").unwrap();
-    engine().step(&step, &[]).await.unwrap();
+    engine().step(&step, &[], &[]).await.unwrap();
     let [file] = &*files(&cache) else {
         panic!("{:?}", files(&cache))
     };
     assert_eq!((mode(&cache), mode(file)), (0o700, 0o600));
 
     let first = made(file);
-    engine().step(&step, &[]).await.unwrap();
+    engine().step(&step, &[], &[]).await.unwrap();
     assert_eq!(made(file), first);
 
     std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o666)).unwrap();
-    engine().step(&step, &[]).await.unwrap();
+    engine().step(&step, &[], &[]).await.unwrap();
     assert!(made(file) > first);
     assert_eq!(mode(file), 0o600);
 
     std::fs::write(file, b"torn").unwrap();
-    engine().step(&step, &[]).await.unwrap();
+    engine().step(&step, &[], &[]).await.unwrap();
     assert!(std::fs::metadata(file).unwrap().len() > 4);
 
     // Whole and private, and yet not what this host wrote.
@@ -128,11 +128,11 @@ async fn compiled_files_are_private_reused_and_not_trusted_when_others_can_write
     let middle = altered.len() / 2;
     altered[middle] ^= 1;
     std::fs::write(file, &altered).unwrap();
-    engine().step(&step, &[]).await.unwrap();
+    engine().step(&step, &[], &[]).await.unwrap();
     assert_ne!(std::fs::read(file).unwrap(), altered);
     // Under another secret nothing of it is believed.
     let first = made(file);
     std::fs::write(cache.join("key"), [7; 32]).unwrap();
-    engine().step(&step, &[]).await.unwrap();
+    engine().step(&step, &[], &[]).await.unwrap();
     assert!(made(file) > first);
 }
