@@ -171,7 +171,7 @@ impl Taken {
                 // Those of another size are an administrator's: few, and looked through.
                 let odd =
                     |one: &Range| one.bits != bits && (one.contains(piece) || piece.contains(*one));
-                !self.all.contains(&piece) && !self.of.values().any(|one| odd(one))
+                !self.all.contains(&piece) && !self.of.values().any(odd)
             })?;
         self.next = (free + 1) % count;
         let range = ranges.cluster.piece(free, bits);
