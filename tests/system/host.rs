@@ -40,6 +40,8 @@ pub struct Ports {
     pub core_command: u16,
     pub core_keeper: u16,
     pub device_services: u16,
+    pub support_notifications: u16,
+    pub support_scheduler: u16,
     pub ingress: u16,
     pub ingress_tls: u16,
     /// Third byte of the pod network.
@@ -59,6 +61,8 @@ impl Ports {
             core_command: free_port()?,
             core_keeper: free_port()?,
             device_services: free_port()?,
+            support_notifications: free_port()?,
+            support_scheduler: free_port()?,
             ingress: free_port()?,
             ingress_tls: free_port()?,
             net: NET.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
@@ -75,6 +79,8 @@ impl Ports {
             ("core-command", self.core_command),
             ("core-keeper", self.core_keeper),
             ("device-services", self.device_services),
+            ("support-notifications", self.support_notifications),
+            ("support-scheduler", self.support_scheduler),
             ("ingress", self.ingress),
             ("ingress-tls", self.ingress_tls),
         ]

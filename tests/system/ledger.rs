@@ -92,6 +92,8 @@ fn the_ledger_of_edgex_operations_is_true() -> anyhow::Result<()> {
             "core-metadata" => host.ports.core_metadata,
             "core-command" => host.ports.core_command,
             "core-keeper" => host.ports.core_keeper,
+            "support-notifications" => host.ports.support_notifications,
+            "support-scheduler" => host.ports.support_scheduler,
             "device service" => host.ports.device_services,
             _ => continue,
         };

@@ -19,9 +19,11 @@ pub enum Schedule {
     Every(Duration),
 }
 
-/// Which minutes: bit n of each is set if n is among the field's values.
+/// Which minutes, and which of their seconds: bit n of each is set if n is among the field's values.
 #[derive(Debug, Clone)]
 pub struct Times {
+    /// The first one alone, unless the schedule has a field for them.
+    seconds: u64,
     minutes: u64,
     hours: u64,
     days: u64,
@@ -114,6 +116,31 @@ impl Schedule {
                 .ok_or_else(|| format!("unrecognized descriptor: {text}"))?
                 .1;
         }
+        Self::times(text, zone_, 1)
+    }
+
+    /// The same with an optional sixth field in front, for seconds, as EdgeX's schedules may have.
+    pub fn parse_with_seconds(text: &str, default: TimeZone) -> Result<Self, String> {
+        let named = text.starts_with("TZ=") || text.starts_with("CRON_TZ=");
+        let (zone_, fields) = match text.split_once(' ') {
+            Some((zone_, fields)) if named => (zone_, fields.trim()),
+            _ => ("", text.trim()),
+        };
+        if fields.starts_with('@') || fields.split_whitespace().count() != FIELDS.len() + 1 {
+            return Self::parse(text, default);
+        }
+        let zone_ = match zone_.split_once('=') {
+            None => default,
+            Some((_, named)) => {
+                zone(named).map_err(|why| format!("provided bad location {named}: {why}"))?
+            }
+        };
+        let (seconds, rest) = fields.split_once(char::is_whitespace).unwrap_or_default();
+        // Seconds have the values of minutes.
+        Self::times(rest.trim(), zone_, FIELDS[0].bits(seconds)?)
+    }
+
+    fn times(text: &str, zone: TimeZone, seconds: u64) -> Result<Self, String> {
         let parts: Vec<&str> = text.split_whitespace().collect();
         let [minutes, hours, days, months, weekdays] = parts[..] else {
             return Err(format!(
@@ -131,6 +158,7 @@ impl Schedule {
             })
         };
         Ok(Self::Times(Box::new(Times {
+            seconds,
             minutes: minute.bits(minutes)?,
             hours: hour.bits(hours)?,
             days: day.bits(days)?,
@@ -138,7 +166,7 @@ impl Schedule {
             weekdays: weekday.bits(weekdays)?,
             any_day: any(days),
             any_weekday: any(weekdays),
-            zone: zone_,
+            zone,
         })))
     }
 
@@ -236,6 +264,32 @@ fn whole(text: &str) -> Result<u64, String> {
 
 impl Times {
     fn next(&self, after: Timestamp) -> Option<Timestamp> {
+        if self.seconds == 1 {
+            return self.next_minute(after);
+        }
+        if self.seconds == 0 {
+            return None;
+        }
+        // The minute that it is may have seconds left.
+        let past = i64::from(after.to_zoned(self.zone.clone()).second());
+        let whole = Timestamp::from_second(after.as_second()).ok()?;
+        let mut before = whole
+            .checked_sub(SignedDuration::from_secs(past + 1))
+            .ok()?;
+        loop {
+            let minute = self.next_minute(before)?;
+            for second in (0..60).filter(|second| has(self.seconds, *second)) {
+                let at = minute.checked_add(SignedDuration::from_secs(second)).ok()?;
+                if at > after {
+                    return Some(at);
+                }
+            }
+            before = minute;
+        }
+    }
+
+    /// The first minute after this time.
+    fn next_minute(&self, after: Timestamp) -> Option<Timestamp> {
         let from = after.checked_add(SignedDuration::from_mins(1)).ok()?;
         let from = from.to_zoned(self.zone.clone());
         let limit = from.year().saturating_add(YEARS);
@@ -355,6 +409,46 @@ mod tests {
             }
         }
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_sixth_field_in_front_is_seconds() {
+        let times = |text: &str, expected: &[&str]| {
+            let schedule = Schedule::parse_with_seconds(text, TimeZone::UTC).unwrap();
+            let mut at: Timestamp = "2026-01-15T10:07:30.5Z".parse().unwrap();
+            for wanted in expected {
+                at = schedule.next(at).unwrap();
+                assert_eq!(at.to_string(), *wanted, "{text}");
+            }
+        };
+        times(
+            "*/20 * * * * *",
+            &[
+                "2026-01-15T10:07:40Z",
+                "2026-01-15T10:08:00Z",
+                "2026-01-15T10:08:20Z",
+            ],
+        );
+        times(
+            "CRON_TZ=Asia/Kolkata  5 30 6 * * ?",
+            &["2026-01-16T01:00:05Z", "2026-01-17T01:00:05Z"],
+        );
+        times("0 9 * * *", &["2026-01-16T09:00:00Z"]);
+        times("TZ=Asia/Taipei 0 9 * * *", &["2026-01-16T01:00:00Z"]);
+        times("@hourly", &["2026-01-15T11:00:00Z"]);
+        for wrong in [
+            "60 * * * * *",
+            "x * * * * *",
+            "* * * * * * *",
+            "TZ=Nowhere 1 * * * * *",
+        ] {
+            assert!(
+                Schedule::parse_with_seconds(wrong, TimeZone::UTC).is_err(),
+                "{wrong}"
+            );
+        }
+        let never = Schedule::parse_with_seconds(", * * * * *", TimeZone::UTC).unwrap();
+        assert_eq!(never.next(Timestamp::UNIX_EPOCH), None);
     }
 
     #[test]

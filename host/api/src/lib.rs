@@ -33,7 +33,9 @@ pub mod pipeline;
 pub mod profile;
 mod profile_yaml;
 pub mod provision_watcher;
+pub mod schedule_job;
 mod schema;
+pub mod subscription;
 
 pub use device::{
     AdminState, AutoEvent, Device, DeviceSpec, DeviceStatus, LastReading, OperatingState,
@@ -51,6 +53,11 @@ pub use profile::{
 };
 pub use profile_yaml::{ProfileError, object_name};
 pub use provision_watcher::{DiscoveredDevice, ProvisionWatcher, ProvisionWatcherSpec};
+pub use schedule_job::{
+    ActionType, ScheduleAction, ScheduleDefinition, ScheduleJob, ScheduleJobSpec, ScheduleType,
+    YearlyWindow,
+};
+pub use subscription::{Channel, ChannelType, Subscription, SubscriptionSpec};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
@@ -75,6 +82,8 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         Device::crd(),
         ProvisionWatcher::crd(),
         Pipeline::crd(),
+        Subscription::crd(),
+        ScheduleJob::crd(),
     ]
 }
 

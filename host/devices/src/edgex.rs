@@ -5,9 +5,7 @@
 //! percent-decoded after the path is split, so it may contain anything.
 
 mod aggregate;
-mod body;
 mod command;
-mod common;
 mod data;
 mod device_service;
 mod discovery;
@@ -18,8 +16,6 @@ mod messages;
 mod metadata;
 mod numeric;
 mod objects;
-mod reply;
-mod request;
 mod system_events;
 
 use std::{
@@ -29,8 +25,10 @@ use std::{
 };
 
 use eyot_api::Device;
+use eyot_edgex::{basics, body, reply, request};
+use eyot_edgex::{no_such_method, no_such_path};
 use futures::future::BoxFuture;
-use http::{Method, StatusCode};
+use http::Method;
 use tower::Service;
 
 pub(crate) use self::{
@@ -123,6 +121,15 @@ impl Edgex {
         }
     }
 
+    fn basics(&self) -> basics::Service<'_> {
+        basics::Service {
+            name: self.name(),
+            client: &self.inner.client,
+            namespace: &self.inner.namespace,
+            settings: &serde_json::Value::Null,
+        }
+    }
+
     async fn route(&self, request: &Parsed) -> Result<Reply, Failure> {
         let path: Vec<&str> = request.path.iter().map(String::as_str).collect();
         if self.service == EdgexService::DeviceServices {
@@ -132,7 +139,7 @@ impl Edgex {
             ["api", "v3", rest @ ..] => rest,
             _ => return Err(no_such_path(request)),
         };
-        if let Some(answer) = common::route(self, request, path).await {
+        if let Some(answer) = basics::route(self.basics(), request, path).await {
             return answer;
         }
         let answer = match path {
@@ -191,15 +198,4 @@ fn get_only(request: &Parsed, answer: Reply) -> Option<Result<Reply, Failure>> {
     } else {
         Err(no_such_method(request))
     })
-}
-
-fn no_such_path(request: &Parsed) -> Failure {
-    Failure::not_found(format!("there is nothing at {}", request.raw_path))
-}
-
-fn no_such_method(request: &Parsed) -> Failure {
-    Failure {
-        status: StatusCode::METHOD_NOT_ALLOWED,
-        message: format!("{} is not possible on {}", request.method, request.raw_path),
-    }
 }

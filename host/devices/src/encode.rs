@@ -7,18 +7,13 @@ use std::{ops::Range, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
+use eyot_edgex::names::name;
 use eyot_runtime::reading::{Event, Reading, Value};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use uuid::Uuid;
 
 use crate::value;
 
-/// Everything but RFC 3986's unreserved characters: a name must not add levels or wildcards.
-const NAME: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
+pub(crate) use eyot_edgex::bus::message;
 
 /// An event and its JSON.
 #[derive(Debug, Clone)]
@@ -76,20 +71,6 @@ pub(crate) fn envelope(body: &[u8]) -> Bytes {
     out.extend_from_slice(body);
     out.extend_from_slice(b"},\"contentType\":\"application/json\"}");
     out.into()
-}
-
-/// The same envelope around anything else; for messages that are few.
-pub(crate) fn message(payload: serde_json::Value) -> Bytes {
-    let envelope = serde_json::json!({
-        "apiVersion": "v3",
-        "receivedTopic": "",
-        "correlationID": Uuid::new_v4().to_string(),
-        "requestID": "",
-        "errorCode": 0,
-        "contentType": "application/json",
-        "payload": payload,
-    });
-    envelope.to_string().into()
 }
 
 /// The envelope of an answer to a request on the bus: its payload, or the text of what went wrong.
@@ -159,11 +140,6 @@ fn topic_from(origin: &str, event: &Event) -> String {
         name(&event.device),
         name(&event.source)
     )
-}
-
-/// A name as one level of a topic or one segment of a path.
-pub(crate) fn name(name: &str) -> impl std::fmt::Display + '_ {
-    utf8_percent_encode(name, NAME)
 }
 
 fn reading(out: &mut Vec<u8>, event: &Event, reading: &Reading) {

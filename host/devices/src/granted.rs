@@ -22,8 +22,8 @@ use serde_json::{Map, Value as Json};
 
 use crate::{catalog::Cache, source};
 
-/// The label of Secrets that are for drivers.
-pub(crate) const LABEL: &str = "eyot.dev/device-credentials";
+use eyot_edgex::basics::CREDENTIALS_LABEL as LABEL;
+
 /// The property of a protocol that names one, and the one that it becomes.
 const NAME: &str = "CredentialsName";
 const PROPERTY: &str = "Credentials";

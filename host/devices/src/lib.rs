@@ -12,7 +12,6 @@
 mod backoff;
 pub mod broker;
 mod bus;
-mod catalog;
 mod clock;
 mod device;
 mod edgex;
@@ -30,6 +29,8 @@ mod status;
 mod transform;
 mod twins;
 mod value;
+
+use eyot_edgex::catalog;
 
 pub use broker::{Access, Broker, BrokerError, Users};
 pub use device::CommandError;

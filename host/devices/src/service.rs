@@ -15,6 +15,7 @@ use eyot_api::{
     ProvisionWatcher, object_name,
 };
 use eyot_client::Recorder;
+use eyot_edgex::names;
 use eyot_runtime::{
     Exit, ImageStore, LogSink, PodRef,
     guest::{Driver, DriverHost, StepLoader},
@@ -37,7 +38,6 @@ use crate::{
     catalog::Cache,
     device::{self, Assignment, Binding, Handle, Health},
     edgex::{Edgex, EdgexService, FILTERS, Foreign, Searches, announce, answer, watch_over},
-    encode,
     granted::Granted,
     pipeline::{self, Depot, PipelineDoor},
     retention::{self, Retentions},
@@ -390,7 +390,7 @@ impl Inner {
     /// EdgeX's device services announce themselves, and where they are: make the DeviceService of a
     /// driver that has none, and set the address of one that has another.
     async fn register(&self, namespace: &str, service: &str) {
-        let address = format!("{}/{}", self.device_services, encode::name(service));
+        let address = format!("{}/{}", self.device_services, names::name(service));
         let api: Api<DeviceService> = Api::namespaced(self.client.clone(), namespace);
         let known = self.services.all_in(namespace);
         let known = known.iter().find(|known| known.edgex_name() == service);

@@ -7,6 +7,7 @@
 //! store.db             every object: a database of the store, as of one moment
 //! keyvalue.db          what guests keep by key, if they do
 //! pipelines.db         what pipelines have yet to deliver and what their steps remember, if anything
+//! support.db           notifications and what schedule jobs did, if there are any
 //! readings.db          readings, if they were asked for
 //! pki/…                authorities, certificates, signing and encryption keys
 //! eyot-backup.sha256   the SHA-256 of eyot-backup.json: the archive is whole
@@ -48,6 +49,7 @@ const SEAL: &str = "eyot-backup.sha256";
 const STORE: &str = "store.db";
 const VALUES: &str = "keyvalue.db";
 const PIPELINES: &str = "pipelines.db";
+const RECORDS: &str = "support.db";
 const READINGS: &str = "readings.db";
 const KEYS: &str = "pki";
 /// A manifest names some dozens of files.
@@ -128,6 +130,7 @@ pub async fn write(
     let others = [
         (VALUES, "keyvalue.db", true),
         (PIPELINES, "pipelines.db", true),
+        (RECORDS, "support.db", true),
         (READINGS, "eyot.readings.db", readings),
     ];
     for (name, file, wanted) in others {
@@ -251,6 +254,7 @@ pub async fn restore(target: &Source<'_>, archive: impl Read) -> anyhow::Result<
     for (from, to) in [
         (VALUES, "keyvalue.db"),
         (PIPELINES, "pipelines.db"),
+        (RECORDS, "support.db"),
         (READINGS, "eyot.readings.db"),
         // Last: without it the directory is nobody's.
         (KEYS, KEYS),

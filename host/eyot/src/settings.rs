@@ -71,6 +71,21 @@ pub struct Settings {
     /// Where EdgeX clients reach the device services of drivers, each below its name [default: 127.0.0.1:59900]
     #[arg(long, env = "EYOT_DEVICE_SERVICES_ADDRESS", value_name = "IP:PORT")]
     pub device_services_address: Option<SocketAddr>,
+    /// Where EdgeX support-notifications listens [default: 127.0.0.1:59860]
+    #[arg(
+        long,
+        env = "EYOT_SUPPORT_NOTIFICATIONS_ADDRESS",
+        value_name = "IP:PORT"
+    )]
+    pub support_notifications_address: Option<SocketAddr>,
+    /// Where EdgeX support-scheduler listens [default: 127.0.0.1:59863]
+    #[arg(long, env = "EYOT_SUPPORT_SCHEDULER_ADDRESS", value_name = "IP:PORT")]
+    pub support_scheduler_address: Option<SocketAddr>,
+    /// Who takes e-mail of notifications, `smtp://HOST:PORT?sender=ADDRESS`; `smtps://` begins with
+    /// TLS, `&subject=…` and `&verify=false` may follow; user and password are in the Secret `smtp`
+    /// [default: nobody]
+    #[arg(long, env = "EYOT_SMTP", value_name = "URL")]
+    pub smtp: Option<String>,
     /// Where Ingresses are served over HTTP [default: 127.0.0.1:80, if that can be had]
     #[arg(long, env = "EYOT_INGRESS_ADDRESS", value_name = "IP:PORT")]
     pub ingress_address: Option<SocketAddr>,
@@ -222,6 +237,9 @@ pub struct Resolved {
     pub core_command_address: SocketAddr,
     pub core_keeper_address: SocketAddr,
     pub device_services_address: SocketAddr,
+    pub support_notifications_address: SocketAddr,
+    pub support_scheduler_address: SocketAddr,
+    pub mail: Option<eyot_support::MailServer>,
     /// `None`: the usual port, if that can be had.
     pub ingress_address: Option<SocketAddr>,
     /// The same over TLS.
@@ -291,6 +309,13 @@ impl Settings {
             device_services_address: self
                 .device_services_address
                 .or(other.device_services_address),
+            support_notifications_address: self
+                .support_notifications_address
+                .or(other.support_notifications_address),
+            support_scheduler_address: self
+                .support_scheduler_address
+                .or(other.support_scheduler_address),
+            smtp: self.smtp.or(other.smtp),
             ingress_address: self.ingress_address.or(other.ingress_address),
             ingress_tls_address: self.ingress_tls_address.or(other.ingress_tls_address),
             node_name: self.node_name.or(other.node_name),
@@ -391,6 +416,16 @@ impl Settings {
             core_command_address: self.core_command_address.unwrap_or(local(59882)),
             core_keeper_address: self.core_keeper_address.unwrap_or(local(59890)),
             device_services_address: self.device_services_address.unwrap_or(local(59900)),
+            support_notifications_address: self
+                .support_notifications_address
+                .unwrap_or(local(59860)),
+            support_scheduler_address: self.support_scheduler_address.unwrap_or(local(59863)),
+            mail: self
+                .smtp
+                .as_deref()
+                .map(str::parse)
+                .transpose()
+                .context("smtp")?,
             ingress_address: self.ingress_address,
             ingress_tls_address: self.ingress_tls_address,
             node_name,

@@ -24,7 +24,7 @@ use eyot_control::{
     SchedulerConfig,
     election::{Election, Timing},
 };
-use eyot_devices::{Devices, EdgexService};
+use eyot_devices::{Devices, EdgexService, broker};
 use eyot_edge::tunnel::Tunnels;
 use eyot_network::{
     Balancer, Cidr, Cluster, Dns, Doors, Guard, IngressRouter, NetworkError, PodNetwork,
@@ -34,7 +34,8 @@ use eyot_registry::{Registry, pull::Registries};
 use eyot_runtime::Instance;
 use eyot_runtime_oci::{OciRuntime, launcher::Launcher};
 use eyot_runtime_wasm::{WasmEngine, WasmRuntime};
-use eyot_store::{KeyValues, Spool, Store};
+use eyot_store::{KeyValues, Records, Spool, Store};
+use eyot_support::{Support, SupportService};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Client;
 use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
@@ -66,6 +67,8 @@ struct Listeners {
     core_command: TcpListener,
     core_keeper: TcpListener,
     device_services: TcpListener,
+    support_notifications: TcpListener,
+    support_scheduler: TcpListener,
     ingress: Option<TcpListener>,
     ingress_tls: Option<TcpListener>,
 }
@@ -203,8 +206,9 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
     parts.spawn(forget_values(keyvalues.clone(), watches.of(), stop.clone()));
     let engine = WasmEngine::new(options).context("the Wasm engine cannot be started")?;
 
-    let broker = eyot_devices::broker::start(settings.mqtt_address, mqtt_access)
+    let broker = broker::start(settings.mqtt_address, mqtt_access)
         .context("the MQTT broker cannot be started (mqtt-address)")?;
+    let bus = broker.clone();
     store.readings().set_retention(settings.readings);
     let devices = Devices::new(eyot_devices::Options {
         client: client("system:eyot-devices"),
@@ -230,6 +234,36 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
             stop.clone(),
         ));
     }
+    let records = Arc::new(Records::new(settings.data_dir.join("support.db")));
+    let support = Support::new(eyot_support::Options {
+        client: client("system:eyot-support"),
+        records: records.clone(),
+        namespace: "default".to_owned(),
+        mail: settings.mail.clone(),
+        publish: Arc::new(move |topic, payload| {
+            let topic = topic.into();
+            bus.publish(broker::Message { topic, payload })
+        }),
+        commands: BoxCloneSyncService::new(devices.service_of(EdgexService::CoreCommand)),
+    });
+    for (listener, service) in [
+        (
+            listeners.support_notifications,
+            SupportService::Notifications,
+        ),
+        (listeners.support_scheduler, SupportService::Scheduler),
+    ] {
+        parts.spawn(eyot_http::serve(
+            listener,
+            None,
+            support.service_of(service),
+            stop.clone(),
+        ));
+    }
+    parts.spawn({
+        let stop = stop.clone();
+        async move { support.run(stop).await }
+    });
     parts.spawn({
         let (devices, stop) = (devices.clone(), stop.clone());
         async move { devices.run(stop).await }
@@ -276,6 +310,7 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
         tokio::task::spawn_blocking(move || audit.close()).await?;
     }
     keyvalues.close().await;
+    records.close().await;
     store.close().await;
     tracing::info!("stopped");
     Ok(())
@@ -358,6 +393,16 @@ async fn bind(settings: &Resolved) -> anyhow::Result<Listeners> {
         device_services: bind(
             "EdgeX device services (device-services-address)",
             settings.device_services_address,
+        )
+        .await?,
+        support_notifications: bind(
+            "EdgeX support-notifications (support-notifications-address)",
+            settings.support_notifications_address,
+        )
+        .await?,
+        support_scheduler: bind(
+            "EdgeX support-scheduler (support-scheduler-address)",
+            settings.support_scheduler_address,
         )
         .await?,
         ingress: bind_ingress("ingress-address", settings.ingress_address, 80).await?,

@@ -3,16 +3,18 @@
 //! The file is opened on the first use. How full a bucket is stands in its row, changed in the same
 //! transaction as its entries, so no write counts anything.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use async_trait::async_trait;
 use eyot_runtime::keyvalue::{
     BATCH, BATCH_BYTES, Bucket, KEY, KeyValueError, KeyValues as Seam, VALUE,
 };
-use sqlx::{AssertSqlSafe, Connection, Row as _, SqliteConnection, sqlite::SqliteSynchronous};
-use tokio::sync::{Mutex, MutexGuard};
+use sqlx::{Connection, Row as _, SqliteConnection};
 
-use crate::{OpenError, journal::sqlite as journal};
+use crate::{
+    journal::sqlite as journal,
+    on_use::{Layout, OnUse, Open},
+};
 
 const FORMAT: i64 = 1;
 /// "EYKV" in the file's header.
@@ -24,11 +26,23 @@ const ENTRIES: i64 = 100_000;
 /// Bytes of all keys and values of one namespace.
 const BYTES: i64 = 64 << 20;
 
+const LAYOUT: Layout = Layout {
+    application: APPLICATION,
+    format: FORMAT,
+    // A power cut may take the last instant.
+    durable: false,
+    tables: "CREATE TABLE buckets (
+                 id INTEGER PRIMARY KEY, namespace TEXT NOT NULL, name TEXT NOT NULL,
+                 entries INTEGER NOT NULL, bytes INTEGER NOT NULL, UNIQUE (namespace, name));
+             CREATE TABLE entries (
+                 id INTEGER PRIMARY KEY, bucket INTEGER NOT NULL, key TEXT NOT NULL,
+                 value BLOB NOT NULL, UNIQUE (bucket, key));",
+};
+
 /// The values of this host.
 #[derive(Debug)]
 pub struct KeyValues {
-    path: PathBuf,
-    connection: Mutex<Option<SqliteConnection>>,
+    file: OnUse,
 }
 
 /// A bucket's row: how full it is.
@@ -42,20 +56,13 @@ impl KeyValues {
     /// Keep values in the file at `path`, which is made when there is something to keep.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
-            path: path.into(),
-            connection: Mutex::default(),
+            file: OnUse::new(path.into(), LAYOUT),
         }
     }
 
     /// Fold everything into the file and let go of it; the next call opens it again.
     pub async fn close(&self) {
-        let Some(mut connection) = self.connection.lock().await.take() else {
-            return;
-        };
-        let fold = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
-            .execute(&mut connection)
-            .await;
-        if let Err(error) = fold.and(connection.close().await) {
+        if let Err(error) = self.file.close().await {
             tracing::warn!(%error, "the values of guests were not closed cleanly");
         }
     }
@@ -63,11 +70,11 @@ impl KeyValues {
     /// Forget what the guests of these namespaces kept: a namespace that is made anew under the name
     /// of one that is gone begins with nothing.
     pub async fn forget(&self, is_gone: impl Fn(&str) -> bool) -> Result<(), KeyValueError> {
-        if !tokio::fs::try_exists(&self.path).await.unwrap_or(true) {
+        if !self.file.exists().await {
             return Ok(());
         }
         let mut open = self.open().await?;
-        let connection = open.connection()?;
+        let connection = &mut *open;
         let mut transaction = connection.begin().await.map_err(failed)?;
         let rows = sqlx::query("SELECT DISTINCT namespace FROM buckets")
             .fetch_all(&mut *transaction)
@@ -92,46 +99,9 @@ impl KeyValues {
     }
 
     async fn open(&self) -> Result<Open<'_>, KeyValueError> {
-        let mut held = self.connection.lock().await;
-        if held.is_none() {
-            let opened = open(&self.path).await;
-            *held = Some(opened.map_err(|error| KeyValueError::Storage(error.to_string()))?);
-        }
-        Ok(Open(held))
+        let opened = self.file.open().await;
+        opened.map_err(|error| KeyValueError::Storage(error.to_string()))
     }
-}
-
-struct Open<'a>(MutexGuard<'a, Option<SqliteConnection>>);
-
-impl Open<'_> {
-    fn connection(&mut self) -> Result<&mut SqliteConnection, KeyValueError> {
-        let closed = || KeyValueError::Storage("the host is stopping".into());
-        self.0.as_mut().ok_or_else(closed)
-    }
-}
-
-async fn open(path: &Path) -> Result<SqliteConnection, OpenError> {
-    let failed = |error| journal::unusable(path, error);
-    let mut connection = journal::connect(path, SqliteSynchronous::Normal).await?;
-    let tables = "SELECT count(*) FROM sqlite_schema";
-    if journal::number(&mut connection, tables, failed).await? == 0 {
-        let sql = format!(
-            "BEGIN;
-             CREATE TABLE buckets (
-                 id INTEGER PRIMARY KEY, namespace TEXT NOT NULL, name TEXT NOT NULL,
-                 entries INTEGER NOT NULL, bytes INTEGER NOT NULL, UNIQUE (namespace, name));
-             CREATE TABLE entries (
-                 id INTEGER PRIMARY KEY, bucket INTEGER NOT NULL, key TEXT NOT NULL,
-                 value BLOB NOT NULL, UNIQUE (bucket, key));
-             PRAGMA application_id = {APPLICATION};
-             PRAGMA user_version = {FORMAT};
-             COMMIT"
-        );
-        let made = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection);
-        made.await.map_err(failed)?;
-    }
-    journal::format(&mut connection, path, APPLICATION, FORMAT).await?;
-    Ok(connection)
 }
 
 #[async_trait]
@@ -143,7 +113,7 @@ impl Seam for KeyValues {
     ) -> Result<Vec<Option<Vec<u8>>>, KeyValueError> {
         check_keys(keys.iter().map(String::as_str))?;
         let mut open = self.open().await?;
-        let connection = open.connection()?;
+        let connection = &mut *open;
         let Some(found) = find(connection, bucket).await? else {
             return Ok(vec![None; keys.len()]);
         };
@@ -172,7 +142,7 @@ impl Seam for KeyValues {
             return Err(too_large("the values", bytes, BATCH_BYTES));
         }
         let mut open = self.open().await?;
-        let mut transaction = open.connection()?.begin().await.map_err(failed)?;
+        let mut transaction = open.begin().await.map_err(failed)?;
         let mut found = find_or_make(&mut transaction, bucket).await?;
         for (key, value) in pairs {
             put(&mut transaction, &mut found, key, value).await?;
@@ -184,7 +154,7 @@ impl Seam for KeyValues {
     async fn delete(&self, bucket: &Bucket, keys: &[String]) -> Result<(), KeyValueError> {
         check_keys(keys.iter().map(String::as_str))?;
         let mut open = self.open().await?;
-        let connection = open.connection()?;
+        let connection = &mut *open;
         let mut transaction = connection.begin().await.map_err(failed)?;
         let Some(mut found) = find(&mut transaction, bucket).await? else {
             return Ok(());
@@ -213,7 +183,7 @@ impl Seam for KeyValues {
         from: Option<u64>,
     ) -> Result<(Vec<String>, Option<u64>), KeyValueError> {
         let mut open = self.open().await?;
-        let connection = open.connection()?;
+        let connection = &mut *open;
         let Some(found) = find(connection, bucket).await? else {
             return Ok((Vec::new(), None));
         };
@@ -237,7 +207,7 @@ impl Seam for KeyValues {
     async fn increment(&self, bucket: &Bucket, key: &str, by: u64) -> Result<u64, KeyValueError> {
         check_keys([key].into_iter())?;
         let mut open = self.open().await?;
-        let mut transaction = open.connection()?.begin().await.map_err(failed)?;
+        let mut transaction = open.begin().await.map_err(failed)?;
         let mut found = find_or_make(&mut transaction, bucket).await?;
         let text = value(&mut transaction, &found, key).await?;
         let before = match text {

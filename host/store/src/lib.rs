@@ -1,5 +1,5 @@
-//! Revisioned objects, readings, what pipelines have yet to deliver and the values of guests, in SQLite
-//! or PostgreSQL. The only crate that knows SQL.
+//! Revisioned objects, readings, what pipelines have yet to deliver, the values of guests and the
+//! records of the support services, in SQLite or PostgreSQL. The only crate that knows SQL.
 //!
 //! The database is a log: one table of changes, in which the row with the highest revision of a key
 //! is the object. A write is one appended row, without any index to keep, which is as little as a
@@ -26,7 +26,9 @@ mod lean;
 mod lock;
 mod log;
 mod object;
+mod on_use;
 mod readings;
+pub mod records;
 mod spool;
 mod state;
 mod stats;
@@ -55,6 +57,7 @@ pub use readings::{
     EVENTS_AT_MOST, Filter, Found, Latest, PAGE, Page, ReadingEvent, ReadingSlice, Readings,
     Retention, SourceRetention,
 };
+pub use records::{Records, RecordsError};
 pub use spool::{Letter, NewLetter, NewPart, Part, Queue, Spool, SpoolChange, SpoolError};
 pub use state::Mark;
 pub use stats::{Histogram, ResourceStats, Stats};

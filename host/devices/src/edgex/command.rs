@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use eyot_api::{Device, DeviceProfile, DeviceResource, ReadWrite};
-use http::Method;
+use eyot_edgex::names;
+use http::{Method, StatusCode};
 use serde_json::{Value as Json, json};
 
 use super::{
@@ -14,6 +15,7 @@ use super::{
 use crate::{
     device::{Asked, CommandError, Handle, Sent},
     encode,
+    source::SourceError,
 };
 
 /// Where EdgeX's clients look for core-command.
@@ -38,6 +40,32 @@ pub(super) async fn route(
         }
         _ => return None,
     })
+}
+
+impl From<CommandError> for Failure {
+    fn from(error: CommandError) -> Self {
+        let status = match &error {
+            CommandError::NoDevice(_) | CommandError::Source(SourceError::Unknown { .. }) => {
+                StatusCode::NOT_FOUND
+            }
+            CommandError::Source(SourceError::WriteOnly { .. } | SourceError::ReadOnly { .. }) => {
+                StatusCode::METHOD_NOT_ALLOWED
+            }
+            CommandError::Source(_) | CommandError::Refused { .. } => StatusCode::BAD_REQUEST,
+            CommandError::Locked(_)
+            | CommandError::ServiceLocked(_)
+            | CommandError::Down { .. } => StatusCode::LOCKED,
+            CommandError::NotServed { .. } | CommandError::Busy(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            CommandError::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
+            CommandError::Failed { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self {
+            status,
+            message: error.to_string(),
+        }
+    }
 }
 
 async fn read(
@@ -222,7 +250,7 @@ fn parameter(resource: &DeviceResource) -> Json {
 fn core_command(device: &str, name: &str, access: ReadWrite, parameters: Vec<Json>) -> Json {
     let mut command = json!({
         "name": name,
-        "path": format!("/api/v3/device/name/{}/{}", encode::name(device), encode::name(name)),
+        "path": format!("/api/v3/device/name/{}/{}", names::name(device), names::name(name)),
         "url": URL,
         "parameters": parameters,
     });

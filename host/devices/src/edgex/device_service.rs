@@ -12,7 +12,7 @@ use eyot_api::{Device, DeviceService};
 use http::Method;
 
 use super::{
-    Edgex, command, common, discovery, no_such_method, no_such_path, objects,
+    Edgex, basics, command, discovery, no_such_method, no_such_path, objects,
     reply::{Failure, Reply},
     request::Parsed,
 };
@@ -32,7 +32,7 @@ pub(super) async fn route(
         device_service: Some(service.clone()),
         ..edgex.clone()
     };
-    if let Some(answer) = common::route(&edgex, request, path).await {
+    if let Some(answer) = basics::route(edgex.basics(), request, path).await {
         return answer;
     }
     if let Some(answer) = discovery::route(&edgex, request, &service, path).await {

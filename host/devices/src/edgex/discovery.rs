@@ -12,6 +12,7 @@ use std::{
 };
 
 use eyot_api::{AdminState, Device, DeviceProfile, DeviceService, DeviceSpec, ProvisionWatcher};
+use eyot_edgex::Entity as _;
 use eyot_runtime::guest::{DiscoveredDevice, DriverError};
 use http::{Method, StatusCode};
 use regex::RegexBuilder;
@@ -23,8 +24,7 @@ use super::{
     Edgex,
     body::{self, Check},
     device_service::own,
-    metadata, no_such_method,
-    objects::{self, Entity as _},
+    metadata, no_such_method, objects,
     reply::{Failure, Reply},
     request::Parsed,
 };

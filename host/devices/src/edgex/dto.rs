@@ -2,8 +2,7 @@
 //! beside them.
 
 use eyot_api::{Device, DeviceProfile, DeviceService, OperatingState, ProvisionWatcher};
-use kube::api::ObjectMeta;
-use serde::Serialize;
+use eyot_edgex::objects::shown;
 use serde_json::{Value as Json, json};
 
 pub(super) fn device(device: &Device) -> Json {
@@ -51,18 +50,6 @@ pub(super) fn service(service: &DeviceService) -> Json {
 pub(super) fn watcher(watcher: &ProvisionWatcher) -> Json {
     let mut json = shown(&watcher.spec, &watcher.edgex_name(), &watcher.metadata);
     fill(&mut json, &["labels"], &["identifiers"]);
-    json
-}
-
-fn shown(spec: &impl Serialize, name: &str, metadata: &ObjectMeta) -> Json {
-    let mut json = serde_json::to_value(spec).unwrap_or_default();
-    json["name"] = name.into();
-    if let Some(uid) = &metadata.uid {
-        json["id"] = uid.as_str().into();
-    }
-    if let Some(created) = &metadata.creation_timestamp {
-        json["created"] = created.0.as_millisecond().into();
-    }
     json
 }
 

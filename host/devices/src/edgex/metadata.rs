@@ -1,37 +1,19 @@
 //! core-metadata: devices, profiles, device services and provision watchers, read and written.
 
-/// Do each item in turn, and tell what came of it. (Not a function: an async closure that borrows
-/// is not known to be `Send`.)
-macro_rules! each {
-    ($items:expr, $item:pat => $act:block) => {{
-        let mut outcomes = Vec::new();
-        for one in $items {
-            let request_id = one.request_id.clone();
-            let $item = one;
-            let act: Result<Done, Failure> = async { $act }.await;
-            outcomes.push(super::super::reply::outcome(&request_id, act));
-        }
-        Ok(Reply::many(outcomes))
-    }};
-}
-
 mod devices;
 mod profiles;
 mod services;
 mod units;
 mod watchers;
 
-use std::sync::Arc;
-
+use eyot_edgex::objects::{created, new_name, page};
 use http::{Method, StatusCode};
-use serde_json::{Value as Json, json};
+use serde_json::json;
 
 use super::{
-    Edgex,
-    body::Fields,
-    no_such_method,
-    objects::{self, Entity},
-    reply::{Done, Failure, Reply},
+    Edgex, no_such_method,
+    objects::{self, Entity, updated},
+    reply::{Failure, Reply},
     request::Parsed,
 };
 
@@ -154,68 +136,6 @@ fn is_known(path: &[&str]) -> bool {
 
 fn exists<K: Entity>(edgex: &Edgex, name: &str) -> Result<Reply, Failure> {
     objects::named::<K>(edgex, name).map(|_| Reply::ok(json!({})))
-}
-
-/// One page of what is wanted, under `field`.
-fn page<K: Entity>(
-    request: &Parsed,
-    field: &str,
-    mut all: Vec<Arc<K>>,
-    shown: impl Fn(&K) -> Json,
-) -> Result<Reply, Failure> {
-    let labels = labels(request);
-    all.retain(|object| labels.iter().all(|label| object.labels().contains(label)));
-    let (total, page) = request.page()?.of(all)?;
-    let page: Vec<Json> = page.iter().map(|object| shown(object)).collect();
-    Ok(Reply::ok(json!({ "totalCount": total, field: page })))
-}
-
-fn labels(request: &Parsed) -> Vec<String> {
-    let given = request
-        .query
-        .get("labels")
-        .map(String::as_str)
-        .unwrap_or_default();
-    given
-        .split(',')
-        .filter(|label| !label.is_empty())
-        .map(str::to_owned)
-        .collect()
-}
-
-/// The object that an update is about.
-fn updated<K: Entity>(edgex: &Edgex, content: &Fields) -> Result<Arc<K>, Failure> {
-    let text = |name: &str| content.get(name).and_then(Json::as_str);
-    let name = text("name");
-    let object = match text("id").filter(|id| !id.trim().is_empty()) {
-        Some(id) => objects::identified::<K>(edgex, id)?,
-        None => objects::named::<K>(edgex, name.unwrap_or_default())?,
-    };
-    if let Some(name) = name
-        && name != object.edgex_name()
-    {
-        return Err(Failure::bad_request(format!(
-            "{} name '{name}' does not match the existing '{}'",
-            K::CALLED,
-            object.edgex_name()
-        )));
-    }
-    Ok(object)
-}
-
-/// The name that a new object is asked to have.
-fn new_name(content: &mut Fields) -> String {
-    for kept in ["id", "created", "modified"] {
-        content.remove(kept);
-    }
-    match content.remove("name") {
-        Some(Json::String(name)) => name,
-        _ => String::new(),
-    }
-}
-
-fn created<K: Entity>(object: &K) -> Done {
-    Done::Created(object.meta().uid.clone().unwrap_or_default())
 }
 
 fn done() -> Result<Reply, Failure> {

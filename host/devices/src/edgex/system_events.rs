@@ -8,6 +8,7 @@ use std::sync::{
 };
 
 use eyot_api::{Device, DeviceProfile, DeviceService, ProvisionWatcher};
+use eyot_edgex::names;
 use serde_json::{Value as Json, json};
 
 use super::dto;
@@ -102,7 +103,7 @@ fn tell<K>(
 
 /// A device service says how far a search of its own is.
 pub(super) fn progress(service: &str, action: &str, details: Json) -> Message {
-    let service_level = encode::name(service).to_string();
+    let service_level = names::name(service).to_string();
     let topic = format!("edgex/system-events/{service_level}/device/{action}/{service_level}");
     let payload = json!({
         "apiVersion": "v3",
@@ -123,10 +124,10 @@ fn message(action: &str, told: &Told) -> Message {
     let mut topic = format!(
         "edgex/system-events/{SOURCE}/{}/{action}/{}",
         told.kind,
-        encode::name(&told.owner)
+        names::name(&told.owner)
     );
     if let Some(profile) = &told.profile {
-        topic = format!("{topic}/{}", encode::name(profile));
+        topic = format!("{topic}/{}", names::name(profile));
     }
     let payload = json!({
         "apiVersion": "v3",

@@ -82,15 +82,7 @@ fn read(request: &Parsed, called: &str) -> Result<Registration, Failure> {
         for field in ["interval", "path", "type"] {
             check.required(health, field);
         }
-        if let Some(interval) = check.text(health, "interval")
-            && !interval.is_empty()
-            && parse_duration(interval).is_err()
-        {
-            let path = check.path("interval");
-            check.say(format!(
-                "{path} field should follows the ISO 8601 Durations format. Eg,100ms, 24h"
-            ));
-        }
+        check.duration(health, "interval");
     });
     check.done()?;
     let mut registration: Registration = body::read(registration)?;

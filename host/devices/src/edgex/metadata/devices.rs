@@ -3,6 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use eyot_api::{AutoEvent, Device, DeviceProfile, DeviceSpec, parse_duration};
+use eyot_edgex::each;
 use eyot_runtime::guest::DriverError;
 use http::StatusCode;
 use kube::{Api, ResourceExt, api::Patch, api::PatchParams};

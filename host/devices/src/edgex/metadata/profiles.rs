@@ -9,6 +9,7 @@ use eyot_api::{
     Device, DeviceCommand, DeviceProfile, DeviceProfileSpec, DeviceResource, ProvisionWatcher,
     ReadWrite,
 };
+use eyot_edgex::each;
 use http::StatusCode;
 use serde_json::{Value as Json, json};
 

@@ -1,6 +1,7 @@
 //! Device services of core-metadata.
 
 use eyot_api::{Device, DeviceService, DeviceServiceSpec, ProvisionWatcher};
+use eyot_edgex::each;
 use serde_json::json;
 
 use super::super::{

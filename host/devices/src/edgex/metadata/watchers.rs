@@ -1,6 +1,7 @@
 //! Provision watchers of core-metadata.
 
 use eyot_api::{DeviceProfile, ProvisionWatcher, ProvisionWatcherSpec};
+use eyot_edgex::each;
 use serde_json::{Value as Json, json};
 
 use super::super::{

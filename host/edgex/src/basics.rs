@@ -6,62 +6,75 @@ use std::collections::BTreeMap;
 use http::{Method, StatusCode};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{
-    Api,
+    Api, Client,
     api::{Patch, PatchParams, PostParams},
 };
 use serde_json::{Value as Json, json};
 
-use super::{
-    Edgex, body,
-    body::Check,
+use crate::{
+    body::{self, Check},
     no_such_method,
     reply::{Failure, Reply},
-    request::Parsed,
+    request::{self, Parsed},
 };
-use crate::granted::LABEL;
 
+/// The label of Secrets that drivers may have: those that EdgeX's clients write.
+pub const CREDENTIALS_LABEL: &str = "eyot.dev/device-credentials";
 /// Who writes Secrets for EdgeX's clients.
 const MANAGER: &str = "eyot-edgex";
 
+/// Who answers.
+#[derive(Clone, Copy)]
+pub struct Service<'a> {
+    /// As what: `core-data`.
+    pub name: &'a str,
+    pub client: &'a Client,
+    /// The namespace that EdgeX sees.
+    pub namespace: &'a str,
+    /// Settings beside those that all services have, whose effect clients can see; null for none.
+    pub settings: &'a Json,
+}
+
 /// Answer what is common to all; `None` if the path is not.
-pub(super) async fn route(
-    edgex: &Edgex,
+pub async fn route(
+    service: Service<'_>,
     request: &Parsed,
     path: &[&str],
 ) -> Option<Result<Reply, Failure>> {
     Some(match (path, &request.method) {
-        (["ping"], &Method::GET) => Ok(ping(edgex)),
+        (["ping"], &Method::GET) => Ok(ping(service)),
         (["version"], &Method::GET) => Ok(Reply::ok(json!({
             "version": env!("CARGO_PKG_VERSION"),
-            "serviceName": edgex.name(),
+            "serviceName": service.name,
         }))),
-        (["config"], &Method::GET) => Ok(config(edgex)),
-        (["secret"], &Method::POST) => secret(edgex, request).await,
+        (["config"], &Method::GET) => Ok(config(service)),
+        (["secret"], &Method::POST) => secret(service, request).await,
         (["ping" | "version" | "config" | "secret"], _) => Err(no_such_method(request)),
         _ => return None,
     })
 }
 
-fn ping(edgex: &Edgex) -> Reply {
+fn ping(service: Service<'_>) -> Reply {
     let now = jiff::Timestamp::now()
         .strftime("%a, %d %b %Y %H:%M:%S UTC")
         .to_string();
-    Reply::ok(json!({ "timestamp": now, "serviceName": edgex.name() }))
+    Reply::ok(json!({ "timestamp": now, "serviceName": service.name }))
 }
 
 /// The settings that EdgeX's clients can see the effect of.
-fn config(edgex: &Edgex) -> Reply {
-    Reply::ok(json!({
-        "serviceName": edgex.name(),
-        "config": {
-            "Namespace": edgex.inner.namespace,
-            "Service": { "MaxResultCount": super::request::MOST, "MaxRequestSize": super::request::BODY },
-        },
-    }))
+fn config(service: Service<'_>) -> Reply {
+    let mut config = json!({
+        "Namespace": service.namespace,
+        "Service": { "MaxResultCount": request::MOST, "MaxRequestSize": request::BODY },
+    });
+    if let (Json::Object(all), Json::Object(more)) = (&mut config, service.settings) {
+        all.extend(more.clone());
+    }
+    Reply::ok(json!({ "serviceName": service.name, "config": config }))
 }
 
 /// Keep a secret as a Secret of the namespace: `secretName` and its keys become the object's.
-async fn secret(edgex: &Edgex, request: &Parsed) -> Result<Reply, Failure> {
+async fn secret(service: Service<'_>, request: &Parsed) -> Result<Reply, Failure> {
     let content = body::object(request)?;
     let request_id = body::envelope_id(&content, "SecretRequest")?;
     let mut check = Check::new("SecretRequest".to_owned());
@@ -90,8 +103,8 @@ async fn secret(edgex: &Edgex, request: &Parsed) -> Result<Reply, Failure> {
     };
     let name = eyot_api::object_name(&text(&content["secretName"]));
     secret.metadata.name = Some(name.clone());
-    secret.metadata.labels = Some([(LABEL.to_owned(), "true".to_owned())].into());
-    let api: Api<Secret> = Api::namespaced(edgex.inner.client.clone(), &edgex.inner.namespace);
+    secret.metadata.labels = Some([(CREDENTIALS_LABEL.to_owned(), "true".to_owned())].into());
+    let api: Api<Secret> = Api::namespaced(service.client.clone(), service.namespace);
     let stored = match api.create(&PostParams::default(), &secret).await {
         Err(kube::Error::Api(status)) if status.code == 409 => {
             // Keys that are not named stay, as EdgeX's secret store does it.

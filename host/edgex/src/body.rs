@@ -8,15 +8,17 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json};
 use uuid::Uuid;
 
-use super::{reply::Failure, request::Parsed};
+use crate::{reply::Failure, request::Parsed};
 
+/// What EdgeX allows in names beside letters and digits.
+const UNRESERVED: &str = "-_~:;=";
 /// Items in one request at most.
 const ITEMS: usize = 10_000;
 
-pub(super) type Fields = Map<String, Json>;
+pub type Fields = Map<String, Json>;
 
 /// One item: an envelope, and what is in it.
-pub(super) struct Item {
+pub struct Item {
     pub request_id: String,
     /// The whole envelope.
     pub envelope: Fields,
@@ -24,13 +26,13 @@ pub(super) struct Item {
 }
 
 /// The body as an object.
-pub(super) fn object(request: &Parsed) -> Result<Fields, Failure> {
+pub fn object(request: &Parsed) -> Result<Fields, Failure> {
     serde_json::from_slice(&request.body).map_err(undecodable)
 }
 
 /// The items of a bulk request, each with its content under `part`, checked by `rules`. `called` is
 /// EdgeX's name of the envelope, for its messages.
-pub(super) fn items(
+pub fn items(
     request: &Parsed,
     called: &str,
     part: &str,
@@ -65,7 +67,7 @@ pub(super) fn items(
 }
 
 /// The request's identifier, and that the envelope is one.
-pub(super) fn envelope_id(envelope: &Fields, called: &str) -> Result<String, Failure> {
+pub fn envelope_id(envelope: &Fields, called: &str) -> Result<String, Failure> {
     let mut check = Check::new(format!("{called}.BaseRequest"));
     check.required(envelope, "apiVersion");
     let id = check.text(envelope, "requestId").unwrap_or_default();
@@ -87,17 +89,17 @@ fn take(envelope: &mut Fields, part: &str) -> Option<Json> {
     envelope.remove(&name)
 }
 
-pub(super) fn undecodable(error: impl std::fmt::Display) -> Failure {
+pub fn undecodable(error: impl std::fmt::Display) -> Failure {
     Failure::bad_request(format!("json decoding failed: {error}"))
 }
 
 /// Read a content that passed its checks.
-pub(super) fn read<T: DeserializeOwned>(content: Fields) -> Result<T, Failure> {
+pub fn read<T: DeserializeOwned>(content: Fields) -> Result<T, Failure> {
     serde_path_to_error::deserialize(Json::Object(content)).map_err(undecodable)
 }
 
 /// Put what a patch names into a spec; null is the same as not named.
-pub(super) fn patch<T: serde::Serialize + DeserializeOwned>(
+pub fn patch<T: serde::Serialize + DeserializeOwned>(
     spec: &mut T,
     content: &Fields,
     names: &[&str],
@@ -115,20 +117,20 @@ pub(super) fn patch<T: serde::Serialize + DeserializeOwned>(
 }
 
 /// Collects what is wrong with an item.
-pub(super) struct Check {
+pub struct Check {
     at: String,
     wrong: Vec<String>,
 }
 
 impl Check {
-    pub(super) fn new(at: String) -> Self {
+    pub fn new(at: String) -> Self {
         Self {
             at,
             wrong: Vec::new(),
         }
     }
 
-    pub(super) fn done(self) -> Result<(), Failure> {
+    pub fn done(self) -> Result<(), Failure> {
         if self.wrong.is_empty() {
             Ok(())
         } else {
@@ -136,16 +138,16 @@ impl Check {
         }
     }
 
-    pub(super) fn say(&mut self, message: String) {
+    pub fn say(&mut self, message: String) {
         self.wrong.push(message);
     }
 
-    pub(super) fn path(&self, name: &str) -> String {
+    pub fn path(&self, name: &str) -> String {
         format!("{}.{}", self.at, capital(name))
     }
 
     /// A text, or `None`; what is neither is wrong.
-    pub(super) fn text<'a>(&mut self, fields: &'a Fields, name: &str) -> Option<&'a str> {
+    pub fn text<'a>(&mut self, fields: &'a Fields, name: &str) -> Option<&'a str> {
         match fields.get(name) {
             None | Some(Json::Null) => None,
             Some(Json::String(text)) => Some(text),
@@ -158,7 +160,7 @@ impl Check {
     }
 
     /// A text that is there and not blank.
-    pub(super) fn required(&mut self, fields: &Fields, name: &str) {
+    pub fn required(&mut self, fields: &Fields, name: &str) {
         let path = self.path(name);
         match self.text(fields, name) {
             None if fields.get(name).is_some_and(|value| !value.is_null()) => {}
@@ -170,8 +172,85 @@ impl Check {
         }
     }
 
+    /// A text of characters that need no escape in a path, if it is there.
+    pub fn unreserved(&mut self, fields: &Fields, name: &str) {
+        let path = self.path(name);
+        if let Some(text) = self.text(fields, name) {
+            self.unreserved_text(&path, text);
+        }
+    }
+
+    fn unreserved_text(&mut self, path: &str, text: &str) {
+        let right = |c: char| c.is_ascii_alphanumeric() || UNRESERVED.contains(c);
+        if text.trim().is_empty() {
+            self.say(format!("{path} field should not be empty string"));
+        } else if !text.chars().all(right) {
+            self.say(format!(
+                "{path} field only allows unreserved characters which are \
+                 ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789{UNRESERVED}"
+            ));
+        }
+    }
+
+    /// A list of such texts, if it is there; the number of them.
+    pub fn unreserved_list(&mut self, fields: &Fields, name: &str) -> usize {
+        let path = self.path(name);
+        match fields.get(name) {
+            None | Some(Json::Null) => 0,
+            Some(Json::Array(elements)) => {
+                for (index, element) in elements.iter().enumerate() {
+                    let at = format!("{path}[{index}]");
+                    match element {
+                        Json::String(text) => self.unreserved_text(&at, text),
+                        _ => self.say(format!("{at} must be a string")),
+                    }
+                }
+                elements.len()
+            }
+            Some(_) => {
+                self.say(format!("{path} field must be a list"));
+                0
+            }
+        }
+    }
+
+    /// A duration, if it is there and not empty.
+    pub fn duration(&mut self, fields: &Fields, name: &str) {
+        let path = self.path(name);
+        if let Some(text) = self.text(fields, name)
+            && !text.is_empty()
+            && parse_duration(text).is_err()
+        {
+            self.say(format!(
+                "{path} field should follows the ISO 8601 Durations format. Eg,100ms, 24h"
+            ));
+        }
+    }
+
+    /// A whole number, if it is there.
+    pub fn whole(&mut self, fields: &Fields, name: &str) -> Option<i64> {
+        let value = fields.get(name).filter(|value| !value.is_null())?;
+        let number = value.as_i64();
+        if number.is_none() {
+            let path = self.path(name);
+            self.say(format!("{path} field must be a whole number"));
+        }
+        number
+    }
+
+    /// A UUID, if it is there and not empty.
+    pub fn uuid(&mut self, fields: &Fields, name: &str) {
+        let path = self.path(name);
+        if let Some(id) = self.text(fields, name)
+            && !id.is_empty()
+            && Uuid::parse_str(id).is_err()
+        {
+            self.say(format!("{path} field needs a uuid"));
+        }
+    }
+
     /// A text that is not blank, if it is there.
-    pub(super) fn not_blank(&mut self, fields: &Fields, name: &str) {
+    pub fn not_blank(&mut self, fields: &Fields, name: &str) {
         if self
             .text(fields, name)
             .is_some_and(|text| text.trim().is_empty())
@@ -181,7 +260,7 @@ impl Check {
         }
     }
 
-    pub(super) fn one_of(&mut self, fields: &Fields, name: &str, words: &[&str], needed: bool) {
+    pub fn one_of(&mut self, fields: &Fields, name: &str, words: &[&str], needed: bool) {
         let given = self.text(fields, name);
         let absent = given.is_none() && !needed;
         if !absent && !given.is_some_and(|given| words.contains(&given)) {
@@ -192,7 +271,7 @@ impl Check {
     }
 
     /// A map that is there.
-    pub(super) fn map(&mut self, fields: &Fields, name: &str, needed: bool) {
+    pub fn map(&mut self, fields: &Fields, name: &str, needed: bool) {
         let path = self.path(name);
         match fields.get(name) {
             None | Some(Json::Null) if needed => self.say(format!("{path} field is required")),
@@ -202,7 +281,7 @@ impl Check {
     }
 
     /// An update names its object by id or by name.
-    pub(super) fn identity(&mut self, fields: &Fields) {
+    pub fn identity(&mut self, fields: &Fields) {
         let id = self.text(fields, "id");
         let name = self.text(fields, "name");
         let (at_id, at_name) = (self.path("id"), self.path("name"));
@@ -227,12 +306,7 @@ impl Check {
     }
 
     /// Each element of a list of objects, if there is one.
-    pub(super) fn each(
-        &mut self,
-        fields: &Fields,
-        name: &str,
-        rules: impl Fn(&mut Check, &Fields),
-    ) {
+    pub fn each(&mut self, fields: &Fields, name: &str, rules: impl Fn(&mut Check, &Fields)) {
         let path = self.path(name);
         match fields.get(name) {
             None | Some(Json::Null) => {}
@@ -252,12 +326,7 @@ impl Check {
     }
 
     /// The fields of an object within.
-    pub(super) fn inside(
-        &mut self,
-        fields: &Fields,
-        name: &str,
-        rules: impl Fn(&mut Check, &Fields),
-    ) {
+    pub fn inside(&mut self, fields: &Fields, name: &str, rules: impl Fn(&mut Check, &Fields)) {
         let empty = Fields::new();
         let content = match fields.get(name) {
             None | Some(Json::Null) => &empty,
@@ -272,23 +341,15 @@ impl Check {
         self.wrong.append(&mut inner.wrong);
     }
 
-    pub(super) fn auto_events(&mut self, fields: &Fields) {
+    pub fn auto_events(&mut self, fields: &Fields) {
         self.each(fields, "autoEvents", |check, event| {
             check.required(event, "interval");
-            if let Some(interval) = check.text(event, "interval")
-                && !interval.is_empty()
-                && parse_duration(interval).is_err()
-            {
-                let path = check.path("interval");
-                check.say(format!(
-                    "{path} field should follows the ISO 8601 Durations format. Eg,100ms, 24h"
-                ));
-            }
+            check.duration(event, "interval");
             check.required(event, "sourceName");
         });
     }
 
-    pub(super) fn value_type(&mut self, fields: &Fields) {
+    pub fn value_type(&mut self, fields: &Fields) {
         self.required(fields, "valueType");
         if let Some(given) = self.text(fields, "valueType")
             && !given.is_empty()

@@ -4,12 +4,10 @@ use eyot_http::Response;
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::{Map, Value as Json, json};
 
-use crate::device::CommandError;
-
 const CORRELATION: HeaderName = HeaderName::from_static("x-correlation-id");
 
 /// A good answer.
-pub(super) struct Reply {
+pub struct Reply {
     status: StatusCode,
     content: Content,
 }
@@ -25,11 +23,11 @@ enum Content {
 }
 
 impl Reply {
-    pub(super) fn ok(fields: Json) -> Self {
+    pub fn ok(fields: Json) -> Self {
         Self::with(StatusCode::OK, fields)
     }
 
-    pub(super) fn with(status: StatusCode, fields: Json) -> Self {
+    pub fn with(status: StatusCode, fields: Json) -> Self {
         let fields = if let Json::Object(fields) = fields {
             fields
         } else {
@@ -42,7 +40,7 @@ impl Reply {
     }
 
     /// An answer whose body is written already.
-    pub(super) fn written(body: String) -> Self {
+    pub fn written(body: String) -> Self {
         Self {
             status: StatusCode::OK,
             content: Content::Written(body),
@@ -50,7 +48,7 @@ impl Reply {
     }
 
     /// Nothing to say: 204.
-    pub(super) fn empty() -> Self {
+    pub fn empty() -> Self {
         Self {
             status: StatusCode::NO_CONTENT,
             content: Content::Nothing,
@@ -58,7 +56,7 @@ impl Reply {
     }
 
     /// What came of each item: 207, whatever it was.
-    pub(super) fn many(items: Vec<Json>) -> Self {
+    pub fn many(items: Vec<Json>) -> Self {
         Self {
             status: StatusCode::MULTI_STATUS,
             content: Content::Many(items),
@@ -66,7 +64,7 @@ impl Reply {
     }
 
     /// The answer as JSON, for those who ask another way than by HTTP.
-    pub(super) fn into_json(self) -> Json {
+    pub fn into_json(self) -> Json {
         match self.content {
             Content::Fields(fields) => envelope(self.status, fields),
             Content::Written(body) => serde_json::from_str(&body).unwrap_or_default(),
@@ -75,7 +73,7 @@ impl Reply {
         }
     }
 
-    pub(super) fn merge(&mut self, other: Self) {
+    pub fn merge(&mut self, other: Self) {
         if let (Content::Fields(mine), Content::Fields(fields)) = (&mut self.content, other.content)
         {
             mine.extend(fields);
@@ -84,7 +82,7 @@ impl Reply {
 }
 
 /// What came of one item of a request.
-pub(super) fn outcome(request_id: &str, outcome: Result<Done, Failure>) -> Json {
+pub fn outcome(request_id: &str, outcome: Result<Done, Failure>) -> Json {
     let mut json = match outcome {
         Ok(Done::Created(id)) => json!({ "apiVersion": "v3", "statusCode": 201, "id": id }),
         Ok(Done::Added) => json!({ "apiVersion": "v3", "statusCode": 201 }),
@@ -100,7 +98,7 @@ pub(super) fn outcome(request_id: &str, outcome: Result<Done, Failure>) -> Json 
 }
 
 /// An item that went well.
-pub(super) enum Done {
+pub enum Done {
     /// With the new object's identifier.
     Created(String),
     /// A part of an object, which has no identifier of its own.
@@ -108,73 +106,62 @@ pub(super) enum Done {
     Changed,
 }
 
+/// Do each item in turn, and tell what came of it. (Not a function: an async closure that borrows
+/// is not known to be `Send`.)
+#[macro_export]
+macro_rules! each {
+    ($items:expr, $item:pat => $act:block) => {{
+        let mut outcomes = Vec::new();
+        for one in $items {
+            let request_id = one.request_id.clone();
+            let $item = one;
+            let act: Result<$crate::reply::Done, $crate::Failure> = async { $act }.await;
+            outcomes.push($crate::reply::outcome(&request_id, act));
+        }
+        Ok($crate::Reply::many(outcomes))
+    }};
+}
+
 /// A bad answer.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub struct Failure {
     pub status: StatusCode,
     pub message: String,
 }
 
 impl Failure {
-    pub(super) fn not_found(message: impl Into<String>) -> Self {
+    pub fn not_found(message: impl Into<String>) -> Self {
         Self {
             status: StatusCode::NOT_FOUND,
             message: message.into(),
         }
     }
 
-    pub(super) fn bad_request(message: impl Into<String>) -> Self {
+    pub fn bad_request(message: impl Into<String>) -> Self {
         Self {
             status: StatusCode::BAD_REQUEST,
             message: message.into(),
         }
     }
 
-    pub(super) fn conflict(message: impl Into<String>) -> Self {
+    pub fn conflict(message: impl Into<String>) -> Self {
         Self {
             status: StatusCode::CONFLICT,
             message: message.into(),
         }
     }
 
-    pub(super) fn unavailable(message: impl Into<String>) -> Self {
+    pub fn unavailable(message: impl Into<String>) -> Self {
         Self {
             status: StatusCode::SERVICE_UNAVAILABLE,
             message: message.into(),
         }
     }
 
-    pub(super) fn internal(message: impl Into<String>) -> Self {
+    pub fn internal(message: impl Into<String>) -> Self {
         Self {
             status: StatusCode::INTERNAL_SERVER_ERROR,
             message: message.into(),
-        }
-    }
-}
-
-impl From<CommandError> for Failure {
-    fn from(error: CommandError) -> Self {
-        use crate::source::SourceError;
-        let status = match &error {
-            CommandError::NoDevice(_) | CommandError::Source(SourceError::Unknown { .. }) => {
-                StatusCode::NOT_FOUND
-            }
-            CommandError::Source(SourceError::WriteOnly { .. } | SourceError::ReadOnly { .. }) => {
-                StatusCode::METHOD_NOT_ALLOWED
-            }
-            CommandError::Source(_) | CommandError::Refused { .. } => StatusCode::BAD_REQUEST,
-            CommandError::Locked(_)
-            | CommandError::ServiceLocked(_)
-            | CommandError::Down { .. } => StatusCode::LOCKED,
-            CommandError::NotServed { .. } | CommandError::Busy(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-            CommandError::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
-            CommandError::Failed { .. } => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        Self {
-            status,
-            message: error.to_string(),
         }
     }
 }
@@ -188,7 +175,7 @@ fn envelope(status: StatusCode, fields: Map<String, Json>) -> Json {
 }
 
 /// Make the HTTP answer.
-pub(super) fn reply(outcome: Result<Reply, Failure>, correlation: &str) -> Response {
+pub fn reply(outcome: Result<Reply, Failure>, correlation: &str) -> Response {
     let mut response = match outcome {
         Ok(Reply { status, content }) => match content {
             Content::Written(body) => {

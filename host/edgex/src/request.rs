@@ -8,15 +8,15 @@ use http::{Method, StatusCode};
 use percent_encoding::percent_decode_str;
 use uuid::Uuid;
 
-use super::reply::Failure;
+use crate::reply::Failure;
 
 /// Largest body: what the Kubernetes API takes.
-pub(super) const BODY: usize = 3 * 1024 * 1024;
+pub const BODY: usize = 3 * 1024 * 1024;
 /// Items on a page, unless asked for otherwise, and at most: EdgeX's own figures.
 const LIMIT: usize = 20;
-pub(super) const MOST: usize = 1024;
+pub const MOST: usize = 1024;
 
-pub(super) struct Parsed {
+pub struct Parsed {
     pub method: Method,
     pub raw_path: String,
     /// Percent-decoded segments.
@@ -30,13 +30,13 @@ pub(super) struct Parsed {
 
 /// Which part of a list is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Page {
+pub struct Page {
     pub offset: usize,
     pub limit: usize,
 }
 
 /// The caller's correlation identifier, or a new one.
-pub(super) fn correlation(request: &Request) -> String {
+pub fn correlation(request: &Request) -> String {
     let given = request
         .headers()
         .get("x-correlation-id")
@@ -44,7 +44,7 @@ pub(super) fn correlation(request: &Request) -> String {
     given.map_or_else(|| Uuid::new_v4().to_string(), str::to_owned)
 }
 
-pub(super) async fn parse(request: Request, correlation: &str) -> Result<Parsed, Failure> {
+pub async fn parse(request: Request, correlation: &str) -> Result<Parsed, Failure> {
     let (parts, body) = request.into_parts();
     let raw_path = parts.uri.path().to_owned();
     let segments = raw_path.split('/').filter(|segment| !segment.is_empty());
@@ -79,22 +79,26 @@ pub(super) async fn parse(request: Request, correlation: &str) -> Result<Parsed,
 }
 
 impl Parsed {
-    pub(super) fn page(&self) -> Result<Page, Failure> {
+    pub fn page(&self) -> Result<Page, Failure> {
         Page::asked(&self.query)
     }
 
+    /// The labels that a query asks for, with commas between them.
+    pub fn labels(&self) -> Vec<String> {
+        let given = self.query.get("labels").map(String::as_str);
+        let labels = given.unwrap_or_default().split(',');
+        let labels = labels.filter(|label| !label.is_empty());
+        labels.map(str::to_owned).collect()
+    }
+
     /// A query argument that is true or false.
-    pub(super) fn flag(&self, name: &str, default: bool) -> Result<bool, Failure> {
+    pub fn flag(&self, name: &str, default: bool) -> Result<bool, Failure> {
         flag(&self.query, name, default)
     }
 }
 
 /// The same among arguments that came another way.
-pub(super) fn flag(
-    query: &HashMap<String, String>,
-    name: &str,
-    default: bool,
-) -> Result<bool, Failure> {
+pub fn flag(query: &HashMap<String, String>, name: &str, default: bool) -> Result<bool, Failure> {
     match query.get(name).map(String::as_str) {
         None | Some("") => Ok(default),
         // EdgeX 2 wrote yes and no.
@@ -106,9 +110,30 @@ pub(super) fn flag(
     }
 }
 
+/// A whole number in a path that is not negative, such as a time or an age.
+pub fn number(called: &str, text: &str) -> Result<i64, Failure> {
+    let parsed = text.parse::<i64>().ok().filter(|number| *number >= 0);
+    parsed.ok_or_else(|| {
+        Failure::bad_request(format!(
+            "failed to parse path param {called}'s value {text} into integer"
+        ))
+    })
+}
+
+/// First and last time of a range.
+pub fn range(start: &str, end: &str) -> Result<(i64, i64), Failure> {
+    let (start, end) = (number("start", start)?, number("end", end)?);
+    if end < start {
+        return Err(Failure::bad_request(format!(
+            "end's value {end} is not allowed to be greater than start's value {start}"
+        )));
+    }
+    Ok((start, end))
+}
+
 impl Page {
     /// What `offset` and `limit` of a query say.
-    pub(super) fn asked(query: &HashMap<String, String>) -> Result<Self, Failure> {
+    pub fn asked(query: &HashMap<String, String>) -> Result<Self, Failure> {
         let number = |name: &str| {
             query
                 .get(name)
@@ -138,7 +163,7 @@ impl Page {
     }
 
     /// That part of all items; EdgeX's 416 if it begins after the end.
-    pub(super) fn of<T>(self, items: Vec<T>) -> Result<(usize, Vec<T>), Failure> {
+    pub fn of<T>(self, items: Vec<T>) -> Result<(usize, Vec<T>), Failure> {
         let total = items.len();
         self.check(total)?;
         Ok((
@@ -151,7 +176,7 @@ impl Page {
         ))
     }
 
-    pub(super) fn check(self, total: usize) -> Result<(), Failure> {
+    pub fn check(self, total: usize) -> Result<(), Failure> {
         // As EdgeX has it, nothing at all is no range that cannot be satisfied.
         if total > 0 && self.offset > total {
             return Err(Failure {

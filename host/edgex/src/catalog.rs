@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// All objects of one kind, in all namespaces. Cheap to clone.
-pub(crate) struct Cache<K> {
+pub struct Cache<K> {
     objects: eyot_client::Cache<K>,
     /// Any change at all.
     seen: Arc<Notify>,
@@ -31,22 +31,22 @@ impl<K> Clone for Cache<K> {
 }
 
 impl<K> Cache<K> {
-    pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
         self.objects.get(&Key::new(namespace, name))
     }
 
     /// What there is now, ordered by namespace and name.
-    pub(crate) fn all(&self) -> Vec<Arc<K>> {
+    pub fn all(&self) -> Vec<Arc<K>> {
         self.objects.list()
     }
 
     /// What there is now in one namespace, ordered by name.
-    pub(crate) fn all_in(&self, namespace: &str) -> Vec<Arc<K>> {
+    pub fn all_in(&self, namespace: &str) -> Vec<Arc<K>> {
         self.objects.list_in(namespace)
     }
 
     /// Be told of every change from now on, in order.
-    pub(crate) fn listen(&self, listener: impl Fn(Change<'_, K>) + Send + Sync + 'static) {
+    pub fn listen(&self, listener: impl Fn(Change<'_, K>) + Send + Sync + 'static) {
         self.objects.listen(listener);
     }
 }
@@ -58,7 +58,7 @@ where
     K::Spec: PartialEq,
 {
     /// An empty copy, which wakes `changed` at each change that matters.
-    pub(crate) fn new(changed: &Arc<Notify>) -> Self {
+    pub fn new(changed: &Arc<Notify>) -> Self {
         let objects = eyot_client::Cache::default();
         let seen = Arc::new(Notify::new());
         let (changed, any) = (changed.clone(), seen.clone());
@@ -72,7 +72,7 @@ where
     }
 
     /// Keep up with the API until `stop` is cancelled.
-    pub(crate) async fn run(&self, client: kube::Client, stop: CancellationToken) {
+    pub async fn run(&self, client: kube::Client, stop: CancellationToken) {
         let api = Api::<K>::all(client);
         self.objects
             .run(api, watcher::Config::default(), stop)
@@ -82,12 +82,12 @@ where
 
 impl<K: Send + Sync + 'static> Cache<K> {
     /// Return once the first list is complete.
-    pub(crate) async fn synced(&self) {
+    pub async fn synced(&self) {
         self.objects.synced().await;
     }
 
     /// Call `then` once the first list is complete.
-    pub(crate) fn once_listed(&self, then: impl FnOnce() + Send + 'static) {
+    pub fn once_listed(&self, then: impl FnOnce() + Send + 'static) {
         let objects = self.objects.clone();
         tokio::spawn(async move {
             objects.synced().await;
@@ -99,7 +99,7 @@ impl<K: Send + Sync + 'static> Cache<K> {
 impl<K: Resource<DynamicType = ()>> Cache<K> {
     /// Wait until the copy has what was just written, so that who writes reads what was written. A
     /// copy that does not come so far in time is left behind: the write itself has succeeded.
-    pub(crate) async fn has(&self, written: &K) {
+    pub async fn has(&self, written: &K) {
         let version =
             |object: &K| -> Option<u64> { object.meta().resource_version.as_deref()?.parse().ok() };
         let Some(written) = version(written) else {
@@ -109,7 +109,7 @@ impl<K: Resource<DynamicType = ()>> Cache<K> {
     }
 
     /// Wait until the copy has lost what was just deleted.
-    pub(crate) async fn lost(&self, deleted: &K) {
+    pub async fn lost(&self, deleted: &K) {
         let key = Key::of(deleted.meta());
         let uid = &deleted.meta().uid;
         self.until(|objects| objects.get(&key).is_none_or(|now| now.meta().uid != *uid))
