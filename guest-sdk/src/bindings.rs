@@ -29,11 +29,12 @@ pub mod step {
     });
 }
 
-/// The world `eyot:pipeline/pipeline-accumulator`.
+/// The world `eyot:pipeline/pipeline-timer`: with that of a step it makes an accumulator. One module cannot
+/// export `step` once more, since the macros of exports are named by their interface.
 pub mod accumulator {
     wit_bindgen::generate!({
         path: ["../wit/reading", "../wit/modbus", "../wit/mqtt", "../wit/pipeline"],
-        world: "eyot:pipeline/pipeline-accumulator@0.1.1",
+        world: "eyot:pipeline/pipeline-timer@0.1.1",
         pub_export_macro: true,
         additional_derives: [PartialEq],
         generate_unused_types: true,

@@ -157,7 +157,7 @@ macro_rules! export_accumulator {
                 })
             }
 
-            impl $crate::bindings::accumulator::exports::eyot::pipeline::step::Guest for Exported {
+            impl $crate::bindings::step::exports::eyot::pipeline::step::Guest for Exported {
                 fn configure(settings: Vec<(String, String)>) -> Result<(), $crate::PipelineError> {
                     PLACE.set(Some($crate::Place::<$step>::accumulator(&settings)?));
                     Ok(())
@@ -177,6 +177,7 @@ macro_rules! export_accumulator {
             }
 
             $crate::__version_section!();
+            $crate::bindings::step::export!(Exported with_types_in $crate::bindings::step);
             $crate::bindings::accumulator::export!(
                 Exported with_types_in $crate::bindings::accumulator
             );
