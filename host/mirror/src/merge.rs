@@ -63,7 +63,9 @@ pub(crate) fn step(kind: &Kind, cloud: &Value, local: Option<&Value>, root_ca: &
     }
     if kind.is("pods") && !local["metadata"]["deletionTimestamp"].is_null() {
         for field in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
-            next["metadata"][field] = local["metadata"][field].clone();
+            if let Some(begun) = local["metadata"].get(field) {
+                next["metadata"][field] = begun.clone();
+            }
         }
     }
     match same(&next, local) {

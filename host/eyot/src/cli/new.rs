@@ -44,6 +44,7 @@ const SDK: &[(&str, &str)] = files! {
     "guest-sdk/src/lenient.rs",
     "guest-sdk/src/lib.rs",
     "guest-sdk/src/log.rs",
+    "guest-sdk/src/memory.rs",
     "guest-sdk/src/modbus.rs",
     "guest-sdk/src/modbus/layout.rs",
     "guest-sdk/src/modbus/span.rs",

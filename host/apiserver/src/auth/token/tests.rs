@@ -165,14 +165,17 @@ async fn a_forged_token_is_refused() {
             "{header}.{}.{signature}",
             encode(&json!({"iss": place.tokens.options().issuer}))
         ),
-        format!("{}.{body}.", encode(&json!({"alg": "none"}))),
-        format!("{}.{body}.{signature}", encode(&json!({"alg": "HS256"}))),
         format!("{}.{body}.{signature}", encode(&json!({"alg": "RS256"}))),
         format!("{header}.{body}."),
         format!("{header}.{body}.{}", &signature[..20]),
         foreign.unwrap(),
     ] {
         place.refused(&forged, "no key that is known has signed it");
+    }
+    for (algorithm, signature) in [("none", ""), ("HS256", signature)] {
+        let header = encode(&json!({"alg": algorithm}));
+        let forged = format!("{header}.{body}.{signature}");
+        place.refused(&forged, "which is not understood here");
     }
     for nonsense in ["", ".", "..", "a.b.c", "....", "é.é.é"] {
         place.refused(nonsense, "");
