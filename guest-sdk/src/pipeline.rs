@@ -177,7 +177,7 @@ macro_rules! export_accumulator {
             }
 
             $crate::__version_section!();
-            $crate::bindings::step::export!(Exported with_types_in $crate::bindings::step);
+    $crate::bindings::step::export!(Exported with_types_in $crate::bindings::step);
             $crate::bindings::accumulator::export!(
                 Exported with_types_in $crate::bindings::accumulator
             );

@@ -29,7 +29,8 @@ pub fn writes_say_which_revision_they_mean() -> anyhow::Result<()> {
     // Revision 0 stands for any.
     let node = |more: &str| {
         format!(
-            "{{\"apiVersion\":\"v1\",\"kind\":\"Node\",\"metadata\":{{\"name\":\"spare-any\"{more}}}}}"
+            "{{\"apiVersion\":\"v1\",\"kind\":\"Node\",\"metadata\":{{\"name\":\"spare-any\"{more}}},\
+             \"spec\":{{\"podCIDR\":\"10.251.7.0/24\",\"podCIDRs\":[\"10.251.7.0/24\"]}}}}"
         )
     };
     s.k(&["create", "-f", &s.file("node.json", &node(""))?])?;
