@@ -31,7 +31,7 @@ use crate::{
 pub const CASES: &[Case] = &[
     case!(
         a_machine_behind_nat_joins_and_its_pods_are_reached,
-        [Kubectl, Root, Busybox, Guests]
+        [Kubectl, Root, Busybox, Guests, Unfinished]
     ),
     case!(
         pods_go_on_through_cuts_and_kills_of_either_end,

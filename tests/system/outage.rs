@@ -23,11 +23,11 @@ use crate::{
 pub const CASES: &[Case] = &[
     case!(
         nothing_acknowledged_is_lost_or_out_of_order_over_an_outage_and_two_kills,
-        [Kubectl, Guests, Mosquitto, MosquittoSub]
+        [Kubectl, Guests, Mosquitto, MosquittoSub, Unfinished]
     ),
     case!(
         what_cannot_be_delivered_is_a_letter_that_can_be_sent_again,
-        [Kubectl, Guests, Mosquitto, MosquittoSub]
+        [Kubectl, Guests, Mosquitto, MosquittoSub, Unfinished]
     ),
 ];
 
