@@ -80,11 +80,14 @@ impl Receiver {
     }
 }
 
+/// The envelope of each letter, line by line, and the letter.
+type Letters = Arc<Mutex<Vec<(Vec<String>, String)>>>;
+
 /// A mail server that wants a password and keeps what it gets: the dialogue of RFC 5321, as far as it
 /// is needed.
 pub struct PostOffice {
     pub address: SocketAddr,
-    pub letters: Arc<Mutex<Vec<(Vec<String>, String)>>>,
+    pub letters: Letters,
 }
 
 impl PostOffice {
@@ -102,7 +105,7 @@ impl PostOffice {
     }
 }
 
-async fn talk(stream: TcpStream, letters: Arc<Mutex<Vec<(Vec<String>, String)>>>) {
+async fn talk(stream: TcpStream, letters: Letters) {
     let (read, mut write) = stream.into_split();
     let mut lines = BufReader::new(read).lines();
     write.write_all(b"220 post\r\n").await.unwrap();

@@ -1,7 +1,7 @@
 //! A driver that does what the resource is named after.
 
 wit_bindgen::generate!({
-    path: ["../../../../wit/reading", "../../../../wit/modbus", "../../../../wit/mqtt", "../../../../wit/device"],
+    path: ["../../../../wit/reading", "../../../../wit/modbus", "../../../../wit/mqtt", "../../../../wit/datagrams", "../../../../wit/device"],
     world: "eyot:device/device-driver",
     generate_all,
 });

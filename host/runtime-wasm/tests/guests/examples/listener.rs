@@ -1,7 +1,7 @@
 //! A driver with everything: it publishes by itself, tries sockets, and finds devices.
 
 wit_bindgen::generate!({
-    path: ["../../../../wit/reading", "../../../../wit/modbus", "../../../../wit/mqtt", "../../../../wit/device"],
+    path: ["../../../../wit/reading", "../../../../wit/modbus", "../../../../wit/mqtt", "../../../../wit/datagrams", "../../../../wit/device"],
     world: "eyot:device/full-driver",
     generate_all,
 });
