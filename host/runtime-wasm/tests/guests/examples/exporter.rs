@@ -31,23 +31,35 @@ thread_local!(static CONFIG: RefCell<Config> =
 fn post(url: &str, path: &str, data: &[u8]) -> Result<u16, String> {
     use wasip2::http::types::{Fields, Method, OutgoingBody, OutgoingRequest, Scheme};
     let (scheme, authority) = url.split_once("://").unwrap();
-    let scheme = if scheme == "https" { Scheme::Https } else { Scheme::Http };
+    let scheme = if scheme == "https" {
+        Scheme::Https
+    } else {
+        Scheme::Http
+    };
     let request = OutgoingRequest::new(Fields::new());
     request.set_method(&Method::Post).unwrap();
     request.set_scheme(Some(&scheme)).unwrap();
     request.set_authority(Some(authority)).unwrap();
-    request.set_path_with_query(Some(&format!("/{path}"))).unwrap();
+    request
+        .set_path_with_query(Some(&format!("/{path}")))
+        .unwrap();
     let body = request.body().unwrap();
     let future = wasip2::http::outgoing_handler::handle(request, None);
     let future = future.map_err(|error| format!("{error:?}"))?;
     let stream = body.write().unwrap();
     for piece in data.chunks(4096) {
-        stream.blocking_write_and_flush(piece).map_err(|error| format!("{error:?}"))?;
+        stream
+            .blocking_write_and_flush(piece)
+            .map_err(|error| format!("{error:?}"))?;
     }
     drop(stream);
     OutgoingBody::finish(body, None).map_err(|error| format!("{error:?}"))?;
     future.subscribe().block();
-    let answer = future.get().unwrap().unwrap().map_err(|error| format!("{error:?}"))?;
+    let answer = future
+        .get()
+        .unwrap()
+        .unwrap()
+        .map_err(|error| format!("{error:?}"))?;
     Ok(answer.status())
 }
 
@@ -78,7 +90,9 @@ impl Guest for Exporter {
         CONFIG.with_borrow(|config| {
             if config.broker.is_empty() {
                 for item in batch {
-                    let Item::Payload(payload) = item else { continue };
+                    let Item::Payload(payload) = item else {
+                        continue;
+                    };
                     if config.url.is_empty() {
                         send(&config.tcp, &payload.data)
                             .map_err(|error| Error::Retry(error.to_string()))?;

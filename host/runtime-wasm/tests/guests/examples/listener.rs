@@ -18,7 +18,10 @@ use exports::eyot::device::{
     listener, service,
 };
 use eyot::{
-    device::{publisher, types::{Invalid, Protocol}},
+    device::{
+        publisher,
+        types::{Invalid, Protocol},
+    },
     reading::types::Value,
 };
 
@@ -154,5 +157,13 @@ fn reading(resource: &str, text: &str) -> Reading {
         origin: 7,
         units: String::new(),
         tags: Vec::new(),
+    }
+}
+
+impl exports::eyot::device::inlet::Guest for Driver {
+    fn deliver(
+        _: exports::eyot::device::inlet::Delivery,
+    ) -> Result<(), eyot::device::types::Error> {
+        Err(eyot::device::types::Error::NotSupported(String::new()))
     }
 }

@@ -25,8 +25,16 @@ impl wasip2::exports::cli::run::Guest for Settings {
     fn run() -> Result<(), ()> {
         let colour = store::get("COLOUR").unwrap();
         log(Level::Warn, "colour", &format!("{colour:?}"));
-        log(Level::Info, "", &format!("{:?}\nsecond", store::get("NONE")));
-        log(Level::Debug, "all", &format!("{:?}", store::get_all().unwrap()));
+        log(
+            Level::Info,
+            "",
+            &format!("{:?}\nsecond", store::get("NONE")),
+        );
+        log(
+            Level::Debug,
+            "all",
+            &format!("{:?}", store::get_all().unwrap()),
+        );
         Ok(())
     }
 }

@@ -6,7 +6,7 @@ wit_bindgen::generate!({
         interface telepathy { think: func(thought: string) -> string; }
         world stranger {
             import telepathy;
-            export eyot:pipeline/step@0.1.0;
+            export eyot:pipeline/step@0.1.1;
         }
     ",
     path: ["../../../../wit/reading", "../../../../wit/mqtt", "../../../../wit/pipeline"],

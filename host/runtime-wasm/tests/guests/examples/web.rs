@@ -82,7 +82,11 @@ fn fetch(authority: &str) -> Result<String, ErrorCode> {
     while let Ok(bytes) = stream.blocking_read(4096) {
         all.extend(bytes);
     }
-    Ok(format!("{} {}", response.status(), String::from_utf8_lossy(&all)))
+    Ok(format!(
+        "{} {}",
+        response.status(),
+        String::from_utf8_lossy(&all)
+    ))
 }
 
 fn begin(out: ResponseOutparam) -> OutgoingBody {

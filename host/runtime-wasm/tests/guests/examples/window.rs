@@ -30,7 +30,9 @@ impl step::Guest for Window {
     fn process(batch: Vec<Item>) -> Result<Vec<Item>, Error> {
         let mut sum = sum();
         for item in &batch {
-            let Item::Payload(payload) = item else { continue };
+            let Item::Payload(payload) = item else {
+                continue;
+            };
             sum += payload.data.len() as u64;
             memory::set(SUM, sum.to_string().as_bytes()).map_err(Error::Rejected)?;
             match payload.destination.as_str() {
