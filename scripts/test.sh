@@ -12,11 +12,14 @@ DEVICE_PEERS=$(scripts/device-peers.sh) && export DEVICE_PEERS || say "no peers 
 scripts/guests.sh
 log=target/test.log; mkdir -p target
 say "building and running all tests (the log is $log)"
-set +e
-cargo test --workspace --locked --no-fail-fast -- --nocapture 2>&1 | tee "$log" |
-  grep -E --line-buffered '^(test |test result|running|error|warning: unused|failures:|SKIPPED|     Running|   Doc-tests|thread .* panicked)|^---- '
-status=${PIPESTATUS[0]}
-set -e
+# To a file, not to a pipe: what a test might leave running would keep a pipe open, and this waiting.
+cargo test --workspace --locked --no-fail-fast -- --nocapture >"$log" 2>&1 &
+tests=$!
+tail -n +1 -s 0.2 -f --pid=$tests "$log" |
+  grep -E --line-buffered '^(test |test result|running|error|warning: unused|failures:|SKIPPED|     Running|   Doc-tests|thread .* panicked)|^---- ' &
+shown=$!
+status=0; wait "$tests" || status=$?
+wait "$shown" || true
 say "skipped:"
 grep -oE 'SKIPPED .*' "$log" | sort -u | sed 's/^/  /' >&2 || echo "  nothing" >&2
 if [ "$status" != 0 ]; then

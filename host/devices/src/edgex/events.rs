@@ -2,7 +2,8 @@
 //! their own that publish them on MQTT ([`Foreign`]).
 //!
 //! An event is kept as it was sent (its tags may be anything), is acknowledged once it is stored and
-//! safe with the pipelines that take it, and goes to MQTT if it did not come from there.
+//! safe with the pipelines that take it, and goes to MQTT if it did not come from there. One that is
+//! sent again is refused over HTTP as EdgeX does, but the pipelines are given it even so.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -10,7 +11,7 @@ use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use eyot_api::VALUE_TYPES;
 use eyot_runtime::reading::{Event, Reading, Value};
-use eyot_store::{ReadingEvent, ReadingSlice};
+use eyot_store::{ReadingEvent, ReadingSlice, ReadingsError};
 use http::StatusCode;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value as Json, json};
@@ -55,13 +56,19 @@ pub(super) async fn add(
     let id = text(event, "id").to_owned();
     let (carried, stored) = taken(event, path)?;
     let (body, topic) = (stored.body.clone(), encode::core_topic(&carried));
-    let new = edgex.inner.readings.append_new(vec![stored]).await;
-    let new = new.map_err(|error| Failure::internal(error.to_string()))?;
-    if !new.contains(&true) {
+    let (inner, carried) = (&edgex.inner, Arc::new(carried));
+    let failed = |error: ReadingsError| Failure::internal(error.to_string());
+    let new = inner.readings.append_new(vec![stored]).await;
+    if !new.map_err(failed)?.contains(&true) {
+        // It may come again because a host that was killed had stored it and told no pipeline: then
+        // its sender was told nothing either.
+        if inner.readings.event(&id).await.map_err(failed)? == Some(body) {
+            let taken = inner.bus.take(&inner.namespace, &carried).await;
+            taken.map_err(Failure::unavailable)?;
+        }
         return Err(Failure::conflict(format!("event {id} already exists")));
     }
-    let inner = &edgex.inner;
-    if let Err(reason) = inner.bus.take(&inner.namespace, &Arc::new(carried)).await {
+    if let Err(reason) = inner.bus.take(&inner.namespace, &carried).await {
         // Who is refused can send it again.
         if let Err(error) = inner.readings.delete_event(&id).await {
             tracing::warn!(%error, id, "an event that was refused is still stored");

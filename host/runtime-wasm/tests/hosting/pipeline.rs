@@ -397,28 +397,32 @@ async fn taker(
         mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
         enough: usize,
         answer: &str,
-    ) -> std::io::Result<String> {
+        taken: &mpsc::UnboundedSender<String>,
+    ) -> std::io::Result<()> {
         let mut all = Vec::new();
         while all.len() < enough && stream.read_buf(&mut all).await? > 0 {}
         stream.write_all(answer.as_bytes()).await?;
         stream.shutdown().await?;
-        Ok(String::from_utf8_lossy(&all).into_owned())
+        let _ = taken.send(String::from_utf8_lossy(&all).into_owned());
+        // What is closed with something unread takes the answer back.
+        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await?;
+        Ok(())
     }
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let (send, receive) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let taken = match &tls {
-                None => take(stream, enough, answer).await,
-                Some(tls) => match tls.accept(stream).await {
-                    Ok(stream) => take(stream, enough, answer).await,
-                    Err(error) => Err(error),
-                },
-            };
-            if let Ok(taken) = taken {
-                let _ = send.send(taken);
-            }
+            let (tls, send) = (tls.clone(), send.clone());
+            tokio::spawn(async move {
+                let _ = match tls {
+                    None => take(stream, enough, answer, &send).await,
+                    Some(tls) => match tls.accept(stream).await {
+                        Ok(stream) => take(stream, enough, answer, &send).await,
+                        Err(error) => Err(error),
+                    },
+                };
+            });
         }
     });
     (port, receive)
