@@ -99,6 +99,9 @@ fn main() {
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
     host::stop_shared();
+    if isolated {
+        tools::end_the_left();
+    }
     conclusion.exit();
 }
 

@@ -133,7 +133,8 @@ fn prepared(target: &Target) -> anyhow::Result<Host> {
 fn ready(host: &Host) -> anyhow::Result<()> {
     eventually("the pipeline is ready", WAIT, || {
         let pipeline = host.get("pipeline out")?;
-        let is_seen = pipeline["status"]["observedGeneration"] == pipeline["metadata"]["generation"];
+        let is_seen =
+            pipeline["status"]["observedGeneration"] == pipeline["metadata"]["generation"];
         Ok((is_seen && condition(&pipeline, "Ready")).then_some(()))
     })
 }

@@ -101,6 +101,31 @@ pub fn enter_private_network() -> bool {
         .is_ok_and(|s| s.success())
 }
 
+/// End what the cases have left running in our network namespace, and say what it was: whoever waits
+/// for our output would wait for theirs, too.
+pub fn end_the_left() {
+    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+    let (ours, own) = (namespace("self"), std::process::id());
+    let Ok(processes) = std::fs::read_dir("/proc") else {
+        return;
+    };
+    for process in processes.flatten() {
+        let name = process.file_name();
+        let Some(pid) = name.to_str().filter(|name| name.parse() != Ok(own)) else {
+            continue;
+        };
+        let Ok(number) = pid.parse() else { continue };
+        if ours.is_none() || namespace(pid) != ours {
+            continue;
+        }
+        let command = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        eprintln!("left running, ended now: {pid} {command}");
+        let pid = nix::unistd::Pid::from_raw(number);
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+    }
+}
+
 /// The repository's root.
 pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
