@@ -14,6 +14,7 @@
 //! | `service_account` | Namespaces, ServiceAccounts named `default` | the missing ones |
 //! | `root_ca` | Namespaces, ConfigMaps named `kube-root-ca.crt` | the missing and the wrong ones |
 //! | `claim_protection` | claims, volumes, Pods | finalizers of the deleted ones |
+//! | `node_labels` | Nodes | their labels of before |
 //! | `node_life` | Nodes, their Leases, Pods | conditions of silent nodes, their `NoExecute` taints, readiness of their Pods |
 //! | `node_ranges` | Nodes | the ranges of addresses of their pods |
 //! | `pod_gc` | Pods, Nodes | ends of Pods that nobody else ends |
@@ -54,6 +55,7 @@ mod horizontal_pod_autoscaler;
 mod job;
 mod names;
 mod namespace;
+mod node_labels;
 mod node_life;
 mod node_ranges;
 mod node_taint;

@@ -9,7 +9,8 @@
 //! this host's own monotonic clock at the moment it is seen, so that neither a node whose clock is
 //! wrong nor a clock that is set looks like a silence; and after a start every node has the whole
 //! time again. Where many nodes of a zone are silent at once the fault is more likely between here
-//! and there, so fewer are given up, or none ([`zones`]).
+//! and there, so fewer are given up, or none ([`zones`]). Where no node at all is ready none is, and
+//! once one is again, those that have not been missed yet have the whole time anew.
 //!
 //! **Nodes that are cut off at times.** A node with the annotation `eyot.dev/cut-off: keep-pods` is
 //! expected to go on working where nobody can see it. While it is silent its conditions say so and
@@ -20,7 +21,10 @@ mod zones;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -67,6 +71,10 @@ pub(crate) struct NodeLives {
     announcer: Announcer,
     seen: Arc<Mutex<HashMap<String, Seen>>>,
     zones: Mutex<Zones>,
+    /// Whether no node was ready when that was looked at last.
+    all_lost: AtomicBool,
+    /// Nodes that are younger are new, not just seen for the first time.
+    started: Timestamp,
 }
 
 /// What was last heard of a node.
@@ -135,15 +143,20 @@ impl NodeLives {
                 heard(&of_lease, &change.key.name);
             }
         });
-        let of_node = seen.clone();
+        let (of_node, saying) = (seen.clone(), announcer.clone());
         nodes.listen(move |change: Change<'_, Node>| match change.after {
             Some(after) if heartbeat(after) != change.before.and_then(|n| heartbeat(n)) => {
                 heard(&of_node, &change.key.name);
             }
             Some(_) => {}
             None => {
+                let name = &*change.key.name;
                 let mut seen = of_node.lock().unwrap_or_else(PoisonError::into_inner);
-                seen.remove(&*change.key.name);
+                seen.remove(name);
+                if let Some(node) = change.before {
+                    let words = format!("Node {name} event: Removing Node {name} from Controller");
+                    saying.normal(&**node, "RemovingNode", words);
+                }
             }
         });
         Self {
@@ -153,6 +166,8 @@ impl NodeLives {
             announcer,
             seen,
             zones: Mutex::default(),
+            all_lost: AtomicBool::new(false),
+            started: clock::now(),
         }
     }
 
@@ -167,6 +182,36 @@ impl NodeLives {
     fn api(&self) -> Api<Node> {
         Api::all(self.client.clone())
     }
+
+    /// Whether no node is ready; the first that is again stands for all that have not been missed.
+    fn all_lost(&self, nodes: &[Arc<Node>]) -> bool {
+        let mut counted = nodes.iter().filter(|node| zones::counts(node));
+        let all_lost = !counted.any(|node| is_ready(node));
+        if self.all_lost.swap(all_lost, Ordering::Relaxed) && !all_lost {
+            let now = Instant::now();
+            for known in self.seen().values_mut() {
+                known.at = now;
+            }
+        }
+        all_lost
+    }
+
+    /// How long nothing was heard of the node, and whether it was ready when it was last looked at.
+    fn look(&self, node: &Node, is_ready: bool) -> (Duration, bool) {
+        let now = Instant::now();
+        let name = node.name_any();
+        let mut seen = self.seen();
+        if !seen.contains_key(&name) && node.creation_timestamp() >= Some(Time(self.started)) {
+            let words = format!("Node {name} event: Registered Node {name} in Controller");
+            self.announcer.normal(node, "RegisteredNode", words);
+        }
+        let known = seen.entry(name).or_insert(Seen {
+            at: now,
+            ready: is_ready,
+        });
+        let was_ready = std::mem::replace(&mut known.ready, is_ready);
+        (now - known.at, was_ready)
+    }
 }
 
 impl Reconciler for NodeLives {
@@ -180,20 +225,10 @@ impl Reconciler for NodeLives {
         let Some(node) = self.nodes.get(key) else {
             return Ok(Requeue::OnChange);
         };
+        let nodes = self.nodes.list();
+        let all_lost = self.all_lost(&nodes);
         let is_ready = is_ready(&node);
-        let (silence, was_ready) = {
-            let mut seen = self.seen();
-            let now = Instant::now();
-            let known = seen.entry(key.name.to_string());
-            let known = known.or_insert(Seen {
-                at: now,
-                ready: is_ready,
-            });
-            (
-                now - known.at,
-                std::mem::replace(&mut known.ready, is_ready),
-            )
-        };
+        let (silence, was_ready) = self.look(&node, is_ready);
         let grace = if ready(&node).is_some() {
             GRACE
         } else {
@@ -210,7 +245,8 @@ impl Reconciler for NodeLives {
         if (lost || was_ready && !is_ready) && !(is_cut_off(&node) && lost) {
             self.mark_pods(&key.name).await?;
         }
-        let wait = self.taint(key, &node).await?;
+        let wanted = wanted(&node).filter(|_| !all_lost);
+        let wait = self.taint(key, &node, wanted, &nodes).await?;
         let listen = (silence < grace).then(|| grace - silence);
         let next = [wait, listen].into_iter().flatten().min();
         Ok(next.map_or(Requeue::OnChange, Requeue::After))
@@ -304,15 +340,20 @@ impl NodeLives {
     }
 
     /// Write the taints that have pods leave, if it is time; answers how long until then.
-    async fn taint(&self, key: &Key, node: &Node) -> Result<Option<Duration>, ControlError> {
-        let nodes = self.nodes.list();
-        let all_lost = !nodes.iter().any(|node| is_ready(node));
-        let wanted = wanted(node).filter(|_| !all_lost);
+    async fn taint(
+        &self,
+        key: &Key,
+        node: &Node,
+        wanted: Option<&str>,
+        nodes: &[Arc<Node>],
+    ) -> Result<Option<Duration>, ControlError> {
         let Some(taints) = taints(node, wanted, clock::now()) else {
             return Ok(None);
         };
+        // One that was given up before and is now lost in the other way is not given up again.
         if wanted.is_some()
-            && let Err(wait) = self.zones().give_up(node, &nodes, Instant::now())
+            && !held(node).iter().any(is_ours)
+            && let Err(wait) = self.zones().give_up(node, nodes, Instant::now())
         {
             return Ok(Some(wait));
         }
@@ -344,15 +385,18 @@ fn wanted(node: &Node) -> Option<&'static str> {
     }
 }
 
+fn held(node: &Node) -> &[Taint] {
+    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref());
+    taints.unwrap_or_default()
+}
+
+fn is_ours(taint: &Taint) -> bool {
+    taint.effect == "NoExecute" && (taint.key == NOT_READY || taint.key == UNREACHABLE)
+}
+
 /// The taints that the node should have, if they are not those that it has.
 fn taints(node: &Node, wanted: Option<&str>, now: Timestamp) -> Option<Vec<Taint>> {
-    let held = node
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.taints.clone())
-        .unwrap_or_default();
-    let is_ours =
-        |t: &Taint| t.effect == "NoExecute" && (t.key == NOT_READY || t.key == UNREACHABLE);
+    let held = held(node);
     let keep = |taint: &&Taint| !is_ours(taint) || wanted == Some(&*taint.key);
     let mut next: Vec<Taint> = held.iter().filter(keep).cloned().collect();
     if let Some(key) = wanted
@@ -381,67 +425,4 @@ pub(crate) fn of_node(nodes: &Cache<Node>, change: &Change<'_, Node>) -> Vec<Key
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn node(spec: Value, status: &str, annotations: Value) -> Node {
-        serde_json::from_value(json!({
-            "metadata": { "name": "n", "annotations": annotations }, "spec": spec,
-            "status": { "conditions": [{ "type": "Ready", "status": status }] },
-        }))
-        .unwrap()
-    }
-
-    #[track_caller]
-    fn check(node: &Node, expected: Option<&[&str]>) {
-        let found = taints(node, wanted(node), Timestamp::UNIX_EPOCH);
-        let found = found.map(|all| all.into_iter().map(|t| t.key).collect::<Vec<_>>());
-        assert_eq!(
-            found,
-            expected.map(|keys| keys.iter().map(|k| (*k).to_owned()).collect())
-        );
-    }
-
-    #[test]
-    fn taints_follow_what_is_known_of_the_node() {
-        let none = || json!({});
-        check(&node(none(), "True", none()), None);
-        check(&node(none(), "False", none()), Some(&[NOT_READY]));
-        check(&node(none(), "Unknown", none()), Some(&[UNREACHABLE]));
-        let tainted = json!({ "taints": [
-            { "key": "mine", "effect": "NoExecute" },
-            { "key": UNREACHABLE, "effect": "NoSchedule" },
-            { "key": UNREACHABLE, "effect": "NoExecute" },
-        ] });
-        check(&node(tainted.clone(), "Unknown", none()), None);
-        check(
-            &node(tainted.clone(), "False", none()),
-            Some(&["mine", UNREACHABLE, NOT_READY]),
-        );
-        check(
-            &node(tainted.clone(), "True", none()),
-            Some(&["mine", UNREACHABLE]),
-        );
-        let cut_off = json!({ CUT_OFF: "keep-pods" });
-        check(&node(none(), "Unknown", cut_off.clone()), None);
-        check(
-            &node(tainted, "Unknown", cut_off.clone()),
-            Some(&["mine", UNREACHABLE]),
-        );
-        check(&node(none(), "False", cut_off), Some(&[NOT_READY]));
-    }
-
-    #[test]
-    fn a_silent_node_is_said_to_be_so_once() {
-        let told = silent(&node(json!({}), "True", json!({})), Timestamp::UNIX_EPOCH).unwrap();
-        let of = |at: usize, field: &str| told[at][field].as_str().unwrap().to_owned();
-        assert_eq!(of(0, "message"), "Kubelet stopped posting node status.");
-        assert_eq!(of(0, "reason"), "NodeStatusUnknown");
-        assert_eq!(of(1, "message"), "Kubelet never posted node status.");
-        let mut node = node(json!({}), "Unknown", json!({}));
-        let all = CONDITIONS.map(|kind| json!({ "type": kind, "status": "Unknown" }));
-        let conditions = serde_json::from_value(json!(all)).unwrap();
-        node.status.as_mut().unwrap().conditions = conditions;
-        assert_eq!(silent(&node, Timestamp::UNIX_EPOCH), None);
-    }
-}
+mod tests;

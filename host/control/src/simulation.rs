@@ -10,8 +10,8 @@
 //!
 //! A seed that fails is printed; `EYOT_SEED=<seed>` runs it alone.
 
-mod api;
-mod controllers;
+pub(crate) mod api;
+pub(crate) mod controllers;
 mod promises;
 mod rng;
 

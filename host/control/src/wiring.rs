@@ -24,6 +24,7 @@ use crate::{
     endpoints::{self, AllEndpoints},
     horizontal_pod_autoscaler::{self, HorizontalPodAutoscalers},
     job,
+    node_labels::{self, NodeLabels},
     node_life::{self, NodeLives},
     pod_control::PodControl,
     pod_gc::{self, PodGc},
@@ -143,6 +144,12 @@ impl Wiring<'_> {
             node_life::of_node(&there, &change)
         });
         self.run(living);
+        let labelling = Controller::new(NodeLabels {
+            client: self.client.clone(),
+            nodes: self.nodes.clone(),
+        })
+        .on(self.nodes, |change| node_labels::of_node(&change));
+        self.run(labelling);
         let api = Api::namespaced(self.client.clone(), node_life::LEASES);
         let stop = self.stop.clone();
         self.tasks.spawn(async move {

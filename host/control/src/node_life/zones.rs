@@ -28,6 +28,15 @@ fn zone(node: &Node) -> Zone {
     .map(|key| labels.and_then(|labels| labels.get(key)).cloned())
 }
 
+/// The label of nodes that say nothing about their zone: they come and go, and are not missed.
+const NOT_COUNTED: &str = "node.kubernetes.io/exclude-disruption";
+
+/// Whether the node counts where it is told how much is lost.
+pub(super) fn counts(node: &Node) -> bool {
+    let labels = node.metadata.labels.as_ref();
+    labels.is_none_or(|labels| !labels.contains_key(NOT_COUNTED))
+}
+
 /// When a node of each zone may be given up again.
 #[derive(Default)]
 pub(super) struct Zones(HashMap<Zone, Instant>);
@@ -41,7 +50,9 @@ impl Zones {
         now: Instant,
     ) -> Result<(), Duration> {
         let zone = zone(node);
-        let here = nodes.iter().filter(|node| self::zone(node) == zone);
+        let here = nodes
+            .iter()
+            .filter(|node| counts(node) && self::zone(node) == zone);
         let all = here.clone().count();
         let lost = here.filter(|node| !is_ready(node)).count();
         // A zone that is lost as a whole is taken for down, not for cut off, since others are not.

@@ -14,19 +14,19 @@ use super::rng::Rng;
 use crate::clock;
 
 /// The volume that all claims get.
-pub(super) const VOLUME: &str = "any";
+pub(crate) const VOLUME: &str = "any";
 
 /// One write, as a watch tells it.
 #[derive(Clone)]
-pub(super) struct Written {
-    pub(super) plural: String,
-    pub(super) object: Value,
-    pub(super) gone: bool,
+pub(crate) struct Written {
+    pub(crate) plural: String,
+    pub(crate) object: Value,
+    pub(crate) gone: bool,
 }
 
 /// Cheap to clone; all clones are one.
 #[derive(Clone)]
-pub(super) struct Truth {
+pub(crate) struct Truth {
     state: Arc<Mutex<State>>,
 }
 
@@ -46,7 +46,7 @@ struct State {
 type Answer = Result<Value, (u16, &'static str)>;
 
 impl Truth {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let state = State {
             objects: BTreeMap::new(),
             log: Vec::new(),
@@ -65,7 +65,7 @@ impl Truth {
         self.state.lock().unwrap()
     }
 
-    pub(super) fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         let truth = self.clone();
         let service = tower::service_fn(move |request: Request<Body>| {
             let truth = truth.clone();
@@ -93,26 +93,26 @@ impl Truth {
     }
 
     /// Requests may fail from now on; with `unclear`, also after they took effect.
-    pub(super) fn faults(&self, on: bool, unclear: bool) {
+    pub(crate) fn faults(&self, on: bool, unclear: bool) {
         let mut state = self.state();
         (state.faults, state.unclear) = (on, unclear);
     }
 
-    pub(super) fn die_in(&self, writes: u64) {
+    pub(crate) fn die_in(&self, writes: u64) {
         self.state().dies_in = Some(writes);
     }
 
-    pub(super) fn revive(&self) {
+    pub(crate) fn revive(&self) {
         self.state().dies_in = None;
     }
 
     /// How many writes there were, and the version of the last.
-    pub(super) fn version(&self) -> usize {
+    pub(crate) fn version(&self) -> usize {
         self.state().log.len()
     }
 
     /// All writes, one a line: what a failure is understood by.
-    pub(super) fn told(&self) -> String {
+    pub(crate) fn told(&self) -> String {
         let line = |written: &Written| {
             let (meta, spec) = (&written.object["metadata"], &written.object["spec"]);
             let image = &spec["template"]["spec"]["containers"][0]["image"];
@@ -128,25 +128,25 @@ impl Truth {
     }
 
     /// The first write of this kind after the first `seen` of all, with its place among them.
-    pub(super) fn next(&self, plural: &str, seen: usize) -> Option<(usize, Written)> {
+    pub(crate) fn next(&self, plural: &str, seen: usize) -> Option<(usize, Written)> {
         let at = self.place(plural, seen)?;
         Some((at, self.state().log[at].clone()))
     }
 
     /// Where that write is.
-    pub(super) fn place(&self, plural: &str, seen: usize) -> Option<usize> {
+    pub(crate) fn place(&self, plural: &str, seen: usize) -> Option<usize> {
         let state = self.state();
         let places = state.places.get(plural)?;
         let next = places.partition_point(|at| *at < seen);
         places.get(next).copied()
     }
 
-    pub(super) fn list(&self, plural: &str) -> Vec<Value> {
+    pub(crate) fn list(&self, plural: &str) -> Vec<Value> {
         self.with(plural, |all| all.into_iter().cloned().collect())
     }
 
     /// Look at all objects of a kind where they are.
-    pub(super) fn with<T>(&self, plural: &str, look: impl FnOnce(Vec<&Value>) -> T) -> T {
+    pub(crate) fn with<T>(&self, plural: &str, look: impl FnOnce(Vec<&Value>) -> T) -> T {
         let state = self.state();
         let first = (plural.to_owned(), String::new());
         let all = state.objects.range(first..);
@@ -154,29 +154,29 @@ impl Truth {
         look(all.map(|(_, object)| object).collect())
     }
 
-    pub(super) fn get(&self, plural: &str, name: &str) -> Option<Value> {
+    pub(crate) fn get(&self, plural: &str, name: &str) -> Option<Value> {
         let key = (plural.to_owned(), name.to_owned());
         self.state().objects.get(&key).cloned()
     }
 
-    pub(super) fn put(&self, plural: &str, object: Value) {
+    pub(crate) fn put(&self, plural: &str, object: Value) {
         self.state().create(plural, object).unwrap();
     }
 
-    pub(super) fn patch(&self, plural: &str, name: &str, patch: &Value) {
+    pub(crate) fn patch(&self, plural: &str, name: &str, patch: &Value) {
         self.state().patch(plural, name, None, patch).unwrap();
     }
 
-    pub(super) fn delete(&self, plural: &str, name: &str) {
+    pub(crate) fn delete(&self, plural: &str, name: &str) {
         self.state().delete(plural, name, &Value::Null).unwrap();
     }
 
-    pub(super) fn remove(&self, plural: &str, name: &str) {
+    pub(crate) fn remove(&self, plural: &str, name: &str) {
         self.state().remove(plural, name);
     }
 
     /// Take away what is owned by something that is gone; whether there was any.
-    pub(super) fn collect(&self) -> bool {
+    pub(crate) fn collect(&self) -> bool {
         let mut state = self.state();
         let lost = |object: &Value| {
             let owner = object["metadata"]["ownerReferences"][0]["uid"].as_str();
@@ -275,7 +275,9 @@ impl State {
             return Err((409, "AlreadyExists"));
         }
         let meta = &mut object["metadata"];
-        meta["namespace"] = json!("d");
+        if plural != "nodes" {
+            meta["namespace"] = json!("d");
+        }
         meta["uid"] = json!(format!("uid-{}", self.log.len() + 1));
         meta["creationTimestamp"] = json!(clock::now());
         meta["generation"] = json!(1);
@@ -349,7 +351,7 @@ impl State {
 }
 
 /// A JSON merge patch.
-pub(super) fn merge(into: &mut Value, patch: &Value) {
+pub(crate) fn merge(into: &mut Value, patch: &Value) {
     let Some(fields) = patch.as_object() else {
         *into = patch.clone();
         return;

@@ -318,7 +318,7 @@ impl Told {
     }
 }
 
-async fn show<K>(cache: &Cache<K>, events: impl IntoIterator<Item = Event<K>>)
+pub(crate) async fn show<K>(cache: &Cache<K>, events: impl IntoIterator<Item = Event<K>>)
 where
     K: Resource + Clone + std::fmt::Debug + Send + Sync + 'static,
 {
