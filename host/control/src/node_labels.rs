@@ -69,7 +69,9 @@ mod tests {
 
     #[track_caller]
     fn check(labels: &[(&str, &str)], expected: &[(&str, &str)]) {
-        let labels = labels.iter().map(|(k, v)| (String::from(*k), String::from(*v)));
+        let labels = labels
+            .iter()
+            .map(|(k, v)| (String::from(*k), String::from(*v)));
         let found = missing(&labels.collect());
         let found: Vec<_> = found.iter().map(|(k, v)| (*k, v.as_str())).collect();
         assert_eq!(found, expected);

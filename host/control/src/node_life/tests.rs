@@ -142,7 +142,13 @@ impl Scene {
         let taints = node["spec"]["taints"].as_array().cloned();
         let taints = taints.unwrap_or_default().into_iter();
         taints
-            .map(|t| format!("{}:{}", t["key"].as_str().unwrap(), t["effect"].as_str().unwrap()))
+            .map(|t| {
+                format!(
+                    "{}:{}",
+                    t["key"].as_str().unwrap(),
+                    t["effect"].as_str().unwrap()
+                )
+            })
             .collect()
     }
 
@@ -152,7 +158,10 @@ impl Scene {
 
     /// How many of these nodes are given up.
     fn given_up(&self, names: &[String]) -> usize {
-        names.iter().filter(|name| !self.taints(name).is_empty()).count()
+        names
+            .iter()
+            .filter(|name| !self.taints(name).is_empty())
+            .count()
     }
 }
 
@@ -163,10 +172,20 @@ fn set_clock(start: Instant) {
 
 async fn tell<K>(cache: &Cache<K>, object: Value, gone: bool)
 where
-    K: kube::Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + Sync + 'static,
+    K: kube::Resource
+        + Clone
+        + std::fmt::Debug
+        + serde::de::DeserializeOwned
+        + Send
+        + Sync
+        + 'static,
 {
     let object = serde_json::from_value(object).unwrap();
-    let event = if gone { Event::Delete(object) } else { Event::Apply(object) };
+    let event = if gone {
+        Event::Delete(object)
+    } else {
+        Event::Apply(object)
+    };
     show(cache, [event]).await;
 }
 
@@ -214,7 +233,12 @@ async fn a_node_that_never_said_anything_has_longer() {
     assert!(scene.conditions("a").is_null());
     scene.pass(2, &["b"]).await;
     let conditions = scene.conditions("a");
-    let kinds: Vec<_> = conditions.as_array().unwrap().iter().map(|c| &c["type"]).collect();
+    let kinds: Vec<_> = conditions
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| &c["type"])
+        .collect();
     assert_eq!(kinds, CONDITIONS);
     for condition in conditions.as_array().unwrap() {
         assert_eq!(condition["status"], "Unknown");
