@@ -368,7 +368,15 @@ fn reach_all(world: &World) -> anyhow::Result<()> {
     host.k(&["expose", "pod", "web", "--port=80", "--target-port=8080"])?;
     // (Without -T: with it some builds of busybox crash.)
     let seen = RefCell::new(String::new());
-    let asked = ["exec", "box", "--", "busybox", "wget", "-qO-", "http://web/"];
+    let asked = [
+        "exec",
+        "box",
+        "--",
+        "busybox",
+        "wget",
+        "-qO-",
+        "http://web/",
+    ];
     eventually("the Service answers a pod on the edge", LIMIT, || {
         let said = run(&mut host.kubectl(&asked))?;
         let answered = String::from_utf8_lossy(&said.stdout).contains("Hello");
