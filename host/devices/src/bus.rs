@@ -103,6 +103,7 @@ struct Inner {
     room: Arc<Semaphore>,
     store_loss: Loss,
     broker_loss: Loss,
+    early_loss: Loss,
     inlets: RwLock<Inlets>,
     /// Told when the pipelines are known.
     known: Notify,
@@ -121,6 +122,7 @@ impl Bus {
             room: room.clone(),
             store_loss: Loss::new("readings store"),
             broker_loss: Loss::new("MQTT broker"),
+            early_loss: Loss::new("pipelines, at the start"),
             inlets: RwLock::new(Inlets::Unknown(Vec::new())),
             known: Notify::new(),
             namespace,
@@ -228,6 +230,8 @@ impl Bus {
             Inlets::Unknown(early) => {
                 if early.len() < EARLY {
                     early.push((namespace.to_owned(), event.clone()));
+                } else {
+                    self.inner.early_loss.lost(1);
                 }
                 None
             }

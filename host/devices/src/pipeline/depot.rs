@@ -58,7 +58,10 @@ impl Depot {
             return known.clone();
         }
         let (spool, bell) = (self.spool.clone(), self.bell.clone());
-        let stock = Arc::new(Stock::open(pipeline, source, spool, bell).await);
+        let stock = Arc::new(Stock::new(pipeline, source, spool, bell));
+        if let Err(error) = stock.open().await {
+            tracing::error!(pipeline, %error, "what the pipeline had saved cannot be read; trying again");
+        }
         self.stocks().insert(pipeline.to_owned(), stock.clone());
         stock
     }

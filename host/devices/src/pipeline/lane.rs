@@ -185,9 +185,10 @@ impl Lane {
         }
     }
 
-    /// As the file has it.
-    pub(super) fn restored(name: &str, limits: Limits, queue: eyot_store::Queue) -> Self {
-        let mut lane = Self::new(name, limits);
+    /// Have what the file has, before what came since the start. None of it has been taken yet.
+    pub(super) fn restore(&mut self, queue: eyot_store::Queue) {
+        let since = std::mem::take(&mut self.back);
+        let mut lane = Self::new(&self.name, self.limits);
         lane.disk = Some(queue.id);
         lane.parts = queue
             .parts
@@ -201,7 +202,10 @@ impl Lane {
         lane.saved = lane.next;
         lane.seen = lane.next;
         lane.bytes = lane.parts.iter().map(|part| u64::from(part.bytes)).sum();
-        lane
+        for entry in since {
+            lane.add(entry);
+        }
+        *self = lane;
     }
 
     pub(super) fn len(&self) -> u64 {

@@ -65,7 +65,9 @@ impl Disk {
             first: self.first,
             parts: self.parts.iter().map(|(part, _)| *part).collect(),
         };
-        Lane::restored("q", limits, queue)
+        let mut lane = Lane::new("q", limits);
+        lane.restore(queue);
+        lane
     }
 
     /// Take a batch, reading what has to be read.

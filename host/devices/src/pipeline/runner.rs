@@ -109,32 +109,50 @@ impl Run {
                 progress.fault("", "InvalidSpec", problem.clone());
                 None
             }
-            Ok(plan) => {
-                let names: Vec<&str> = plan.stages().map(|stage| stage.name.as_str()).collect();
-                for (queue, count) in self.stock.reconcile(&plan.queues(), &names) {
-                    let message =
-                        format!("{count} items are lost: {queue} is gone from the pipeline");
-                    tracing::warn!(pipeline = %self.pipeline.name_any(), "{message}");
-                    progress.say(EventType::Warning, "Discarded", message);
-                }
-                if let Some(source) = self.pipeline.spec.source.mqtt.clone() {
-                    tasks.spawn(listener::listen(
-                        self.pipeline.clone(),
-                        source,
-                        self.stock.clone(),
-                        context.clone(),
-                        progress.clone(),
-                        stop.clone(),
-                    ));
-                }
-                for way in plan.ways() {
-                    self.start(way, plan, &context, &progress, &stop, &mut tasks);
-                }
-                Some(plan)
+            Ok(plan) => Some(plan),
+        };
+        let begin = async {
+            let Some(plan) = plan else { return };
+            tokio::select! {
+                () = self.stock.opened() => self.begin(plan, &context, &progress, &stop, &mut tasks),
+                () = stop.cancelled() => {}
             }
         };
-        progress.report(&context, &self.pipeline, plan, &stop).await;
+        tokio::join!(
+            begin,
+            progress.report(&context, &self.pipeline, plan, &stop)
+        );
         while tasks.join_next().await.is_some() {}
+    }
+
+    /// Start the tasks.
+    fn begin(
+        &self,
+        plan: &Plan,
+        context: &Context,
+        progress: &Arc<Progress>,
+        stop: &CancellationToken,
+        tasks: &mut JoinSet<()>,
+    ) {
+        let names: Vec<&str> = plan.stages().map(|stage| stage.name.as_str()).collect();
+        for (queue, count) in self.stock.reconcile(&plan.queues(), &names) {
+            let message = format!("{count} items are lost: {queue} is gone from the pipeline");
+            tracing::warn!(pipeline = %self.pipeline.name_any(), "{message}");
+            progress.say(EventType::Warning, "Discarded", message);
+        }
+        if let Some(source) = self.pipeline.spec.source.mqtt.clone() {
+            tasks.spawn(listener::listen(
+                self.pipeline.clone(),
+                source,
+                self.stock.clone(),
+                context.clone(),
+                progress.clone(),
+                stop.clone(),
+            ));
+        }
+        for way in plan.ways() {
+            self.start(way, plan, context, progress, stop, tasks);
+        }
     }
 
     fn start(

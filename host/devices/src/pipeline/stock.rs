@@ -14,6 +14,9 @@
 //!   pushed over HTTP, and those of an external broker with quality of service 1. Those that the
 //!   host's own drivers read have nobody to acknowledge them to: they are saved within two ticks of
 //!   [`super::depot`], some 40 ms, if they are not delivered by then.
+//! - **A file that cannot be read** is waited for ([`Stock::opened`]): until then nothing leaves a queue,
+//!   since what is in the file comes before, and nothing is acknowledged. What has no acknowledgement
+//!   waits in memory, within bounds.
 //! - **A full or broken disk** stops nothing: items go through memory, up to a bound, beyond which they
 //!   are discarded as the policy says, and counted; the status says so. What was saved before stays,
 //!   and what is acknowledged is saved even then: others wait.
@@ -85,8 +88,12 @@ pub(super) struct Stock {
 
 #[derive(Debug, Default)]
 struct State {
+    /// What the file has is here. Before, nothing is saved.
+    is_open: bool,
     /// [`SOURCE`] first.
     slots: Vec<Slot>,
+    /// Slots that there ever were.
+    made: u64,
     letters: Vec<NewLetter>,
     /// What steps remember, by stage and key.
     memory: BTreeMap<(String, String), Remembered>,
@@ -98,6 +105,8 @@ struct State {
 
 #[derive(Debug)]
 struct Slot {
+    /// Never used again: a queue may go and come back under its name while it is being saved.
+    id: u64,
     lane: Lane,
     arrived: Arc<Notify>,
     room: Arc<Notify>,
@@ -147,44 +156,9 @@ pub(super) struct Aside {
 }
 
 impl Stock {
-    /// With what the file has of it.
-    pub(super) async fn open(
-        pipeline: &str,
-        source: Limits,
-        spool: Arc<Spool>,
-        bell: Arc<Bell>,
-    ) -> Self {
+    pub(super) fn new(pipeline: &str, source: Limits, spool: Arc<Spool>, bell: Arc<Bell>) -> Self {
         let mut state = State::default();
-        let found = async {
-            Ok::<_, SpoolError>((spool.queues(pipeline).await?, spool.states(pipeline).await?))
-        };
-        match found.await {
-            Ok((queues, memory)) => {
-                for queue in queues {
-                    let name = queue.name.clone();
-                    let slot = Slot::new(Lane::restored(&name, source, queue));
-                    match name == SOURCE {
-                        true => state.slots.insert(0, slot),
-                        false => state.slots.push(slot),
-                    }
-                }
-                state.memory = memory
-                    .into_iter()
-                    .map(|(key, body)| (key, Remembered { body, saved: true }))
-                    .collect();
-            }
-            Err(error) => {
-                tracing::error!(pipeline, %error, "what the pipeline had saved cannot be read");
-                state.fault = Some(error);
-            }
-        }
-        if state
-            .slots
-            .first()
-            .is_none_or(|slot| slot.lane.name != SOURCE)
-        {
-            state.slots.insert(0, Slot::new(Lane::new(SOURCE, source)));
-        }
+        state.add(Lane::new(SOURCE, source));
         Self {
             pipeline: pipeline.to_owned(),
             state: Mutex::new(state),
@@ -193,6 +167,58 @@ impl Stock {
             counts: Counts::default(),
             committed: watch::Sender::new(0),
             passing: broadcast::Sender::new(WATCHED),
+        }
+    }
+
+    /// Begin with what the file has: what has come since waits behind it.
+    pub(super) async fn open(&self) -> Result<(), SpoolError> {
+        let found = async {
+            let queues = self.spool.queues(&self.pipeline).await?;
+            Ok::<_, SpoolError>((queues, self.spool.states(&self.pipeline).await?))
+        };
+        let (queues, memory) = match found.await {
+            Ok(found) => found,
+            Err(error) => {
+                self.state().fault = Some(error.clone());
+                return Err(error);
+            }
+        };
+        let mut state = self.state();
+        if state.is_open {
+            return Ok(());
+        }
+        let source = state.slots.first().map(|slot| slot.lane.limits);
+        for queue in queues {
+            match state.slot(&queue.name) {
+                Some(slot) => slot.lane.restore(queue),
+                None => {
+                    // The plan has its own, which it gets with its stage.
+                    let limits = source.unwrap_or_else(super::config::usual_limits);
+                    let mut lane = Lane::new(&queue.name, limits);
+                    lane.restore(queue);
+                    state.add(lane);
+                }
+            }
+        }
+        let saved = |body| Remembered { body, saved: true };
+        state.memory = memory
+            .into_iter()
+            .map(|(key, body)| (key, saved(body)))
+            .collect();
+        state.is_open = true;
+        state.fault = None;
+        drop(state);
+        self.bell.dirty.notify_one();
+        Ok(())
+    }
+
+    /// Wait until the file has been read.
+    pub(super) async fn opened(&self) {
+        while !self.state().is_open {
+            tokio::time::sleep(REREAD).await;
+            if let Err(error) = self.open().await {
+                tracing::debug!(pipeline = self.pipeline, %error, "still not readable");
+            }
         }
     }
 
@@ -228,9 +254,9 @@ impl Stock {
             keep
         });
         for (name, limits) in wanted {
-            match slots.iter_mut().find(|slot| slot.lane.name == *name) {
+            match state.slot(name) {
                 Some(slot) => slot.lane.limits = *limits,
-                None => slots.push(Slot::new(Lane::new(name, *limits))),
+                None => state.add(Lane::new(name, *limits)),
             }
         }
         let dropped = lost.iter().map(|(_, count)| count).sum();
@@ -560,21 +586,25 @@ impl State {
         self.slots.iter_mut().find(|slot| slot.lane.name == lane)
     }
 
+    fn slot_of(&mut self, id: u64) -> Option<&mut Slot> {
+        self.slots.iter_mut().find(|slot| slot.id == id)
+    }
+
+    fn add(&mut self, lane: Lane) {
+        self.made += 1;
+        self.slots.push(Slot {
+            id: self.made,
+            lane,
+            arrived: Arc::default(),
+            room: Arc::default(),
+        });
+    }
+
     fn is_dirty(&self) -> bool {
         self.slots.iter().any(|slot| slot.lane.is_dirty())
             || !self.letters.is_empty()
             || !self.removed.is_empty()
             || self.memory.values().any(|known| !known.saved)
-    }
-}
-
-impl Slot {
-    fn new(lane: Lane) -> Self {
-        Self {
-            lane,
-            arrived: Arc::default(),
-            room: Arc::default(),
-        }
     }
 }
 

@@ -235,3 +235,75 @@ async fn who_brings_items_waits_for_room_where_none_are_discarded() {
         .unwrap();
     assert_eq!(numbers(&life.batch(SOURCE, 9).await.items), [1, 3]);
 }
+
+#[tokio::test]
+async fn a_queue_that_goes_and_comes_back_in_a_moment_begins_anew_and_keeps_what_it_is_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("pipelines.db");
+    let life = Life::begin(&path).await;
+    for n in 0..30 {
+        life.stock.offer(&item(n));
+    }
+    life.pass(20, b"x").await;
+    life.safe().await;
+    // Nothing is saved in between: the saver has no turn.
+    let lost = life.stock.reconcile(&queues(&[SOURCE]), &["sum"]);
+    assert_eq!(lost, [("out".to_owned(), 20)]);
+    life.stock.reconcile(&queues(&[SOURCE, "out"]), &["sum"]);
+    life.pass(20, b"y").await;
+    life.stock.offer(&item(30));
+    life.safe().await;
+    life.kill();
+
+    let life = Life::begin(&path).await;
+    assert_eq!(life.stock.waiting().0, 11);
+    assert_eq!(life.deliver(100).await, (20..30).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_read_yet_is_waited_for_and_what_it_has_comes_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, aside) = (dir.path().join("pipelines.db"), dir.path().join("aside"));
+    let life = Life::begin(&path).await;
+    for n in 0..10 {
+        life.stock.offer(&item(n));
+    }
+    life.safe().await;
+    let spool = life.stock.spool.clone();
+    life.end().await;
+    // So that nothing of it lies beside the file.
+    spool.close().await;
+    std::fs::rename(&path, &aside).unwrap();
+    std::fs::write(&path, "no database".repeat(1000)).unwrap();
+
+    let depot = Depot::new(Arc::new(Spool::new(&path)));
+    let stock = depot.stock("uid", limits(Discard::Oldest)).await;
+    assert!(stock.fault().is_some());
+    let saver = tokio::spawn({
+        let depot = depot.clone();
+        async move { depot.save(CancellationToken::new()).await }
+    });
+    for n in 10..20 {
+        stock.offer(&item(n));
+    }
+    let safe = stock.safe(stock.version());
+    let early = tokio::time::timeout(Duration::from_millis(200), safe).await;
+    assert!(early.is_err(), "nobody is told that these are safe");
+    std::fs::rename(&aside, &path).unwrap();
+    let opened = tokio::time::timeout(DEADLINE, stock.opened());
+    opened.await.unwrap();
+    assert_eq!(stock.fault(), None);
+    let safe = stock.safe(stock.version());
+    tokio::time::timeout(DEADLINE, safe).await.unwrap();
+    saver.abort();
+
+    let life = Life::begin(&path).await;
+    let mut all = Vec::new();
+    while all.len() < 20 {
+        let batch = life.batch(SOURCE, 100).await;
+        all.extend(numbers(&batch.items));
+        let done = Outcome::default();
+        life.stock.advance(SOURCE, &batch, &[], &[], done);
+    }
+    assert_eq!(all, (0..20).collect::<Vec<_>>());
+}

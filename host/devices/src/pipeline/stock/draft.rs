@@ -25,6 +25,7 @@ pub(in crate::pipeline) struct StockDraft {
 }
 
 struct LaneDraft {
+    slot: u64,
     name: String,
     disk: Option<i64>,
     parts: Vec<Draft>,
@@ -37,6 +38,10 @@ impl Stock {
     /// for a while. `slow`: it is time to note progress, too, if that is all.
     pub(in crate::pipeline) fn draft(&self, all: bool, slow: bool) -> Due {
         let mut state = self.state();
+        if !state.is_open {
+            // It rings when it is.
+            return Due::Nothing { more: false };
+        }
         let (mut items, mut progress) = (false, false);
         for slot in &mut state.slots {
             let due = slot.lane.is_due(all);
@@ -56,6 +61,7 @@ impl Stock {
             let (parts, first) = slot.lane.draft();
             let (name, disk) = (slot.lane.name.clone(), slot.lane.disk);
             LaneDraft {
+                slot: slot.id,
                 name,
                 disk,
                 parts,
@@ -75,11 +81,19 @@ impl Stock {
         })
     }
 
-    /// The changes that make a draft permanent. Makes queues in the file for those that have none.
+    /// The changes that make a draft permanent. Makes queues in the file for those that have none, after
+    /// those that are gone have left it: one may come back under its old name, and is another.
     pub(in crate::pipeline) async fn changes(
         &self,
         draft: &mut StockDraft,
     ) -> Result<Vec<SpoolChange>, SpoolError> {
+        let gone = draft.removed.iter();
+        let gone: Vec<_> = gone
+            .map(|queue| SpoolChange::Remove { queue: *queue })
+            .collect();
+        if !gone.is_empty() {
+            self.spool.commit(&gone).await?;
+        }
         let mut changes = Vec::new();
         for lane in &mut draft.lanes {
             if lane.parts.is_empty() && lane.first.is_none() {
@@ -89,8 +103,15 @@ impl Stock {
                 Some(queue) => queue,
                 None => {
                     let queue = self.spool.queue(&self.pipeline, &lane.name).await?;
-                    if let Some(slot) = self.state().slot(&lane.name) {
-                        slot.lane.disk = Some(queue);
+                    let mut state = self.state();
+                    match state.slot_of(lane.slot) {
+                        Some(slot) => slot.lane.disk = Some(queue),
+                        // An edit has removed it meanwhile.
+                        None => {
+                            state.removed.push(queue);
+                            lane.parts.clear();
+                            continue;
+                        }
                     }
                     lane.disk = Some(queue);
                     queue
@@ -117,12 +138,6 @@ impl Stock {
                 changes.push(SpoolChange::Done { queue, first });
             }
         }
-        changes.extend(
-            draft
-                .removed
-                .iter()
-                .map(|queue| SpoolChange::Remove { queue: *queue }),
-        );
         changes.extend(draft.letters.iter().cloned().map(SpoolChange::Letter));
         let states = draft.memory.iter();
         changes.extend(states.map(|((stage, key), body)| SpoolChange::State {
@@ -138,7 +153,7 @@ impl Stock {
     pub(in crate::pipeline) fn saved(&self, draft: &StockDraft) {
         let mut state = self.state();
         for lane in &draft.lanes {
-            if let Some(slot) = state.slot(&lane.name) {
+            if let Some(slot) = state.slot_of(lane.slot) {
                 slot.lane.saved(&lane.saved, lane.first);
             }
         }
