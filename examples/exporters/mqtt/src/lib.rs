@@ -2,7 +2,8 @@
 //!
 //! | setting | |
 //! |---|---|
-//! | `broker` | `mqtt://HOST:PORT`; by default `mqtt://local`, the host's own |
+//! | `broker` | `mqtt://HOST:PORT`, or `mqtts://HOST:PORT` for TLS (with the certificates of the stage's `tlsSecret`); by default `mqtt://local`, the host's own |
+//! | `username`, `password` | to log in with |
 //! | `topic` | `{device}` and `{destination}` stand for the payload's; with `{resource}` each reading of an event is a message of its own. By default the payload's destination, else `eyot/{device}` |
 //! | `qos` | 0, 1 (the default) or 2 |
 //! | `retain` | whether the broker keeps the last message of each topic |
@@ -27,6 +28,8 @@ pub struct Mqtt<P> {
 #[serde(default)]
 pub struct Config {
     broker: Option<String>,
+    username: Option<String>,
+    password: Option<String>,
     topic: String,
     qos: Option<u8>,
     retain: bool,
@@ -42,12 +45,8 @@ impl<P: Publisher + Default> Exporter for Mqtt<P> {
             Some(2) => Qos::ExactlyOnce,
             Some(qos) => return Err(wrong(format!("setting \"qos\" is 0, 1 or 2, not {qos}"))),
         };
-        let broker = config.broker.unwrap_or_else(|| mqtt::LOCAL.to_owned());
-        if !broker.starts_with("mqtt://") {
-            return Err(wrong(format!(
-                "setting \"broker\": {broker:?} is not mqtt://HOST:PORT"
-            )));
-        }
+        let broker = config.broker.as_deref().unwrap_or(mqtt::LOCAL);
+        let broker = address(broker, config.username, config.password)?;
         let names = ["{device}", "{resource}", "{destination}"];
         let bare = names
             .iter()
@@ -121,6 +120,36 @@ impl<P> Mqtt<P> {
     }
 }
 
+/// Where the broker is, with the login where there is one.
+fn address(
+    broker: &str,
+    username: Option<String>,
+    password: Option<String>,
+) -> Result<String, PipelineError> {
+    let known = |scheme: &&str| matches!(*scheme, "mqtt" | "mqtts");
+    let parts = broker.split_once("://").filter(|(scheme, _)| known(scheme));
+    let Some((scheme, place)) = parts else {
+        // A password may be in it.
+        let shown = broker.rsplit_once('@').map_or(broker, |(_, place)| place);
+        let message = "is neither mqtt://HOST:PORT nor mqtts://HOST:PORT";
+        return Err(wrong(format!("setting \"broker\": {shown:?} {message}")));
+    };
+    match (username, password.unwrap_or_default()) {
+        (None, password) if password.is_empty() => Ok(broker.to_owned()),
+        (None, _) => Err(wrong(
+            "setting \"username\": a password needs one".to_owned(),
+        )),
+        (Some(_), _) if place.contains('@') => {
+            let message = "setting \"username\": the broker's address has a login already";
+            Err(wrong(message.to_owned()))
+        }
+        (Some(user), _) if user.contains(':') => Err(wrong(
+            "setting \"username\": must not have a colon".to_owned(),
+        )),
+        (Some(user), password) => Ok(format!("{scheme}://{user}:{password}@{place}")),
+    }
+}
+
 /// A name as one level of a topic: what has a meaning there is escaped as in a URL.
 fn level(name: &str) -> String {
     let escape = |c: char| match c {
@@ -152,7 +181,7 @@ mod tests {
             broker,
             topic: topic.to_owned(),
             qos,
-            retain: false,
+            ..Config::default()
         })
         .map_err(|error| format!("{error:?}"))
     }
@@ -237,6 +266,30 @@ mod tests {
         ] {
             let error = configure(topic, broker, qos).err().unwrap();
             assert!(error.contains("Config") && error.contains(word), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_login_becomes_part_of_the_brokers_address() {
+        let with = |broker: &str, user: Option<&str>, password: Option<&str>| {
+            let own = |text: Option<&str>| text.map(str::to_owned);
+            address(broker, own(user), own(password)).map_err(|error| format!("{error:?}"))
+        };
+        assert_eq!(
+            with("mqtts://h:8883", None, None).unwrap(),
+            "mqtts://h:8883"
+        );
+        let login = with("mqtts://h:8883", Some("u"), Some("a:b@c"));
+        assert_eq!(login.unwrap(), "mqtts://u:a:b@c@h:8883");
+        assert_eq!(with("mqtt://h", Some("u"), None).unwrap(), "mqtt://u:@h");
+        for (broker, user, password, word) in [
+            ("http://u:secret@h", None, None, "broker"),
+            ("mqtt://h", None, Some("p"), "username"),
+            ("mqtt://me@h", Some("u"), Some("p"), "username"),
+            ("mqtt://h", Some("a:b"), Some("p"), "username"),
+        ] {
+            let error = with(broker, user, password).unwrap_err();
+            assert!(error.contains(word) && !error.contains("secret"), "{error}");
         }
     }
 

@@ -15,10 +15,12 @@
 //! | `AddTags` | `Tags`: `name:value`, separated by commas |
 //! | `ToLineProtocol` | `Tags` |
 //! | `SetResponseData` | `ResponseContentType` |
+//! | `Batch` | `Mode`: `bycount`, `bytime` or `bytimecount`; `BatchThreshold`, `TimeInterval` (`30s`); `IsEventData` makes a JSON array of events, `MergeOnSend` the bytes one after the other, neither a JSON array of base64, as in EdgeX. A batch is sent early rather than grow beyond 1 MiB |
 //!
 //! Where a function wants bytes and gets an event, it takes the event's JSON. An item that a function
 //! cannot take (a filter is given bytes, say) is rejected with the reason.
 
+mod batch;
 mod compress;
 mod encrypt;
 mod filter;
@@ -34,18 +36,18 @@ mod wrap;
 
 use std::collections::BTreeMap;
 
-use eyot_sdk::{Item, Payload, PipelineError, Step};
+use eyot_sdk::{Accumulator, Item, Payload, PipelineError, memory::Memory};
 
-use self::parameters::Parameters;
+use self::{batch::Batch, parameters::Parameters};
 
 /// What a function does with one item: changes it or drops it.
-trait Function {
+pub trait Function {
     fn apply(&mut self, item: Item) -> Result<Option<Item>, PipelineError>;
 }
 
 type Make = fn(&mut Parameters) -> Result<Box<dyn Function>, PipelineError>;
 
-/// All functions with their names.
+/// All functions with their names, but for [`BATCH`].
 const FUNCTIONS: [(&str, Make); 12] = [
     ("FilterByProfileName", filter::by_profile),
     ("FilterByDeviceName", filter::by_device),
@@ -60,11 +62,16 @@ const FUNCTIONS: [(&str, Make); 12] = [
     ("ToLineProtocol", line_protocol::make),
     ("SetResponseData", response::make),
 ];
+/// The one function that remembers.
+const BATCH: &str = "Batch";
 
 /// A step that is one of the functions.
-pub struct AppFunction(Box<dyn Function>);
+pub enum AppFunction {
+    Each(Box<dyn Function>),
+    Batch(Batch),
+}
 
-impl Step for AppFunction {
+impl Accumulator for AppFunction {
     type Config = BTreeMap<String, String>;
 
     fn configure(config: Self::Config) -> Result<Self, PipelineError> {
@@ -74,22 +81,41 @@ impl Step for AppFunction {
             let start = name.get(..known.len());
             start.is_some_and(|start| start.eq_ignore_ascii_case(known))
         };
-        let Some((_, make)) = FUNCTIONS.iter().find(|(known, _)| starts(known)) else {
-            let known = FUNCTIONS.map(|(known, _)| known).join(", ");
-            let message = format!("setting \"Function\": {name:?} is none of {known}");
-            return Err(PipelineError::Config(message));
+        let known = FUNCTIONS.iter().find(|(known, _)| starts(known));
+        let function = match known {
+            Some((_, make)) => Self::Each(make(&mut parameters)?),
+            None if starts(BATCH) => Self::Batch(batch::make(&mut parameters)?),
+            None => {
+                let known = FUNCTIONS.map(|(known, _)| known).join(", ");
+                let message = format!("setting \"Function\": {name:?} is none of {known}, {BATCH}");
+                return Err(PipelineError::Config(message));
+            }
         };
-        let function = make(&mut parameters)?;
         parameters.finish()?;
-        Ok(Self(function))
+        Ok(function)
     }
 
-    fn process(&mut self, batch: Vec<Item>) -> Result<Vec<Item>, PipelineError> {
+    fn process(
+        &mut self,
+        batch: Vec<Item>,
+        memory: &mut impl Memory,
+    ) -> Result<Vec<Item>, PipelineError> {
+        let function = match self {
+            Self::Each(function) => function,
+            Self::Batch(gathering) => return gathering.process(batch, memory),
+        };
         let mut passed = Vec::with_capacity(batch.len());
         for item in batch {
-            passed.extend(self.0.apply(item)?);
+            passed.extend(function.apply(item)?);
         }
         Ok(passed)
+    }
+
+    fn tick(&mut self, memory: &mut impl Memory) -> Result<Vec<Item>, PipelineError> {
+        match self {
+            Self::Each(_) => Ok(Vec::new()),
+            Self::Batch(gathering) => gathering.tick(memory),
+        }
     }
 }
 
@@ -110,4 +136,4 @@ fn rejected(message: impl Into<String>) -> PipelineError {
     PipelineError::Rejected(message.into())
 }
 
-eyot_sdk::export_step!(AppFunction);
+eyot_sdk::export_accumulator!(AppFunction);

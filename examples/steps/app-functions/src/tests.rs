@@ -3,7 +3,9 @@
 use std::io::Read;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use eyot_sdk::{Event, Item, Payload, PipelineError, Reading, Step, Value};
+use eyot_sdk::{
+    Accumulator, Event, Item, Payload, PipelineError, Reading, Value, memory::Notebook,
+};
 
 use crate::AppFunction;
 
@@ -50,7 +52,7 @@ fn make(settings: &[(&str, &str)]) -> Result<AppFunction, PipelineError> {
 #[track_caller]
 fn run(settings: &[(&str, &str)], items: Vec<Item>) -> Result<Vec<Item>, PipelineError> {
     let mut function = make(settings).unwrap_or_else(|error| panic!("{error:?}"));
-    function.process(items)
+    function.process(items, &mut Notebook::default())
 }
 
 /// The one payload that comes out: its media type and its text.
