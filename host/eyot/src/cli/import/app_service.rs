@@ -105,6 +105,12 @@ const FUNCTIONS: [&str; 15] = [
     "AddTags",
     "ToLineProtocol",
 ];
+/// Certificates in EdgeX's secrets, and what Secrets call them.
+const CERTIFICATES: [(&str, &str); 3] = [
+    ("cacert", "ca.crt"),
+    ("clientcert", "tls.crt"),
+    ("clientkey", "tls.key"),
+];
 /// Where EdgeX's topics begin.
 const BASE: &str = "edgex/";
 
@@ -117,6 +123,8 @@ struct Parameters<'a> {
 struct Importer<'a> {
     images: &'a Images,
     functions: &'a BTreeMap<String, Function>,
+    /// The Secrets that the file holds.
+    held: &'a BTreeMap<String, Secret>,
     /// Secrets that something refers to.
     secrets: Vec<String>,
     notes: Vec<String>,
@@ -129,6 +137,7 @@ pub fn import(text: &str, name: Option<&str>, images: &Images) -> anyhow::Result
     let mut importer = Importer {
         images,
         functions: &pipeline.functions,
+        held: &file.writable.insecure_secrets,
         secrets: vec![],
         notes: vec![],
     };
@@ -345,14 +354,23 @@ impl Importer<'_> {
                 let reference = ["username", "password"].map(|key| self.secret(&secret, key));
                 let [username, password] = reference;
                 stage["configFrom"] = json!({ "username": username, "password": password });
+                // EdgeX trusts an authority that lies beside them.
+                let known = self.held.values();
+                let mut known = known.filter(|held| held.secret_name == secret);
+                if known.any(|held| held.secret_data.contains_key(CERTIFICATES[0].0)) {
+                    stage["tlsSecret"] = json!(secret);
+                }
             }
             "cacert" | "clientcert" => {
                 let secret = named(secret)?;
+                self.refer(&secret);
                 stage["tlsSecret"] = json!(secret);
-                self.notes.push(format!(
-                    "{}: the Secret {secret:?} must hold ca.crt (for clientcert also tls.crt and tls.key)",
-                    parameters.function
-                ));
+                if !self.held.values().any(|held| held.secret_name == secret) {
+                    self.notes.push(format!(
+                        "{}: the Secret {secret:?} must hold ca.crt (for clientcert also tls.crt and tls.key)",
+                        parameters.function
+                    ));
+                }
             }
             other => bail!("{}: AuthMode {other:?} is unknown", parameters.function),
         }
@@ -393,10 +411,14 @@ impl Importer<'_> {
 
     /// A reference to a key of a Secret, which is then printed, too.
     fn secret(&mut self, name: &str, key: &str) -> Value {
+        self.refer(name);
+        json!({ "secretKeyRef": { "name": name, "key": key } })
+    }
+
+    fn refer(&mut self, name: &str) {
         if !self.secrets.iter().any(|known| known == name) {
             self.secrets.push(name.to_owned());
         }
-        json!({ "secretKeyRef": { "name": name, "key": key } })
     }
 }
 
@@ -448,9 +470,13 @@ impl<'a> Parameters<'a> {
 }
 
 fn manifest_of(secret: &Secret) -> Value {
+    let ours = |key: &String| {
+        let known = CERTIFICATES.iter().find(|(theirs, _)| theirs == key);
+        known.map_or_else(|| key.clone(), |(_, ours)| (*ours).to_owned())
+    };
     let data = secret.secret_data.iter();
     let data: Map<String, Value> = data
-        .map(|(key, value)| (key.clone(), json!(text(value))))
+        .map(|(key, value)| (ours(key), json!(text(value))))
         .collect();
     json!({
         "apiVersion": "v1",

@@ -195,3 +195,46 @@ fn what_cannot_be_honoured_is_named() {
         &["custom"],
     );
 }
+
+#[test]
+fn certificates_in_the_file_become_those_of_the_exporter() {
+    let stage = |mode: &str, secret: &str| {
+        let function = format!(
+            "MQTTExport: {{Parameters: {{BrokerAddress: 'tcps://b', Topic: t, AuthMode: {mode}, SecretName: m}}}}"
+        );
+        let text = format!(
+            "{}  InsecureSecrets:\n    m: {{SecretName: m, SecretData: {secret}}}\n",
+            with("MQTTExport", &[&function])
+        );
+        let imported = read(&text).unwrap();
+        let [secret, pipeline] = &imported.manifests[..] else {
+            panic!("{:?}", imported.manifests)
+        };
+        assert_eq!(imported.notes, [""; 0]);
+        let exporter = pipeline["spec"]["exporters"][0].clone();
+        (secret["stringData"].clone(), exporter)
+    };
+    let (secret, exporter) = stage("clientcert", "{cacert: A, clientcert: C, clientkey: K}");
+    let expected = json!({ "ca.crt": "A", "tls.crt": "C", "tls.key": "K" });
+    assert_eq!((secret, &exporter["tlsSecret"]), (expected, &json!("m")));
+    let (_, exporter) = stage("usernamepassword", "{username: u, password: p, cacert: A}");
+    assert_eq!(exporter["tlsSecret"], "m");
+    assert_eq!(
+        exporter["configFrom"]["username"]["secretKeyRef"]["key"],
+        "username"
+    );
+    let (_, exporter) = stage("usernamepassword", "{username: u, password: p}");
+    assert_eq!(exporter.get("tlsSecret"), None);
+}
+
+#[test]
+fn a_batch_is_a_step_like_others() {
+    let function = "Batch: {Parameters: {Mode: bytimecount, BatchThreshold: 30, \
+                    TimeInterval: 60s, IsEventData: true, MergeOnSend: 'false'}}";
+    let imported = read(&with("Batch", &[function])).unwrap();
+    let config = json!({
+        "Function": "Batch", "Mode": "bytimecount", "BatchThreshold": "30",
+        "TimeInterval": "60s", "IsEventData": "true", "MergeOnSend": "false",
+    });
+    assert_eq!(imported.manifests[0]["spec"]["steps"][0]["config"], config);
+}
