@@ -27,6 +27,7 @@ mod lifecycle;
 mod loss;
 mod outage;
 mod peers;
+mod pipelines;
 mod reach;
 mod registry;
 mod resources;
@@ -74,6 +75,7 @@ fn main() {
         ("peers", peers::CASES),
         ("edge", edge::CASES),
         ("outage", outage::CASES),
+        ("pipelines", pipelines::CASES),
         ("bad_input", bad_input::CASES),
         ("ledger", ledger::CASES),
         ("verbs", verbs::CASES),

@@ -26,6 +26,10 @@ pub const CASES: &[Case] = &[
         [Kubectl, Guests, Mosquitto, MosquittoSub]
     ),
     case!(
+        a_batch_that_has_begun_goes_on_after_a_kill,
+        [Kubectl, Guests, Mosquitto, MosquittoSub]
+    ),
+    case!(
         what_cannot_be_delivered_is_a_letter_that_can_be_sent_again,
         [Kubectl, Guests, Mosquitto, MosquittoSub]
     ),
@@ -140,7 +144,7 @@ fn ready(host: &Host) -> anyhow::Result<()> {
 }
 
 /// Send an event to core-data as a client would; whether it was acknowledged.
-fn post(port: u16, device: &str, number: u64) -> bool {
+pub fn post(port: u16, device: &str, number: u64) -> bool {
     let id = uuid(device, number);
     let origin = 1_700_000_000_000_000_000 + number;
     let event = json!({ "apiVersion": "v3", "event": {
@@ -236,12 +240,12 @@ fn nothing_acknowledged_is_lost_or_out_of_order_over_an_outage_and_two_kills() -
         stop.store(true, Ordering::Relaxed);
         drilled
     })?;
-    let waiting = host.get("pipeline out")?;
-    ensure!(
-        waiting["status"]["queued"].as_i64() >= Some(100),
-        "{}",
-        waiting["status"]
-    );
+    eventually("what waits is counted", WAIT, || {
+        let pipeline = host.get("pipeline out")?;
+        let status = &pipeline["status"];
+        ensure!(status["queued"].as_i64() >= Some(100), "{status}");
+        Ok(Some(()))
+    })?;
     target.start()?;
     eventually("everything is delivered", WAIT, || {
         let pipeline = host.get("pipeline out")?;
@@ -264,6 +268,46 @@ fn nothing_acknowledged_is_lost_or_out_of_order_over_an_outage_and_two_kills() -
             ensure!(known.contains(&number), "{device}: {number} is lost");
         }
     }
+    Ok(())
+}
+
+fn a_batch_that_has_begun_goes_on_after_a_kill() -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut target = Target::new(dir.path())?;
+    target.start()?;
+    succeed(&mut target.recorder(&["-E"]))?;
+    let mut host = Host::start()?;
+    host.push("demo/app-functions:v1", &guest("app_functions")?)?;
+    host.push("demo/mqtt-exporter:v1", &guest("mqtt_exporter")?)?;
+    let pipeline = json!({
+        "apiVersion": "eyot.dev/v1alpha1", "kind": "Pipeline", "metadata": { "name": "out" },
+        "spec": {
+            "steps": [{ "name": "batch", "image": "demo/app-functions:v1", "config": {
+                "Function": "Batch", "Mode": "bycount", "BatchThreshold": "5", "IsEventData": "true",
+            } }],
+            "exporters": [{ "name": "mqtt", "image": "demo/mqtt-exporter:v1", "config": {
+                "broker": format!("mqtt://127.0.0.1:{}", target.port), "topic": "out/{device}",
+            } }],
+        },
+    });
+    host.apply(&pipeline.to_string())?;
+    ready(&host)?;
+    for number in 0..3 {
+        ensure!(post(host.ports.core_data, "press", number), "not taken");
+    }
+    host.kill()?;
+    host.restart()?;
+    ready(&host)?;
+    for number in 3..5 {
+        ensure!(post(host.ports.core_data, "press", number), "not taken");
+    }
+    let batch = eventually("the batch is published", WAIT, || {
+        Ok(target.recorded(2)?.into_iter().next())
+    })?;
+    let events = batch.as_array().context("no array")?;
+    let numbers = events.iter().map(|event| Ok(number(event)?.1));
+    let numbers = numbers.collect::<anyhow::Result<Vec<u64>>>()?;
+    ensure!(numbers == [0, 1, 2, 3, 4], "{numbers:?}");
     Ok(())
 }
 
@@ -323,8 +367,11 @@ fn what_cannot_be_delivered_is_a_letter_that_can_be_sent_again() -> anyhow::Resu
     );
     let whole = pipeline(&host, &["letters", "out", "--json"])?;
     ensure!(whole.contains("out/+/press"), "{whole}");
-    let status = host.get("pipeline out")?;
-    ensure!(status["status"]["failed"] == 3, "{status}");
+    eventually("they are counted", WAIT, || {
+        let pipeline = host.get("pipeline out")?;
+        ensure!(pipeline["status"]["failed"] == 3, "{pipeline}");
+        Ok(Some(()))
+    })?;
     // Sent again they fail again, and are letters again.
     let said = pipeline(&host, &["replay", "out", "--letters"])?;
     ensure!(said.starts_with("3 items"), "{said}");

@@ -4,7 +4,7 @@
 
 mod camera;
 mod modbus;
-mod mqtt;
+pub mod mqtt;
 mod opcua;
 mod rest;
 mod snmp;

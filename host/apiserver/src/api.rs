@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tower::util::BoxCloneSyncService;
 
 use crate::{
-    admission::{Admission, Gate, PodSecurityConfig, policy, quota},
+    admission::{Admission, Examiner, Gate, PodSecurityConfig, policy, quota},
     aggregation::{self, Aggregation, FrontProxy},
     audit::Audit,
     auth::{
@@ -74,6 +74,8 @@ pub struct Options {
     pub audit: Option<Audit>,
     /// What more is refused to those who write.
     pub gate: Option<Arc<dyn Gate>>,
+    /// Judges custom resources of the host's own.
+    pub examiner: Option<Arc<dyn Examiner>>,
 }
 
 impl Default for Options {
@@ -93,6 +95,7 @@ impl Default for Options {
             serves_usage: false,
             audit: None,
             gate: None,
+            examiner: None,
         }
     }
 }

@@ -67,7 +67,9 @@ mod user;
 mod verbs;
 mod webhook;
 
-pub use admission::{AdmissionConfig, Gate, GateWrite, PodSecurityConfig};
+pub use admission::{
+    AdmissionConfig, Examinee, Examiner, Findings, Gate, GateWrite, PodSecurityConfig,
+};
 pub use aggregation::{FRONT_PROXY, FrontProxy};
 pub use api::{Kubelet, NoNodes, Nodes, Options};
 pub use discovery::KUBERNETES_VERSION;

@@ -35,7 +35,9 @@ use eyot_edgex::catalog;
 pub use broker::{Access, Broker, BrokerError, Users};
 pub use device::CommandError;
 pub use edgex::{Edgex, EdgexService};
-pub use pipeline::{PREFIX as PIPELINES, PipelineDoor};
+pub use pipeline::{
+    Contents, PREFIX as PIPELINES, PipelineDoor, PipelineExaminer, PipelineFindings,
+};
 pub use scan::ScanError;
 pub use service::{Devices, Options};
 #[cfg(test)]

@@ -19,6 +19,7 @@ mod codec;
 mod config;
 mod depot;
 mod door;
+mod examine;
 mod lane;
 mod listener;
 mod progress;
@@ -50,6 +51,7 @@ use crate::{
 
 pub(crate) use depot::Depot;
 pub use door::{PREFIX, PipelineDoor};
+pub use examine::{Contents, PipelineExaminer, PipelineFindings};
 pub(crate) use settings::LOCAL_BROKER;
 
 /// What every pipeline works with.

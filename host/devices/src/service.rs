@@ -39,7 +39,7 @@ use crate::{
     device::{self, Assignment, Binding, Handle, Health},
     edgex::{Edgex, EdgexService, FILTERS, Foreign, Searches, announce, answer, watch_over},
     granted::Granted,
-    pipeline::{self, Depot, PipelineDoor},
+    pipeline::{self, Contents, Depot, PipelineDoor, PipelineExaminer},
     retention::{self, Retentions},
     status::{Board, DeviceKey},
     twins,
@@ -183,6 +183,15 @@ impl Devices {
             devices: inner.devices.clone(),
             readings: inner.readings.clone(),
             namespace: inner.namespace.clone(),
+        }
+    }
+
+    /// Judges Pipelines before they are stored, with what `contents` knows of images.
+    pub fn examiner(&self, contents: Arc<dyn Contents>) -> PipelineExaminer {
+        PipelineExaminer {
+            client: self.inner.client.clone(),
+            images: self.inner.images.clone(),
+            contents,
         }
     }
 

@@ -2,7 +2,7 @@
 //! client, native stand-ins for the guests.
 
 mod edgex;
-mod host;
+pub mod host;
 mod twins;
 
 use std::sync::Arc;

@@ -3,6 +3,7 @@
 mod backup;
 mod cli;
 mod crds;
+mod examine;
 mod files;
 mod front;
 mod join;

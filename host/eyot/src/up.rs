@@ -43,6 +43,7 @@ use tokio_util::sync::CancellationToken;
 use tower::util::BoxCloneSyncService;
 
 use crate::{
+    examine::{Components, Examiners},
     front::{self, AllNodes, Front},
     node_door::NodeDoor,
     pki,
@@ -123,6 +124,7 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
     let token_keys = security.tokens.keys.clone();
     let token_issuer = security.tokens.issuer.clone();
     let audit = security.audit.clone();
+    let examiners = Arc::new(Examiners::default());
     let api = ApiServer::new(
         store.clone(),
         eyot_apiserver::Options {
@@ -131,6 +133,7 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
             services: settings.services.clone(),
             advertised: inside.address,
             serves_usage: true,
+            examiner: Some(examiners.clone()),
             ..security
         },
     )
@@ -220,6 +223,7 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
         namespace: "default".to_owned(),
         device_services: reached_at(&listeners.device_services)?,
     });
+    examiners.set_pipelines(devices.examiner(Arc::new(Components(engine.clone()))));
     for (listener, service) in [
         (listeners.core_data, EdgexService::CoreData),
         (listeners.core_metadata, EdgexService::CoreMetadata),

@@ -29,7 +29,7 @@ use wasmtime::{Engine, component::Component};
 use crate::{config::EngineError, program::Program};
 
 /// The largest Wasm file: the components of bundled interpreters have some 20 MB.
-const LARGEST: u64 = 256 << 20;
+pub(crate) const LARGEST: u64 = 256 << 20;
 /// Compilations at once. Each uses all processors and up to a few hundred megabytes by itself.
 const COMPILERS: usize = 1;
 

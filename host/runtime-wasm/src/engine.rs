@@ -18,6 +18,7 @@ use crate::{
     clock::Ticker,
     config::{self, EngineError},
     egress::Resolver,
+    inspect,
     program::{InstancePre, Linkers, Program, Role},
 };
 
@@ -79,6 +80,11 @@ impl WasmEngine {
             locals: options.locals,
             engine,
         }))
+    }
+
+    /// The interfaces that the component of an image exports.
+    pub async fn exports(&self, image: &Image) -> Result<Vec<String>, ContainerError> {
+        inspect::exports(image).await
     }
 
     /// Load a pod's image and resolve its imports.

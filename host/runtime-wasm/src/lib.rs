@@ -29,6 +29,7 @@ mod egress;
 mod engine;
 mod failure;
 mod fair;
+mod inspect;
 mod memory;
 mod netns;
 mod output;

@@ -72,12 +72,11 @@ fn certificates(directory: &Path) -> anyhow::Result<()> {
     ])
 }
 
-pub fn devices_on_mqtt_are_reached_over_tls_with_a_password() -> anyhow::Result<()> {
-    let host = shared()?;
-    driver(host, "mqtt-tls", "mqtt_driver")?;
-    let directory = tempfile::tempdir()?;
-    let at = |name: &str| directory.path().join(name).display().to_string();
-    certificates(directory.path())?;
+/// A broker on TLS that asks for the password `a:b@c` of the user `eyot`, and its port. What it needs is
+/// written to the directory, with the authority in `ca.crt`.
+pub fn secured(directory: &Path) -> anyhow::Result<(Peer, u16)> {
+    let at = |name: &str| directory.join(name).display().to_string();
+    certificates(directory)?;
     succeed(Command::new("mosquitto_passwd").args([
         "-b",
         "-c",
@@ -98,9 +97,17 @@ pub fn devices_on_mqtt_are_reached_over_tls_with_a_password() -> anyhow::Result<
         ),
     )?;
     let mosquitto = find("mosquitto").context("mosquitto")?;
-    let _broker = Peer::start(Command::new(mosquitto).args(["-c", &at("mosquitto.conf")]))?;
+    let broker = Peer::start(Command::new(mosquitto).args(["-c", &at("mosquitto.conf")]))?;
     answers(port)?;
+    Ok((broker, port))
+}
 
+pub fn devices_on_mqtt_are_reached_over_tls_with_a_password() -> anyhow::Result<()> {
+    let host = shared()?;
+    driver(host, "mqtt-tls", "mqtt_driver")?;
+    let directory = tempfile::tempdir()?;
+    let at = |name: &str| directory.path().join(name).display().to_string();
+    let (_broker, port) = secured(directory.path())?;
     let authority = std::fs::read_to_string(at("ca.crt"))?;
     credentials(
         host,

@@ -14,6 +14,7 @@ mod conditions;
 mod configuration;
 mod default_class;
 mod device_access;
+mod examine;
 mod gate;
 mod hooks;
 mod index;
@@ -43,6 +44,7 @@ pub(crate) use self::{
 };
 pub use self::{
     configuration::AdmissionConfig,
+    examine::{Examinee, Examiner, Findings},
     gate::{Gate, GateWrite},
     pod_security::PodSecurityConfig,
 };
@@ -187,6 +189,7 @@ pub(crate) async fn validate(
     certificates::validate(api, attributes, object)?;
     policy::validate(api, attributes, object, &mut admitted).await?;
     hooks::validate(api, attributes, object, &mut admitted).await?;
+    examine::validate(api, attributes, object, &mut admitted).await?;
     // Last: what it reserves must not wait for others.
     quota::validate(api, attributes, object, &mut admitted).await?;
     Ok(admitted)

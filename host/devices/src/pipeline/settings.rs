@@ -57,6 +57,31 @@ pub(super) async fn gather(
     Ok(Settings { settings, grants })
 }
 
+/// What a stage needs of other objects that is not there.
+pub(super) async fn missing(
+    client: &kube::Client,
+    namespace: &str,
+    stage: &Stage,
+) -> Result<Vec<String>, kube::Error> {
+    let objects = Objects { client, namespace };
+    let mut missing = Vec::new();
+    let mut note = |outcome: Result<(), SettingsError>| match outcome {
+        Ok(()) => Ok(()),
+        Err(SettingsError::Missing(what)) => {
+            missing.push(what);
+            Ok(())
+        }
+        Err(SettingsError::Failed(error)) => Err(error),
+    };
+    for (name, source) in &stage.config_from {
+        note(objects.value(name, source).await.map(drop))?;
+    }
+    if let Some(name) = &stage.tls_secret {
+        note(objects.tls(name).await.map(drop))?;
+    }
+    Ok(missing)
+}
+
 /// One value that is elsewhere.
 pub(super) async fn single(
     client: &kube::Client,

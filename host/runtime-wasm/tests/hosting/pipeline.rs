@@ -212,6 +212,8 @@ async fn a_step_is_no_exporter() {
         text.contains("exports eyot:pipeline/step@0.1.1, not eyot:pipeline/exporter"),
         "{text}"
     );
+    let exports = engine().exports(&image).await.unwrap();
+    assert_eq!(exports, ["eyot:pipeline/step@0.1.1"]);
 }
 
 /// A broker that acknowledges and hands on what is published.
