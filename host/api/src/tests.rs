@@ -77,7 +77,7 @@ fn what_the_host_cannot_do_without_is_required() {
     // Either these or branches, which have exporters of their own.
     assert!(spec["required"].is_null());
     let branch = &spec["properties"]["branches"]["items"];
-    assert_eq!(branch["required"], json!(["name", "exporters"]));
+    assert_eq!(branch["required"], json!(["exporters", "name"]));
 }
 
 #[test]
