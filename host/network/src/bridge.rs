@@ -21,7 +21,7 @@ use rtnetlink::{
 };
 
 use crate::{
-    Cidr, NetworkError, Options, namespace,
+    Cidr, NetworkError, Options, mesh, namespace,
     places::Place,
     table::{Frame, Table},
 };
@@ -29,7 +29,7 @@ use crate::{
 pub(crate) struct Bridge {
     netlink: Handle,
     connection: tokio::task::JoinHandle<()>,
-    name: String,
+    pub(crate) name: String,
     index: u32,
     cidr: Cidr,
     netns_dir: PathBuf,
@@ -353,6 +353,7 @@ impl Bridge {
 
     pub(crate) async fn close(&self) -> Result<(), NetworkError> {
         self.sweep(&|_| false, &|_| false).await?;
+        mesh::remove(&self.name, self.cidr).await?;
         if let Some(table) = &self.table
             && let Err(error) = table.remove().await
         {
@@ -378,26 +379,8 @@ impl Bridge {
         Ok(self.netns_dir.join(uid))
     }
 
-    /// Interface, address and prefix length of every IPv4 address of the host.
     async fn addresses(&self) -> Result<Vec<(u32, Ipv4Addr, u8)>, NetworkError> {
-        let all: Vec<AddressMessage> = self
-            .netlink
-            .address()
-            .get()
-            .execute()
-            .try_collect()
-            .await
-            .map_err(|source| NetworkError::Netlink {
-            act: "listing addresses",
-            source,
-        })?;
-        Ok(all
-            .iter()
-            .filter_map(|message| {
-                let address = v4(message)?;
-                Some((message.header.index, address, message.header.prefix_len))
-            })
-            .collect())
+        ipv4_addresses(&self.netlink).await
     }
 
     async fn delete_address(&self, address: Ipv4Addr) -> Result<(), NetworkError> {
@@ -466,6 +449,30 @@ pub(crate) async fn index_of(netlink: &Handle, name: &str) -> Result<Option<u32>
     }
 }
 
+/// Interface, address and prefix length of every IPv4 address of the host.
+pub(crate) async fn ipv4_addresses(
+    netlink: &Handle,
+) -> Result<Vec<(u32, Ipv4Addr, u8)>, NetworkError> {
+    let all: Vec<AddressMessage> =
+        netlink
+            .address()
+            .get()
+            .execute()
+            .try_collect()
+            .await
+            .map_err(|source| NetworkError::Netlink {
+                act: "listing addresses",
+                source,
+            })?;
+    Ok(all
+        .iter()
+        .filter_map(|message| {
+            let address = v4(message)?;
+            Some((message.header.index, address, message.header.prefix_len))
+        })
+        .collect())
+}
+
 async fn name_of(netlink: &Handle, index: u32) -> Result<Option<String>, NetworkError> {
     let link = netlink
         .link()
@@ -512,7 +519,7 @@ fn address_of_veth(name: &str) -> Option<Ipv4Addr> {
 }
 
 /// The system's error number in a netlink answer.
-fn errno(error: &rtnetlink::Error) -> Option<i32> {
+pub(crate) fn errno(error: &rtnetlink::Error) -> Option<i32> {
     match error {
         rtnetlink::Error::NetlinkError(message) => Some(-message.raw_code()),
         _ => None,

@@ -26,6 +26,7 @@ mod cluster;
 mod dns;
 mod ingress;
 mod keep;
+mod mesh;
 mod namespace;
 mod nft;
 mod places;
@@ -53,6 +54,7 @@ use crate::{
 pub use cluster::Cluster;
 pub use dns::{DOMAIN, Dns};
 pub use ingress::{Doors, IngressRouter};
+pub use mesh::{MAP, Mesh, NAMESPACE as MAP_NAMESPACE, keep_map};
 pub use namespace::dial_loopback;
 pub use policy::Guard;
 pub use pool::Cidr;

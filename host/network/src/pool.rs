@@ -5,7 +5,7 @@ use std::{collections::VecDeque, fmt, net::Ipv4Addr, str::FromStr};
 use crate::NetworkError;
 
 /// An IPv4 network that pods get their addresses from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cidr {
     base: Ipv4Addr,
     prefix: u8,
@@ -19,6 +19,15 @@ impl Cidr {
     /// The first address: the bridge's.
     pub fn gateway(&self) -> Ipv4Addr {
         Ipv4Addr::from(u32::from(self.base) + 1)
+    }
+
+    pub(crate) fn base(&self) -> Ipv4Addr {
+        self.base
+    }
+
+    /// Whether some address is in both.
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        self.contains(other.base) || other.contains(self.base)
     }
 
     pub fn prefix(&self) -> u8 {

@@ -9,7 +9,7 @@
 //! ```text
 //!   prerouting, output   services: address . protocol . port → a port's chain → dnat
 //!   input, forward, output   what no backend took is refused; isolated pods are held to policies
-//!   postrouting          hairpins, marked packets and what leaves the pod network are masqueraded
+//!   postrouting          hairpins, marked packets and what leaves the pods' networks are masqueraded
 //! ```
 //!
 //! Packets between pods of one bridge come by here too: a pod has no neighbour but the host (see
@@ -64,6 +64,7 @@ table ip {table} {{
   map no-endpoints {{ type ipv4_addr . inet_proto . inet_service : verdict; }}
   map no-endpoint-nodeports {{ type inet_proto . inet_service : verdict; }}
   set cluster-ips {{ type ipv4_addr; }}
+  set node-pods {{ type ipv4_addr; flags interval; }}
   set hairpin {{ type ipv4_addr . ipv4_addr; }}
   map host-ports {{ type inet_proto . inet_service : verdict; }}
   map host-port-ips {{ type ipv4_addr . inet_proto . inet_service : verdict; }}
@@ -123,7 +124,7 @@ table ip {table} {{
     type nat hook postrouting priority srcnat; policy accept;
     oifname "{bridge}" ct status dnat ip saddr . ip daddr @hairpin masquerade
     oifname != "lo" meta mark and {MASQUERADE} == {MASQUERADE} meta mark set meta mark xor {MASQUERADE} masquerade fully-random
-    ip saddr {pods} ip daddr != {pods} oifname != "{bridge}" masquerade
+    ip saddr {pods} ip daddr != {pods} ip daddr != @node-pods oifname != "{bridge}" masquerade
   }}
 }}
 "#
@@ -137,10 +138,13 @@ pub(crate) enum Part {
     Services,
     Policies,
     HostPorts,
+    /// The ranges of other nodes' pods; only where there are other nodes.
+    Mesh,
 }
 
 impl Part {
-    const COUNT: usize = 3;
+    /// Without these the table is not whole.
+    const NEEDED: [Self; 3] = [Self::Services, Self::Policies, Self::HostPorts];
 }
 
 /// Chains, sets and elements for the frame.
@@ -345,7 +349,7 @@ impl State {
     fn set(&mut self, part: Part, rules: Ruleset) -> io::Result<()> {
         let before = self.parts.insert(part, rules).unwrap_or_default();
         if self.inherited {
-            if self.parts.len() < Part::COUNT {
+            if !Part::NEEDED.iter().all(|part| self.parts.contains_key(part)) {
                 return Ok(());
             }
             self.inherited = false;
