@@ -5,7 +5,7 @@
 //! ```
 //!
 //! The server has no route to the edge; all that reaches the edge comes by the connection that it
-//! made itself.
+//! made itself. Where pods are to reach each other, there is no NAT or not even a router.
 
 use std::{
     cell::RefCell,
@@ -35,6 +35,10 @@ pub const CASES: &[Case] = &[
         [Kubectl, Root, Busybox, Guests]
     ),
     case!(
+        pods_of_two_machines_reach_each_other_on_a_link_and_across_a_router,
+        [Kubectl, Root, Busybox]
+    ),
+    case!(
         pods_go_on_through_cuts_and_kills_of_either_end,
         [Kubectl, Root, Busybox]
     ),
@@ -53,37 +57,60 @@ struct Site {
     number: u8,
 }
 
+/// What is between the server and the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Between {
+    /// Nothing: they are on one link, 10.99.N.1 and 10.99.N.2.
+    Link,
+    /// A router; each knows a way to the other.
+    Router,
+    /// A router that masquerades: the server knows no way to the machine.
+    Nat,
+}
+
 impl Site {
-    fn make() -> anyhow::Result<Self> {
+    fn make(between: Between) -> anyhow::Result<Self> {
         static NEXT: AtomicU8 = AtomicU8::new(1);
         let site = Self {
             number: NEXT.fetch_add(1, Ordering::Relaxed),
         };
         let (router, edge) = (site.namespace("r"), site.namespace("e"));
         let (wan, n) = (site.link(), site.number);
-        for command in [
+        let (peer, next) = match between {
+            Between::Link => (&edge, "eth0"),
+            _ => (&router, "wan"),
+        };
+        ip(&[
             format!("netns add {router}"),
             format!("netns add {edge}"),
-            format!("link add {wan} type veth peer name wan netns {router}"),
+            format!("-n {edge} link set lo up"),
+            format!("link add {wan} type veth peer name {next} netns {peer}"),
             format!("addr add 10.99.{n}.1/24 dev {wan}"),
             format!("link set {wan} up"),
-            format!("-n {router} addr add 10.99.{n}.2/24 dev wan"),
-            format!("-n {router} link set wan up"),
+            format!("-n {peer} addr add 10.99.{n}.2/24 dev {next}"),
+            format!("-n {peer} link set {next} up"),
+        ])?;
+        if between == Between::Link {
+            ip(&[format!("-n {edge} route add default via 10.99.{n}.1")])?;
+            return Ok(site);
+        }
+        ip(&[
             format!("-n {router} link set lo up"),
             format!("-n {router} link add lan type veth peer name eth0 netns {edge}"),
             format!("-n {router} addr add 192.168.77.1/24 dev lan"),
             format!("-n {router} link set lan up"),
-            format!("-n {edge} link set lo up"),
             format!("-n {edge} addr add 192.168.77.2/24 dev eth0"),
             format!("-n {edge} link set eth0 up"),
             format!("-n {edge} route add default via 192.168.77.1"),
-        ] {
-            succeed(Command::new("ip").args(command.split_whitespace()))?;
-        }
+        ])?;
         succeed(
             site.inside("r", "sysctl")
                 .args(["-qw", "net.ipv4.ip_forward=1"]),
         )?;
+        if between == Between::Router {
+            ip(&[format!("route add 192.168.77.0/24 via 10.99.{n}.2")])?;
+            return Ok(site);
+        }
         let rules = "add table ip nat; add chain ip nat post { type nat hook postrouting priority srcnat; }; \
                      add rule ip nat post oifname wan masquerade";
         succeed(site.inside("r", "nft").arg(rules))?;
@@ -125,6 +152,13 @@ impl Drop for Site {
         }
         let _ = run(Command::new("ip").args(["link", "delete", &self.link()]));
     }
+}
+
+fn ip(commands: &[String]) -> anyhow::Result<()> {
+    for command in commands {
+        succeed(Command::new("ip").args(command.split_whitespace()))?;
+    }
+    Ok(())
 }
 
 /// A server, a site, and the agent in it.
@@ -219,7 +253,11 @@ impl Drop for Edge {
 impl World {
     /// A server, and a machine that has joined it.
     fn joined() -> anyhow::Result<Self> {
-        let mut world = Self::apart()?;
+        Self::joined_over(Between::Nat)
+    }
+
+    fn joined_over(between: Between) -> anyhow::Result<Self> {
+        let mut world = Self::at(Site::make(between)?)?;
         let token = world.token(&[])?;
         let address = world.address();
         world.edge.start(&[&address, "--token", &token])?;
@@ -228,7 +266,10 @@ impl World {
     }
 
     fn apart() -> anyhow::Result<Self> {
-        let site = Site::make()?;
+        Self::at(Site::make(Between::Nat)?)
+    }
+
+    fn at(site: Site) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("eyot-edge-").tempdir()?;
         let host = Host::start_at(site.server(), &[])?;
         let edge = Edge {
@@ -400,6 +441,76 @@ fn reach_all(world: &World) -> anyhow::Result<()> {
         forbidden.is_empty(),
         "the node asked for what it may not: {forbidden:?}"
     );
+    Ok(())
+}
+
+fn pods_of_two_machines_reach_each_other_on_a_link_and_across_a_router() -> anyhow::Result<()> {
+    for between in [Between::Link, Between::Router] {
+        let world = World::joined_over(between)?;
+        let done = talk(&world).with_context(|| format!("{between:?}"));
+        world.with_logs(done)?;
+    }
+    Ok(())
+}
+
+/// A pod on each machine, that says who it is and who asks.
+fn talk(world: &World) -> anyhow::Result<()> {
+    let host = &world.host;
+    push_busybox(host, "edge/said:v1")?;
+    let nodes = ["island", "edge"];
+    for node in nodes {
+        let pod = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: at-{node}, labels: {{app: both}}}}\nspec:\n  \
+             nodeSelector: {{kubernetes.io/hostname: {node}}}\n  containers:\n  - name: c\n    \
+             image: edge/said:v1\n    ports: [{{containerPort: 8080}}]\n    command: [/bin/sh, -c, \
+             \"mkdir /tmp/w; hostname > /tmp/w/index.html; exec busybox httpd -f -vv -p 8080 -h /tmp/w\"]\n"
+        );
+        host.apply(&pod)?;
+    }
+    let mut addresses = Vec::new();
+    for node in nodes {
+        let pod = host.wait_ready_pod(&format!("at-{node}"));
+        let pod = pod.with_context(|| world.edge.log())?;
+        let address = pod["status"]["podIP"].as_str().context("no address")?;
+        addresses.push(address.to_owned());
+    }
+    let ask = |from: &str, url: &str| {
+        let pod = format!("at-{from}");
+        run(&mut host.kubectl(&["exec", &pod, "--", "busybox", "wget", "-qO-", url]))
+    };
+    for (from, to, own, address) in [
+        ("island", "edge", &addresses[0], &addresses[1]),
+        ("edge", "island", &addresses[1], &addresses[0]),
+    ] {
+        let last = RefCell::new(String::new());
+        eventually("a pod of the other machine answers", LIMIT, || {
+            let said = ask(from, &format!("http://{address}:8080/"))?;
+            *last.borrow_mut() = format!("{said:?}");
+            let wanted = format!("at-{to}\n");
+            Ok((said.stdout == wanted.as_bytes()).then_some(()))
+        })
+        .with_context(|| format!("from {from} to {to}: {}", last.borrow()))?;
+        let log = host.k(&["logs", &format!("at-{to}")])?;
+        ensure!(log.contains(own), "{own} does not show in: {log}");
+    }
+    // A Service of both, from each.
+    host.k(&[
+        "expose",
+        "pod",
+        "at-edge",
+        "--name=both",
+        "--port=80",
+        "--target-port=8080",
+    ])?;
+    for from in nodes {
+        let mut missing = nodes.map(|node| format!("at-{node}\n")).to_vec();
+        eventually("both endpoints answer", LIMIT, || {
+            let said = String::from_utf8_lossy(&ask(from, "http://both/")?.stdout).into_owned();
+            missing.retain(|one| *one != said);
+            Ok(missing.is_empty().then_some(()))
+        })
+        .with_context(|| format!("from {from}"))?;
+    }
     Ok(())
 }
 

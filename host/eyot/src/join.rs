@@ -19,7 +19,7 @@ use anyhow::{Context, bail};
 use async_trait::async_trait;
 use eyot_client::Watches;
 use eyot_edge::{Address, Identity, JoinToken, Uplink, enrol, tunnel};
-use eyot_network::{Balancer, Cluster, Dns, Guard, PodNetwork};
+use eyot_network::{Balancer, Cluster, Dns, Guard, Mesh, PodNetwork};
 use eyot_node::{Heartbeat, Node};
 use eyot_registry::{
     Registry,
@@ -317,6 +317,11 @@ async fn serve(
     parts.spawn(balancer.run(stop.clone()));
     let guard = Guard::new(&network, &cluster, client(), &joined.node);
     parts.spawn(guard.run(stop.clone()));
+    if far.uplink.is_some() {
+        // Of the server, never of a copy: ways stay as they are while it is away.
+        let mesh = Mesh::new(&network, far.client.clone(), &joined.node);
+        parts.spawn(mesh.run(stop.clone()));
+    }
     let names = Dns::new(&network, &cluster, None, gateway, up::RESOLV_CONF.into());
     parts.spawn(names.run(stop.clone()));
     let oci = OciRuntime::new(launcher, up::containers(&settings.data_dir));

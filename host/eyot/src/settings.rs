@@ -174,6 +174,10 @@ pub struct Settings {
     /// Tasks (processes and threads) that one pod may have [default: 4096 for each container]
     #[arg(long, env = "EYOT_POD_PIDS_LIMIT", value_name = "N")]
     pub pod_pids_limit: Option<u64>,
+    /// The address by which other machines reach this one [default: that of the API's address if it has
+    /// one of its own, else the one that packets to the outside carry]
+    #[arg(long, env = "EYOT_NODE_IP", value_name = "IP")]
+    pub node_ip: Option<std::net::IpAddr>,
     /// Pods that this node takes [default: 110]
     #[arg(long, env = "EYOT_MAX_PODS", value_name = "N")]
     pub max_pods: Option<u32>,
@@ -341,6 +345,7 @@ impl Settings {
             audit_log_max_backups: self.audit_log_max_backups.or(other.audit_log_max_backups),
             allow_privileged: self.allow_privileged.or(other.allow_privileged),
             pod_pids_limit: self.pod_pids_limit.or(other.pod_pids_limit),
+            node_ip: self.node_ip.or(other.node_ip),
             max_pods: self.max_pods.or(other.max_pods),
             eviction_hard: self.eviction_hard.or(other.eviction_hard),
             allowed_unsafe_sysctls: self.allowed_unsafe_sysctls.or(other.allowed_unsafe_sysctls),
@@ -365,7 +370,10 @@ impl Settings {
         check_node_name(&node_name)?;
         let pod_cidr = self.pod_cidr.as_deref().unwrap_or("10.244.0.0/24");
         let node_ranges = node_ranges(&node_name, pod_cidr, self.cluster_cidr.as_deref())?;
+        let of_its_own = |ip: &std::net::IpAddr| !ip.is_loopback() && !ip.is_unspecified();
+        let api_ip = self.api_address.map(|address| address.ip());
         let policy = eyot_node::Policy {
+            address: self.node_ip.or(api_ip.filter(of_its_own)),
             privileged: self.allow_privileged.unwrap_or(false),
             pod_pids: self.pod_pids_limit,
             pods: self.max_pods,
@@ -381,6 +389,12 @@ impl Settings {
         }
         if policy.pod_pids == Some(0) {
             bail!("pod-pids-limit 0: no pod could run; leave it out for the default");
+        }
+        if policy
+            .address
+            .is_some_and(|ip| ip.is_unspecified() || ip.is_multicast())
+        {
+            bail!("node-ip: nobody is reached there; give an address of this machine");
         }
         if policy.pods == Some(0) {
             bail!("max-pods 0: no pod could run; leave it out for the default");

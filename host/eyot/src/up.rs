@@ -27,7 +27,7 @@ use eyot_control::{
 use eyot_devices::{Devices, EdgexService, broker};
 use eyot_edge::tunnel::Tunnels;
 use eyot_network::{
-    Balancer, Cidr, Cluster, Dns, Doors, Guard, IngressRouter, NetworkError, PodNetwork,
+    Balancer, Cidr, Cluster, Dns, Doors, Guard, IngressRouter, Mesh, NetworkError, PodNetwork,
 };
 use eyot_node::Node;
 use eyot_registry::{Registry, pull::Registries};
@@ -275,13 +275,20 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
     let doors = Doors {
         plain: listeners.ingress,
         secure: listeners.ingress_tls,
-        host: eyot_node::own_address(),
+        host: settings
+            .policy
+            .address
+            .unwrap_or_else(eyot_node::own_address),
         locals,
     };
     let cluster = Cluster::of(&watches);
     serve_cluster(
         &settings, &network, &cluster, &client, doors, &mut parts, &stop,
     );
+    let mesh = client("system:eyot-network");
+    parts.spawn(Mesh::new(&network, mesh.clone(), &settings.node_name).run(stop.clone()));
+    let (map, cancel) = (watches.clone(), stop.clone());
+    parts.spawn(async move { eyot_network::keep_map(mesh, &map, cancel).await });
     let pipelines = devices.pipelines();
     let node = start_node(
         &settings,

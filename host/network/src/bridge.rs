@@ -453,17 +453,16 @@ pub(crate) async fn index_of(netlink: &Handle, name: &str) -> Result<Option<u32>
 pub(crate) async fn ipv4_addresses(
     netlink: &Handle,
 ) -> Result<Vec<(u32, Ipv4Addr, u8)>, NetworkError> {
-    let all: Vec<AddressMessage> =
-        netlink
-            .address()
-            .get()
-            .execute()
-            .try_collect()
-            .await
-            .map_err(|source| NetworkError::Netlink {
-                act: "listing addresses",
-                source,
-            })?;
+    let all: Vec<AddressMessage> = netlink
+        .address()
+        .get()
+        .execute()
+        .try_collect()
+        .await
+        .map_err(|source| NetworkError::Netlink {
+            act: "listing addresses",
+            source,
+        })?;
     Ok(all
         .iter()
         .filter_map(|message| {

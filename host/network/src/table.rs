@@ -349,7 +349,10 @@ impl State {
     fn set(&mut self, part: Part, rules: Ruleset) -> io::Result<()> {
         let before = self.parts.insert(part, rules).unwrap_or_default();
         if self.inherited {
-            if !Part::NEEDED.iter().all(|part| self.parts.contains_key(part)) {
+            if !Part::NEEDED
+                .iter()
+                .all(|part| self.parts.contains_key(part))
+            {
                 return Ok(());
             }
             self.inherited = false;

@@ -38,7 +38,8 @@ pub struct Node {
 
 impl Node {
     pub fn new(options: Options) -> Self {
-        let (context, events) = Context::new(options, own_address());
+        let address = options.policy.address.unwrap_or_else(own_address);
+        let (context, events) = Context::new(options, address);
         Self {
             context: Arc::new(context),
             events,

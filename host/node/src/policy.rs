@@ -5,6 +5,8 @@ use crate::eviction::Thresholds;
 /// The node's own rules, beside those of the API. The default is what most machines want.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policy {
+    /// Where others reach this machine; [`crate::own_address`] if `None`.
+    pub address: Option<std::net::IpAddr>,
     /// Whether `privileged: true` is carried out: such a container can do with the machine what
     /// this host can.
     pub privileged: bool,

@@ -84,7 +84,11 @@ impl Kernel {
         }
         // Until all of it is done it is not known what is there.
         let known = self.ways.take();
-        let is_kept = |range: &Cidr| known.as_ref().is_some_and(|k| k.get(range) == wanted.get(range));
+        let is_kept = |range: &Cidr| {
+            known
+                .as_ref()
+                .is_some_and(|k| k.get(range) == wanted.get(range))
+        };
         if wanted.values().any(|way| matches!(way, Way::Tunnel { .. })) {
             self.dig().await?;
         }
@@ -148,7 +152,10 @@ impl Kernel {
             Way::Tunnel { to } => {
                 let link = self.dig().await?;
                 self.point(link, range, to).await?;
-                route.gateway(range.gateway()).output_interface(link).onlink()
+                route
+                    .gateway(range.gateway())
+                    .output_interface(link)
+                    .onlink()
             }
         };
         let added = self.netlink.route().add(route.build()).replace().execute();
@@ -195,7 +202,8 @@ impl Kernel {
     /// Tells the routes of two hosts on one machine apart.
     fn metric(&self) -> u32 {
         let bytes = self.bridge.bytes().map(u32::from);
-        0x4500_0000 | (bytes.fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte)) & 0xff_ffff)
+        0x4500_0000
+            | (bytes.fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte)) & 0xff_ffff)
     }
 
     async fn delete(&self, route: RouteMessage) -> Result<(), NetworkError> {
@@ -224,10 +232,13 @@ fn mac(range: Cidr) -> [u8; 6] {
 }
 
 fn destination(route: &RouteMessage) -> Option<Cidr> {
-    let base = route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Destination(RouteAddress::Inet(base)) => Some(*base),
-        _ => None,
-    })?;
+    let base = route
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(base)) => Some(*base),
+            _ => None,
+        })?;
     format!("{base}/{}", route.header.destination_prefix_length)
         .parse()
         .ok()

@@ -1,15 +1,19 @@
 //! The map: which node has which range, and where it is reached. A ConfigMap with a line for each node,
-//! `NODE: "ADDRESS RANGE"`.
+//! `NODE: "ADDRESS RANGE"`, and the right of all nodes to read it.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use eyot_client::Cache;
-use k8s_openapi::api::core::v1::{ConfigMap, Node};
+use k8s_openapi::api::{
+    core::v1::{ConfigMap, Node},
+    rbac::v1::{Role, RoleBinding},
+};
 use kube::{
     Api, Client,
     api::{Patch, PatchParams},
 };
-use serde_json::json;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use super::plan::Peer;
@@ -19,6 +23,8 @@ pub const NAMESPACE: &str = "kube-system";
 pub const NAME: &str = "eyot-node-network";
 /// Who writes it.
 const MANAGER: &str = "eyot-node-network";
+/// The Role to read it, and its binding to all nodes.
+const RIGHT: &str = "eyot:node-network";
 /// Nodes that come together are written together.
 const GATHER: Duration = Duration::from_millis(200);
 const AGAIN: Duration = Duration::from_secs(5);
@@ -59,29 +65,64 @@ pub(super) async fn keep(client: Client, nodes: Cache<Node>) {
     let changed = Arc::new(Notify::new());
     wake(&nodes, &changed);
     nodes.synced().await;
-    let api: Api<ConfigMap> = Api::namespaced(client, NAMESPACE);
-    let mut known = None;
+    let (mut known, mut is_granted) = (None, false);
     loop {
         let nodes = nodes.list();
         let lines = written(nodes.iter().map(AsRef::as_ref));
-        if known.as_ref() != Some(&lines) {
-            let map = json!({
-                "apiVersion": "v1", "kind": "ConfigMap",
-                "metadata": { "name": NAME, "namespace": NAMESPACE }, "data": lines,
-            });
-            let params = PatchParams::apply(MANAGER).force();
-            match api.patch(NAME, &params, &Patch::Apply(map)).await {
-                Ok(_) => known = Some(lines),
-                Err(error) => {
-                    tracing::debug!(%error, "the map of the nodes' networks was not written; trying again");
-                    tokio::time::sleep(AGAIN).await;
-                    continue;
-                }
+        let writing = async {
+            if !is_granted {
+                grant(&client).await?;
+            }
+            if known.as_ref() != Some(&lines) {
+                apply::<ConfigMap>(&client, NAME, json!({ "data": lines })).await?;
+            }
+            Ok::<_, kube::Error>(())
+        };
+        match writing.await {
+            Ok(()) => (known, is_granted) = (Some(lines), true),
+            Err(error) => {
+                tracing::debug!(%error, "the map of the nodes' networks was not written; trying again");
+                tokio::time::sleep(AGAIN).await;
+                continue;
             }
         }
         changed.notified().await;
         tokio::time::sleep(GATHER).await;
     }
+}
+
+/// Let nodes read the map.
+async fn grant(client: &Client) -> Result<(), kube::Error> {
+    let rule = json!({
+        "apiGroups": [""], "resources": ["configmaps"], "resourceNames": [NAME],
+        "verbs": ["get", "list", "watch"],
+    });
+    apply::<Role>(client, RIGHT, json!({ "rules": [rule] })).await?;
+    let group = "rbac.authorization.k8s.io";
+    let binding = json!({
+        "roleRef": { "apiGroup": group, "kind": "Role", "name": RIGHT },
+        "subjects": [{ "apiGroup": group, "kind": "Group", "name": "system:nodes" }],
+    });
+    apply::<RoleBinding>(client, RIGHT, binding).await
+}
+
+/// Have an object of this name with these fields, whatever others put beside them.
+async fn apply<K>(client: &Client, name: &str, mut fields: Value) -> Result<(), kube::Error>
+where
+    K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + DeserializeOwned
+        + Serialize,
+{
+    fields["apiVersion"] = K::api_version(&()).into();
+    fields["kind"] = K::kind(&()).into();
+    fields["metadata"] = json!({ "name": name, "namespace": NAMESPACE });
+    let api: Api<K> = Api::namespaced(client.clone(), NAMESPACE);
+    let params = PatchParams::apply(MANAGER).force();
+    api.patch(name, &params, &Patch::Apply(fields))
+        .await
+        .map(drop)
 }
 
 #[cfg(test)]

@@ -119,8 +119,10 @@ fn pods_of_two_machines_talk_by_the_link_and_by_the_tunnel() {
                 ip("address add 10.88.0.5/32 dev lo");
                 ip("link set there0 up");
             });
-            let (here_pods, there_pods): (Cidr, Cidr) =
-                ("10.77.0.0/24".parse().unwrap(), "10.88.0.0/24".parse().unwrap());
+            let (here_pods, there_pods): (Cidr, Cidr) = (
+                "10.77.0.0/24".parse().unwrap(),
+                "10.88.0.0/24".parse().unwrap(),
+            );
 
             // As it is planned of what the kernel says of its links.
             let kernel = Kernel::open("test0", here_pods).await.unwrap();
