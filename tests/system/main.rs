@@ -36,6 +36,7 @@ mod servers;
 mod service;
 mod share;
 mod soak;
+mod support;
 mod tools;
 mod usage;
 mod verbs;
@@ -76,6 +77,7 @@ fn main() {
         ("edge", edge::CASES),
         ("outage", outage::CASES),
         ("pipelines", pipelines::CASES),
+        ("support", support::CASES),
         ("bad_input", bad_input::CASES),
         ("ledger", ledger::CASES),
         ("verbs", verbs::CASES),

@@ -79,7 +79,7 @@ impl Peer {
     }
 
     /// A script of `tests/peers` under a Python.
-    fn script(python: &Path, name: &str, arguments: &[&str]) -> anyhow::Result<Self> {
+    pub fn script(python: &Path, name: &str, arguments: &[&str]) -> anyhow::Result<Self> {
         let script = repository().join("tests/peers").join(name);
         let mut command = Command::new(python);
         Self::start(
@@ -105,7 +105,7 @@ impl Drop for Peer {
 }
 
 /// Wait until a TCP port is listened on.
-fn answers(port: u16) -> anyhow::Result<()> {
+pub fn answers(port: u16) -> anyhow::Result<()> {
     eventually("the peer listens", WAIT, || {
         Ok(std::net::TcpStream::connect(("127.0.0.1", port))
             .ok()

@@ -166,6 +166,7 @@ async fn main() -> Fallible<()> {
         broker: Some(broker.clone()),
         namespace: "default".into(),
         device_services: "http://localhost:59900".into(),
+        services: Vec::new(),
     });
     let (running, cancel) = (devices.clone(), stop.clone());
     tokio::spawn(async move { running.run(cancel).await });

@@ -39,6 +39,6 @@ pub use pipeline::{
     Contents, PREFIX as PIPELINES, PipelineDoor, PipelineExaminer, PipelineFindings,
 };
 pub use scan::ScanError;
-pub use service::{Devices, Options};
+pub use service::{Devices, Options, OwnService};
 #[cfg(test)]
 mod tests;

@@ -36,6 +36,7 @@ use crate::{
     broker::Broker,
     bus::{self, Bus, Stored},
     catalog::Cache,
+    clock,
     device::{self, Assignment, Binding, Handle, Health},
     edgex::{Edgex, EdgexService, FILTERS, Foreign, Searches, announce, answer, watch_over},
     granted::Granted,
@@ -65,6 +66,17 @@ pub struct Options {
     /// Where [`EdgexService::DeviceServices`] is reached, without a slash at the end: what the
     /// drivers' DeviceServices have as their `baseAddress`, with the service's name behind it.
     pub device_services: String,
+    /// What core-keeper knows without having been told.
+    pub services: Vec<OwnService>,
+}
+
+/// A service of this host, as core-keeper shows it to who looks for it: well as long as the host is.
+#[derive(Debug, Clone)]
+pub struct OwnService {
+    /// EdgeX's name for it, such as `core-data`.
+    pub id: String,
+    pub host: String,
+    pub port: u16,
 }
 
 /// The device tier. Cheap to clone.
@@ -81,6 +93,9 @@ pub(crate) struct Inner {
     images: Arc<dyn ImageStore>,
     pub(crate) namespace: String,
     device_services: String,
+    pub(crate) services_of_host: Vec<OwnService>,
+    /// When this host began, in nanoseconds since 1970.
+    pub(crate) begun: u64,
     pub(crate) devices: Cache<Device>,
     pub(crate) profiles: Cache<DeviceProfile>,
     pub(crate) services: Cache<DeviceService>,
@@ -124,6 +139,8 @@ impl Devices {
             images: options.images,
             namespace: options.namespace,
             device_services: options.device_services,
+            services_of_host: options.services,
+            begun: clock::nanoseconds(),
             devices: Cache::new(&changed),
             profiles: Cache::new(&changed),
             services: Cache::new(&changed),

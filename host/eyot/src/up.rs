@@ -24,7 +24,7 @@ use eyot_control::{
     SchedulerConfig,
     election::{Election, Timing},
 };
-use eyot_devices::{Devices, EdgexService, broker};
+use eyot_devices::{Devices, EdgexService, OwnService, broker};
 use eyot_edge::tunnel::Tunnels;
 use eyot_network::{
     Balancer, Cidr, Cluster, Dns, Doors, Guard, IngressRouter, Mesh, NetworkError, PodNetwork,
@@ -110,6 +110,7 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
         .await
         .context("the store cannot be opened")?;
     let listeners = bind(&settings).await?;
+    let services = listeners.services()?;
     let network = Arc::new(open_network(&settings).await.context("the pod network")?);
     let inside = inside(&settings, &network).await?;
     let also: Vec<IpAddr> = (settings.services.own_address().into_iter())
@@ -222,6 +223,7 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
         broker: Some(broker),
         namespace: "default".to_owned(),
         device_services: reached_at(&listeners.device_services)?,
+        services,
     });
     examiners.set_pipelines(devices.examiner(Arc::new(Components(engine.clone()))));
     for (listener, service) in [
@@ -429,6 +431,33 @@ fn reached_at(listener: &TcpListener) -> std::io::Result<String> {
     } else {
         format!("http://{address}")
     })
+}
+
+impl Listeners {
+    /// EdgeX's services behind them, for core-keeper. Device services share a port, each below its name,
+    /// which a registration cannot say.
+    fn services(&self) -> std::io::Result<Vec<OwnService>> {
+        let services = [
+            ("core-data", &self.core_data),
+            ("core-metadata", &self.core_metadata),
+            ("core-command", &self.core_command),
+            ("support-notifications", &self.support_notifications),
+            ("support-scheduler", &self.support_scheduler),
+        ];
+        let service = |(id, listener): (&str, &TcpListener)| {
+            let address = listener.local_addr()?;
+            let host = match address.ip().is_unspecified() {
+                true => "localhost".to_owned(),
+                false => address.ip().to_string(),
+            };
+            Ok(OwnService {
+                id: id.to_owned(),
+                host,
+                port: address.port(),
+            })
+        };
+        services.into_iter().map(service).collect()
+    }
 }
 
 /// Unless it was asked for, a port that others have is let be.

@@ -806,11 +806,31 @@ async fn keys_and_registrations_are_kept() {
     keeper
         .ask(put.clone(), "/registry", registration("HALT"), 204)
         .await;
-    assert_eq!(keeper.get("/registry/all").await["totalCount"], 0);
+    // The host's own is there without having registered, and is nobody else's to change.
+    let all = keeper.get("/registry/all").await;
+    assert_eq!(all["totalCount"], 1);
+    assert_eq!(all["registrations"][0]["serviceId"], "core-data");
     assert_eq!(
         keeper.get("/registry/all?deregistered=true").await["totalCount"],
-        1
+        2
     );
+    let own = "/registry/serviceId/core-data";
+    let found = keeper.get(own).await;
+    assert_eq!(
+        (
+            &found["registration"]["status"],
+            &found["registration"]["port"]
+        ),
+        (&json!("UP"), &json!(59880))
+    );
+    let mut theirs = registration("UP");
+    theirs["registration"]["serviceId"] = json!("core-data");
+    for method in [&post, &put] {
+        keeper
+            .ask(method.clone(), "/registry", theirs.clone(), 409)
+            .await;
+    }
+    keeper.ask(delete.clone(), own, Json::Null, 409).await;
     keeper.ask(delete.clone(), one, Json::Null, 204).await;
     keeper.ask(delete.clone(), one, Json::Null, 404).await;
     if let Some(documents) = &documents {

@@ -16,7 +16,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tower::ServiceExt;
 
 use crate::{
-    Access, Broker, Devices, EdgexService, Options, broker,
+    Access, Broker, Devices, EdgexService, Options, OwnService, broker,
     fakes::{Components, Images, NoLog, Site},
 };
 
@@ -68,6 +68,11 @@ pub async fn host() -> Host {
         broker: Some(broker.clone()),
         namespace: "default".into(),
         device_services: DEVICE_SERVICES.into(),
+        services: vec![OwnService {
+            id: "core-data".into(),
+            host: "127.0.0.1".into(),
+            port: 59880,
+        }],
     });
     let (running, cancel) = (devices.clone(), stop.clone());
     tokio::spawn(async move { running.run(cancel).await });

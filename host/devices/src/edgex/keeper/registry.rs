@@ -1,4 +1,5 @@
-//! Services that register themselves, and whether they answer.
+//! Services that register themselves, and whether they answer; and those of this host, which are there
+//! without having registered and are nobody's to change.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -92,6 +93,33 @@ fn read(request: &Parsed, called: &str) -> Result<Registration, Failure> {
     Ok(registration)
 }
 
+/// The services of this host.
+fn own(edgex: &Edgex) -> impl Iterator<Item = Registration> {
+    let begun = edgex.inner.begun / 1_000_000;
+    let services = edgex.inner.services_of_host.iter();
+    services.map(move |service| Registration {
+        service_id: service.id.clone(),
+        status: UP.to_owned(),
+        host: service.host.clone(),
+        port: service.port,
+        health_check: HealthCheck {
+            interval: "10s".to_owned(),
+            path: "/api/v3/ping".to_owned(),
+            kind: "http".to_owned(),
+        },
+        last_connected: begun,
+        created: begun,
+        modified: begun,
+    })
+}
+
+fn not_own(edgex: &Edgex, id: &str) -> Result<(), Failure> {
+    match own(edgex).any(|service| service.service_id == id) {
+        true => Err(Failure::conflict(format!("{id} is a service of this host"))),
+        false => Ok(()),
+    }
+}
+
 fn parsed(text: &str) -> Option<Registration> {
     serde_json::from_str(text).ok()
 }
@@ -104,6 +132,7 @@ async fn keep(mut shelf: Shelf, registration: &Registration) -> Result<(), Failu
 
 pub(super) async fn add(edgex: &Edgex, request: &Parsed) -> Result<Reply, Failure> {
     let mut registration = read(request, "AddRegistrationRequest")?;
+    not_own(edgex, &registration.service_id)?;
     let _writing = edgex.writing().await;
     let shelf = Shelf::open(edgex, SHELF).await?;
     let id = &registration.service_id;
@@ -122,6 +151,7 @@ pub(super) async fn add(edgex: &Edgex, request: &Parsed) -> Result<Reply, Failur
 
 pub(super) async fn update(edgex: &Edgex, request: &Parsed) -> Result<Reply, Failure> {
     let mut registration = read(request, "UpdateRegistrationRequest")?;
+    not_own(edgex, &registration.service_id)?;
     let _writing = edgex.writing().await;
     let shelf = Shelf::open(edgex, SHELF).await?;
     let known = shelf.entries.get(&registration.service_id);
@@ -139,10 +169,9 @@ pub(super) async fn update(edgex: &Edgex, request: &Parsed) -> Result<Reply, Fai
 pub(super) async fn all(edgex: &Edgex, request: &Parsed) -> Result<Reply, Failure> {
     let gone_too = request.flag("deregistered", false)?;
     let shelf = Shelf::open(edgex, SHELF).await?;
-    let found: Vec<Registration> = shelf
-        .entries
-        .values()
-        .filter_map(|text| parsed(text))
+    let registered = shelf.entries.values().filter_map(|text| parsed(text));
+    let found: Vec<Registration> = own(edgex)
+        .chain(registered)
         .filter(|registration| gone_too || registration.status != HALT)
         .collect();
     Ok(Reply::ok(
@@ -152,12 +181,15 @@ pub(super) async fn all(edgex: &Edgex, request: &Parsed) -> Result<Reply, Failur
 
 pub(super) async fn one(edgex: &Edgex, id: &str) -> Result<Reply, Failure> {
     let shelf = Shelf::open(edgex, SHELF).await?;
-    let found = shelf.entries.get(id).and_then(|text| parsed(text));
+    let registered = || shelf.entries.get(id).and_then(|text| parsed(text));
+    let found = own(edgex).find(|service| service.service_id == id);
+    let found = found.or_else(registered);
     let found = found.ok_or_else(|| missing(id))?;
     Ok(Reply::ok(json!({ "registration": found })))
 }
 
 pub(super) async fn remove(edgex: &Edgex, id: &str) -> Result<Reply, Failure> {
+    not_own(edgex, id)?;
     let _writing = edgex.writing().await;
     let mut shelf = Shelf::open(edgex, SHELF).await?;
     if shelf.entries.remove(id).is_none() {
