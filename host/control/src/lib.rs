@@ -39,6 +39,7 @@
 mod announce;
 mod certificates;
 mod claim_protection;
+mod clients;
 mod clock;
 mod cluster_roles;
 mod cron_job;
@@ -117,6 +118,7 @@ pub use certificates::{
     authority::{Authority, AuthorityError},
     wish::WishError,
 };
+pub use clients::Clients;
 pub use error::ControlError;
 pub use node_ranges::{NodeRanges, Range, RangeError};
 pub use scheduler::config::{ConfigError, SchedulerConfig};
@@ -183,44 +185,45 @@ pub struct Options {
 }
 
 /// Run all controllers until `stop` is cancelled, then let them finish what they began.
-/// They look at the copies of `watches` and write through `client`.
-pub async fn run(client: Client, watches: Watches, options: Options, stop: CancellationToken) {
+/// They look at the copies of `watches`, and each writes through its own of `clients`.
+pub async fn run(clients: Clients, watches: Watches, options: Options, stop: CancellationToken) {
     let caches = Caches::of(&watches);
     let mut tasks = JoinSet::new();
     schedule(
         &mut tasks,
-        &client,
+        &clients,
         &caches,
         &watches,
         options.scheduler,
         &stop,
     );
-    workloads::run(&mut tasks, &client, &caches, &stop);
-    tasks.spawn(end_namespaces(&client, &caches).run(stop.clone()));
-    tasks.spawn(account_namespaces(&client, &caches).run(stop.clone()));
-    tasks.spawn(taint(&client, &caches).run(stop.clone()));
-    tasks.spawn(release_claims(&client, &caches).run(stop.clone()));
-    tasks.spawn(release_volumes(&client, &caches).run(stop.clone()));
-    tasks.spawn(gather_roles(&client, &caches).run(stop.clone()));
-    tasks.spawn(hold_ranges(&client, &caches).run(stop.clone()));
-    tasks.spawn(certify(&client, &caches, options.authority).run(stop.clone()));
+    workloads::run(&mut tasks, &clients, &caches, &stop);
+    tasks.spawn(end_namespaces(&clients, &caches).run(stop.clone()));
+    tasks.spawn(account_namespaces(&clients, &caches).run(stop.clone()));
+    tasks.spawn(taint(&clients, &caches).run(stop.clone()));
+    tasks.spawn(release_claims(&clients, &caches).run(stop.clone()));
+    tasks.spawn(release_volumes(&clients, &caches).run(stop.clone()));
+    tasks.spawn(gather_roles(&clients, &caches).run(stop.clone()));
+    tasks.spawn(hold_ranges(&clients, &caches).run(stop.clone()));
+    tasks.spawn(certify(&clients, &caches, options.authority).run(stop.clone()));
     if let Some(bundle) = options.root_ca {
         let config_maps = watches.some(root_ca::SELECTED);
-        let publishing = publish(&client, &caches, config_maps, bundle);
+        let publishing = publish(&clients, &caches, config_maps, bundle);
         tasks.spawn(publishing.run(stop.clone()));
     }
     if let Some(ranges) = options.node_ranges {
+        let (client, nodes) = (clients.controller("node-controller"), caches.nodes.clone());
         let announcer = Announcer::start(client.clone(), "cidrAllocator", stop.clone());
-        let (client, nodes) = (client.clone(), caches.nodes.clone());
         let giving = Controller::new(node_ranges::Giving::new(client, nodes, announcer, ranges))
             // One after the other, so that no two get the same range.
             .concurrency(1)
             .on(&caches.nodes, |change| Some(change.key.clone()));
         tasks.spawn(giving.run(stop.clone()));
     }
-    tasks.spawn(gc::run(client.clone(), stop.clone()));
+    let collector = clients.controller("generic-garbage-collector");
+    tasks.spawn(gc::run(collector, stop.clone()));
     let wiring = wiring::Wiring {
-        client: &client,
+        clients: &clients,
         stop: &stop,
         watches: &watches,
         pods: &caches.pods,
@@ -240,12 +243,13 @@ pub async fn run(client: Client, watches: Watches, options: Options, stop: Cance
 
 fn schedule(
     tasks: &mut JoinSet<()>,
-    client: &Client,
+    clients: &Clients,
     caches: &Caches,
     watches: &Watches,
     config: SchedulerConfig,
     stop: &CancellationToken,
 ) {
+    let client = clients.scheduler();
     let announcer = Announcer::start(client.clone(), "default-scheduler", stop.clone());
     let devices = Cache::trimmed(scheduler::devices::trim);
     let watched = Watched {
@@ -271,8 +275,8 @@ fn schedule(
         stateful_sets: caches.stateful_sets.clone(),
         replication_controllers: caches.replication_controllers.clone(),
     };
-    let scheduler = Scheduler::new(client.clone(), &watched, others, announcer, config);
-    follow_devices(tasks, client, watches, devices, stop);
+    let scheduler = Scheduler::new(client, &watched, others, announcer, config);
+    follow_devices(tasks, clients.reader(), watches, devices, stop);
     let (pods, nodes) = (caches.pods.clone(), caches.nodes.clone());
     let (claims, volumes) = (caches.claims.clone(), caches.volumes.clone());
     let (classes, namespaces) = (caches.classes.clone(), caches.namespaces.clone());
@@ -294,7 +298,7 @@ const DEVICES: &str = "metadata.name=devices.eyot.dev";
 /// Follow Devices once the API knows what that is.
 fn follow_devices(
     tasks: &mut JoinSet<()>,
-    client: &Client,
+    client: Client,
     watches: &Watches,
     devices: Cache<Device>,
     stop: &CancellationToken,
@@ -303,7 +307,7 @@ fn follow_devices(
     let known = Arc::new(Notify::new());
     let tell = known.clone();
     definitions.listen(move |_| tell.notify_one());
-    let (client, stop) = (client.clone(), stop.clone());
+    let stop = stop.clone();
     tasks.spawn(async move {
         if stop.run_until_cancelled(known.notified()).await.is_some() {
             devices
@@ -313,9 +317,9 @@ fn follow_devices(
     });
 }
 
-fn account_namespaces(client: &Client, caches: &Caches) -> Controller<ServiceAccounts> {
+fn account_namespaces(clients: &Clients, caches: &Caches) -> Controller<ServiceAccounts> {
     Controller::new(ServiceAccounts {
-        client: client.clone(),
+        client: clients.controller("service-account-controller"),
         namespaces: caches.namespaces.clone(),
         accounts: caches.accounts.clone(),
     })
@@ -327,13 +331,13 @@ fn account_namespaces(client: &Client, caches: &Caches) -> Controller<ServiceAcc
 
 /// `config_maps`: those of the name in question.
 fn publish(
-    client: &Client,
+    clients: &Clients,
     caches: &Caches,
     config_maps: Cache<ConfigMap>,
     bundle: String,
 ) -> Controller<RootCas> {
     Controller::new(RootCas {
-        client: client.clone(),
+        client: clients.controller("root-ca-cert-publisher"),
         namespaces: caches.namespaces.clone(),
         config_maps: config_maps.clone(),
         bundle,
@@ -344,10 +348,10 @@ fn publish(
     })
 }
 
-fn hold_ranges(client: &Client, caches: &Caches) -> Controller<ServiceRanges> {
+fn hold_ranges(clients: &Clients, caches: &Caches) -> Controller<ServiceRanges> {
     let all = caches.service_ranges.clone();
     Controller::new(ServiceRanges {
-        client: client.clone(),
+        client: clients.controller("service-cidrs-controller"),
         ranges: caches.service_ranges.clone(),
     })
     // One that comes or goes may be what another waits for.
@@ -358,30 +362,30 @@ fn hold_ranges(client: &Client, caches: &Caches) -> Controller<ServiceRanges> {
 }
 
 fn certify(
-    client: &Client,
+    clients: &Clients,
     caches: &Caches,
     authority: Option<Arc<Authority>>,
 ) -> Controller<Certificates> {
     Controller::new(Certificates {
-        client: client.clone(),
+        client: clients.controller("certificate-controller"),
         requests: caches.requests.clone(),
         authority,
     })
     .on(&caches.requests, |change| Some(change.key.clone()))
 }
 
-fn gather_roles(client: &Client, caches: &Caches) -> Controller<ClusterRoles> {
+fn gather_roles(clients: &Clients, caches: &Caches) -> Controller<ClusterRoles> {
     Controller::new(ClusterRoles {
-        client: client.clone(),
+        client: clients.controller("clusterrole-aggregation-controller"),
         roles: caches.cluster_roles.clone(),
     })
     .on(&caches.cluster_roles, |_| Some(cluster_roles::key()))
 }
 
-fn release_claims(client: &Client, caches: &Caches) -> Controller<claim_protection::Claims> {
+fn release_claims(clients: &Clients, caches: &Caches) -> Controller<claim_protection::Claims> {
     let claims = caches.claims.clone();
     Controller::new(claim_protection::Claims {
-        client: client.clone(),
+        client: clients.controller("pvc-protection-controller"),
         claims: caches.claims.clone(),
         pods: caches.pods.clone(),
     })
@@ -399,26 +403,26 @@ fn release_claims(client: &Client, caches: &Caches) -> Controller<claim_protecti
     })
 }
 
-fn release_volumes(client: &Client, caches: &Caches) -> Controller<claim_protection::Volumes> {
+fn release_volumes(clients: &Clients, caches: &Caches) -> Controller<claim_protection::Volumes> {
     Controller::new(claim_protection::Volumes {
-        client: client.clone(),
+        client: clients.controller("pv-protection-controller"),
         volumes: caches.volumes.clone(),
     })
     .on(&caches.volumes, |change| Some(change.key.clone()))
 }
 
-fn taint(client: &Client, caches: &Caches) -> Controller<NodeTaints> {
+fn taint(clients: &Clients, caches: &Caches) -> Controller<NodeTaints> {
     Controller::new(NodeTaints {
-        client: client.clone(),
+        client: clients.controller("node-controller"),
         nodes: caches.nodes.clone(),
     })
     .on(&caches.nodes, |change| Some(change.key.clone()))
 }
 
-fn end_namespaces(client: &Client, caches: &Caches) -> Controller<Namespaces> {
+fn end_namespaces(clients: &Clients, caches: &Caches) -> Controller<Namespaces> {
     let ending = |namespace: &Namespace| namespace.metadata.deletion_timestamp.is_some();
     Controller::new(Namespaces {
-        client: client.clone(),
+        client: clients.controller("namespace-controller"),
         namespaces: caches.namespaces.clone(),
     })
     .on(&caches.namespaces, move |change| {

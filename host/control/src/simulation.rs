@@ -3,7 +3,8 @@
 //! A seed makes one workload and a run of events in random order: the scheduler places its pods on
 //! nodes that have just enough room, the caches learn of writes late, and in between lose their watch and list anew; requests fail before or after they took effect;
 //! the controllers die between any two writes and start again from nothing; pods come up, fail and
-//! are deleted; the user changes the image and the size. Time stands still but where it is moved.
+//! are deleted; the user changes the image and the size. Time stands still but where it is moved, and
+//! the wall clock is set, forth and back, while it does.
 //!
 //! All the while the world is held to what was promised (`promises`), and once the faults stop it
 //! must come to rest with what was asked for, and then nobody writes any more.
@@ -41,6 +42,8 @@ use crate::clock;
 const WILD: usize = 150;
 const CALM: usize = 200;
 const SEEDS: u64 = 100;
+/// So many seconds the wall clock is wrong at most.
+const SKEW: u64 = 60;
 
 /// What a seed makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +74,8 @@ struct World {
     /// Pods fail and are deleted, and sizes change. Without, more can be promised.
     rough: bool,
     start: tokio::time::Instant,
+    /// By how many seconds the wall clock is wrong.
+    skew: i64,
     /// The version at which it was last looked whether the promises hold.
     held: Option<usize>,
 }
@@ -110,6 +115,7 @@ impl World {
             promises,
             rough,
             start: tokio::time::Instant::now(),
+            skew: 0,
             held: None,
         };
         world.pass(0).await;
@@ -119,7 +125,8 @@ impl World {
     async fn pass(&mut self, seconds: u64) {
         tokio::time::advance(Duration::from_secs(seconds)).await;
         let elapsed = SignedDuration::try_from(self.start.elapsed()).unwrap();
-        clock::simulate(Some(Timestamp::constant(1_800_000_000, 0) + elapsed));
+        let skew = SignedDuration::from_secs(self.skew);
+        clock::simulate(Some(Timestamp::constant(1_800_000_000, 0) + elapsed + skew));
         self.controllers.wake();
     }
 
@@ -133,7 +140,12 @@ impl World {
                 self.controllers.relist(&self.truth, kind).await;
             }
             4..10 if wild => self.user(),
-            10..15 if wild => {
+            10..11 if wild => {
+                let skew = i64::try_from(self.rng.below(2 * SKEW)).unwrap();
+                self.skew = skew - SKEW.cast_signed();
+                self.pass(0).await;
+            }
+            11..15 if wild => {
                 let seconds = 1 + self.rng.below(5);
                 self.pass(seconds).await;
             }

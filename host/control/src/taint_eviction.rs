@@ -3,7 +3,8 @@
 //!
 //! Reads Nodes and Pods; writes the condition `DisruptionTarget` of pods, and deletes them. The time
 //! counts from when this controller first saw that a pod has to leave, so it begins anew when the
-//! host is started again, and ends without consequence when the taint goes.
+//! host is started again, and ends without consequence when the taint goes. It is measured by the
+//! monotonic clock: a clock that is set evicts nobody early or late.
 
 use std::{
     collections::HashMap,
@@ -12,13 +13,13 @@ use std::{
 };
 
 use eyot_client::{Cache, Change, Key, Reconciler, Requeue, view::Pod};
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Taint};
 use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, Preconditions},
 };
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::{
     announce::Announcer,
@@ -35,7 +36,7 @@ pub(crate) struct TaintEvictions {
     pub(crate) nodes: Cache<Node>,
     pub(crate) announcer: Announcer,
     /// The pods that have to leave later, by uid, since when that is known.
-    pub(crate) leaving: Mutex<HashMap<Key, (String, Timestamp)>>,
+    pub(crate) leaving: Mutex<HashMap<Key, (String, Instant)>>,
 }
 
 impl Reconciler for TaintEvictions {
@@ -59,8 +60,7 @@ impl Reconciler for TaintEvictions {
             }
             return Ok(Requeue::OnChange);
         };
-        let passed = clock::now().duration_since(self.since(key, &pod));
-        let passed = Duration::try_from(passed).unwrap_or_default();
+        let passed = self.since(key, &pod).elapsed();
         if passed < bears {
             return Ok(Requeue::After(bears - passed));
         }
@@ -73,18 +73,18 @@ impl Reconciler for TaintEvictions {
 }
 
 impl TaintEvictions {
-    fn leaving(&self) -> MutexGuard<'_, HashMap<Key, (String, Timestamp)>> {
+    fn leaving(&self) -> MutexGuard<'_, HashMap<Key, (String, Instant)>> {
         self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Since when it is known that the pod has to leave.
-    fn since(&self, key: &Key, pod: &Pod) -> Timestamp {
+    fn since(&self, key: &Key, pod: &Pod) -> Instant {
         let uid = pod.uid().unwrap_or_default();
         let mut leaving = self.leaving();
         match leaving.get(key) {
             Some((known, since)) if *known == uid => *since,
             _ => {
-                let now = clock::now();
+                let now = Instant::now();
                 leaving.insert(key.clone(), (uid, now));
                 now
             }
@@ -174,9 +174,89 @@ fn bears(pod: &Pod, node: &Node) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+    use kube::runtime::watcher::Event;
     use serde_json::Value;
 
     use super::*;
+    use crate::simulation::{api::Truth, controllers::show};
+
+    /// A pod that bears the taint of its node for a minute, and who would evict it.
+    async fn leaving() -> (Truth, TaintEvictions, Key) {
+        let truth = Truth::new(1);
+        let evictions = TaintEvictions {
+            client: truth.client(),
+            pods: Cache::default(),
+            nodes: Cache::default(),
+            announcer: Announcer::silent(),
+            leaving: Mutex::default(),
+        };
+        let bears = json!([{ "key": "k", "operator": "Exists", "tolerationSeconds": 60 }]);
+        let pod = json!({ "metadata": { "name": "p" },
+            "spec": { "nodeName": "n", "containers": [], "tolerations": bears } });
+        truth.put("pods", pod);
+        let pod = truth.get("pods", "p").unwrap();
+        let pod = serde_json::from_value(pod).unwrap();
+        show(&evictions.pods, [Event::Apply(pod)]).await;
+        taint(&evictions, &["k"]).await;
+        (truth, evictions, Key::new("d", "p"))
+    }
+
+    async fn taint(evictions: &TaintEvictions, keys: &[&str]) {
+        let taint = |key: &&str| json!({ "key": key, "effect": "NoExecute" });
+        let taints: Vec<Value> = keys.iter().map(taint).collect();
+        let node = json!({ "metadata": { "name": "n", "resourceVersion": "1" },
+            "spec": { "taints": taints } });
+        let node = serde_json::from_value(node).unwrap();
+        show(&evictions.nodes, [Event::Apply(node)]).await;
+    }
+
+    fn is_leaving(truth: &Truth) -> bool {
+        let pod = truth.get("pods", "p").unwrap();
+        pod["metadata"].get("deletionTimestamp").is_some()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_leaves_when_its_time_is_over_whatever_the_clock_says() {
+        let (truth, evictions, key) = leaving().await;
+        let start = Timestamp::constant(1_800_000_000, 0);
+        clock::simulate(Some(start));
+        let again = evictions.reconcile(&key).await.unwrap();
+        assert_eq!(again, Requeue::After(Duration::from_secs(60)));
+        tokio::time::advance(Duration::from_secs(59)).await;
+        clock::simulate(Some(start + jiff::SignedDuration::from_hours(5)));
+        let again = evictions.reconcile(&key).await.unwrap();
+        assert_eq!(again, Requeue::After(Duration::from_secs(1)));
+        assert!(!is_leaving(&truth), "only the clock says that it is time");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        clock::simulate(Some(start - jiff::SignedDuration::from_hours(5)));
+        evictions.reconcile(&key).await.unwrap();
+        assert!(
+            is_leaving(&truth),
+            "only the clock says that it is not time"
+        );
+        let pod = truth.get("pods", "p").unwrap();
+        let told = &pod["status"]["conditions"][0];
+        assert_eq!(told["type"], "DisruptionTarget");
+        assert_eq!(told["reason"], "DeletionByTaintManager");
+        clock::simulate(None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_taint_that_goes_or_another_that_comes_changes_what_is_counted() {
+        let (truth, evictions, key) = leaving().await;
+        evictions.reconcile(&key).await.unwrap();
+        tokio::time::advance(Duration::from_secs(59)).await;
+        taint(&evictions, &[]).await;
+        evictions.reconcile(&key).await.unwrap();
+        taint(&evictions, &["k"]).await;
+        let again = evictions.reconcile(&key).await.unwrap();
+        assert_eq!(again, Requeue::After(Duration::from_secs(60)), "anew");
+        // One that it does not bear at all.
+        taint(&evictions, &["k", "other"]).await;
+        evictions.reconcile(&key).await.unwrap();
+        assert!(is_leaving(&truth));
+    }
 
     #[track_caller]
     fn check(taints: Value, tolerations: Value, expected: Option<u64>) {

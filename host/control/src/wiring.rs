@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    Clients,
     announce::Announcer,
     cron_job::{self, CronJobs},
     disruption::{self, Disruptions},
@@ -34,7 +35,7 @@ use crate::{
 
 /// Starts controllers.
 pub(crate) struct Wiring<'a> {
-    pub(crate) client: &'a Client,
+    pub(crate) clients: &'a Clients,
     pub(crate) stop: &'a CancellationToken,
     pub(crate) watches: &'a Watches,
     pub(crate) pods: &'a Cache<Pod>,
@@ -56,8 +57,8 @@ impl Wiring<'_> {
         self.storage();
     }
 
-    fn announcer(&self, component: &'static str) -> Announcer {
-        Announcer::start(self.client.clone(), component, self.stop.clone())
+    fn announcer(&self, client: &Client, component: &'static str) -> Announcer {
+        Announcer::start(client.clone(), component, self.stop.clone())
     }
 
     fn run<R: eyot_client::Reconciler>(&mut self, controller: Controller<R>) {
@@ -65,12 +66,13 @@ impl Wiring<'_> {
     }
 
     fn taints(&mut self) {
+        let client = self.clients.controller("node-controller");
         let there = self.pods.clone();
         let evicting = Controller::new(TaintEvictions {
-            client: self.client.clone(),
+            client: client.clone(),
             pods: self.pods.clone(),
             nodes: self.nodes.clone(),
-            announcer: self.announcer("taint-eviction-controller"),
+            announcer: self.announcer(&client, "taint-eviction-controller"),
             leaving: Mutex::default(),
         })
         .on(self.pods, |change| taint_eviction::of_pod(&change))
@@ -81,10 +83,11 @@ impl Wiring<'_> {
     }
 
     fn storage(&mut self) {
-        let announcer = self.announcer("persistentvolume-controller");
+        let client = self.clients.controller("persistent-volume-binder");
+        let announcer = self.announcer(&client, "persistentvolume-controller");
         let [of_volumes, of_classes] = [(); 2].map(|()| self.claims.clone());
         let binding = Controller::new(storage::claims::Claims {
-            client: self.client.clone(),
+            client: client.clone(),
             claims: self.claims.clone(),
             volumes: self.volumes.clone(),
             classes: self.classes.clone(),
@@ -105,7 +108,7 @@ impl Wiring<'_> {
         .on(self.nodes, |_| None);
         let of_claims = self.volumes.clone();
         let reclaiming = Controller::new(storage::volumes::Volumes {
-            client: self.client.clone(),
+            client: client.clone(),
             claims: self.claims.clone(),
             volumes: self.volumes.clone(),
             announcer,
@@ -114,11 +117,12 @@ impl Wiring<'_> {
         .on(self.claims, move |change| {
             storage::volumes::of_claim(&of_claims, &change)
         });
+        let client = self.clients.controller("ephemeral-volume-controller");
         let making = Controller::new(storage::ephemeral::Ephemeral {
-            client: self.client.clone(),
+            client: client.clone(),
             pods: self.pods.clone(),
             claims: self.claims.clone(),
-            announcer: self.announcer("ephemeral-volume-controller"),
+            announcer: self.announcer(&client, "ephemeral-volume-controller"),
         })
         .on(self.pods, |change| {
             let pod = change.after.filter(|pod| storage::ephemeral::concerns(pod));
@@ -131,33 +135,34 @@ impl Wiring<'_> {
     }
 
     fn nodes(&mut self) {
+        let client = self.clients.controller("node-controller");
         let leases: Cache<Lease> = Cache::default();
         let there = self.nodes.clone();
         let living = Controller::new(NodeLives::new(
-            self.client.clone(),
+            client.clone(),
             self.nodes.clone(),
             self.pods.clone(),
             &leases,
-            self.announcer("node-controller"),
+            self.announcer(&client, "node-controller"),
         ))
         .on(self.nodes, move |change| {
             node_life::of_node(&there, &change)
         });
         self.run(living);
         let labelling = Controller::new(NodeLabels {
-            client: self.client.clone(),
+            client,
             nodes: self.nodes.clone(),
         })
         .on(self.nodes, |change| node_labels::of_node(&change));
         self.run(labelling);
-        let api = Api::namespaced(self.client.clone(), node_life::LEASES);
+        let api = Api::namespaced(self.clients.reader(), node_life::LEASES);
         let stop = self.stop.clone();
         self.tasks.spawn(async move {
             leases.run(api, watcher::Config::default(), stop).await;
         });
         let (nodes, pods) = (self.nodes.clone(), self.pods.clone());
         let clearing = Controller::new(PodGc {
-            client: self.client.clone(),
+            client: self.clients.controller("pod-garbage-collector"),
             pods: self.pods.clone(),
             nodes: self.nodes.clone(),
             missing: Mutex::default(),
@@ -174,13 +179,14 @@ impl Wiring<'_> {
         let slices: Cache<EndpointSlice> = self.watches.of();
         let of_service = |change: Change<'_, Service>| Some(change.key.clone());
         let (here, there, everywhere) = (services.clone(), services.clone(), services.clone());
+        let client = self.clients.controller("endpointslice-controller");
         let slicing = Controller::new(EndpointSlices {
-            client: self.client.clone(),
+            client: client.clone(),
             services: services.clone(),
             pods: self.pods.clone(),
             nodes: self.nodes.clone(),
             slices: slices.clone(),
-            announcer: self.announcer("endpoint-slice-controller"),
+            announcer: self.announcer(&client, "endpoint-slice-controller"),
         })
         .on(&services, of_service)
         .on(self.pods, move |change| service::of_pod(&here, &change))
@@ -194,24 +200,26 @@ impl Wiring<'_> {
                 .object()
                 .and_then(|slice| endpoint_slice::of_slice(slice))
         });
+        let client = self.clients.controller("endpointslicemirroring-controller");
         let mirroring = Controller::new(mirror::Mirror {
-            client: self.client.clone(),
+            client: client.clone(),
             services: services.clone(),
             endpoints: all.clone(),
             slices: slices.clone(),
-            announcer: self.announcer("endpoint-slice-mirroring-controller"),
+            announcer: self.announcer(&client, "endpoint-slice-mirroring-controller"),
         })
         .on(&services, of_service)
         .on(&all, |change| Some(change.key.clone()))
         .on(&slices, |change| {
             change.object().and_then(|slice| mirror::of_slice(slice))
         });
+        let client = self.clients.controller("endpoint-controller");
         let listing = Controller::new(AllEndpoints {
-            client: self.client.clone(),
+            client: client.clone(),
             services: services.clone(),
             pods: self.pods.clone(),
             endpoints: all.clone(),
-            announcer: self.announcer("endpoint-controller"),
+            announcer: self.announcer(&client, "endpoint-controller"),
         })
         .on(&services, of_service)
         .on(self.pods, move |change| service::of_pod(&there, &change))
@@ -223,30 +231,31 @@ impl Wiring<'_> {
 
     fn jobs(&mut self) {
         let jobs: Cache<Job> = self.watches.of();
-        let announcer = self.announcer("job-controller");
-        let (client, pods) = (self.client.clone(), self.pods.clone());
+        let (client, pods) = (self.clients.controller("job-controller"), self.pods.clone());
+        let announcer = self.announcer(&client, "job-controller");
         let of_job = |change: Change<'_, Job>| Some(change.key.clone());
         let here = jobs.clone();
         let running = Controller::new(job::Jobs {
             client: client.clone(),
             jobs: jobs.clone(),
             pods: pods.clone(),
-            control: PodControl::new(client.clone(), pods, announcer.clone()),
+            control: PodControl::new(client, pods, announcer.clone()),
             announcer,
         })
         .on(&jobs, of_job)
         .on(self.pods, move |change| job::of_pod(&here, &change));
         let ending = Controller::new(job::ttl::Ttl {
-            client,
+            client: self.clients.controller("ttl-after-finished-controller"),
             jobs: jobs.clone(),
         })
         .on(&jobs, of_job);
         let cron_jobs: Cache<CronJob> = self.watches.of();
+        let client = self.clients.controller("cronjob-controller");
         let starting = Controller::new(CronJobs {
-            client: self.client.clone(),
+            client: client.clone(),
             cron_jobs: cron_jobs.clone(),
             jobs: jobs.clone(),
-            announcer: self.announcer("cronjob-controller"),
+            announcer: self.announcer(&client, "cronjob-controller"),
         })
         .on(&cron_jobs, |change| Some(change.key.clone()))
         .on(&jobs, |change| cron_job::of_job(&change));
@@ -256,13 +265,14 @@ impl Wiring<'_> {
     }
 
     fn budgets(&mut self) {
+        let client = self.clients.controller("disruption-controller");
         let budgets: Cache<PodDisruptionBudget> = self.watches.of();
         let here = budgets.clone();
         let reckoning = Controller::new(Disruptions {
-            client: self.client.clone(),
+            client: client.clone(),
             budgets: budgets.clone(),
             pods: self.pods.clone(),
-            announcer: self.announcer("controllermanager"),
+            announcer: self.announcer(&client, "controllermanager"),
         })
         .on(&budgets, |change| Some(change.key.clone()))
         .on(self.pods, move |change| disruption::of_pod(&here, &change));
@@ -270,12 +280,13 @@ impl Wiring<'_> {
     }
 
     fn autoscalers(&mut self) {
+        let client = self.clients.controller("horizontal-pod-autoscaler");
         let hpas: Cache<HorizontalPodAutoscaler> = self.watches.of();
         let following = Controller::new(HorizontalPodAutoscalers::new(
-            self.client.clone(),
+            client.clone(),
             hpas.clone(),
             self.pods.clone(),
-            self.announcer("horizontal-pod-autoscaler"),
+            self.announcer(&client, "horizontal-pod-autoscaler"),
         ))
         .on(&hpas, |change| horizontal_pod_autoscaler::of_hpa(&change))
         .on(self.pods, |_| None);

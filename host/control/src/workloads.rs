@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Caches,
+    Caches, Clients,
     announce::Announcer,
     daemon_set::{self, DaemonSets},
     deployment::{self, Deployments},
@@ -18,32 +18,33 @@ use crate::{
 /// Start the controllers that keep pods.
 pub(crate) fn run(
     tasks: &mut JoinSet<()>,
-    client: &Client,
+    clients: &Clients,
     caches: &Caches,
     stop: &CancellationToken,
 ) {
-    let sets = replicate(client, caches, &caches.sets, "replicaset-controller", stop);
+    let sets = replicate(clients, caches, &caches.sets, "replicaset-controller", stop);
     tasks.spawn(sets.run(stop.clone()));
     let (controllers, name) = (&caches.replication_controllers, "replication-controller");
-    tasks.spawn(replicate(client, caches, controllers, name, stop).run(stop.clone()));
-    tasks.spawn(run_daemons(client, caches, stop).run(stop.clone()));
-    tasks.spawn(keep_members(client, caches, stop).run(stop.clone()));
-    tasks.spawn(deploy(client, caches, stop).run(stop.clone()));
+    tasks.spawn(replicate(clients, caches, controllers, name, stop).run(stop.clone()));
+    tasks.spawn(run_daemons(clients, caches, stop).run(stop.clone()));
+    tasks.spawn(keep_members(clients, caches, stop).run(stop.clone()));
+    tasks.spawn(deploy(clients, caches, stop).run(stop.clone()));
 }
 
 fn replicate<K: Replicated>(
-    client: &Client,
+    clients: &Clients,
     caches: &Caches,
     sets: &Cache<K>,
     component: &'static str,
     stop: &CancellationToken,
 ) -> Controller<Replicas<K>> {
     let of_pods = sets.clone();
+    let client = clients.controller(component);
     Controller::new(Replicas {
         client: client.clone(),
         sets: sets.clone(),
         pods: caches.pods.clone(),
-        control: pod_control(client, caches, component, stop),
+        control: pod_control(&client, caches, component, stop),
     })
     .on(sets, |change| Some(change.key.clone()))
     .on(&caches.pods, move |change| {
@@ -52,18 +53,19 @@ fn replicate<K: Replicated>(
 }
 
 fn run_daemons(
-    client: &Client,
+    clients: &Clients,
     caches: &Caches,
     stop: &CancellationToken,
 ) -> Controller<DaemonSets> {
     let [of_pods, of_nodes, of_revisions] = [(); 3].map(|()| caches.daemon_sets.clone());
+    let client = clients.controller("daemon-set-controller");
     Controller::new(DaemonSets::new(
         client.clone(),
         caches.daemon_sets.clone(),
         caches.pods.clone(),
         caches.nodes.clone(),
         caches.revisions.clone(),
-        pod_control(client, caches, "daemonset-controller", stop),
+        pod_control(&client, caches, "daemonset-controller", stop),
     ))
     .on(&caches.daemon_sets, |change| Some(change.key.clone()))
     .on(&caches.pods, move |change| {
@@ -78,18 +80,19 @@ fn run_daemons(
 }
 
 fn keep_members(
-    client: &Client,
+    clients: &Clients,
     caches: &Caches,
     stop: &CancellationToken,
 ) -> Controller<StatefulSets> {
     let [of_pods, of_claims, of_revisions] = [(); 3].map(|()| caches.stateful_sets.clone());
+    let client = clients.controller("statefulset-controller");
     Controller::new(StatefulSets {
         client: client.clone(),
         sets: caches.stateful_sets.clone(),
         pods: caches.pods.clone(),
         claims: caches.claims.clone(),
         revisions: caches.revisions.clone(),
-        control: pod_control(client, caches, "statefulset-controller", stop),
+        control: pod_control(&client, caches, "statefulset-controller", stop),
     })
     .on(&caches.stateful_sets, |change| Some(change.key.clone()))
     .on(&caches.pods, move |change| {
@@ -114,7 +117,8 @@ fn pod_control(
     PodControl::new(client.clone(), caches.pods.clone(), announcer)
 }
 
-fn deploy(client: &Client, caches: &Caches, stop: &CancellationToken) -> Controller<Deployments> {
+fn deploy(clients: &Clients, caches: &Caches, stop: &CancellationToken) -> Controller<Deployments> {
+    let client = clients.controller("deployment-controller");
     let (all, of_pods) = (caches.deployments.clone(), caches.deployments.clone());
     let sets = caches.sets.clone();
     Controller::new(Deployments {

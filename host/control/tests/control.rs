@@ -17,6 +17,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use eyot_apiserver::{ApiServer, Options, User};
 use eyot_client::Watches;
+use eyot_control::Clients;
 use eyot_store::Store;
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet},
@@ -45,6 +46,13 @@ struct World {
     _stop: DropGuard,
 }
 
+/// Each controller acts in its own name: it must do with the rights of that.
+fn clients(server: ApiServer) -> Clients {
+    Clients::new(move |name, groups| {
+        Client::new(server.as_user(User::new(name, groups)), "default")
+    })
+}
+
 async fn start() -> World {
     start_with(eyot_control::Options::default()).await
 }
@@ -58,14 +66,10 @@ async fn start_on(server: Options, options: eyot_control::Options) -> World {
     let server = ApiServer::new(store, server).await.unwrap();
     let service = server.as_user(User::new("test", &["system:masters"]));
     let client = Client::new(service, "default");
+    let clients = clients(server);
     let stop = CancellationToken::new();
     let watches = Watches::new(client.clone(), stop.clone());
-    tokio::spawn(eyot_control::run(
-        client.clone(),
-        watches,
-        options,
-        stop.clone(),
-    ));
+    tokio::spawn(eyot_control::run(clients, watches, options, stop.clone()));
     World {
         client,
         _stop: stop.drop_guard(),
@@ -722,7 +726,7 @@ async fn controllers_that_are_killed_and_started_again_converge() {
         // Aborted at whatever it does, as a kill would.
         let seen = stop.child_token();
         let task = tokio::spawn(eyot_control::run(
-            client.clone(),
+            clients(server.clone()),
             Watches::new(client.clone(), seen.clone()),
             eyot_control::Options::default(),
             (*stop).clone(),
@@ -744,7 +748,7 @@ async fn controllers_that_are_killed_and_started_again_converge() {
         }
     }
     tokio::spawn(eyot_control::run(
-        client.clone(),
+        clients(server),
         Watches::new(client, (*stop).clone()),
         eyot_control::Options::default(),
         (*stop).clone(),

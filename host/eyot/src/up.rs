@@ -21,7 +21,7 @@ use anyhow::Context;
 use eyot_apiserver::{ApiServer, User, sealing::Sealer};
 use eyot_client::{Cache, Key, Watches};
 use eyot_control::{
-    SchedulerConfig,
+    Clients, SchedulerConfig,
     election::{Election, Timing},
 };
 use eyot_devices::{Devices, EdgexService, OwnService, broker};
@@ -185,7 +185,19 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
         node_ranges: Some(settings.node_ranges.clone()),
     };
     let controlling = client("system:eyot-control");
-    parts.spawn(control(&settings, controlling, options, &watches, &stop));
+    let named = api.clone();
+    let controllers = Clients::new(move |name, groups| {
+        Client::new(named.as_user(User::new(name, groups)), "default")
+    });
+    let controlling = control(
+        &settings,
+        controlling,
+        controllers,
+        options,
+        &watches,
+        &stop,
+    );
+    parts.spawn(controlling);
 
     parts.spawn(Registry::clone(&registry).keep_tidy(stop.clone()));
     let tls = settings.registry_tls;
@@ -614,10 +626,12 @@ async fn forget_values(
     stop.run_until_cancelled(forgetting).await;
 }
 
-/// The controllers; where hosts share a database, those of one host at a time.
+/// The controllers; where hosts share a database, those of one host at a time, which `client` agrees
+/// upon.
 fn control(
     settings: &Resolved,
     client: Client,
+    clients: Clients,
     options: eyot_control::Options,
     watches: &Watches,
     stop: &CancellationToken,
@@ -629,12 +643,12 @@ fn control(
         .then(|| Election::new(client.clone(), &settings.node_name, Timing::default()));
     async move {
         let Some(election) = election else {
-            return eyot_control::run(client, watches, options, stop).await;
+            return eyot_control::run(clients, watches, options, stop).await;
         };
         let work = |term: CancellationToken| {
             // Of their own: they end with the term, and all who listen to them.
             let watches = Watches::new(client.clone(), term.clone());
-            eyot_control::run(client.clone(), watches, options.clone(), term)
+            eyot_control::run(clients.clone(), watches, options.clone(), term)
         };
         election.run(stop, work).await;
     }

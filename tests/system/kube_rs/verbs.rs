@@ -308,7 +308,7 @@ pub fn appliers_conflict_until_one_forces() -> anyhow::Result<()> {
             .iter()
             .filter_map(|m| m.manager.as_deref())
             // The Deployment's controller writes its status meanwhile.
-            .filter(|manager| *manager != "eyot-control")
+            .filter(|manager| *manager != "kube-controller-manager")
             .collect();
         ensure!(managers == ["first", "second"], "{managers:?}");
         // What an applier leaves out, and nobody else owns, goes.

@@ -155,6 +155,13 @@ fn part_of_host(user: &str) -> &str {
     if user.starts_with("system:node:") {
         return "kubelet";
     }
+    // Kubernetes' names, by which clients tell what controllers write from what people do.
+    if user.starts_with("system:serviceaccount:kube-system:") {
+        return "kube-controller-manager";
+    }
+    if user == "system:kube-scheduler" {
+        return "kube-scheduler";
+    }
     let part = user.strip_prefix("system:");
     part.filter(|part| part.starts_with("eyot-"))
         .unwrap_or_default()

@@ -357,7 +357,12 @@ async fn parts_of_the_host_are_managers_by_their_user() {
     let server = server().await;
     ok(&server, "POST", MAPS, config_map("a")).await;
     for (user, manager) in [
-        ("system:eyot-control", "eyot-control"),
+        ("system:eyot-devices", "eyot-devices"),
+        (
+            "system:serviceaccount:kube-system:deployment-controller",
+            "kube-controller-manager",
+        ),
+        ("system:kube-scheduler", "kube-scheduler"),
         ("system:node:here", "kubelet"),
         ("somebody", "unknown"),
     ] {

@@ -326,7 +326,7 @@ mod tests {
         );
     }
 
-    /// The names are those of a Kubernetes 1.36 with its default features.
+    /// The names are those of a Kubernetes 1.36 with its default features, and our own.
     #[test]
     fn the_names_are_those_of_kubernetes() {
         let objects = all();
@@ -365,9 +365,19 @@ mod tests {
                 .split_whitespace()
                 .map(|name| format!("{CONTROLLER}{name}"))
         };
+        let own = "certificate-controller daemon-set-controller deployment-controller
+            job-controller namespace-controller persistent-volume-binder pv-protection-controller
+            pvc-protection-controller replicaset-controller replication-controller
+            root-ca-cert-publisher statefulset-controller";
+        let own = || {
+            own.split_whitespace()
+                .map(|name| format!("eyot:controller:{name}"))
+        };
         let with_controllers = |text: &str| {
             let mut names = listed(text);
             names.extend(controllers());
+            names.extend(own());
+            names.push("eyot:event-recorder".to_owned());
             names.sort_unstable();
             names
         };
