@@ -1,17 +1,27 @@
 //! What all parts of the mirror share.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     hash::{DefaultHasher, Hash, Hasher},
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 
-use eyot_store::Key;
-use serde_json::Value;
+use eyot_store::{Key, WriteError};
+use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
 
-use crate::{kind::Kind, local::Local, merge::fingerprint, queue::Queue, remote::Remote};
+use crate::{
+    kind::{Kind, Which, kinds},
+    local::Local,
+    merge::fingerprint,
+    queue::Queue,
+    remote::Remote,
+};
+
+/// In the store once everything was here; no API serves it.
+const FILLED: &str = "filled.mirror.eyot.internal";
+
 
 /// How fast the cloud is asked again.
 #[derive(Debug, Clone, Copy)]
@@ -119,8 +129,53 @@ impl ShownAll {
     }
 }
 
+/// Which kinds the cloud has yet to show for the first time in the life of this node's store. Who acts
+/// on what is missing in a store that was never filled would end what runs.
+pub(crate) struct Filling {
+    left: Mutex<HashSet<&'static str>>,
+    filled: watch::Sender<bool>,
+}
+
+impl Filling {
+    pub(crate) fn of(local: &Local, devices: bool) -> Self {
+        let followed = kinds(devices).filter(|kind| kind.which != Which::Wanted);
+        Self {
+            left: Mutex::new(followed.map(|kind| kind.plural).collect()),
+            filled: watch::Sender::new(local.store.get(&filled_key()).is_some()),
+        }
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<bool> {
+        self.filled.subscribe()
+    }
+
+    /// All of a kind is here, or will not be shown.
+    pub(crate) async fn has(&self, kind: &Kind, local: &Local) {
+        let is_last = {
+            let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+            left.remove(kind.plural) && left.is_empty()
+        };
+        if !is_last || *self.filled.borrow() {
+            return;
+        }
+        match local.store.create(filled_key(), json!({ "metadata": {} })).await {
+            Ok(_) | Err(WriteError::Exists(_)) => {}
+            // The next start waits once more.
+            Err(error) => tracing::warn!(%error, "that everything is here was not kept"),
+        }
+        self.filled.send_replace(true);
+    }
+}
+
+fn filled_key() -> Key {
+    Key::new(FILLED, "", "all")
+}
+
 pub(crate) struct Context {
     pub(crate) node: Arc<str>,
+    /// Whether there is a device tier here.
+    pub(crate) devices: bool,
+    pub(crate) filling: Filling,
     pub(crate) remote: Remote,
     pub(crate) local: Local,
     pub(crate) link: LinkState,

@@ -81,6 +81,12 @@ impl Source {
                     Err(error) => {
                         tracing::warn!(kind = self.kind.plural, %error, "not mirrored; trying again");
                         at = None;
+                        // Nobody waits for what this node is not shown, by an older cloud say.
+                        if let Interrupted::Remote(RemoteError::Refused(_) | RemoteError::Missing) =
+                            error
+                        {
+                            context.filling.has(self.kind, &context.local).await;
+                        }
                     }
                 }
                 context.pause(failures, self.kind.plural).await;
@@ -103,6 +109,7 @@ impl Source {
             None => {
                 let (items, revision) = remote.list(kind, &self.namespace, &self.fields).await?;
                 self.settle(context, items).await?;
+                context.filling.has(kind, &context.local).await;
                 at.insert(revision).clone()
             }
         };

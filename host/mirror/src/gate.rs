@@ -8,7 +8,7 @@
 use eyot_apiserver::{Gate, GateWrite, User};
 use serde_json::Value;
 
-use crate::{kind::KINDS, marks};
+use crate::{kind::kinds, marks};
 
 /// Kinds beside the mirrored ones of which something may be made here.
 const OWN: [(&str, &str); 5] = [
@@ -23,13 +23,20 @@ const OWN: [(&str, &str); 5] = [
 #[derive(Debug)]
 pub struct EdgeGate {
     node: String,
+    devices: bool,
 }
 
 impl EdgeGate {
-    pub fn new(node: &str) -> Self {
+    /// `devices` says whether the node has a device tier, as [`crate::Options::devices`].
+    pub fn new(node: &str, devices: bool) -> Self {
         Self {
             node: node.to_owned(),
+            devices,
         }
+    }
+
+    fn is_mirrored(&self, write: &GateWrite<'_>) -> bool {
+        kinds(self.devices).any(|kind| (kind.group, kind.plural) == (write.group, write.resource))
     }
 
     /// Whether it is a part of the host itself.
@@ -38,7 +45,7 @@ impl EdgeGate {
     }
 
     fn make(&self, write: &GateWrite<'_>, is_part: bool, object: &mut Value) -> Result<(), String> {
-        let mirrored = is_mirrored(write);
+        let mirrored = self.is_mirrored(write);
         if !is_part && !mirrored && !OWN.contains(&(write.group, write.resource)) {
             return Err(format!(
                 "this is node {}: nothing acts on {} here; make it in the cloud",
@@ -63,12 +70,6 @@ impl EdgeGate {
     }
 }
 
-fn is_mirrored(write: &GateWrite<'_>) -> bool {
-    KINDS
-        .iter()
-        .any(|kind| (kind.group, kind.plural) == (write.group, write.resource))
-}
-
 impl Gate for EdgeGate {
     fn pass(&self, write: &GateWrite<'_>, object: &mut Value) -> Result<(), String> {
         let is_part = Self::is_part(write.user);
@@ -85,7 +86,7 @@ impl Gate for EdgeGate {
                 false => Ok(()),
             };
         };
-        if !is_mirrored(write) || marks::is_made_here(old) {
+        if !self.is_mirrored(write) || marks::is_made_here(old) {
             return Ok(());
         }
         let is_device = (write.group, write.resource) == ("eyot.dev", "devices");
@@ -132,7 +133,7 @@ mod tests {
             subresource: "",
             old: old.as_ref(),
         };
-        EdgeGate::new("edge").pass(&write, &mut object)?;
+        EdgeGate::new("edge", true).pass(&write, &mut object)?;
         Ok(object)
     }
 
@@ -156,6 +157,21 @@ mod tests {
         assert!(said.contains("nothing acts on"), "{said}");
         let account = "system:serviceaccount:default:x";
         assert!(pass(account, "pods", Some(json!({})), Value::Null).is_err());
+    }
+
+    #[test]
+    fn devices_are_made_only_where_there_is_a_device_tier() {
+        assert!(pass("admin", "devices", None, json!({})).is_ok());
+        let user = User::new("admin", &["system:masters"]);
+        let write = GateWrite {
+            user: &user,
+            group: "eyot.dev",
+            resource: "devices",
+            subresource: "",
+            old: None,
+        };
+        let said = EdgeGate::new("edge", false).pass(&write, &mut json!({}));
+        assert!(said.unwrap_err().contains("nothing acts on devices"));
     }
 
     #[test]

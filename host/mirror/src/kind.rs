@@ -39,6 +39,9 @@ macro_rules! kinds {
     };
 }
 
+/// The group of what a device tier is made of.
+const DEVICES: &str = "eyot.dev";
+
 /// In this order they are followed: who is needed comes before who needs it.
 pub(crate) static KINDS: &[Kind] = kinds![
     "Node" "nodes" "" "v1" Own true;
@@ -59,6 +62,13 @@ pub(crate) static KINDS: &[Kind] = kinds![
     "Device" "devices" "eyot.dev" "v1alpha1" Every true;
     "Pod" "pods" "" "v1" Bound true;
 ];
+
+/// Those that a node follows, with or without a device tier of its own.
+pub(crate) fn kinds(devices: bool) -> impl Iterator<Item = &'static Kind> {
+    KINDS
+        .iter()
+        .filter(move |kind| devices || kind.group != DEVICES)
+}
 
 pub(crate) fn kind(plural: &str) -> Option<&'static Kind> {
     KINDS.iter().find(|kind| kind.plural == plural)

@@ -51,9 +51,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    context::{Context, LinkState},
+    context::{Context, Filling, LinkState},
     down::Source,
-    kind::{KINDS, Which},
+    kind::{Which, kinds},
     local::Local,
     queue::Queue,
     remote::Remote,
@@ -76,6 +76,9 @@ pub struct Options {
     pub store: Store,
     /// The authority behind this node's own API, in PEM: what pods here trust.
     pub root_ca: String,
+    /// Whether a device tier of this node observes devices. Otherwise they are none of its business:
+    /// neither sent here nor told of.
+    pub devices: bool,
     pub pace: Pace,
 }
 
@@ -84,10 +87,13 @@ pub struct Mirror(Arc<Context>);
 
 impl Mirror {
     pub fn new(options: Options) -> Self {
+        let local = Local::new(options.store, options.api, &options.root_ca);
         Self(Arc::new(Context {
             node: options.node.into(),
+            devices: options.devices,
+            filling: Filling::of(&local, options.devices),
             remote: Remote::new(options.cloud),
-            local: Local::new(options.store, options.api, &options.root_ca),
+            local,
             link: LinkState::new(),
             shown: Default::default(),
             pace: options.pace,
@@ -102,11 +108,17 @@ impl Mirror {
         self.0.link.subscribe()
     }
 
+    /// Whether this node's store was filled from the cloud, now or at any time before: until then it
+    /// says nothing about what should not run here.
+    pub fn filled(&self) -> watch::Receiver<bool> {
+        self.0.filling.subscribe()
+    }
+
     /// Mirror until told to stop.
     pub async fn run(self, stop: CancellationToken) {
         let context = self.0;
         let mut parts = JoinSet::new();
-        for kind in KINDS.iter().filter(|kind| kind.which != Which::Wanted) {
+        for kind in kinds(context.devices).filter(|kind| kind.which != Which::Wanted) {
             let source = Source::of(kind, &context.node);
             parts.spawn(source.follow(context.clone(), stop.clone()));
         }

@@ -17,8 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const PAGE: usize = 500;
 /// Pages of one list: fifty thousand objects of a kind, far beyond what a node is for.
 const PAGES: usize = 100;
-/// How long one watch goes on before it is begun anew, in seconds, as with other clients.
-const WATCH_SECONDS: u32 = 590;
+/// How long one watch goes on before it is begun anew, in seconds: what `kube` asks for, by which the
+/// connection to the cloud knows a watch that it may have go on for longer.
+const WATCH_SECONDS: u32 = 290;
 
 /// Why the cloud did not do it.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -52,7 +52,8 @@ impl Context {
     /// Have the queues filled with what changes here.
     pub(crate) async fn observe(self: Arc<Self>, stop: CancellationToken) {
         let mut tasks = tokio::task::JoinSet::new();
-        for resource in OBSERVED {
+        let here = |resource: &&str| self.devices || !resource.ends_with(".eyot.dev");
+        for resource in OBSERVED.into_iter().filter(here) {
             let (context, stop) = (self.clone(), stop.clone());
             tasks.spawn(async move {
                 stop.run_until_cancelled(context.observe_one(resource))

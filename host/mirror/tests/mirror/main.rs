@@ -52,6 +52,16 @@ async fn until_ready(cloud: &Side) {
     .await;
 }
 
+async fn until_filled(agent: &Agent) {
+    until("everything is here", || async {
+        match *agent.filled.borrow() {
+            true => Ok(()),
+            false => Err("not yet".to_owned()),
+        }
+    })
+    .await;
+}
+
 async fn until_phase(side: &Side, name: &str, phase: &str) {
     until(&format!("pod {name} is {phase}"), || async {
         let pod = side.get(&pods(name)).await.ok_or("no pod")?;
@@ -185,11 +195,13 @@ async fn rebooted_while_cut_off_it_starts_from_its_file() {
     create(&cloud, MAPS, &map("a-settings", "one")).await;
     create(&cloud, PODS, &pod("a")).await;
     until_phase(&cloud, "a", "Running").await;
+    until_filled(&agent).await;
     link.set(Mode::Cut);
     drop(agent);
     // A machine that was switched off runs nothing.
     let rebooted = Machine::default();
     let agent = Agent::on_disk(&mut disk, &link, &rebooted).await;
+    assert!(*agent.filled.borrow(), "it was, before");
     until("the pod is started from the file", || async {
         match rebooted.running() == ["a"] {
             true => Ok(()),
@@ -215,7 +227,16 @@ async fn a_lost_store_is_filled_again_and_no_pod_notices() {
         until_phase(&cloud, name, "Running").await;
     }
     drop(agent);
-    let agent = Agent::start(memory(), &link, &machine).await;
+    link.set(Mode::Cut);
+    let mut agent = Agent::start(memory(), &link, &machine).await;
+    let cut = agent.mirror.wait_for(|link| *link == Reached::CutOff);
+    tokio::time::timeout(std::time::Duration::from_secs(60), cut)
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(!*agent.filled.borrow(), "nobody has filled it");
+    link.set(Mode::Whole);
+    until_filled(&agent).await;
     until("the store is filled", || async {
         match agent.side.all(PODS).await.len() {
             2 => Ok(()),

@@ -142,13 +142,14 @@ impl Machine {
 pub struct Agent {
     pub side: Side,
     pub mirror: tokio::sync::watch::Receiver<eyot_mirror::Link>,
+    pub filled: tokio::sync::watch::Receiver<bool>,
     _stop: DropGuard,
 }
 
 impl Agent {
     pub async fn start(store: Store, link: &Link, machine: &Machine) -> Agent {
         let options = Options {
-            gate: Some(Arc::new(EdgeGate::new(NODE))),
+            gate: Some(Arc::new(EdgeGate::new(NODE, true))),
             ..Options::default()
         };
         let side = Side::new(store, options).await;
@@ -159,12 +160,13 @@ impl Agent {
             api: side.client("system:eyot-mirror"),
             store: side.store.clone(),
             root_ca: "the edge's authority".to_owned(),
+            devices: true,
             pace: Pace {
                 first: Duration::from_millis(5),
                 longest: Duration::from_millis(80),
             },
         });
-        let watch = mirror.link();
+        let (watch, filled) = (mirror.link(), mirror.filled());
         tokio::spawn({
             let stop = stop.clone();
             async move { mirror.run(stop).await }
@@ -173,6 +175,7 @@ impl Agent {
         Agent {
             side,
             mirror: watch,
+            filled,
             _stop: stop.drop_guard(),
         }
     }
