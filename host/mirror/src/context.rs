@@ -22,7 +22,6 @@ use crate::{
 /// In the store once everything was here; no API serves it.
 const FILLED: &str = "filled.mirror.eyot.internal";
 
-
 /// How fast the cloud is asked again.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
@@ -158,7 +157,11 @@ impl Filling {
         if !is_last || *self.filled.borrow() {
             return;
         }
-        match local.store.create(filled_key(), json!({ "metadata": {} })).await {
+        match local
+            .store
+            .create(filled_key(), json!({ "metadata": {} }))
+            .await
+        {
             Ok(_) | Err(WriteError::Exists(_)) => {}
             // The next start waits once more.
             Err(error) => tracing::warn!(%error, "that everything is here was not kept"),
