@@ -58,6 +58,48 @@ pub(crate) fn event(event: Arc<Event>) -> Encoded {
     }
 }
 
+/// Whether EdgeX writes an event as CBOR where it has the choice: if a reading is bytes.
+pub(crate) fn has_bytes(event: &Event) -> bool {
+    let mut readings = event.readings.iter();
+    readings.any(|reading| matches!(reading.value, Value::Binary { .. }))
+}
+
+/// The answer with an event as EdgeX's CBOR: the fields of the JSON, bytes as bytes.
+pub(crate) fn cbor_answer(encoded: &Encoded) -> Result<Vec<u8>, String> {
+    let mut event: serde_json::Value =
+        serde_json::from_slice(&encoded.body).map_err(|error| error.to_string())?;
+    let readings = encoded.event.readings.iter().enumerate();
+    let mut bytes = Vec::new();
+    for (index, reading) in readings {
+        if let Value::Binary { data, .. } = &reading.value {
+            // Not to go through base 64 again: they may be a picture.
+            event["readings"][index]["binaryValue"] = serde_json::Value::Null;
+            bytes.push((index, data));
+        }
+    }
+    let answer = serde_json::json!({ "apiVersion": "v3", "statusCode": 200, "event": event });
+    let mut answer =
+        ciborium::Value::serialized(&answer).map_err(|error| error.to_string())?;
+    let readings = field(&mut answer, "event").and_then(|event| field(event, "readings"));
+    if let Some(ciborium::Value::Array(readings)) = readings {
+        for (index, data) in bytes {
+            let reading = readings.get_mut(index);
+            if let Some(value) = reading.and_then(|reading| field(reading, "binaryValue")) {
+                *value = ciborium::Value::Bytes(data.clone());
+            }
+        }
+    }
+    let mut out = Vec::new();
+    ciborium::into_writer(&answer, &mut out).map_err(|error| error.to_string())?;
+    Ok(out)
+}
+
+fn field<'a>(of: &'a mut ciborium::Value, name: &str) -> Option<&'a mut ciborium::Value> {
+    let mut fields = of.as_map_mut()?.iter_mut();
+    let (_, value) = fields.find(|(key, _)| key.as_text() == Some(name))?;
+    Some(value)
+}
+
 /// The message envelope of EdgeX's bus around an event's body.
 pub(crate) fn envelope(body: &[u8]) -> Bytes {
     let mut out = Vec::with_capacity(body.len() + 260);

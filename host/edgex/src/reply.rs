@@ -1,5 +1,6 @@
 //! EdgeX's envelope around answers and errors.
 
+use bytes::Bytes;
 use eyot_http::Response;
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::{Map, Value as Json, json};
@@ -16,7 +17,10 @@ enum Content {
     /// The fields beside the envelope's own.
     Fields(Map<String, Json>),
     /// Written already: the envelope too.
-    Written(String),
+    Written {
+        body: Bytes,
+        media_type: &'static str,
+    },
     /// One envelope for each item of the request.
     Many(Vec<Json>),
     Nothing,
@@ -39,11 +43,17 @@ impl Reply {
         }
     }
 
-    /// An answer whose body is written already.
+    /// An answer whose JSON is written already.
     pub fn written(body: String) -> Self {
+        Self::encoded("application/json", body)
+    }
+
+    /// An answer whose body is written already, as whatever it is.
+    pub fn encoded(media_type: &'static str, body: impl Into<Bytes>) -> Self {
+        let body = body.into();
         Self {
             status: StatusCode::OK,
-            content: Content::Written(body),
+            content: Content::Written { body, media_type },
         }
     }
 
@@ -67,7 +77,7 @@ impl Reply {
     pub fn into_json(self) -> Json {
         match self.content {
             Content::Fields(fields) => envelope(self.status, fields),
-            Content::Written(body) => serde_json::from_str(&body).unwrap_or_default(),
+            Content::Written { body, .. } => serde_json::from_slice(&body).unwrap_or_default(),
             Content::Many(items) => Json::Array(items),
             Content::Nothing => Json::Null,
         }
@@ -178,12 +188,13 @@ fn envelope(status: StatusCode, fields: Map<String, Json>) -> Json {
 pub fn reply(outcome: Result<Reply, Failure>, correlation: &str) -> Response {
     let mut response = match outcome {
         Ok(Reply { status, content }) => match content {
-            Content::Written(body) => {
-                let mut response = eyot_http::text(status, body);
-                let json = HeaderValue::from_static("application/json");
+            Content::Written { body, media_type } => {
+                let mut response = Response::new(eyot_http::full(body));
+                *response.status_mut() = status;
+                let media_type = HeaderValue::from_static(media_type);
                 response
                     .headers_mut()
-                    .insert(http::header::CONTENT_TYPE, json);
+                    .insert(http::header::CONTENT_TYPE, media_type);
                 response
             }
             Content::Many(items) => eyot_http::json(status, &items),

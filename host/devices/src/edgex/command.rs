@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     device::{Asked, CommandError, Handle, Sent},
-    encode,
+    encode::{self, Encoded},
     source::SourceError,
 };
 
@@ -77,18 +77,24 @@ async fn read(
     let Some(event) = read_source(edgex, device, source, &request.query).await? else {
         return Ok(Reply::ok(json!({})));
     };
+    if encode::has_bytes(&event.event) {
+        let body = encode::cbor_answer(&event)
+            .map_err(|error| Failure::internal(format!("the event in CBOR: {error}")))?;
+        return Ok(Reply::encoded("application/cbor", body));
+    }
     Ok(Reply::written(format!(
-        "{{\"apiVersion\":\"v3\",\"statusCode\":200,\"event\":{event}}}"
+        "{{\"apiVersion\":\"v3\",\"statusCode\":200,\"event\":{}}}",
+        String::from_utf8_lossy(&event.body)
     )))
 }
 
-/// Read a source as the query's arguments say; the event's JSON, if it is wanted.
+/// Read a source as the query's arguments say; the event, if it is wanted.
 pub(super) async fn read_source(
     edgex: &Edgex,
     device: &str,
     source: &str,
     query: &HashMap<String, String>,
-) -> Result<Option<String>, Failure> {
+) -> Result<Option<Encoded>, Failure> {
     let asked = Asked {
         push: request::flag(query, "ds-pushevent", false)?,
         pattern: request::flag(query, "ds-regexcmd", true)?,
@@ -96,10 +102,7 @@ pub(super) async fn read_source(
     };
     let answer = request::flag(query, "ds-returnevent", true)?;
     let event = served(edgex, device)?.read(source, asked).await?;
-    Ok(answer.then(|| {
-        let body = encode::event(event).body;
-        String::from_utf8_lossy(&body).into_owned()
-    }))
+    Ok(answer.then(|| encode::event(event)))
 }
 
 async fn write(

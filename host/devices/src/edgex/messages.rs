@@ -238,7 +238,8 @@ async fn carry_out(
         Asked::Get { device, command } => {
             match command::read_source(edgex, device, command, query).await? {
                 Some(event) => raw(format!(
-                    "{{\"apiVersion\":\"v3\",\"requestId\":\"{id}\",\"statusCode\":200,\"event\":{event}}}"
+                    "{{\"apiVersion\":\"v3\",\"requestId\":\"{id}\",\"statusCode\":200,\"event\":{}}}",
+                    String::from_utf8_lossy(&event.body)
                 )),
                 None => raw("null".to_owned()),
             }

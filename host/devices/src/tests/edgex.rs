@@ -1,6 +1,7 @@
 //! Each operation of EdgeX's core services: its status, and its answer against EdgeX's own
 //! OpenAPI files where these are.
 
+mod binary;
 mod device_service;
 mod foreign;
 mod messages;
