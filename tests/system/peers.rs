@@ -2,6 +2,7 @@
 //! server, mosquitto with TLS, an ONVIF camera of PyPI, asyncua. Only the camera's events come from a responder
 //! of our own, `tests/peers/events.py`, since nobody has one.
 
+mod broker;
 mod camera;
 mod modbus;
 pub mod mqtt;
@@ -24,6 +25,7 @@ use crate::{
     host::Host,
     tools::{curl, eventually, repository},
 };
+use broker::a_broker_of_the_site_takes_the_place_of_the_embedded_one;
 use camera::{a_camera_is_found_moved_and_looked_through, events_of_a_camera_are_pulled};
 use modbus::{modbus_is_spoken_over_a_serial_line, modbus_is_spoken_over_every_framing};
 use mqtt::devices_on_mqtt_are_reached_over_tls_with_a_password;
@@ -54,6 +56,10 @@ pub const CASES: &[Case] = &[
     ),
     case!(
         devices_on_mqtt_are_reached_over_tls_with_a_password,
+        [Kubectl, Guests, Mosquitto]
+    ),
+    case!(
+        a_broker_of_the_site_takes_the_place_of_the_embedded_one,
         [Kubectl, Guests, Mosquitto]
     ),
     case!(

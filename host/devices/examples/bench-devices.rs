@@ -163,7 +163,7 @@ async fn main() -> Fallible<()> {
         spool: Arc::new(eyot_store::Spool::new(dir.path().join("pipelines.db"))),
         loader: Arc::new(guests.clone()),
         images: Arc::new(guests.clone()),
-        broker: Some(broker.clone()),
+        broker: Some(broker.clone().into()),
         namespace: "default".into(),
         device_services: "http://localhost:59900".into(),
         services: Vec::new(),

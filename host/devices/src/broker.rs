@@ -1,12 +1,13 @@
 //! The embedded MQTT broker: rumqttd behind a door of our own, kept small.
 //!
-//! It exists so that a site has a bus without installing one; who outgrows it points exporters at
-//! another. Messages are held in memory only, per subscribed filter and up to a few megabytes: a
+//! It exists so that a site has a bus without installing one; who has one already gives its address
+//! ([`External`]), and the host is a client of that one instead. Messages are held in memory only, per subscribed filter and up to a few megabytes: a
 //! subscriber that stays behind longer loses the oldest. The host itself publishes through a link
 //! inside the process, not through a socket. Clients come in through [`front`].
 //!
 //! The broker keeps three threads of its own and cannot be stopped: it ends with the process.
 
+mod external;
 mod frame;
 mod front;
 
@@ -24,8 +25,11 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::front::Front;
-pub use self::front::{Access, Users};
 pub(crate) use self::front::{Intake, hidden};
+pub use self::{
+    external::{Address, External},
+    front::{Access, Users},
+};
 
 /// Clients at once.
 const CONNECTIONS: usize = 1000;
@@ -64,6 +68,58 @@ pub enum BrokerError {
     Silent { address: SocketAddr },
     #[error("MQTT broker: {0}")]
     Link(String),
+}
+
+/// The broker that the host's messages go to. Cheap to clone.
+#[derive(Clone)]
+pub enum Mqtt {
+    Embedded(Broker),
+    External(External),
+}
+
+impl From<Broker> for Mqtt {
+    fn from(broker: Broker) -> Self {
+        Self::Embedded(broker)
+    }
+}
+
+impl Mqtt {
+    /// Publish without waiting; false if the broker is so far behind that the message is lost.
+    pub fn publish(&self, message: Message) -> bool {
+        match self {
+            Self::Embedded(broker) => broker.publish(message),
+            Self::External(broker) => broker.publish(message),
+        }
+    }
+
+    /// Whether what the host publishes comes back to it as if others had.
+    pub(crate) fn echoes(&self) -> bool {
+        matches!(self, Self::External(_))
+    }
+
+    /// Begin: events that others publish go to `intake` first, what is published on `filters` is
+    /// returned. The embedded broker lets clients in until `stop`.
+    pub(crate) fn open(
+        &self,
+        filters: &[&str],
+        intake: Arc<dyn Intake>,
+        stop: CancellationToken,
+    ) -> Option<mpsc::Receiver<Message>> {
+        match self {
+            Self::Embedded(broker) => {
+                broker.open(intake, stop);
+                broker.receive(filters)
+            }
+            Self::External(broker) => broker.open(filters, intake),
+        }
+    }
+
+    /// Send what is still to be sent. The embedded broker ends with the process.
+    pub(crate) async fn close(&self) {
+        if let Self::External(broker) = self {
+            broker.close().await;
+        }
+    }
 }
 
 /// The running broker. Cheap to clone.

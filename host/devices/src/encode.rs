@@ -78,8 +78,7 @@ pub(crate) fn cbor_answer(encoded: &Encoded) -> Result<Vec<u8>, String> {
         }
     }
     let answer = serde_json::json!({ "apiVersion": "v3", "statusCode": 200, "event": event });
-    let mut answer =
-        ciborium::Value::serialized(&answer).map_err(|error| error.to_string())?;
+    let mut answer = ciborium::Value::serialized(&answer).map_err(|error| error.to_string())?;
     let readings = field(&mut answer, "event").and_then(|event| field(event, "readings"));
     if let Some(ciborium::Value::Array(readings)) = readings {
         for (index, data) in bytes {

@@ -33,7 +33,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    broker::Broker,
+    broker::Mqtt,
     bus::{self, Bus, Stored},
     catalog::Cache,
     clock,
@@ -59,8 +59,8 @@ pub struct Options {
     pub spool: Arc<Spool>,
     pub loader: Arc<dyn StepLoader>,
     pub images: Arc<dyn ImageStore>,
-    /// The embedded broker, as [`crate::broker::start`] gives it; `None` publishes nothing.
-    pub broker: Option<Broker>,
+    /// The embedded broker, as [`crate::broker::start`] gives it, or another; `None` publishes nothing.
+    pub broker: Option<Mqtt>,
     /// The namespace whose devices the EdgeX REST API serves: EdgeX knows none. `default`, mostly.
     pub namespace: String,
     /// Where [`EdgexService::DeviceServices`] is reached, without a slash at the end: what the
@@ -92,7 +92,7 @@ pub(crate) struct Inner {
     loader: Arc<dyn StepLoader>,
     images: Arc<dyn ImageStore>,
     pub(crate) namespace: String,
-    device_services: String,
+    pub(crate) device_services: String,
     pub(crate) services_of_host: Vec<OwnService>,
     /// When this host began, in nanoseconds since 1970.
     pub(crate) begun: u64,
@@ -103,7 +103,7 @@ pub(crate) struct Inner {
     pipelines: Cache<Pipeline>,
     pub(crate) bus: Bus,
     stored: Mutex<Option<Stored>>,
-    broker: Option<Broker>,
+    broker: Option<Mqtt>,
     pub(crate) board: Board,
     /// Drivers that run, by namespace and device service; the last started serves.
     bindings: Mutex<HashMap<(String, String), Vec<Binding>>>,
@@ -270,15 +270,12 @@ impl Devices {
         ));
         tasks.spawn(watch_over(self.service(), stop.clone()));
         if let Some(broker) = &inner.broker {
+            let intake = Arc::new(Foreign::new(self.service(), broker.echoes()));
+            let filters = [FILTERS, &twins::FILTERS].concat();
             // As long as anybody may still have something to publish.
-            broker.open(Arc::new(Foreign::new(self.service())), storing.clone());
-        }
-        let heard = inner
-            .broker
-            .as_ref()
-            .and_then(|broker| broker.receive(&[FILTERS, &twins::FILTERS].concat()));
-        if let Some(heard) = heard {
-            tasks.spawn(answer(self.service(), heard, stop.clone()));
+            if let Some(heard) = broker.open(&filters, intake, storing.clone()) {
+                tasks.spawn(answer(self.service(), heard, stop.clone()));
+            }
         }
         tasks.spawn(retention::sweep(inner.readings.clone(), stop.clone()));
         let this = inner.clone();
@@ -286,6 +283,9 @@ impl Devices {
         while tasks.join_next().await.is_some() {}
         storing.cancel();
         let _ = store.await;
+        if let Some(broker) = &inner.broker {
+            broker.close().await;
+        }
     }
 }
 

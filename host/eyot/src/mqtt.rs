@@ -1,21 +1,61 @@
-//! Who may use the MQTT broker from other machines: read, or made at the first start.
+//! The MQTT broker: the host's own, with those who may use it from other machines (read, or made at
+//! the first start), or another with what the host needs to be its client.
 
 use std::{path::Path, sync::Arc};
 
 use anyhow::Context;
-use eyot_devices::{Access, Users};
+use eyot_devices::{
+    Access, Mqtt, Users,
+    broker::{self, Address, External},
+};
 
 use crate::{
     files::write_private,
     pki::Pki,
-    settings::{MqttUsers, Resolved},
+    settings::{MqttBroker, MqttUsers, Resolved},
 };
 
 /// The one user of a file that was made.
 const USER: &str = "eyot";
 
+/// The broker that the host's messages go to.
+pub fn open(settings: &Resolved, pki: &Pki) -> anyhow::Result<Mqtt> {
+    if let Some(other) = &settings.mqtt_broker {
+        let client = format!("eyot-{}", settings.node_name);
+        return Ok(Mqtt::External(External::new(address(other, &client)?)));
+    }
+    let broker = broker::start(settings.mqtt_address, access(settings, pki)?)
+        .context("the MQTT broker cannot be started (mqtt-address)")?;
+    Ok(Mqtt::Embedded(broker))
+}
+
+fn address(broker: &MqttBroker, client: &str) -> anyhow::Result<Address> {
+    let password = broker.password.as_deref().map(|path| {
+        let text = std::fs::read_to_string(path).with_context(|| {
+            format!(
+                "the password in {} cannot be read (mqtt-broker-password-file)",
+                path.display()
+            )
+        })?;
+        // An editor ends a file with a new line.
+        Ok::<_, anyhow::Error>(text.trim_end_matches(['\r', '\n']).to_owned())
+    });
+    let authorities = broker.authorities.as_deref().map(|path| {
+        std::fs::read(path).with_context(|| {
+            format!(
+                "the authorities in {} cannot be read (mqtt-broker-ca-file)",
+                path.display()
+            )
+        })
+    });
+    let authorities = authorities.transpose()?.unwrap_or_default();
+    Address::new(&broker.url, client, password.transpose()?, &authorities)
+        .map_err(anyhow::Error::msg)
+        .context("mqtt-broker")
+}
+
 /// What the broker's door asks of clients.
-pub fn access(settings: &Resolved, pki: &Pki) -> anyhow::Result<Access> {
+fn access(settings: &Resolved, pki: &Pki) -> anyhow::Result<Access> {
     let users = match &settings.mqtt_users {
         None => None,
         Some(MqttUsers::File(path)) => Some(read(path)?),

@@ -49,6 +49,17 @@ pub struct Settings {
     /// [default: on loopback anybody, else mqtt-users in the data directory, made at the first start]
     #[arg(long, env = "EYOT_MQTT_USERS", value_name = "FILE")]
     pub mqtt_users: Option<PathBuf>,
+    /// Another MQTT broker in place of the host's own, `mqtt://[USER@]HOST[:PORT]` or `mqtts://…`; the
+    /// host is its client `eyot-NODE` [default: the host's own, at mqtt-address]
+    #[arg(long, env = "EYOT_MQTT_BROKER", value_name = "URL")]
+    pub mqtt_broker: Option<String>,
+    /// File with the password for mqtt-broker [default: none]
+    #[arg(long, env = "EYOT_MQTT_BROKER_PASSWORD_FILE", value_name = "FILE")]
+    pub mqtt_broker_password_file: Option<PathBuf>,
+    /// File with the authorities (PEM) that vouch for mqtt-broker [default: those that the machine
+    /// trusts]
+    #[arg(long, env = "EYOT_MQTT_BROKER_CA_FILE", value_name = "FILE")]
+    pub mqtt_broker_ca_file: Option<PathBuf>,
     /// How many of the devices' events are kept, each with its readings; the oldest go [default:
     /// 100000]
     #[arg(long, env = "EYOT_READINGS_EVENTS", value_name = "N")]
@@ -235,6 +246,8 @@ pub struct Resolved {
     pub mqtt_tls: bool,
     /// `None` on loopback: anybody.
     pub mqtt_users: Option<MqttUsers>,
+    /// In place of the host's own.
+    pub mqtt_broker: Option<MqttBroker>,
     pub readings: eyot_store::Retention,
     pub core_data_address: SocketAddr,
     pub core_metadata_address: SocketAddr,
@@ -266,6 +279,14 @@ pub struct Resolved {
     pub audit: Option<AuditSettings>,
     /// What the node lets pods have.
     pub policy: eyot_node::Policy,
+}
+
+/// A broker that the host is a client of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MqttBroker {
+    pub url: String,
+    pub password: Option<PathBuf>,
+    pub authorities: Option<PathBuf>,
 }
 
 /// Who of other machines may use the MQTT broker.
@@ -304,6 +325,11 @@ impl Settings {
             mqtt_address: self.mqtt_address.or(other.mqtt_address),
             mqtt_tls: self.mqtt_tls.or(other.mqtt_tls),
             mqtt_users: self.mqtt_users.or(other.mqtt_users),
+            mqtt_broker: self.mqtt_broker.or(other.mqtt_broker),
+            mqtt_broker_password_file: self
+                .mqtt_broker_password_file
+                .or(other.mqtt_broker_password_file),
+            mqtt_broker_ca_file: self.mqtt_broker_ca_file.or(other.mqtt_broker_ca_file),
             readings_events: self.readings_events.or(other.readings_events),
             readings_age: self.readings_age.or(other.readings_age),
             core_data_address: self.core_data_address.or(other.core_data_address),
@@ -403,6 +429,18 @@ impl Settings {
         let registry_is_local = registry_address.ip().is_loopback();
         let mqtt_address = self.mqtt_address.unwrap_or(local(1883));
         let mqtt_is_local = mqtt_address.ip().is_loopback();
+        let mqtt_broker = self.mqtt_broker.clone().map(|url| MqttBroker {
+            url,
+            password: self.mqtt_broker_password_file.clone(),
+            authorities: self.mqtt_broker_ca_file.clone(),
+        });
+        if mqtt_broker.is_none()
+            && (self.mqtt_broker_password_file.is_some() || self.mqtt_broker_ca_file.is_some())
+        {
+            bail!(
+                "mqtt-broker-password-file and mqtt-broker-ca-file are for mqtt-broker: set that, too"
+            );
+        }
         let mqtt_users = match self.mqtt_users.clone() {
             Some(file) => Some(MqttUsers::File(file)),
             None if mqtt_is_local => None,
@@ -424,6 +462,7 @@ impl Settings {
             mqtt_address,
             mqtt_tls: self.mqtt_tls.unwrap_or(!mqtt_is_local),
             mqtt_users,
+            mqtt_broker,
             readings,
             core_data_address: self.core_data_address.unwrap_or(local(59880)),
             core_metadata_address: self.core_metadata_address.unwrap_or(local(59881)),

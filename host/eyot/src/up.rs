@@ -117,7 +117,7 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
         .chain(inside.address.map(|address| address.ip()))
         .collect();
     let pki = pki::prepare(&settings.data_dir, settings.api_address, &also)?;
-    let mqtt_access = crate::mqtt::access(&settings, &pki)?;
+    let broker = crate::mqtt::open(&settings, &pki)?;
 
     let (tunnels, beats) = Tunnels::new(stop.clone());
     let nodes = AllNodes::new(tunnels.clone());
@@ -222,8 +222,6 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
     parts.spawn(forget_values(keyvalues.clone(), watches.of(), stop.clone()));
     let engine = WasmEngine::new(options).context("the Wasm engine cannot be started")?;
 
-    let broker = broker::start(settings.mqtt_address, mqtt_access)
-        .context("the MQTT broker cannot be started (mqtt-address)")?;
     let bus = broker.clone();
     store.readings().set_retention(settings.readings);
     let devices = Devices::new(eyot_devices::Options {
@@ -391,7 +389,9 @@ pub fn remove_run_dir(run_dir: &Path) -> anyhow::Result<()> {
 async fn bind(settings: &Resolved) -> anyhow::Result<Listeners> {
     use eyot_http::bind;
     // The broker binds its port by itself, later: ask now whether it can.
-    drop(bind("the MQTT broker (mqtt-address)", settings.mqtt_address).await?);
+    if settings.mqtt_broker.is_none() {
+        drop(bind("the MQTT broker (mqtt-address)", settings.mqtt_address).await?);
+    }
     Ok(Listeners {
         api: bind("the Kubernetes API (api-address)", settings.api_address).await?,
         registry: bind("the registry (registry-address)", settings.registry_address).await?,

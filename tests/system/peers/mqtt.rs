@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// An authority, and a certificate of it for the broker.
-fn certificates(directory: &Path) -> anyhow::Result<()> {
+pub fn certificates(directory: &Path) -> anyhow::Result<()> {
     let openssl = |arguments: &[&str]| {
         succeed(
             Command::new("openssl")

@@ -52,7 +52,7 @@ const GREETING: usize = 64 * 1024;
 /// Bytes read in one go. What a burst needed of the buffer is given back when it is over.
 const CHUNK: usize = 32 * 1024;
 /// Where what core-data stores is published.
-const EVENTS: &[u8] = b"edgex/events/device/";
+pub(super) const EVENTS: &[u8] = b"edgex/events/device/";
 /// First levels of topics that the broker must see with a `~`.
 const HIDDEN: [&[u8; 4]; 2] = [b"$hw/", b"$ke/"];
 
@@ -370,6 +370,20 @@ pub(crate) fn hidden(topic: &str) -> String {
     let mut bytes = topic.as_bytes().to_vec();
     hide(&mut bytes);
     String::from_utf8(bytes).unwrap_or_default()
+}
+
+/// As what clients know a topic or filter of the broker.
+pub(super) fn shown(topic: &str) -> String {
+    match topic.strip_prefix('~') {
+        Some(rest)
+            if HIDDEN
+                .iter()
+                .any(|[_, hidden @ ..]| rest.as_bytes().starts_with(hidden)) =>
+        {
+            format!("${rest}")
+        }
+        _ => topic.to_owned(),
+    }
 }
 
 /// From the broker to the client.

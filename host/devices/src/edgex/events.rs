@@ -106,15 +106,34 @@ fn taken(event: &Fields, path: &Path<'_>) -> Result<(Event, ReadingEvent), Failu
 /// core-data does.
 pub(crate) struct Foreign {
     edgex: Edgex,
+    /// The host's own events come, too: those are stored already.
+    with_own: bool,
     refused: Loss,
 }
 
 impl Foreign {
-    pub(crate) fn new(edgex: Edgex) -> Self {
+    pub(crate) fn new(edgex: Edgex, with_own: bool) -> Self {
         Self {
             edgex,
+            with_own,
             refused: Loss::new("core-data, from MQTT"),
         }
+    }
+
+    /// Whether an event is of a device service whose address is this host's.
+    fn is_own(&self, topic: &[u8]) -> bool {
+        let topic = String::from_utf8_lossy(topic);
+        let service = topic.split('/').nth(3).unwrap_or_default();
+        let service = percent_decode_str(service).decode_utf8_lossy();
+        let inner = &self.edgex.inner;
+        let services = inner.services.all();
+        let mut named = services
+            .iter()
+            .filter(|known| known.edgex_name() == service);
+        named.any(|known| {
+            let below = known.spec.base_address.strip_prefix(&inner.device_services);
+            below.is_some_and(|below| below.starts_with('/'))
+        })
     }
 }
 
@@ -123,6 +142,9 @@ impl Intake for Foreign {
     async fn take(&self, messages: Vec<Message>) -> Result<(), String> {
         let (mut events, mut bodies) = (Vec::new(), Vec::new());
         for message in &messages {
+            if self.with_own && self.is_own(&message.topic) {
+                continue;
+            }
             match published(message) {
                 Ok((event, stored)) => {
                     events.push(Arc::new(event));

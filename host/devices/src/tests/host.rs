@@ -65,7 +65,7 @@ pub async fn host() -> Host {
         spool: spool.clone(),
         loader: Arc::new(components.clone()),
         images: Arc::new(Images),
-        broker: Some(broker.clone()),
+        broker: Some(broker.clone().into()),
         namespace: "default".into(),
         device_services: DEVICE_SERVICES.into(),
         services: vec![OwnService {
