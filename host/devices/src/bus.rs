@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     broker::{Message, Publisher},
+    edgex::Counters,
     encode::{self, Encoded},
     loss::Loss,
 };
@@ -103,6 +104,7 @@ struct Inner {
     room: Arc<Semaphore>,
     store_loss: Loss,
     broker_loss: Loss,
+    counters: Counters,
     early_loss: Loss,
     inlets: RwLock<Inlets>,
     /// Told when the pipelines are known.
@@ -122,6 +124,7 @@ impl Bus {
             room: room.clone(),
             store_loss: Loss::new("readings store"),
             broker_loss: Loss::new("MQTT broker"),
+            counters: Counters::default(),
             early_loss: Loss::new("pipelines, at the start"),
             inlets: RwLock::new(Inlets::Unknown(Vec::new())),
             known: Notify::new(),
@@ -164,6 +167,7 @@ impl Bus {
     /// Tell those who listen of an event that is stored.
     pub(crate) fn tell(&self, said: Said) {
         let encoded = said.encoded;
+        self.inner.counters.sent(&encoded.event);
         self.offer(&said.namespace, &encoded.event);
         self.send(encode::topic(&encoded.event), &encoded.body);
     }
@@ -270,6 +274,11 @@ impl Bus {
         self.inner.known.notify_waiters();
     }
 
+    /// What was counted of the events.
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.inner.counters
+    }
+
     /// Events that an outlet did not take: the store's, the broker's.
     pub(crate) fn lost(&self) -> (u64, u64) {
         (
@@ -332,9 +341,15 @@ pub(crate) async fn store(
         }
         rested = Instant::now() + PAUSE;
         let events = batch.iter().map(|said| bus.stored(said)).collect();
-        if let Err(error) = insist(&readings, events, &stop).await {
-            let why = error.to_string();
-            bus.inner.store_loss.lost_because(batch.len() as u64, &why);
+        match insist(&readings, events, &stop).await {
+            Ok(()) => {
+                let events = batch.iter().map(|said| &*said.encoded.event);
+                bus.inner.counters.persisted(events);
+            }
+            Err(error) => {
+                let why = error.to_string();
+                bus.inner.store_loss.lost_because(batch.len() as u64, &why);
+            }
         }
         for said in batch.drain(..) {
             bus.tell(said);

@@ -17,6 +17,7 @@ mod metadata;
 mod numeric;
 mod objects;
 mod system_events;
+mod telemetry;
 
 use std::{
     convert::Infallible,
@@ -32,11 +33,12 @@ use http::Method;
 use tower::Service;
 
 pub(crate) use self::{
-    discovery::Searches,
+    discovery::{Searches, search_by_itself},
     events::{Foreign, stored_event},
     keeper::watch_over,
     messages::{FILTERS, answer},
     system_events::announce,
+    telemetry::{Counters, tell as tell_telemetry},
 };
 use self::{
     reply::{Failure, Reply, reply},

@@ -38,7 +38,10 @@ use crate::{
     catalog::Cache,
     clock,
     device::{self, Assignment, Binding, Handle, Health},
-    edgex::{Edgex, EdgexService, FILTERS, Foreign, Searches, announce, answer, watch_over},
+    edgex::{
+        Edgex, EdgexService, FILTERS, Foreign, Searches, announce, answer, search_by_itself,
+        tell_telemetry, watch_over,
+    },
     granted::Granted,
     pipeline::{self, Contents, Depot, PipelineDoor, PipelineExaminer},
     retention::{self, Retentions},
@@ -269,6 +272,8 @@ impl Devices {
             stop.clone(),
         ));
         tasks.spawn(watch_over(self.service(), stop.clone()));
+        tasks.spawn(search_by_itself(self.service(), stop.clone()));
+        tasks.spawn(tell_telemetry(self.service(), stop.clone()));
         if let Some(broker) = &inner.broker {
             let intake = Arc::new(Foreign::new(self.service(), broker.echoes()));
             let filters = [FILTERS, &twins::FILTERS].concat();

@@ -161,6 +161,14 @@ impl Board {
         actual
     }
 
+    /// When a device said something last, in nanoseconds since 1970; `None` if it has not since the
+    /// start.
+    pub(crate) fn last_heard(&self, key: &DeviceKey) -> Option<u64> {
+        let reports = self.reports();
+        let latest = reports.get(key)?.latest.values();
+        latest.map(|event| event.origin).max()
+    }
+
     /// The device said this.
     pub(crate) fn event(&self, key: &DeviceKey, event: &Arc<Event>) {
         let mut reports = self.reports();

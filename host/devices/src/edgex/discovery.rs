@@ -4,6 +4,8 @@
 //! at a time. Progress is told as EdgeX tells it, at
 //! `edgex/system-events/<service>/device/<discovery or profilescan>/<service>`.
 
+mod auto;
+
 use std::{
     collections::HashMap,
     future::Future,
@@ -29,6 +31,8 @@ use super::{
     request::Parsed,
 };
 use crate::{Devices, ScanError, clock, source::plain};
+
+pub(crate) use auto::search_by_itself;
 
 /// How long an answer waits for a driver that says at once that it cannot.
 const SOON: Duration = Duration::from_secs(1);
@@ -170,33 +174,46 @@ fn accepted(request_id: &str, message: &str) -> Reply {
 async fn discover(edgex: &Edgex, request: &Parsed, service: &str) -> Result<Reply, Failure> {
     unlocked(edgex, service)?;
     let id = request.correlation.clone();
-    let search = Search::Devices(service.to_owned());
-    let Some(stop) = edgex.inner.searches.begin(&search, &id) else {
+    let of = Search::Devices(service.to_owned());
+    let Some(stop) = edgex.inner.searches.begin(&of, &id) else {
         return Ok(accepted(&id, "Device Discovery is under way already"));
     };
     let (edgex, service, asked) = (edgex.clone(), service.to_owned(), id.clone());
     begun(&id, "Device Discovery is triggered", |told| async move {
-        let progress = Progress::new(&edgex, &service, "discovery", &asked);
-        progress.tell(0, "", Some(0));
-        let devices = Devices::of(&edgex.inner);
-        let found = devices.discover(&edgex.inner.namespace, &service, "");
-        let (end, message, count) = match stop.run_until_cancelled(found).await {
-            None => (-1, "the discovery was stopped".to_owned(), 0),
-            Some(Err(error)) => {
-                let message = error.to_string();
-                let _ = told.send(failure(&error));
-                (-1, message, 0)
-            }
-            Some(Ok(found)) => {
-                let count = found.len();
-                (100, take_in(&edgex, &service, found).await, count)
-            }
-        };
-        // Who hears of the end can begin anew.
-        edgex.inner.searches.end(&search);
-        progress.tell(end, &message, Some(count));
+        if let Err(error) = search(&edgex, &service, &asked, stop).await {
+            let _ = told.send(failure(&error));
+        }
     })
     .await
+}
+
+/// Look for the devices of a service, from the beginning that was noted to the end.
+async fn search(
+    edgex: &Edgex,
+    service: &str,
+    request_id: &str,
+    stop: CancellationToken,
+) -> Result<(), ScanError> {
+    let progress = Progress::new(edgex, service, "discovery", request_id);
+    progress.tell(0, "", Some(0));
+    let devices = Devices::of(&edgex.inner);
+    let found = devices.discover(&edgex.inner.namespace, service, "");
+    let (outcome, end, message, count) = match stop.run_until_cancelled(found).await {
+        None => (Ok(()), -1, "the discovery was stopped".to_owned(), 0),
+        Some(Err(error)) => {
+            let message = error.to_string();
+            (Err(error), -1, message, 0)
+        }
+        Some(Ok(found)) => {
+            let count = found.len();
+            (Ok(()), 100, take_in(edgex, service, found).await, count)
+        }
+    };
+    // Who hears of the end can begin anew.
+    let of = Search::Devices(service.to_owned());
+    edgex.inner.searches.end(&of);
+    progress.tell(end, &message, Some(count));
+    outcome
 }
 
 /// Begin what goes on after the answer, unless it says within a moment that it cannot.

@@ -68,6 +68,7 @@ pub(super) async fn add(
         }
         return Err(Failure::conflict(format!("event {id} already exists")));
     }
+    inner.bus.counters().persisted([&*carried]);
     if let Err(reason) = inner.bus.take(&inner.namespace, &carried).await {
         // Who is refused can send it again.
         if let Err(error) = inner.readings.delete_event(&id).await {
@@ -157,8 +158,13 @@ impl Intake for Foreign {
             return Ok(());
         }
         let inner = &self.edgex.inner;
-        let stored = inner.readings.append_new(bodies).await;
-        stored.map_err(|error| error.to_string())?;
+        let new = inner.readings.append_new(bodies).await;
+        let new = new.map_err(|error| error.to_string())?;
+        let stored = events.iter().zip(new).filter(|(_, new)| *new);
+        inner
+            .bus
+            .counters()
+            .persisted(stored.map(|(event, _)| &**event));
         // Also those that are stored already: they come again because nobody was told that the
         // pipelines have them.
         inner.bus.take_all(&inner.namespace, &events).await

@@ -15,6 +15,7 @@ use super::{
     request::Parsed,
 };
 
+pub(super) use keys::texts;
 pub(crate) use registry::watch_over;
 
 /// Answer a request of core-keeper; `None` if the path is none of its own.

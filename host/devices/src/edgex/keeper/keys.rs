@@ -1,5 +1,7 @@
 //! Settings by key: texts below paths such as `edgex/v4/core-data/Writable/LogLevel`.
 
+use std::collections::BTreeMap;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
@@ -44,6 +46,20 @@ fn joined(key: &[&str]) -> Result<String, Failure> {
 fn below(key: &str, of: &str) -> bool {
     key.strip_prefix(of)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// All settings below a path, by the rest of their names.
+pub(in crate::edgex) async fn texts(
+    edgex: &Edgex,
+    path: &str,
+) -> Result<BTreeMap<String, String>, Failure> {
+    let shelf = Shelf::open(edgex, SHELF).await?;
+    let texts = shelf.entries.iter().filter_map(|(name, text)| {
+        let rest = name.strip_prefix(path)?.strip_prefix('/')?;
+        let kept: Kept = serde_json::from_str(text).ok()?;
+        Some((rest.to_owned(), kept.value))
+    });
+    Ok(texts.collect())
 }
 
 pub(super) async fn read(edgex: &Edgex, request: &Parsed, key: &[&str]) -> Result<Reply, Failure> {

@@ -1,12 +1,15 @@
 //! The REST API of device services.
 
-use eyot_api::Device;
+use eyot_api::{Device, DeviceService};
 use eyot_runtime::{
     guest::{DiscoveredDevice, DriverError},
     reading::Value,
 };
 use http::Method;
-use kube::{Api, ResourceExt};
+use kube::{
+    Api, ResourceExt,
+    api::{Patch, PatchParams},
+};
 use serde_json::{Value as Json, json};
 use tokio::sync::mpsc;
 
@@ -151,6 +154,43 @@ async fn what_a_driver_finds_becomes_a_device_if_a_watcher_lets_it_in() {
         .await;
     let (progress, details) = progress(&mut bus).await;
     assert_eq!(progress, -1, "{details}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_driver_searches_by_itself_at_the_interval_of_its_service() {
+    let host = host().await;
+    host.create("press-1", json!([])).await;
+    host.up("press-1").await;
+    let meta = Client {
+        host: &host,
+        service: EdgexService::CoreMetadata,
+        documents: None,
+    };
+    let watcher = json!([{ "apiVersion": "v3", "provisionwatcher": {
+        "name": "hall", "serviceName": "modbus", "adminState": "UNLOCKED",
+        "identifiers": { "Address": "^10\\.0\\." },
+        "discoveredDevice": { "profileName": "press", "adminState": "UNLOCKED" },
+    }}]);
+    meta.many(Method::POST, "/provisionwatcher", watcher, &[201])
+        .await;
+    let mut bus = subscribe(&host.broker, "edgex/system-events/modbus/#").await;
+    let services: Api<DeviceService> = Api::default_namespaced(host.client.clone());
+    let patch = json!({ "spec": { "properties": { "discoveryInterval": "1s" } } });
+    services
+        .patch("modbus", &PatchParams::default(), &Patch::Merge(patch))
+        .await
+        .unwrap();
+    assert_eq!(progress(&mut bus).await.0, 0);
+    assert_eq!(progress(&mut bus).await.0, 100);
+    // What comes later is found by a later search.
+    host.site.find(found("press-2", "10.0.0.2"));
+    let meta = &meta;
+    until("the new device is found", || async move {
+        let all = meta.get("/device/all").await;
+        (all["totalCount"] == 2).then_some(())
+    })
+    .await;
+    assert_eq!(progress(&mut bus).await.0, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -404,4 +444,55 @@ async fn a_driver_answers_as_a_device_service_below_its_name() {
         .http_of(service.service, Method::GET, "/modbus/api/v2/ping", "")
         .await;
     assert_eq!(odd.0.as_u16(), 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_services_count_is_told_if_their_settings_say_so() {
+    let host = host().await;
+    let events = json!([{ "interval": "50ms", "sourceName": "All" }]);
+    host.create("press-1", events).await;
+    let keeper = Client {
+        host: &host,
+        service: EdgexService::CoreKeeper,
+        documents: None,
+    };
+    let mut bus = subscribe(&host.broker, "edgex/telemetry/#").await;
+    for (service, metrics) in [
+        (
+            "modbus",
+            json!({ "ReadingsSent": "true", "LastConnected": "true", "EventsSent": "false" }),
+        ),
+        ("core-data", json!({ "EventsPersisted": "true" })),
+    ] {
+        let telemetry =
+            json!({ "Interval": "1s", "Metrics": metrics, "Tags": { "site": "north" } });
+        let settings = json!({ "value": { "Writable": { "Telemetry": telemetry } } });
+        let path = format!("/kvs/key/edgex/v4/{service}?flatten=true");
+        keeper.ask(Method::PUT, &path, settings, 200).await;
+    }
+    let mut last = std::collections::BTreeMap::new();
+    while last.len() < 3 || last.values().any(|value| *value == 0) {
+        let (topic, message) = tokio::time::timeout(DEADLINE, bus.recv())
+            .await
+            .unwrap()
+            .unwrap();
+        let metric = &message["payload"];
+        let name = metric["name"].as_str().unwrap().to_owned();
+        assert!(topic.starts_with("edgex/telemetry/"), "{topic}");
+        assert_eq!(
+            metric["tags"][0],
+            json!({ "name": "site", "value": "north" })
+        );
+        last.insert(topic, metric["fields"][0]["value"].as_u64().unwrap());
+        assert_ne!(name, "EventsSent");
+    }
+    let topics: Vec<_> = last.keys().map(String::as_str).collect();
+    let expected = [
+        "edgex/telemetry/core-data/EventsPersisted",
+        "edgex/telemetry/modbus/LastConnected-press-1",
+        "edgex/telemetry/modbus/ReadingsSent",
+    ];
+    assert_eq!(topics, expected);
+    // Nanoseconds, of this century.
+    assert!(last["edgex/telemetry/modbus/LastConnected-press-1"] > 1_600_000_000_000_000_000);
 }
