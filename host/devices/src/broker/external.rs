@@ -116,12 +116,15 @@ impl Address {
     }
 }
 
+/// Where to connect, and what is to be sent there.
+type Waiting = (Address, mpsc::Receiver<Message>);
+
 /// The way to the broker. Cheap to clone.
 #[derive(Clone)]
 pub struct External {
     queue: mpsc::Sender<Message>,
     room: Arc<Semaphore>,
-    waiting: Arc<Mutex<Option<(Address, mpsc::Receiver<Message>)>>>,
+    waiting: Arc<Mutex<Option<Waiting>>>,
     closing: CancellationToken,
     ended: CancellationToken,
 }
