@@ -16,7 +16,7 @@
 //! What is desired is the cloud's and what is observed is this node's: for each part of each object
 //! one side's word counts, so the order in which two sides find together does not matter.
 //!
-//! What may be written through this node's own API is narrow ([`Gate`]): its own pods, which the cloud
+//! What may be written through this node's own API is narrow ([`EdgeGate`]): its own pods, which the cloud
 //! is shown, and the desired values of devices, which are sent there later and hold unless somebody
 //! changed the same there ([`conflict`]). Two annotations on the objects themselves tell of that; the
 //! mirror remembers nothing else, so that a lost store is filled again from the cloud without a pod

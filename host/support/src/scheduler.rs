@@ -1,7 +1,7 @@
 //! support-scheduler: what is done again and again, and what came of it.
 //!
 //! Jobs are ScheduleJob objects. When one is due is decided in [`timing`], which shares its reading of
-//! cron schedules with CronJobs; [`run`] is the one task that waits for it; [`actions`] does it. What
+//! cron schedules with CronJobs; [`run()`] is the one task that waits for it; [`actions`] does it. What
 //! was done is a row of the records for each action, and so is what was missed while the host was off.
 
 mod actions;

@@ -16,6 +16,9 @@ pub const MESSAGE: usize = 16 << 20;
 const CHUNK: u32 = 65_536;
 const NO_ENCRYPTION: &str = "http://opcfoundation.org/UA/SecurityPolicy#None";
 
+/// The type of a piece of a message, and what follows it.
+type Chunk = ([u8; 3], Vec<u8>);
+
 /// A connection to one server.
 pub struct Channel<S> {
     pub stream: S,
@@ -143,8 +146,8 @@ impl<S: Stream> Channel<S> {
         Ok(None)
     }
 
-    /// The next chunk that comes until then: its type, and what follows that.
-    fn chunk(&mut self, until: Instant) -> Result<Option<([u8; 3], Vec<u8>)>, Error> {
+    /// The next chunk that comes until then.
+    fn chunk(&mut self, until: Instant) -> Result<Option<Chunk>, Error> {
         loop {
             if let Some(header) = self.input.first_chunk::<8>() {
                 let [a, b, c, _, length @ ..] = *header;
