@@ -44,13 +44,13 @@ pub struct Ports {
     pub support_scheduler: u16,
     pub ingress: u16,
     pub ingress_tls: u16,
-    /// Third byte of the pod network.
+    /// Third byte of the pod network. Even: the next is for a node that joins.
     pub net: u8,
 }
 
 impl Ports {
     pub fn choose() -> anyhow::Result<Self> {
-        static NET: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(1);
+        static NET: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(2);
         Ok(Self {
             address: Ipv4Addr::LOCALHOST,
             api: free_port()?,
@@ -65,7 +65,7 @@ impl Ports {
             support_scheduler: free_port()?,
             ingress: free_port()?,
             ingress_tls: free_port()?,
-            net: NET.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
+            net: NET.fetch_add(2, std::sync::atomic::Ordering::Relaxed),
         })
     }
 
@@ -121,13 +121,17 @@ impl Host {
 
     /// The same with the API where others reach it.
     pub fn start_at(address: Ipv4Addr, more: &[&str]) -> anyhow::Result<Self> {
-        let more: Vec<String> = more.iter().map(|flag| (*flag).to_owned()).collect();
+        let mut more: Vec<String> = more.iter().map(|flag| (*flag).to_owned()).collect();
         let temporary = tempfile::Builder::new().prefix("eyot-").tempdir()?;
         let dir = temporary.path().to_owned();
         let ports = Ports {
             address,
             ..Ports::choose()?
         };
+        // Hosts of this suite share a namespace: no two of them may lead the same addresses elsewhere.
+        if !address.is_loopback() {
+            more.push(format!("--cluster-cidr=10.244.{}.0/23", ports.net));
+        }
         let child = spawn(&dir, ports, &more)?;
         let host = Self {
             more,

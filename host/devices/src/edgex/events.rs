@@ -62,7 +62,13 @@ pub(super) async fn add(
     if !new.map_err(failed)?.contains(&true) {
         // It may come again because a host that was killed had stored it and told no pipeline: then
         // its sender was told nothing either.
-        if inner.readings.event(&id).await.map_err(failed)? == Some(body) {
+        let kept = inner.readings.event(&id).await.map_err(failed)?;
+        let kept = kept.and_then(|body| stored_event(&body));
+        let is_same = |kept: Event| {
+            (kept.origin, &kept.device, &kept.source)
+                == (carried.origin, &carried.device, &carried.source)
+        };
+        if kept.is_some_and(is_same) {
             let taken = inner.bus.take(&inner.namespace, &carried).await;
             taken.map_err(Failure::unavailable)?;
         }

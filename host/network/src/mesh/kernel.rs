@@ -14,6 +14,7 @@ use futures::TryStreamExt;
 use rtnetlink::{
     Handle, LinkUnspec, LinkVxlan, RouteMessageBuilder,
     packet_route::{
+        link::{LinkAttribute, LinkMessage},
         neighbour::NeighbourFlags,
         route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol},
     },
@@ -27,8 +28,6 @@ use crate::{
 
 /// Who made a route, for `ip route`: no program's number in iproute2's list.
 const PROTOCOL: RouteProtocol = RouteProtocol::Other(0x45);
-/// The network in the tunnel; all nodes of a cluster have to agree.
-const VNI: u32 = 0x45_59_4f;
 /// What the kernel uses by itself; flannel's, too.
 const PORT: u16 = 8472;
 /// Of an Ethernet without jumbo frames, less what the tunnel adds.
@@ -39,8 +38,6 @@ pub(super) struct Kernel {
     connection: tokio::task::JoinHandle<()>,
     bridge: String,
     range: Cidr,
-    /// The end of the tunnel, if it was needed.
-    link: String,
     /// What is there; `None` until it was looked at.
     ways: Option<BTreeMap<Cidr, Way>>,
 }
@@ -57,7 +54,6 @@ impl Kernel {
             connection: tokio::spawn(connection),
             bridge: bridge.to_owned(),
             range,
-            link: format!("vx{:08x}", u32::from(range.base())),
             ways: None,
         })
     }
@@ -78,7 +74,11 @@ impl Kernel {
     }
 
     /// Have exactly these ways.
-    pub(super) async fn set(&mut self, wanted: &BTreeMap<Cidr, Way>) -> Result<(), NetworkError> {
+    pub(super) async fn set(
+        &mut self,
+        wanted: &BTreeMap<Cidr, Way>,
+        vni: u32,
+    ) -> Result<(), NetworkError> {
         if self.ways.as_ref() == Some(wanted) {
             return Ok(());
         }
@@ -89,11 +89,8 @@ impl Kernel {
                 .as_ref()
                 .is_some_and(|k| k.get(range) == wanted.get(range))
         };
-        if wanted.values().any(|way| matches!(way, Way::Tunnel { .. })) {
-            self.dig().await?;
-        }
         for (range, way) in wanted.iter().filter(|(range, _)| !is_kept(range)) {
-            self.add(*range, *way).await?;
+            self.add(*range, *way, vni).await?;
         }
         for route in self.routes().await? {
             let range = destination(&route);
@@ -110,19 +107,47 @@ impl Kernel {
         for route in self.routes().await? {
             self.delete(route).await?;
         }
-        if let Some(index) = index_of(&self.netlink, &self.link).await? {
-            let deleted = self.netlink.link().del(index).execute().await;
-            deleted.map_err(failed("removing the tunnel to other nodes"))?;
+        self.fill(|_| true).await
+    }
+
+    /// The tunnel's ends that a host with this bridge has made: how their names begin.
+    fn prefix(&self) -> String {
+        format!("vx{:04x}", self.metric() & 0xffff)
+    }
+
+    /// Remove ends of tunnels by their names.
+    async fn fill(&self, is_superfluous: impl Fn(&str) -> bool) -> Result<(), NetworkError> {
+        let prefix = self.prefix();
+        let links: Vec<LinkMessage> = self
+            .netlink
+            .link()
+            .get()
+            .execute()
+            .try_collect()
+            .await
+            .map_err(failed("listing links"))?;
+        for link in links {
+            let is_ours = link.attributes.iter().any(|attribute| match attribute {
+                LinkAttribute::IfName(name) => name.starts_with(&prefix) && is_superfluous(name),
+                _ => false,
+            });
+            if is_ours {
+                let deleted = self.netlink.link().del(link.header.index).execute().await;
+                deleted.map_err(failed("removing a tunnel to other nodes"))?;
+            }
         }
         Ok(())
     }
 
     /// Make this machine's end of the tunnel.
-    async fn dig(&self) -> Result<u32, NetworkError> {
-        if let Some(index) = index_of(&self.netlink, &self.link).await? {
+    async fn dig(&self, vni: u32) -> Result<u32, NetworkError> {
+        let name = format!("{}{vni:06x}", self.prefix());
+        if let Some(index) = index_of(&self.netlink, &name).await? {
             return Ok(index);
         }
-        let link = LinkVxlan::new(&self.link, VNI)
+        // What a host of another cluster has left.
+        self.fill(|other| other != name).await?;
+        let link = LinkVxlan::new(&name, vni)
             .port(PORT)
             .learning(false)
             .address(mac(self.range).to_vec())
@@ -134,7 +159,7 @@ impl Kernel {
             act: "making the tunnel to other nodes (vxlan)",
             source: std::io::ErrorKind::NotFound.into(),
         };
-        let index = index_of(&self.netlink, &self.link).await?;
+        let index = index_of(&self.netlink, &name).await?;
         let index = index.ok_or_else(missing)?;
         let up = LinkUnspec::new_with_index(index).up().build();
         let set = self.netlink.link().set(up).execute().await;
@@ -142,7 +167,7 @@ impl Kernel {
         Ok(index)
     }
 
-    async fn add(&self, range: Cidr, way: Way) -> Result<(), NetworkError> {
+    async fn add(&self, range: Cidr, way: Way, vni: u32) -> Result<(), NetworkError> {
         let route = RouteMessageBuilder::<Ipv4Addr>::new()
             .destination_prefix(range.base(), range.prefix())
             .protocol(PROTOCOL)
@@ -150,7 +175,7 @@ impl Kernel {
         let route = match way {
             Way::Direct { via, link } => route.gateway(via).output_interface(link),
             Way::Tunnel { to } => {
-                let link = self.dig().await?;
+                let link = self.dig(vni).await?;
                 self.point(link, range, to).await?;
                 route
                     .gateway(range.gateway())

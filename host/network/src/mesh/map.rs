@@ -1,11 +1,12 @@
 //! The map: which node has which range, and where it is reached. A ConfigMap with a line for each node,
-//! `NODE: "ADDRESS RANGE"`, and the right of all nodes to read it.
+//! `NODE: "ADDRESS RANGE"`, the number of the cluster's network as an annotation, and the right of all
+//! nodes to read it.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use eyot_client::Cache;
 use k8s_openapi::api::{
-    core::v1::{ConfigMap, Node},
+    core::v1::{ConfigMap, Namespace, Node},
     rbac::v1::{Role, RoleBinding},
 };
 use kube::{
@@ -28,6 +29,25 @@ const RIGHT: &str = "eyot:node-network";
 /// Nodes that come together are written together.
 const GATHER: Duration = Duration::from_millis(200);
 const AGAIN: Duration = Duration::from_secs(5);
+
+/// The number of the cluster's network in the tunnel, so that two clusters whose nodes meet are apart.
+const VNI: &str = "eyot.dev/vni";
+
+/// The network's number in a map.
+pub(super) fn vni(map: &ConfigMap) -> Option<u32> {
+    let number = map.metadata.annotations.as_ref()?.get(VNI)?.parse().ok()?;
+    (1..1 << 24).contains(&number).then_some(number)
+}
+
+/// Made of what tells this cluster from all others: the uid of a namespace that lasts.
+async fn choose(client: &Client) -> Result<u32, kube::Error> {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let uid = namespaces.get(NAMESPACE).await?.metadata.uid;
+    let uid = uid.unwrap_or_default();
+    // The first digits of a random one: 24 bits are what vxlan has.
+    let number = u32::from_str_radix(uid.get(..6).unwrap_or_default(), 16);
+    Ok(number.unwrap_or_default().max(1))
+}
 
 /// The nodes in a map, by name. Lines that make no sense are left out, and said once.
 pub(super) fn read(map: &ConfigMap) -> Vec<Peer> {
@@ -74,7 +94,9 @@ pub(super) async fn keep(client: Client, nodes: Cache<Node>) {
                 grant(&client).await?;
             }
             if known.as_ref() != Some(&lines) {
-                apply::<ConfigMap>(&client, NAME, json!({ "data": lines })).await?;
+                let annotations = json!({ VNI: choose(&client).await?.to_string() });
+                let map = json!({ "metadata": { "annotations": annotations }, "data": lines });
+                apply::<ConfigMap>(&client, NAME, map).await?;
             }
             Ok::<_, kube::Error>(())
         };
@@ -117,7 +139,8 @@ where
 {
     fields["apiVersion"] = K::api_version(&()).into();
     fields["kind"] = K::kind(&()).into();
-    fields["metadata"] = json!({ "name": name, "namespace": NAMESPACE });
+    fields["metadata"]["name"] = name.into();
+    fields["metadata"]["namespace"] = NAMESPACE.into();
     let api: Api<K> = Api::namespaced(client.clone(), NAMESPACE);
     let params = PatchParams::apply(MANAGER).force();
     api.patch(name, &params, &Patch::Apply(fields))

@@ -99,14 +99,17 @@ impl Mesh {
 
     async fn pass(&self, kernel: &mut Kernel) -> Result<(), NetworkError> {
         let map = self.map.get(&Key::new(NAMESPACE, MAP));
-        let peers = map.map(|map| map::read(&map)).unwrap_or_default();
+        let Some((map, vni)) = map.and_then(|map| Some((map.clone(), map::vni(&map)?))) else {
+            return Ok(());
+        };
+        let peers = map::read(&map);
         let own = plan::Own {
             node: &self.node,
             range: self.range,
             links: kernel.links().await?,
         };
         let ways = plan::plan(&own, &peers);
-        kernel.set(&ways).await?;
+        kernel.set(&ways, vni).await?;
         let Some(table) = &self.table else {
             return Ok(());
         };

@@ -46,10 +46,10 @@ async fn set(netns: &Path, range: &str, ways: BTreeMap<Cidr, Way>) {
             .unwrap();
         runtime.block_on(async move {
             let mut kernel = Kernel::open("test0", range).await.unwrap();
-            kernel.set(&ways).await.unwrap();
+            kernel.set(&ways, 0x4242).await.unwrap();
             // Once more from what is there, as the next life of a host does.
             let mut kernel = Kernel::open("test0", range).await.unwrap();
-            kernel.set(&ways).await.unwrap();
+            kernel.set(&ways, 0x4242).await.unwrap();
         });
     });
     tokio::task::spawn_blocking(|| setting.join().unwrap())
@@ -150,20 +150,20 @@ fn pods_of_two_machines_talk_by_the_link_and_by_the_tunnel() {
             let direct = Way::Direct { via: HERE, link };
             set(&there, "10.88.0.0/24", back(direct)).await;
             assert_eq!(seen(&there).await, "10.77.0.5");
-            assert!(!output("link").contains("vx0a4d0000"));
+            assert!(!output("link").contains("004242"));
 
             // Changed while it is used; both sides choose for themselves.
             let tunnel = [(there_pods, Way::Tunnel { to: THERE })].into();
             set(&own, "10.77.0.0/24", tunnel).await;
             set(&there, "10.88.0.0/24", back(Way::Tunnel { to: HERE })).await;
-            assert!(output("route get 10.88.0.5").contains("vx0a4d0000"));
+            assert!(output("route get 10.88.0.5").contains("004242"));
             assert_eq!(seen(&there).await, "10.77.0.5");
 
             // The node is gone, and then the host: nothing is left.
             set(&own, "10.77.0.0/24", BTreeMap::new()).await;
             assert_eq!(output("route show 10.88.0.0/24"), "");
             super::remove("test0", here_pods).await.unwrap();
-            assert!(!output("link").contains("vx0a4d0000"));
+            assert!(!output("link").contains("004242"));
         },
     );
 }
