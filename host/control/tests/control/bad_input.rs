@@ -6,7 +6,7 @@ use std::time::Duration;
 use k8s_openapi::api::{
     apps::v1::ReplicaSet,
     batch::v1::{CronJob, Job},
-    core::v1::{ConfigMap, Event, Namespace, Pod, ResourceQuota},
+    core::v1::{ConfigMap, Event, Namespace, Node, Pod, ResourceQuota},
 };
 use kube::{
     Api, ResourceExt,
@@ -292,6 +292,13 @@ async fn a_finalizer_that_nobody_removes_is_named_and_waited_for_in_peace() {
 async fn affinity_that_cannot_be_met_is_named_and_the_pod_waits_in_peace() {
     let world = start().await;
     world.node("8").await;
+    let nodes: Api<Node> = Api::all(world.client.clone());
+    until("the node's first taint is lifted", || async {
+        let all = nodes.list(&ListParams::default()).await.unwrap().items;
+        let is_free = |node: &Node| node.spec.as_ref().is_none_or(|spec| spec.taints.is_none());
+        all.iter().all(is_free).then_some(())
+    })
+    .await;
     let near = |kind: &str| {
         json!({kind: {"requiredDuringSchedulingIgnoredDuringExecution": [{
             "topologyKey": "kubernetes.io/hostname",
