@@ -5,6 +5,7 @@
 //! thread, so no test touches the machine's own network, and ports never collide with it.
 //! Cases that need root or a tool say so loudly when they are skipped.
 
+mod autonomy;
 mod bad_input;
 mod census;
 mod clients;
@@ -35,6 +36,7 @@ mod security;
 mod servers;
 mod service;
 mod share;
+mod site;
 mod soak;
 mod support;
 mod tools;
@@ -75,6 +77,7 @@ fn main() {
         ("drivers", drivers::CASES),
         ("peers", peers::CASES),
         ("edge", edge::CASES),
+        ("autonomy", autonomy::CASES),
         ("outage", outage::CASES),
         ("pipelines", pipelines::CASES),
         ("support", support::CASES),

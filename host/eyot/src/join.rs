@@ -3,10 +3,12 @@
 //!
 //! What is different is only what is around the node: who it is and how it reaches its server
 //! ([`eyot_edge`]), where its addresses come from (the server gives it a range), and that the images of
-//! the server's registry are found there. Nothing listens for others; pods alone reach its DNS.
+//! the server's registry are found there. The node and its network are clients of an API of their own
+//! ([`OwnApi`]), which a mirror keeps like the server's, so they live on cut off and begin without it.
+//! Nothing listens for other machines; pods alone reach its DNS, pods and this machine its API.
 //!
-//! With a kubeconfig any Kubernetes API server will do. Then there is no tunnel, and the node renews
-//! its Lease itself.
+//! With a kubeconfig any Kubernetes API server will do. Then there is no tunnel and no API of its own, and
+//! the node renews its Lease itself.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -18,7 +20,7 @@ use std::{
 use anyhow::{Context, bail};
 use async_trait::async_trait;
 use eyot_client::Watches;
-use eyot_edge::{Address, Identity, JoinToken, Uplink, enrol, tunnel};
+use eyot_edge::{Address, Identity, JoinToken, Uplink, tunnel};
 use eyot_network::{Balancer, Cluster, Dns, Guard, Mesh, PodNetwork};
 use eyot_node::{Heartbeat, Node};
 use eyot_registry::{
@@ -32,15 +34,17 @@ use eyot_runtime::{
 use eyot_runtime_oci::{OciRuntime, launcher::Launcher};
 use eyot_runtime_wasm::{WasmEngine, WasmRuntime};
 use eyot_store::KeyValues;
-use jiff::Timestamp;
+use futures::FutureExt;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::{Api, Client};
 use tokio::{task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    certificate,
     cli::cluster,
     membership::{Joined, Membership},
+    own_api::{OwnApi, once_filled},
     settings::Resolved,
     up,
 };
@@ -49,12 +53,8 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(500);
 /// How long somebody else's cluster may take to give the node a range; not all of them do.
 const OTHERS: Duration = Duration::from_secs(30);
-/// Before a renewal of the certificate that failed is tried again.
-const RENEW_AGAIN: Duration = Duration::from_secs(600);
 /// How often it is looked whether this machine has left.
 const LEFT: Duration = Duration::from_secs(1);
-/// How long a renewal may be slept for: a clock that is set is noticed by then.
-const SLEEP: Duration = Duration::from_secs(3600);
 
 /// What `eyot join` was told.
 pub struct Plan {
@@ -114,12 +114,12 @@ async fn begin(
             let uplink = Uplink::new(server, identity.credential()?);
             let (way, cancel) = (uplink.clone(), stop.clone());
             parts.spawn(async move { way.run(cancel).await });
-            parts.spawn(keep_certificate(
-                uplink.clone(),
-                membership.clone(),
-                identity,
-                stop.clone(),
-            ));
+            let keeper = certificate::Keeper {
+                uplink: uplink.clone(),
+                membership: membership.clone(),
+                token: plan.token.clone(),
+            };
+            parts.spawn(keeper.run(identity, stop.clone()));
             let far = Far {
                 client: uplink.client(),
                 heartbeat: Heartbeat::Line(Arc::default()),
@@ -160,16 +160,8 @@ async fn member(
                 joined.node
             );
         }
-        if !identity.has_expired(Timestamp::now()) {
-            return Ok((identity.clone(), joined.clone()));
-        }
-        if plan.token.is_none() {
-            bail!(
-                "the certificate of node {:?} ended on {}: join again, with --token; if the clock of this machine is wrong, set it",
-                joined.node,
-                identity.to
-            );
-        }
+        // One that has expired is mended while the node runs on, cut off.
+        return Ok((identity.clone(), joined.clone()));
     }
     let Some(token) = &plan.token else {
         bail!(
@@ -183,14 +175,7 @@ async fn member(
     };
     let node = settings.node_name.clone();
     tracing::info!(%server, node, "joining");
-    let found = enrol::introduce(server.clone(), token).await?;
-    let asking = CancellationToken::new();
-    let _asking = asking.clone().drop_guard();
-    let way = found.uplink.clone();
-    tokio::spawn(async move { way.run(asking).await });
-    let (client, key) = (found.uplink.client(), membership.new_key()?);
-    let identity = enrol::certify(&client, &node, key, found.authority).await?;
-    membership.keep(&identity)?;
+    let identity = certificate::ask(server.clone(), token, &node, membership).await?;
     let joined = Joined {
         server: server.to_string(),
         node,
@@ -247,46 +232,6 @@ fn v4(cidr: &str) -> Option<(Ipv4Addr, u8)> {
     Some((base.parse().ok()?, bits.parse().ok()?))
 }
 
-/// Renew the certificate in time, for as long as the node runs.
-async fn keep_certificate(
-    uplink: Uplink,
-    membership: Arc<Membership>,
-    mut identity: Identity,
-    stop: CancellationToken,
-) {
-    let client = uplink.client();
-    let keeping = async {
-        let mut due = identity.renewal(rand::random());
-        loop {
-            let left = due.duration_since(Timestamp::now());
-            let left = Duration::try_from(left).unwrap_or_default();
-            if !left.is_zero() {
-                sleep(left.min(SLEEP)).await;
-                continue;
-            }
-            let renewing = async {
-                let next = enrol::renew(&client, &identity).await?;
-                membership.keep(&next)?;
-                anyhow::Ok((next.credential()?, next))
-            };
-            match renewing.await {
-                Ok((credential, next)) => {
-                    tracing::info!(until = %next.to, "the certificate of this node was renewed");
-                    uplink.renew(credential);
-                    due = next.renewal(rand::random());
-                    identity = next;
-                }
-                Err(error) => {
-                    let (until, error) = (identity.to, format!("{error:#}"));
-                    tracing::warn!(%until, error, "the certificate of this node was not renewed; trying again");
-                    sleep(RENEW_AGAIN.mul_f64(0.5 + rand::random::<f64>())).await;
-                }
-            }
-        }
-    };
-    stop.run_until_cancelled(keeping).await;
-}
-
 async fn serve(
     far: Far,
     joined: Joined,
@@ -310,26 +255,39 @@ async fn serve(
     let keyvalues = Arc::new(KeyValues::new(settings.data_dir.join("keyvalue.db")));
     options.keyvalues = Some(keyvalues.clone());
     let engine = WasmEngine::new(options).context("the Wasm engine cannot be started")?;
-    let watches = Watches::new(far.client.clone(), stop.clone());
+    let own = match &far.uplink {
+        Some(_) => Some(OwnApi::open(&settings, &joined, membership, &network, &stop).await?),
+        None => None,
+    };
+    let filled = own
+        .as_ref()
+        .map(|own| own.mirror(far.client.clone(), &mut parts, &stop));
+    let client = |name: &str| match &own {
+        Some(own) => own.client(name),
+        None => far.client.clone(),
+    };
+    let watches = Watches::new(client("system:eyot-watches"), stop.clone());
     let cluster = Cluster::of_node(&watches, &joined.node);
-    let client = || far.client.clone();
-    let balancer = Balancer::new(&network, &cluster, client(), &joined.node, None);
-    parts.spawn(balancer.run(stop.clone()));
-    let guard = Guard::new(&network, &cluster, client(), &joined.node);
-    parts.spawn(guard.run(stop.clone()));
+    let then = |work| once_filled(filled.clone(), stop.clone(), work);
+    let proxy = client("system:kube-proxy");
+    let balancer = Balancer::new(&network, &cluster, proxy, &joined.node, None);
+    parts.spawn(then(balancer.run(stop.clone()).boxed()));
+    let policies = client("system:eyot-network");
+    let guard = Guard::new(&network, &cluster, policies, &joined.node);
+    parts.spawn(then(guard.run(stop.clone()).boxed()));
     if far.uplink.is_some() {
         // Of the server, never of a copy: ways stay as they are while it is away.
         let mesh = Mesh::new(&network, far.client.clone(), &joined.node);
         parts.spawn(mesh.run(stop.clone()));
     }
     let names = Dns::new(&network, &cluster, None, gateway, up::RESOLV_CONF.into());
-    parts.spawn(names.run(stop.clone()));
+    parts.spawn(then(names.run(stop.clone()).boxed()));
     let oci = OciRuntime::new(launcher, up::containers(&settings.data_dir));
     let wasm = WasmRuntime::new(engine, Arc::new(NoDrivers));
     let node = Node::new(eyot_node::Options {
         name: joined.node.clone(),
         version: eyot_apiserver::KUBERNETES_VERSION,
-        client: client(),
+        client: client(&format!("system:node:{}", joined.node)),
         images: registry,
         runtimes: vec![
             (
@@ -352,13 +310,18 @@ async fn serve(
         parts.spawn(end_with_membership(membership.clone(), stop.clone()));
         parts.spawn(async move { tunnel::serve(uplink, kubelet, up, refused, cancel).await });
     }
-    let cancel = stop.clone();
-    parts.spawn(async move { node.run(cancel).await });
+    if let Some(own) = &own {
+        own.serve(node.kubelet(), &mut parts, &stop);
+    }
+    parts.spawn(then(node.run(stop.clone()).boxed()));
     parts.spawn(crate::memory::give_back(stop.clone()));
     stop.cancelled().await;
     tracing::info!("stopping");
     up::end(parts, &settings, &network).await;
     keyvalues.close().await;
+    if let Some(own) = own {
+        own.close().await;
+    }
     tracing::info!("stopped");
     Ok(())
 }
@@ -367,7 +330,7 @@ async fn serve(
 fn refused(tunnel::Refused(words): tunnel::Refused) {
     tracing::error!(
         words,
-        "the server does not accept this node's certificate: it has expired, or the Node was deleted. Pods go on; `eyot node reset`, or join again with a new token"
+        "the server does not accept this node's certificate: it has expired, or the Node was deleted. Pods go on, cut off; `eyot node reset`, or join again with a new token"
     );
 }
 

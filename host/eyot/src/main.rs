@@ -1,6 +1,7 @@
 //! The `eyot` program: one file that is the whole host, and the command line for it.
 
 mod backup;
+mod certificate;
 mod cli;
 mod crds;
 mod examine;
@@ -11,6 +12,7 @@ mod membership;
 mod memory;
 mod mqtt;
 mod node_door;
+mod own_api;
 mod pki;
 mod registry_access;
 mod security;

@@ -2,7 +2,8 @@
 //!
 //! `ca.crt` is the server's authority, `node.pem` the node's certificate and key, `joined.json` which
 //! server that is and what the node needs to know before it can ask. `new.key` is a key whose
-//! certificate has not come yet: a join that is cut off goes on with the same request.
+//! certificate has not come yet: a join that is cut off goes on with the same request. Below `api` is what
+//! belongs to the node's own API: its store, its keys and the kubeconfig for it.
 
 use std::{
     net::IpAddr,
@@ -68,6 +69,11 @@ impl Membership {
     /// Certificate and key, for others who read them.
     pub fn pair(&self) -> PathBuf {
         self.0.join("node.pem")
+    }
+
+    /// Where the node's own API keeps what it has.
+    pub fn api(&self) -> PathBuf {
+        self.0.join("api")
     }
 
     /// Who the node is; `None` if it has not joined.

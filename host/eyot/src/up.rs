@@ -520,16 +520,16 @@ pub fn network_options(
 }
 
 /// How pods reach the API.
-struct Inside {
+pub struct Inside {
     /// What the Service `kubernetes` leads to.
-    address: Option<SocketAddr>,
+    pub address: Option<SocketAddr>,
     /// A door of its own, where the API's does not serve.
-    listener: Option<TcpListener>,
+    pub listener: Option<TcpListener>,
 }
 
 /// An address that others reach serves pods, too. Otherwise the API also listens on the bridge, which
 /// the table keeps from everybody but pods and the host itself.
-async fn inside(settings: &Resolved, network: &PodNetwork) -> anyhow::Result<Inside> {
+pub async fn inside(settings: &Resolved, network: &PodNetwork) -> anyhow::Result<Inside> {
     let api = settings.api_address;
     if !api.ip().is_loopback() && !api.ip().is_unspecified() {
         return Ok(Inside {
@@ -688,7 +688,7 @@ fn serve_cluster(
 }
 
 /// A client for a part of the host: the API service itself, without a socket.
-fn internal_client(api: &ApiServer, name: &str) -> Client {
+pub fn internal_client(api: &ApiServer, name: &str) -> Client {
     Client::new(api.as_user(User::new(name, &["system:masters"])), "default")
 }
 
