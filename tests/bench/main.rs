@@ -5,12 +5,14 @@
 //! Absolute times depend on the machine; ratios and processor time per request less so.
 
 mod core_data;
+mod edge;
 #[path = "../system/host.rs"]
 #[expect(dead_code, reason = "the suite uses more of it")]
 mod host;
 mod ingress;
 mod load;
 mod memory;
+mod pipelines;
 mod polling;
 mod queries;
 mod readings;
@@ -60,6 +62,9 @@ fn main() -> anyhow::Result<()> {
     if is_asked("thousand") {
         runtime.block_on(thousand())?;
     }
+    if is_asked("edge") {
+        runtime.block_on(edge::edge())?;
+    }
     // Room for bursts of events: none is to go for its age.
     let host = Host::start_with(&["--readings-events=2000000"])?;
     host.push("bench/web:v1", &tools::guest("hello_web")?)?;
@@ -87,6 +92,9 @@ fn main() -> anyhow::Result<()> {
     }
     if is_asked("polling") {
         runtime.block_on(polling::polling(&host))?;
+    }
+    if is_asked("pipelines") {
+        runtime.block_on(pipelines::pipelines(&host))?;
     }
     // Last: so many Services are in the way of everything else.
     if is_asked("services") && isolated {

@@ -30,26 +30,22 @@ pub fn open(settings: &Resolved, pki: &Pki) -> anyhow::Result<Mqtt> {
 }
 
 fn address(broker: &MqttBroker, client: &str) -> anyhow::Result<Address> {
-    let password = broker.password.as_deref().map(|path| {
-        let text = std::fs::read_to_string(path).with_context(|| {
-            format!(
-                "the password in {} cannot be read (mqtt-broker-password-file)",
-                path.display()
-            )
-        })?;
-        // An editor ends a file with a new line.
-        Ok::<_, anyhow::Error>(text.trim_end_matches(['\r', '\n']).to_owned())
-    });
-    let authorities = broker.authorities.as_deref().map(|path| {
-        std::fs::read(path).with_context(|| {
-            format!(
-                "the authorities in {} cannot be read (mqtt-broker-ca-file)",
-                path.display()
-            )
-        })
-    });
-    let authorities = authorities.transpose()?.unwrap_or_default();
-    Address::new(&broker.url, client, password.transpose()?, &authorities)
+    let read = |what: &str, path: Option<&Path>| {
+        let read = |path: &Path| {
+            std::fs::read(path).with_context(|| {
+                format!("{} cannot be read (mqtt-broker-{what}-file)", path.display())
+            })
+        };
+        path.map(read).transpose()
+    };
+    let password = read("password", broker.password.as_deref())?
+        .map(String::from_utf8)
+        .transpose()
+        .context("the password of the MQTT broker is not UTF-8 (mqtt-broker-password-file)")?;
+    // An editor ends a file with a new line.
+    let password = password.map(|text| text.trim_end_matches(['\r', '\n']).to_owned());
+    let authorities = read("ca", broker.authorities.as_deref())?.unwrap_or_default();
+    Address::new(&broker.url, client, password, &authorities)
         .map_err(anyhow::Error::msg)
         .context("mqtt-broker")
 }

@@ -1,9 +1,9 @@
-//! How long a container's life takes, beside `crun run` of the same bundle in the same minutes:
-//! `cargo run --release -p eyot-runtime-oci --example bench-runtime-oci [LIVES]`, as root.
+//! `make bench`: how long a container's life takes, beside `crun run` and `runc run` of the same bundle,
+//! in turn. `bench-runtime-oci [LIVES]`, as root; prints rows of a Markdown table.
 //!
 //! Ours: start (unpacked layer, overlay mount, configuration, create, start) to the exit of
-//! `/bin/true` known, then removal. crun: `crun run` of a bundle with the same configuration, on
-//! an overlay that is already mounted, so what it does is less.
+//! `/bin/true` known, then removal. The others run a bundle with the same configuration on an overlay
+//! that is already mounted, so what they do is less.
 
 use std::{
     collections::BTreeMap,
@@ -20,6 +20,8 @@ use eyot_runtime::{
 };
 use eyot_runtime_oci::{OciRuntime, Options, launcher};
 use sha2::{Digest, Sha256};
+
+const PEERS: [&str; 2] = ["crun", "runc"];
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -64,7 +66,7 @@ async fn bench(lives: u32) -> Outcome<()> {
     let image = image(directory.path())?;
     runtime.prepare(&image).await?;
 
-    // A container that stays provides crun's bundle: its configuration and its mounted root.
+    // A container that stays provides the others' bundle: its configuration and its mounted root.
     let host = runtime
         .start(spec(
             &image,
@@ -74,7 +76,6 @@ async fn bench(lives: u32) -> Outcome<()> {
         ))
         .await?;
     let bundle = directory.path().join("bundle");
-    let crun_state = options.state_dir.join("crun");
     fs::create_dir_all(&bundle)?;
     let mut config: serde_json::Value = serde_json::from_slice(&fs::read(
         options
@@ -84,10 +85,11 @@ async fn bench(lives: u32) -> Outcome<()> {
             .join("config.json"),
     )?)?;
     config["process"]["args"] = serde_json::json!(["/bin/true"]);
-    config["linux"]["cgroupsPath"] = format!("{}/crun", options.cgroup_parent).into();
+    config["linux"]["cgroupsPath"] = format!("{}/peer", options.cgroup_parent).into();
     fs::write(bundle.join("config.json"), config.to_string())?;
 
-    let (mut ours, mut until_exit, mut crun) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut ours, mut until_exit) = (Vec::new(), Vec::new());
+    let mut peers = PEERS.map(|program| (program, Vec::new()));
     for life in 0..lives {
         let start = Instant::now();
         let container = runtime
@@ -100,30 +102,36 @@ async fn bench(lives: u32) -> Outcome<()> {
         if exit.code != 0 {
             return Err(format!("exit code {}", exit.code).into());
         }
-        let start = Instant::now();
-        let status = Command::new("crun")
-            .arg("--root")
-            .arg(&crun_state)
-            .args(["run", "--bundle"])
-            .arg(&bundle)
-            .arg(format!("bench-{life}"))
-            .status();
-        match status {
-            Ok(status) if status.success() => crun.push(start.elapsed()),
-            Ok(status) => return Err(format!("crun: {status}").into()),
-            Err(error) => eprintln!("crun is left out: {error}"),
+        for (program, times) in &mut peers {
+            let start = Instant::now();
+            let status = Command::new(&*program)
+                .arg("--root")
+                .arg(options.state_dir.join(&*program))
+                .args(["run", "--bundle"])
+                .arg(&bundle)
+                .arg(format!("bench-{life}"))
+                .status();
+            match status {
+                Ok(status) if status.success() => times.push(start.elapsed()),
+                Ok(status) => return Err(format!("{program}: {status}").into()),
+                Err(error) if life == 0 => eprintln!("{program} is left out: {error}"),
+                Err(_) => {}
+            }
         }
     }
     host.remove().await?;
     let (ours, until_exit) = (median(ours), median(until_exit));
-    println!("start to exit     p50 {until_exit:.2?}");
-    println!("start to removed  p50 {ours:.2?}");
-    if !crun.is_empty() {
-        let crun = median(crun);
-        println!("crun run          p50 {crun:.2?}");
+    println!("| what | aim | measured | beside |");
+    println!("|---|---|---|---|");
+    println!("| container of /bin/true, start to exit known, p50 | | {until_exit:.1?} | |");
+    for (program, times) in peers {
+        if times.is_empty() {
+            continue;
+        }
+        let theirs = median(times);
         println!(
-            "ratio to crun     {:.2}",
-            ours.as_secs_f64() / crun.as_secs_f64()
+            "| start to removed, p50 | ≤ 1.0 × | {ours:.1?} | `{program} run` of the same bundle: {theirs:.1?}, ratio {:.2} |",
+            ours.as_secs_f64() / theirs.as_secs_f64()
         );
     }
     nix::mount::umount(&options.state_dir)?;

@@ -45,16 +45,6 @@ impl World {
         .await;
     }
 
-    /// Everything that the sets and their pods were when they were last written.
-    async fn versions(&self) -> Vec<Option<String>> {
-        let sets: Api<ReplicaSet> = self.api();
-        let sets = sets.list(&Default::default()).await.unwrap();
-        let pods = self.pods().await;
-        let sets = sets.iter().map(ResourceExt::resource_version);
-        sets.chain(pods.iter().map(ResourceExt::resource_version))
-            .collect()
-    }
-
     /// Wait until nothing that there is changes any more, whatever it is.
     async fn comes_to_rest(&self) {
         until("nobody writes anything any more", || async {
@@ -101,16 +91,6 @@ impl World {
             .await
             .unwrap();
     }
-
-    /// Wait until nobody writes for a while.
-    async fn is_idle(&self) {
-        until("nothing is written any more", || async {
-            let before = self.versions().await;
-            tokio::time::sleep(Duration::from_millis(500)).await;
-            (before == self.versions().await).then_some(())
-        })
-        .await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -124,7 +104,7 @@ async fn sets_that_select_each_others_pods_keep_their_own() {
     for name in ["one", "two"] {
         world.has(name, 2).await;
     }
-    world.is_idle().await;
+    world.comes_to_rest().await;
     let mut owners: Vec<String> = world
         .pods()
         .await

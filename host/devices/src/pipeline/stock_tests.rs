@@ -74,6 +74,15 @@ impl Life {
         tokio::time::timeout(DEADLINE, batch).await.unwrap()
     }
 
+    /// Of thirty items twenty have passed to the exporter, and all is saved.
+    async fn is_on_its_way(&self) {
+        for n in 0..30 {
+            self.stock.offer(&item(n));
+        }
+        self.pass(20, b"x").await;
+        self.safe().await;
+    }
+
     /// Let a batch through to the exporter.
     async fn pass(&self, most: usize, memory: &'static [u8]) -> usize {
         let batch = self.batch(SOURCE, most).await;
@@ -192,11 +201,7 @@ async fn an_edit_loses_what_waited_for_a_stage_that_is_gone_and_says_how_much() 
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("pipelines.db");
     let life = Life::begin(&path).await;
-    for n in 0..30 {
-        life.stock.offer(&item(n));
-    }
-    life.pass(20, b"x").await;
-    life.safe().await;
+    life.is_on_its_way().await;
     let lost = life.stock.reconcile(&queues(&[SOURCE, "other"]), &[]);
     assert_eq!(lost, [("out".to_owned(), 20)]);
     assert_eq!(life.stock.counts.dropped.load(Ordering::Relaxed), 20);
@@ -241,11 +246,7 @@ async fn a_queue_that_goes_and_comes_back_in_a_moment_begins_anew_and_keeps_what
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("pipelines.db");
     let life = Life::begin(&path).await;
-    for n in 0..30 {
-        life.stock.offer(&item(n));
-    }
-    life.pass(20, b"x").await;
-    life.safe().await;
+    life.is_on_its_way().await;
     // Nothing is saved in between: the saver has no turn.
     let lost = life.stock.reconcile(&queues(&[SOURCE]), &["sum"]);
     assert_eq!(lost, [("out".to_owned(), 20)]);
