@@ -28,7 +28,9 @@ pub mod cron;
 pub mod device;
 pub mod device_service;
 pub mod duration;
+pub mod edge_application;
 pub mod lenient;
+pub mod node_group;
 pub mod pipeline;
 pub mod profile;
 mod profile_yaml;
@@ -42,6 +44,8 @@ pub use device::{
     TwinStatus, TwinValue,
 };
 pub use device_service::{DeviceService, DeviceServiceSpec};
+pub use edge_application::{EdgeApplication, EdgeApplicationSpec, EdgeApplicationStatus};
+pub use node_group::{NODE_GROUP_LABEL, NodeGroup, NodeGroupSpec, NodeGroupStatus};
 pub use duration::{DurationError, parse_duration};
 pub use pipeline::{
     Branch, ConfigSource, Discard, KeyRef, MqttSource, Pipeline, PipelineSpec, PipelineStatus,
@@ -84,6 +88,8 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         Pipeline::crd(),
         Subscription::crd(),
         ScheduleJob::crd(),
+        NodeGroup::crd(),
+        EdgeApplication::crd(),
     ]
 }
 

@@ -28,6 +28,7 @@
 //! | `endpoints` | Services, Pods | Endpoints |
 //! | `cron_job` | CronJobs, Jobs | Jobs, CronJob status |
 //! | `job` | Jobs, Pods | Pods, Job status; deletes Jobs whose time is over |
+//! | `fleet` | NodeGroups, EdgeApplications, Nodes, Pods | labels of nodes, the objects of EdgeApplications, the status of both |
 //! | `service_ranges` | ServiceCIDRs, IPAddresses | finalizers and readiness of ServiceCIDRs |
 //! | `gc` | the metadata of everything | deletions, owner references |
 //!
@@ -50,6 +51,7 @@ pub mod election;
 mod endpoint_slice;
 mod endpoints;
 mod error;
+mod fleet;
 mod gc;
 mod history;
 mod horizontal_pod_autoscaler;
@@ -81,9 +83,9 @@ mod trigger;
 mod wiring;
 mod workloads;
 
-use std::sync::Arc;
+use std::{fmt::Debug, sync::Arc};
 
-use eyot_api::Device;
+use eyot_api::{Device, EdgeApplication, NodeGroup};
 use eyot_client::{Cache, Controller, Key, Watches, view::Pod};
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet},
@@ -98,7 +100,8 @@ use k8s_openapi::api::{
     storage::v1::StorageClass,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::{Api, Client, runtime::watcher};
+use kube::{Api, Client, Resource, runtime::watcher};
+use serde::de::DeserializeOwned;
 use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -198,6 +201,7 @@ pub async fn run(clients: Clients, watches: Watches, options: Options, stop: Can
         &stop,
     );
     workloads::run(&mut tasks, &clients, &caches, &stop);
+    lead_fleet(&mut tasks, &clients, &caches, &watches, &stop);
     tasks.spawn(end_namespaces(&clients, &caches).run(stop.clone()));
     tasks.spawn(account_namespaces(&clients, &caches).run(stop.clone()));
     tasks.spawn(taint(&clients, &caches).run(stop.clone()));
@@ -276,7 +280,7 @@ fn schedule(
         replication_controllers: caches.replication_controllers.clone(),
     };
     let scheduler = Scheduler::new(client, &watched, others, announcer, config);
-    follow_devices(tasks, clients.reader(), watches, devices, stop);
+    follow(tasks, clients.reader(), watches, devices, stop);
     let (pods, nodes) = (caches.pods.clone(), caches.nodes.clone());
     let (claims, volumes) = (caches.claims.clone(), caches.volumes.clone());
     let (classes, namespaces) = (caches.classes.clone(), caches.namespaces.clone());
@@ -292,29 +296,44 @@ fn schedule(
     });
 }
 
-/// Selects the definition of Devices.
-const DEVICES: &str = "metadata.name=devices.eyot.dev";
-
-/// Follow Devices once the API knows what that is.
-fn follow_devices(
+/// Follow objects of a kind of our own once the API knows what that is.
+fn follow<K>(
     tasks: &mut JoinSet<()>,
     client: Client,
     watches: &Watches,
-    devices: Cache<Device>,
+    cache: Cache<K>,
     stop: &CancellationToken,
-) {
-    let definitions: Cache<CustomResourceDefinition> = watches.some(DEVICES);
+) where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let name = format!("metadata.name={}.{}", K::plural(&()), K::group(&()));
+    let definitions: Cache<CustomResourceDefinition> = watches.some(name);
     let known = Arc::new(Notify::new());
     let tell = known.clone();
     definitions.listen(move |_| tell.notify_one());
     let stop = stop.clone();
     tasks.spawn(async move {
         if stop.run_until_cancelled(known.notified()).await.is_some() {
-            devices
+            cache
                 .run(Api::all(client), watcher::Config::default(), stop)
                 .await;
         }
     });
+}
+
+/// What concerns many machines.
+fn lead_fleet(
+    tasks: &mut JoinSet<()>,
+    clients: &Clients,
+    caches: &Caches,
+    watches: &Watches,
+    stop: &CancellationToken,
+) {
+    let groups: Cache<NodeGroup> = Cache::default();
+    let applications: Cache<EdgeApplication> = Cache::default();
+    fleet::run(tasks, clients, caches, &groups, &applications, stop);
+    follow(tasks, clients.reader(), watches, groups, stop);
+    follow(tasks, clients.reader(), watches, applications, stop);
 }
 
 fn account_namespaces(clients: &Clients, caches: &Caches) -> Controller<ServiceAccounts> {

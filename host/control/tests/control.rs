@@ -10,6 +10,8 @@ mod bad_input;
 mod disruption;
 #[path = "control/endpoints.rs"]
 mod endpoints;
+#[path = "control/fleet.rs"]
+mod fleet;
 #[path = "control/jobs.rs"]
 mod jobs;
 
@@ -154,6 +156,23 @@ impl World {
             .await
             .unwrap()
             .items
+    }
+
+    /// Wait until nothing that there is changes any more, whatever it is.
+    async fn comes_to_rest(&self) {
+        until("nobody writes anything any more", || async {
+            let before = self.version().await;
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+            (before == self.version().await).then_some(())
+        })
+        .await;
+    }
+
+    /// The version of the last of all writes.
+    async fn version(&self) -> Option<String> {
+        let params = ListParams::default();
+        let list = self.api::<ConfigMap>().list_metadata(&params).await;
+        list.unwrap().metadata.resource_version
     }
 
     async fn apply(&self, image: &str, replicas: i32) {

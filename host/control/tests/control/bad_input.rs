@@ -45,23 +45,6 @@ impl World {
         .await;
     }
 
-    /// Wait until nothing that there is changes any more, whatever it is.
-    async fn comes_to_rest(&self) {
-        until("nobody writes anything any more", || async {
-            let before = self.version().await;
-            tokio::time::sleep(Duration::from_millis(1500)).await;
-            (before == self.version().await).then_some(())
-        })
-        .await;
-    }
-
-    /// The version of the last of all writes.
-    async fn version(&self) -> Option<String> {
-        let params = ListParams::default();
-        let list = self.api::<ConfigMap>().list_metadata(&params).await;
-        list.unwrap().metadata.resource_version
-    }
-
     /// The message of the event with this reason about what is so named.
     async fn told(&self, name: &str, reason: &str) -> String {
         let events: Api<Event> = self.api();

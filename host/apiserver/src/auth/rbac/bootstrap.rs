@@ -366,7 +366,8 @@ mod tests {
                 .map(|name| format!("{CONTROLLER}{name}"))
         };
         let own = "certificate-controller daemon-set-controller deployment-controller
-            job-controller namespace-controller persistent-volume-binder pv-protection-controller
+            edge-application-controller job-controller namespace-controller
+            node-group-controller persistent-volume-binder pv-protection-controller
             pvc-protection-controller replicaset-controller replication-controller
             root-ca-cert-publisher statefulset-controller";
         let own = || {
@@ -384,7 +385,8 @@ mod tests {
         assert_eq!(
             names(CLUSTER_ROLES),
             with_controllers(
-                "admin cluster-admin edit system:aggregate-to-admin system:aggregate-to-edit
+                "admin cluster-admin edit eyot:aggregate-to-edit eyot:aggregate-to-view
+                system:aggregate-to-admin system:aggregate-to-edit
                 system:aggregate-to-view system:auth-delegator system:basic-user
                 system:certificates.k8s.io:certificatesigningrequests:nodeclient
                 system:certificates.k8s.io:certificatesigningrequests:selfnodeclient
