@@ -16,7 +16,7 @@ mod tests;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use eyot_client::{Cache, Change, Key, Reconciler, Requeue, view::Pod};
@@ -170,6 +170,7 @@ impl HorizontalPodAutoscalers {
         let mut plan = {
             let mut known = self.known();
             let history = &mut known.entry(key.clone()).or_default().history;
+            history.keep_ages(now, Instant::now());
             plan::plan(hpa, replicas, &measured, history, now)
         };
         let Some(to) = plan.rescale.as_ref().map(|rescale| rescale.to) else {

@@ -1,9 +1,9 @@
 //! How far and how fast a count may go: the limits of the autoscaler, its policies, and what was
 //! recommended a while ago.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::autoscaling::v2::{
     HPAScalingPolicy, HPAScalingRules, HorizontalPodAutoscalerBehavior,
 };
@@ -13,10 +13,15 @@ const DOWN_WINDOW: Duration = Duration::from_secs(300);
 /// Remembered at most, whatever happens.
 const REMEMBERED: usize = 1_024;
 
+/// How far two clocks may part before one of them was set; times here are whole seconds.
+const UNEVEN: SignedDuration = SignedDuration::from_secs(3);
+
 /// What one autoscaler recommended and did. It lives as long as this host: who takes over begins
 /// with the replicas that there are.
 #[derive(Debug, Default)]
 pub(super) struct History {
+    /// The time when it was looked at last, by the wall's clock and by one that nobody can set.
+    seen: Option<(Timestamp, Instant)>,
     recommended: Vec<(i32, Timestamp)>,
     up: Vec<(i32, Timestamp)>,
     down: Vec<(i32, Timestamp)>,
@@ -74,6 +79,21 @@ const TOO_FAST_DOWN: Said = (
 );
 
 impl History {
+    /// If the wall's clock was set, have all that is remembered be as long ago as it is.
+    pub(super) fn keep_ages(&mut self, now: Timestamp, steady: Instant) {
+        let Some((before, was)) = self.seen.replace((now, steady)) else {
+            return;
+        };
+        let passed = SignedDuration::try_from(steady.saturating_duration_since(was));
+        let set_by = now.duration_since(before) - passed.unwrap_or_default();
+        if set_by.abs() > UNEVEN {
+            let all = [&mut self.recommended, &mut self.up, &mut self.down];
+            for (_, at) in all.into_iter().flatten() {
+                *at = at.saturating_add(set_by).unwrap_or(*at);
+            }
+        }
+    }
+
     /// Begin with what there is.
     pub(super) fn begin(&mut self, current: i32, now: Timestamp) {
         if self.recommended.is_empty() {

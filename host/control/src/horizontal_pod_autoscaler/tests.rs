@@ -1,6 +1,9 @@
 //! What upstream's own tests of its calculator and its controller ask, as data.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use eyot_client::view::Pod;
 use jiff::Timestamp;
@@ -318,6 +321,22 @@ fn without_rules_the_highest_of_five_minutes_holds_and_growth_doubles() {
     let many = bound(2_000, 90, 120);
     assert_eq!((many.replicas, many.limit.0), (100, "TooManyReplicas"));
     assert_eq!(bound(3_000, 1, 9).replicas, 4, "four at least");
+}
+
+#[test]
+fn a_clock_that_is_set_makes_no_recommendation_older_or_younger() {
+    let begin = Instant::now();
+    let mut history = History::default();
+    // At so many seconds of the clock that nobody sets the wall's clock is off by so many.
+    let mut bound = |seconds: u64, off: i64, desired| {
+        let now = at(i64::try_from(seconds).unwrap() + off);
+        history.keep_ages(now, begin + Duration::from_secs(seconds));
+        history.bound(wish(20, desired), None, now).replicas
+    };
+    assert_eq!(bound(0, 0, 30), 30);
+    assert_eq!(bound(100, 86_400, 5), 30, "a day forward");
+    assert_eq!(bound(200, -86_400, 5), 30, "and two back");
+    assert_eq!(bound(301, -86_400, 5), 5, "the window is over");
 }
 
 #[test]
