@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# `make bench`: measure and print a Markdown table; the same table stands in README.md.
+# `make bench`: measure and print Markdown tables; README.md has the same.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/setup.sh test
@@ -21,7 +21,7 @@ packages=(-p eyot -p eyot-edge -p eyot-runtime-wasm -p eyot-runtime-oci -p eyot-
 examples=target/release/examples
 printf '\033[1mbench:\033[0m building the released program\n' >&2
 cargo build --release --locked "${packages[@]}" --bins --examples
-cargo bench --quiet --locked "${packages[@]}" --bench system
+cargo bench --quiet --locked "${packages[@]}" --bench system -- "$@"
 printf '\n'
 printf '\033[1mbench:\033[0m an instance of a Wasm component, beside the bare engine\n' >&2
 "$examples/bench-wasm" examples/target/wasm32-wasip2/release/hello_web.wasm
