@@ -85,7 +85,7 @@ mod workloads;
 
 use std::{fmt::Debug, sync::Arc};
 
-use eyot_api::{Device, EdgeApplication, NodeGroup};
+use eyot_api::{EdgeApplication, NodeGroup};
 use eyot_client::{Cache, Controller, Key, Watches, view::Pod};
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet},

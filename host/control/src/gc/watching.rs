@@ -105,24 +105,19 @@ pub(super) async fn watch_everything(
     let mut watched: HashMap<String, CancellationToken> = HashMap::new();
     let mut watches = JoinSet::new();
     let changed = Arc::new(Notify::new());
-    let mut again = Some(Duration::ZERO);
+    let mut next = Duration::ZERO;
     while !stop.is_cancelled() {
-        tokio::select! {
-            () = tokio::time::sleep(again.unwrap_or(REFRESH)) => {}
-            () = changed.notified() => {}
+        // Once more a while after the last change.
+        next = tokio::select! {
+            () = tokio::time::sleep(next) => if next == SETTLE { REFRESH } else { SETTLE },
+            () = changed.notified() => SETTLE,
             () = stop.cancelled() => break,
-        }
-        // Once more after a while, whatever came first.
-        again = if again == Some(SETTLE) {
-            None
-        } else {
-            Some(SETTLE)
         };
         let served = match resources::discover(&client).await {
             Ok(served) => served,
             Err(error) => {
                 tracing::debug!(%error, "kinds could not be discovered");
-                again = Some(SETTLE);
+                next = SETTLE;
                 continue;
             }
         };

@@ -173,10 +173,14 @@ async fn an_application_is_where_its_groups_are_and_different_in_each() {
         .await
         .unwrap();
     let settings: Api<ConfigMap> = world.api();
-    until("what was made goes", || async {
-        let left = deployments.get_opt("web-north").await.unwrap().is_none()
-            && settings.get_opt("settings").await.unwrap().is_none();
-        left.then_some(())
+    until("the Deployment goes", || async {
+        let left = deployments.get_opt("web-north").await.unwrap();
+        left.is_none().then_some(())
+    })
+    .await;
+    until("the ConfigMap goes", || async {
+        let left = settings.get_opt("settings").await.unwrap();
+        left.is_none().then_some(())
     })
     .await;
     // And with the group its label.
