@@ -1,7 +1,6 @@
 //! EdgeApplication: the same workloads for several groups of nodes, with what differs from group to
 //! group.
 
-use k8s_openapi::api::core::v1::EnvVar;
 use kube::CustomResource;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
@@ -22,7 +21,8 @@ use crate::lenient;
     namespaced,
     status = "EdgeApplicationStatus",
     derive = "PartialEq",
-    printcolumn = r#"{"name":"Groups","type":"string","jsonPath":".spec.workloadScope.targetNodeGroups[*].name"}"#,
+    printcolumn = r#"{"name":"Objects","type":"integer","jsonPath":".status.objects"}"#,
+    printcolumn = r#"{"name":"Available","type":"integer","jsonPath":".status.available"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase", default)]
@@ -172,8 +172,22 @@ pub struct EnvOverrider {
     pub container_name: String,
     /// `remove` goes by the names alone; `replace` also adds what is not there.
     pub operator: OverriderOperator,
+    /// Variables as containers have them.
     #[serde(deserialize_with = "lenient::nullable")]
-    pub value: Vec<EnvVar>,
+    #[schemars(schema_with = "variables")]
+    pub value: Vec<Value>,
+}
+
+fn variables(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "items": {
+            "type": "object",
+            "required": ["name"],
+            "properties": { "name": { "type": "string" } },
+            "x-kubernetes-preserve-unknown-fields": true
+        }
+    })
 }
 
 /// Changes a container's command or its arguments.
@@ -215,6 +229,10 @@ pub struct EdgeApplicationStatus {
     /// One entry for each object, in the order of the manifests.
     #[serde(deserialize_with = "lenient::nullable")]
     pub workload_status: Vec<ManifestStatus>,
+    /// How many objects there are to be...
+    pub objects: u32,
+    /// ...and how many of these are available.
+    pub available: u32,
 }
 
 /// What has become of one object.

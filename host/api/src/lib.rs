@@ -44,9 +44,9 @@ pub use device::{
     TwinStatus, TwinValue,
 };
 pub use device_service::{DeviceService, DeviceServiceSpec};
+pub use duration::{DurationError, parse_duration};
 pub use edge_application::{EdgeApplication, EdgeApplicationSpec, EdgeApplicationStatus};
 pub use node_group::{NODE_GROUP_LABEL, NodeGroup, NodeGroupSpec, NodeGroupStatus};
-pub use duration::{DurationError, parse_duration};
 pub use pipeline::{
     Branch, ConfigSource, Discard, KeyRef, MqttSource, Pipeline, PipelineSpec, PipelineStatus,
     Queue, Source, Stage,

@@ -23,7 +23,8 @@ pub const NODE_GROUP_LABEL: &str = "eyot.dev/node-group";
     category = "eyot",
     status = "NodeGroupStatus",
     derive = "PartialEq",
-    printcolumn = r#"{"name":"Nodes","type":"string","jsonPath":".status.nodeStatuses[*].nodeName"}"#,
+    printcolumn = r#"{"name":"Members","type":"integer","jsonPath":".status.members"}"#,
+    printcolumn = r#"{"name":"Ready","type":"integer","jsonPath":".status.ready"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase", default)]
@@ -51,6 +52,10 @@ pub struct NodeGroupStatus {
     /// The nodes that the group asks for, by name.
     #[serde(deserialize_with = "lenient::nullable")]
     pub node_statuses: Vec<NodeStatus>,
+    /// How many nodes are in the group...
+    pub members: u32,
+    /// ...and how many of these are ready.
+    pub ready: u32,
 }
 
 /// One node that a group asks for.

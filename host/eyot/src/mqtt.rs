@@ -33,7 +33,10 @@ fn address(broker: &MqttBroker, client: &str) -> anyhow::Result<Address> {
     let read = |what: &str, path: Option<&Path>| {
         let read = |path: &Path| {
             std::fs::read(path).with_context(|| {
-                format!("{} cannot be read (mqtt-broker-{what}-file)", path.display())
+                format!(
+                    "{} cannot be read (mqtt-broker-{what}-file)",
+                    path.display()
+                )
             })
         };
         path.map(read).transpose()

@@ -33,8 +33,8 @@ pub(crate) fn of_made<K>(
     metadata: impl Fn(&K) -> &ObjectMeta,
 ) -> Option<Key> {
     let owner = owner::controller(metadata(change.object()?))?;
-    let is_ours = owner.kind == "EdgeApplication"
-        && owner.api_version.split('/').next() == Some(GROUP);
+    let is_ours =
+        owner.kind == "EdgeApplication" && owner.api_version.split('/').next() == Some(GROUP);
     is_ours.then(|| Key::new(&change.key.namespace, &owner.name))
 }
 
@@ -77,14 +77,20 @@ impl Reconciler for EdgeApplications {
                 failed = failed.or(Some(error));
             }
         }
-        if told != known {
-            let api: Api<EdgeApplication> =
-                Api::namespaced(self.client.clone(), &key.namespace);
+        if told != known || application.status.is_none() {
+            let api: Api<EdgeApplication> = Api::namespaced(self.client.clone(), &key.namespace);
+            let available = told
+                .iter()
+                .filter(|one| one.conditions == ManifestCondition::Available);
             let status = EdgeApplicationStatus {
+                available: u32::try_from(available.count()).unwrap_or(u32::MAX),
+                objects: u32::try_from(told.len()).unwrap_or(u32::MAX),
                 workload_status: told,
             };
             let patch = Patch::Merge(json!({ "status": status }));
-            let written = api.patch_status(&key.name, &PatchParams::default(), &patch).await;
+            let written = api
+                .patch_status(&key.name, &PatchParams::default(), &patch)
+                .await;
             written.act_if_there(|| format!("writing the status of EdgeApplication {key}"))?;
         }
         failed.map_or(Ok(Requeue::OnChange), Err)

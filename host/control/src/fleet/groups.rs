@@ -73,7 +73,11 @@ pub(crate) fn that_ask_for(groups: &Cache<NodeGroup>, change: &Change<'_, Node>)
     let concerns = |group_: &NodeGroup| {
         let nodes = [change.before, change.after];
         let mut nodes = nodes.into_iter().flatten();
-        group_.spec.nodes.iter().any(|name| **name == *change.key.name)
+        group_
+            .spec
+            .nodes
+            .iter()
+            .any(|name| **name == *change.key.name)
             || nodes.any(|node| {
                 asks_for(group_, node) || group(node) == group_.metadata.name.as_deref()
             })
@@ -150,7 +154,17 @@ fn tell<'a>(asking: &NodeGroup, nodes: impl Iterator<Item = &'a Node>) -> NodeGr
         }
     }
     told.sort_by(|a, b| a.node_name.cmp(&b.node_name));
+    let members = told
+        .iter()
+        .filter(|node| node.selection_status == SelectionStatus::Succeeded);
+    let (mut count, mut ready) = (0, 0);
+    for member in members {
+        count += 1;
+        ready += u32::from(member.ready_status == ReadyStatus::Ready);
+    }
     NodeGroupStatus {
+        members: count,
+        ready,
         node_statuses: told,
     }
 }
@@ -186,7 +200,10 @@ impl Reconciler for Members {
 
 /// Whether a pod asks for a group that its node is not in.
 fn is_for_another(pod: &Pod, group: Option<&str>) -> bool {
-    let selector = pod.spec.as_ref().and_then(|spec| spec.node_selector.as_ref());
+    let selector = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.node_selector.as_ref());
     let asked = selector.and_then(|selector| selector.get(NODE_GROUP_LABEL));
     pod.metadata.deletion_timestamp.is_none()
         && !pod::has_ended(pod)
@@ -226,7 +243,9 @@ impl Reconciler for Groups {
         if group.status.as_ref() != Some(&status) {
             let api: Api<NodeGroup> = Api::all(self.client.clone());
             let patch = Patch::Merge(json!({ "status": status }));
-            let written = api.patch_status(&key.name, &PatchParams::default(), &patch).await;
+            let written = api
+                .patch_status(&key.name, &PatchParams::default(), &patch)
+                .await;
             written.act_if_there(|| format!("writing the status of NodeGroup {key}"))?;
         }
         Ok(Requeue::OnChange)
@@ -269,7 +288,10 @@ mod tests {
         };
         check(json!({}), Some("all"));
         check(json!({"site": "n"}), Some("all"));
-        check(json!({"site": "n", NODE_GROUP_LABEL: "north"}), Some("north"));
+        check(
+            json!({"site": "n", NODE_GROUP_LABEL: "north"}),
+            Some("north"),
+        );
         check(json!({NODE_GROUP_LABEL: "north"}), Some("all"));
         check(json!({NODE_GROUP_LABEL: "gone"}), Some("all"));
         let stranger = node("c", json!({NODE_GROUP_LABEL: "nobody"}), "True");
@@ -278,13 +300,21 @@ mod tests {
 
     #[test]
     fn a_group_is_told_of_all_that_it_asks_for() {
-        let group = group_of("north", json!({"nodes": ["z", "a"], "matchLabels": {"site": "n"}}));
+        let group = group_of(
+            "north",
+            json!({"nodes": ["z", "a"], "matchLabels": {"site": "n"}}),
+        );
         let nodes = [
-            node("b", json!({"site": "n", NODE_GROUP_LABEL: "south"}), "False"),
+            node(
+                "b",
+                json!({"site": "n", NODE_GROUP_LABEL: "south"}),
+                "False",
+            ),
             node("a", json!({NODE_GROUP_LABEL: "north"}), "True"),
             node("other", json!({}), "True"),
         ];
         let told = serde_json::to_value(tell(&group, nodes.iter())).unwrap();
+        assert_eq!((&told["members"], &told["ready"]), (&json!(1), &json!(1)));
         assert_eq!(
             told["nodeStatuses"],
             json!([

@@ -1,8 +1,8 @@
 //! What is different in a group: changes to an object that has a template of pods.
 
 use eyot_api::edge_application::{
-    AddOrRemove, CommandArgsOverrider, EnvOverrider, ImageComponent, ImageOverrider, Overriders,
-    OverriderOperator,
+    AddOrRemove, CommandArgsOverrider, EnvOverrider, ImageComponent, ImageOverrider,
+    OverriderOperator, Overriders,
 };
 use serde_json::{Value, json};
 
@@ -25,7 +25,9 @@ pub(super) fn apply(
     }
     let mut containers = Containers::of(object, template)?;
     for change in &overriders.env_overriders {
-        containers.change(&change.container_name, "env", |env| environment(change, env));
+        containers.change(&change.container_name, "env", |env| {
+            environment(change, env)
+        });
     }
     for change in &overriders.command_overriders {
         containers.change(&change.container_name, "command", |all| words(change, all));
@@ -78,18 +80,17 @@ impl<'a> Containers<'a> {
 }
 
 fn environment(change: &EnvOverrider, env: &mut Vec<Value>) {
-    let named = |one: &Value| {
-        let mut values = change.value.iter();
-        values.any(|value| one["name"] == value.name.as_str())
-    };
     match change.operator {
-        OverriderOperator::Add => env.extend(change.value.iter().map(|value| json!(value))),
-        OverriderOperator::Remove => env.retain(|one| !named(one)),
+        OverriderOperator::Add => env.extend(change.value.iter().cloned()),
+        OverriderOperator::Remove => env.retain(|one| {
+            let mut values = change.value.iter();
+            !values.any(|value| one["name"] == value["name"])
+        }),
         OverriderOperator::Replace => {
             for value in &change.value {
-                match env.iter_mut().find(|one| one["name"] == value.name.as_str()) {
-                    Some(one) => *one = json!(value),
-                    None => env.push(json!(value)),
+                match env.iter_mut().find(|one| one["name"] == value["name"]) {
+                    Some(one) => one.clone_from(value),
+                    None => env.push(value.clone()),
                 }
             }
         }
@@ -178,12 +179,36 @@ mod tests {
     #[test]
     fn parts_of_images_are_changed_by_themselves() {
         let image = "registry.example:5000/shop/web:v1";
-        check(image, "Registry", "replace", "edge.local", "edge.local/shop/web:v1");
+        check(
+            image,
+            "Registry",
+            "replace",
+            "edge.local",
+            "edge.local/shop/web:v1",
+        );
         check(image, "Registry", "remove", "", "shop/web:v1");
         check("web", "Registry", "add", "edge.local", "edge.local/web");
-        check(image, "Repository", "add", "-arm", "registry.example:5000/shop/web-arm:v1");
-        check(image, "Tag", "replace", "v2", "registry.example:5000/shop/web:v2");
-        check(image, "Tag", "add", "-slim", "registry.example:5000/shop/web:v1-slim");
+        check(
+            image,
+            "Repository",
+            "add",
+            "-arm",
+            "registry.example:5000/shop/web-arm:v1",
+        );
+        check(
+            image,
+            "Tag",
+            "replace",
+            "v2",
+            "registry.example:5000/shop/web:v2",
+        );
+        check(
+            image,
+            "Tag",
+            "add",
+            "-slim",
+            "registry.example:5000/shop/web:v1-slim",
+        );
         check(image, "Tag", "remove", "", "registry.example:5000/shop/web");
         check("web", "Tag", "replace", "v2", "web:v2");
         check("web:v1", "Tag", "replace", "sha256:ab", "web@sha256:ab");
@@ -243,7 +268,10 @@ mod tests {
         let nowhere = json!({"imageOverriders": [
             {"component": "Tag", "operator": "remove", "predicate": {"path": "/spec/image"}},
         ]});
-        assert_eq!(changed(nowhere).unwrap_err(), "there is no image at /spec/image");
+        assert_eq!(
+            changed(nowhere).unwrap_err(),
+            "there is no image at /spec/image"
+        );
         let mut empty = json!({"kind": "Deployment"});
         let told = apply(&Overriders::default(), &mut empty, "/spec/template").unwrap_err();
         assert_eq!(told, "there is no list at /spec/template/spec/containers");

@@ -100,10 +100,12 @@ pub(super) fn plan(application: &EdgeApplication) -> Vec<Planned> {
     let mut known = BTreeSet::new();
     for one in &mut planned {
         let id = &one.identifier;
-        if one.object.is_ok()
-            && !known.insert((id.group.clone(), id.kind.clone(), id.name.clone()))
+        if one.object.is_ok() && !known.insert((id.group.clone(), id.kind.clone(), id.name.clone()))
         {
-            one.object = Err(format!("another manifest or group makes {} {}, too", id.kind, id.name));
+            one.object = Err(format!(
+                "another manifest or group makes {} {}, too",
+                id.kind, id.name
+            ));
         }
     }
     planned
@@ -165,7 +167,9 @@ fn check(identifier: &ResourceIdentifier, manifest: &Value) -> Result<Kind, Stri
     } = identifier;
     let known = Kind::find(group, version, kind).ok_or_else(|| {
         let kinds = KINDS.map(|known| known.kind).join(", ");
-        format!("an EdgeApplication makes {kinds}, and no {kind:?} of {group:?} in version {version:?}")
+        format!(
+            "an EdgeApplication makes {kinds}, and no {kind:?} of {group:?} in version {version:?}"
+        )
     })?;
     if name.is_empty() {
         return Err("metadata.name is required".to_owned());
@@ -258,7 +262,10 @@ mod tests {
         assert_eq!(settings["metadata"]["ownerReferences"][0]["uid"], "u");
         let (_, north) = planned[1].object.as_ref().unwrap();
         assert_eq!(north["metadata"]["name"], "web-north");
-        assert_eq!(north["metadata"]["labels"], json!({NODE_GROUP_LABEL: "north"}));
+        assert_eq!(
+            north["metadata"]["labels"],
+            json!({NODE_GROUP_LABEL: "north"})
+        );
         assert_eq!(north["spec"]["replicas"], 2);
         assert_eq!(
             north["spec"]["template"]["spec"]["nodeSelector"],
@@ -283,7 +290,10 @@ mod tests {
         let [kind, namespace, name] = told.as_slice() else {
             panic!("{told:?}")
         };
-        assert!(kind.contains("no \"RoleBinding\" of \"rbac.authorization.k8s.io\""), "{kind}");
+        assert!(
+            kind.contains("no \"RoleBinding\" of \"rbac.authorization.k8s.io\""),
+            "{kind}"
+        );
         assert!(namespace.contains("\"kube-system\""), "{namespace}");
         assert_eq!(name, "metadata.name is required");
     }

@@ -51,7 +51,11 @@ impl World {
 
     /// Names of the nodes that the ready pods of a Deployment are on.
     async fn places(&self, deployment: &str) -> Vec<String> {
-        let pods = self.api::<Pod>().list(&ListParams::default()).await.unwrap();
+        let pods = self
+            .api::<Pod>()
+            .list(&ListParams::default())
+            .await
+            .unwrap();
         let mut places: Vec<String> = pods
             .iter()
             .filter(|pod| pod.name_any().starts_with(&format!("{deployment}-")))
@@ -94,15 +98,20 @@ async fn an_application_is_where_its_groups_are_and_different_in_each() {
     world.member("n2", json!({"site": "s"})).await;
     world.member("n3", json!({})).await;
     world.kubelet("never");
-    world.group("north", json!({"nodes": ["n1", "later"]})).await;
-    world.group("south", json!({"matchLabels": {"site": "s"}})).await;
+    world
+        .group("north", json!({"nodes": ["n1", "later"]}))
+        .await;
+    world
+        .group("south", json!({"matchLabels": {"site": "s"}}))
+        .await;
     world.is_in("n1", Some("north")).await;
     world.is_in("n2", Some("south")).await;
     let groups: Api<NodeGroup> = Api::all(world.client.clone());
     until("the group is told of its nodes", || async {
         let status = groups.get("north").await.unwrap().status?;
         let status = serde_json::to_value(status.node_statuses).unwrap();
-        let ready = json!({"nodeName": "n1", "readyStatus": "Ready", "selectionStatus": "Succeeded"});
+        let ready =
+            json!({"nodeName": "n1", "readyStatus": "Ready", "selectionStatus": "Succeeded"});
         (status[0]["nodeName"] == "later" && status[1] == ready).then_some(())
     })
     .await;
@@ -114,7 +123,10 @@ async fn an_application_is_where_its_groups_are_and_different_in_each() {
     let both = application(json!([north, {"name": "south"}]));
     let made = async || {
         let params = PostParams::default();
-        applications.create(&params, &typed(both.clone())).await.ok()
+        applications
+            .create(&params, &typed(both.clone()))
+            .await
+            .ok()
     };
     until("the kind is served", made).await;
     until("all that is asked for is there", || async {
@@ -124,7 +136,13 @@ async fn an_application_is_where_its_groups_are_and_different_in_each() {
             .iter()
             .map(|one| format!("{} {:?}", one.identifier.name, one.conditions))
             .collect();
-        (names == ["settings Available", "web-north Available", "web-south Available"]).then_some(())
+        (names
+            == [
+                "settings Available",
+                "web-north Available",
+                "web-south Available",
+            ])
+        .then_some(())
     })
     .await;
     assert_eq!(world.places("web-north").await, ["n1", "n1"]);
@@ -162,7 +180,12 @@ async fn an_application_is_where_its_groups_are_and_different_in_each() {
         .await
         .unwrap();
     until("web-south goes", || async {
-        deployments.get_opt("web-south").await.unwrap().is_none().then_some(())
+        deployments
+            .get_opt("web-south")
+            .await
+            .unwrap()
+            .is_none()
+            .then_some(())
     })
     .await;
     assert_eq!(uid("web-north").await, before);
@@ -215,7 +238,10 @@ async fn what_an_application_may_not_make_is_told_and_not_made() {
     let applications: Api<EdgeApplication> = world.api();
     let made = async || {
         let params = PostParams::default();
-        applications.create(&params, &typed(application.clone())).await.ok()
+        applications
+            .create(&params, &typed(application.clone()))
+            .await
+            .ok()
     };
     until("the kind is served", made).await;
     let told = until("the status tells of each", || async {
@@ -229,7 +255,11 @@ async fn what_an_application_may_not_make_is_told_and_not_made() {
     })
     .await;
     assert!(told[0].contains("no \"RoleBinding\""), "{}", told[0]);
-    assert!(told[1].contains("must be between 1 and 65535"), "{}", told[1]);
+    assert!(
+        told[1].contains("must be between 1 and 65535"),
+        "{}",
+        told[1]
+    );
     assert_eq!(told[2], "");
     world.comes_to_rest().await;
 }
