@@ -24,6 +24,10 @@ pub const CASES: &[Case] = &[
         a_node_that_lost_its_store_keeps_its_pods_and_is_told_again,
         [Kubectl, Root, Busybox]
     ),
+    case!(
+        a_node_whose_certificate_has_ended_works_on_until_it_has_another,
+        [Kubectl, Root, Busybox]
+    ),
 ];
 
 const IMAGE: &str = "edge/lasting:v1";
@@ -135,7 +139,10 @@ fn live_on(world: &mut World) -> anyhow::Result<()> {
     let env = ", env: [{name: SONG, valueFrom: {secretKeyRef: {name: song, key: name}}}], \
                envFrom: [{configMapRef: {name: words}}]";
     host.apply(&manifest("steady", &shell(STEADY, env)))?;
-    host.apply(&manifest("frail", &shell(FRAIL, "")))?;
+    host.apply(&manifest(
+        "frail",
+        &shell(FRAIL, ", imagePullPolicy: Always"),
+    ))?;
     host.apply(&manifest(
         "web",
         "image: 'edge/web:v1', ports: [{containerPort: 8080}]",
@@ -331,4 +338,82 @@ fn lose_store(world: &mut World) -> anyhow::Result<()> {
         .host
         .k(&["delete", "pod", "steady", "--timeout=60s"])?;
     Ok(())
+}
+
+fn a_node_whose_certificate_has_ended_works_on_until_it_has_another() -> anyhow::Result<()> {
+    let mut world = World::joined()?;
+    let done = end_certificate(&mut world);
+    world.with_logs(done)
+}
+
+fn end_certificate(world: &mut World) -> anyhow::Result<()> {
+    push_busybox(&world.host, IMAGE)?;
+    world
+        .host
+        .k(&["annotate", "node", "edge", "eyot.dev/cut-off=keep-pods"])?;
+    world.host.apply(&manifest("frail", &shell(FRAIL, "")))?;
+    let before = world.host.wait_pod("frail", "runs", runs)?;
+    world.edge.kill()?;
+    let pair = world.edge.dir.path().join("edge/node.pem");
+    std::fs::write(&pair, ended(world)?)?;
+
+    // It starts, lives and says why it is alone.
+    world.edge.start(&[])?;
+    let local = Local(world);
+    eventually("its pod can be entered", LIMIT, || {
+        let words = ["exec", "frail", "--", "sh", "-c", "touch /tmp/end"];
+        Ok(run(&mut local.kubectl(&words))?
+            .status
+            .success()
+            .then_some(()))
+    })?;
+    local.wait_pod("frail", "was restarted", |pod| {
+        restarts(pod) == 1 && runs(pod)
+    })?;
+    eventually("it says why", LIMIT, || {
+        let log = std::fs::read_to_string(world.edge.log_path())?;
+        Ok(log
+            .contains("works on, cut off from its server")
+            .then_some(()))
+    })?;
+    let here = life(&local.get("pod frail")?);
+
+    // With a token it asks for another one, which somebody has to approve, since its Node is there.
+    world.edge.kill()?;
+    let token = world.token(&[])?;
+    world.edge.start(&["--token", &token])?;
+    let host = &world.host;
+    let request = eventually("it asks for another one", LIMIT, || {
+        let all = host.get("csr")?;
+        let all = all["items"].as_array().cloned().unwrap_or_default();
+        let pending = all.iter().find(|one| one["status"]["conditions"].is_null());
+        Ok(pending.and_then(|one| one["metadata"]["name"].as_str().map(str::to_owned)))
+    })?;
+    ensure!(
+        life(&Local(world).wait_pod("frail", "runs", runs)?) == here,
+        "restarted"
+    );
+    host.k(&["certificate", "approve", &request])?;
+    let there = host.wait_pod("frail", "is known as it is", |pod| life(pod) == here)?;
+    ensure!(uid(&there) == uid(&before), "it was replaced: {there}");
+    Ok(())
+}
+
+/// Key and certificate of the node, as the server gave it long ago.
+fn ended(world: &World) -> anyhow::Result<String> {
+    use rcgen::{CertificateParams, DnType, Issuer, KeyPair};
+    let read = |name: &str| std::fs::read_to_string(world.host.dir.join("pki").join(name));
+    let issuer = Issuer::from_ca_cert_pem(&read("ca.crt")?, KeyPair::from_pem(&read("ca.key")?)?)?;
+    let mut params = CertificateParams::default();
+    for (kind, text) in [
+        (DnType::OrganizationName, "system:nodes"),
+        (DnType::CommonName, "system:node:edge"),
+    ] {
+        params.distinguished_name.push(kind, text);
+    }
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2020, 2, 1);
+    let key = KeyPair::generate()?;
+    let certificate = params.signed_by(&key, &issuer)?.pem();
+    Ok(format!("{certificate}{}", key.serialize_pem()))
 }

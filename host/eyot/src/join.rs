@@ -21,8 +21,9 @@ use anyhow::{Context, bail};
 use async_trait::async_trait;
 use eyot_client::Watches;
 use eyot_edge::{Address, Identity, JoinToken, Uplink, tunnel};
+use eyot_mirror::Link;
 use eyot_network::{Balancer, Cluster, Dns, Guard, Mesh, PodNetwork};
-use eyot_node::{Heartbeat, Node};
+use eyot_node::{CutOff, Heartbeat, Node};
 use eyot_registry::{
     Registry,
     pull::{Host, Registries},
@@ -37,7 +38,7 @@ use eyot_store::KeyValues;
 use futures::FutureExt;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::{Api, Client};
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{sync::watch, task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -259,9 +260,9 @@ async fn serve(
         Some(_) => Some(OwnApi::open(&settings, &joined, membership, &network, &stop).await?),
         None => None,
     };
-    let filled = own
-        .as_ref()
-        .map(|own| own.mirror(far.client.clone(), &mut parts, &stop));
+    let (filled, link) = (own.as_ref())
+        .map(|own| own.mirror(far.client.clone(), &mut parts, &stop))
+        .unzip();
     let client = |name: &str| match &own {
         Some(own) => own.client(name),
         None => far.client.clone(),
@@ -302,6 +303,7 @@ async fn serve(
         secrets_dir: Some(Instance::of(&settings.data_dir).run_dir().join("secrets")),
         policy: settings.policy.clone(),
         heartbeat: far.heartbeat.clone(),
+        cut_off: link.map(is_cut_off),
         stop_pods: settings.stop_pods,
         provisions: far.uplink.is_none(),
     });
@@ -324,6 +326,14 @@ async fn serve(
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+fn is_cut_off(link: watch::Receiver<Link>) -> CutOff {
+    Arc::new(move || match *link.borrow() {
+        Link::Unknown => None,
+        Link::Connected => Some(false),
+        Link::CutOff => Some(true),
+    })
 }
 
 /// What to do when the server does not want this node.

@@ -22,7 +22,7 @@ use eyot_apiserver::{
     auth::token::{TokenKeys, TokenOptions},
     sealing::Sealer,
 };
-use eyot_mirror::{EdgeGate, Mirror, Pace};
+use eyot_mirror::{EdgeGate, Link, Mirror, Pace};
 use eyot_network::PodNetwork;
 use eyot_store::{OpenError, Store};
 use kube::Client;
@@ -127,13 +127,14 @@ impl OwnApi {
         up::internal_client(&self.api, name)
     }
 
-    /// Keep this API and the server's alike; whether the store was filled.
+    /// Keep this API and the server's alike; whether the store was filled, and whether the server is
+    /// reached.
     pub fn mirror(
         &self,
         cloud: Client,
         parts: &mut JoinSet<()>,
         stop: &CancellationToken,
-    ) -> watch::Receiver<bool> {
+    ) -> (watch::Receiver<bool>, watch::Receiver<Link>) {
         let mirror = Mirror::new(eyot_mirror::Options {
             node: self.node.clone(),
             cloud,
@@ -143,12 +144,12 @@ impl OwnApi {
             devices: false,
             pace: Pace::default(),
         });
-        let filled = mirror.filled();
+        let (filled, link) = (mirror.filled(), mirror.link());
         if !*filled.borrow() {
             tracing::info!("waiting for the server to say what runs here; what runs goes on");
         }
         parts.spawn(mirror.run(stop.clone()));
-        filled
+        (filled, link)
     }
 
     /// Let in who is on this machine, and its pods.
@@ -256,24 +257,27 @@ mod tests {
 
     #[tokio::test]
     async fn a_store_that_cannot_be_read_is_kept_aside_and_begun_anew() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = open_store(dir.path()).await.unwrap();
-        let key = Key::new("configmaps", "default", "a");
-        store
-            .create(key.clone(), json!({"metadata": {}}))
-            .await
-            .unwrap();
-        store.close().await;
-        let store = open_store(dir.path()).await.unwrap();
-        assert!(store.get(&key).is_some());
+        let (dir, key) = (
+            tempfile::tempdir().unwrap(),
+            Key::new("configmaps", "default", "a"),
+        );
+        let path = dir.path();
+        let is_there = async || {
+            let store = open_store(path).await.unwrap();
+            let found = store.get(&key).is_some();
+            store.close().await;
+            found
+        };
+        let store = open_store(path).await.unwrap();
+        let made = store.create(key.clone(), json!({"metadata": {}})).await;
+        assert!(made.is_ok());
         store.close().await;
         drop(store);
+        assert!(is_there().await);
         for nonsense in ["first", "second"] {
-            std::fs::write(dir.path().join("eyot.db"), nonsense.repeat(4096)).unwrap();
-            let store = open_store(dir.path()).await.unwrap();
-            assert!(store.get(&key).is_none());
-            store.close().await;
-            let aside = std::fs::read_to_string(dir.path().join("damaged/eyot.db")).unwrap();
+            std::fs::write(path.join("eyot.db"), nonsense.repeat(4096)).unwrap();
+            assert!(!is_there().await);
+            let aside = std::fs::read_to_string(path.join("damaged/eyot.db")).unwrap();
             assert!(aside.starts_with(nonsense));
         }
     }

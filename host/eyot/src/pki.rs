@@ -5,8 +5,9 @@
 //! A second authority signs only the certificate with which this server comes to the servers behind
 //! it: those take its word for who the user is, so nobody else may have one.
 //! The leaf certificates live one year; a start issues them anew when a third of that has
-//! gone, or when the names of the serving certificate no longer fit. The CA's key stays in its
-//! file with mode 0600.
+//! gone, or when the names of the serving certificate no longer fit. A clock that was ahead when it made
+//! one and a clock that is behind (machines without a battery start in 1970) are told apart by the CA,
+//! which is older than both. The CA's key stays in its file with mode 0600.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -64,19 +65,26 @@ pub fn prepare(dir: &Path, api: SocketAddr, also: &[IpAddr]) -> anyhow::Result<P
     let serving = load_or_make(
         &pki,
         "serving",
-        |pair| is_fresh(pair) && names_fit(pair, &names),
+        |pair| is_fresh(&ca, pair) && names_fit(pair, &names),
         || make_leaf(&ca, "eyot-api", None, &names),
     )?;
-    let admin = load_or_make(&pki, "admin", is_fresh, || {
-        make_leaf(&ca, "admin", Some("system:masters"), &[])
-    })?;
-    let proxy = load_or_make(&pki, "front-proxy", is_fresh, || {
-        make_leaf(&proxy_ca, FRONT_PROXY, None, &[])
-    })?;
-    write_private(
-        &dir.join("kubeconfig"),
-        kubeconfig(api, &ca, &admin).as_bytes(),
+    let admin = load_or_make(
+        &pki,
+        "admin",
+        |pair| is_fresh(&ca, pair),
+        || make_leaf(&ca, "admin", Some("system:masters"), &[]),
     )?;
+    let proxy = load_or_make(
+        &pki,
+        "front-proxy",
+        |pair| is_fresh(&proxy_ca, pair),
+        || make_leaf(&proxy_ca, FRONT_PROXY, None, &[]),
+    )?;
+    let (path, text) = (dir.join("kubeconfig"), kubeconfig(api, &ca, &admin));
+    // A disk that is full does not keep a host from starting.
+    if std::fs::read_to_string(&path).ok().as_ref() != Some(&text) {
+        write_private(&path, text.as_bytes())?;
+    }
     Ok(Pki {
         server: server_tls(&ca, &serving)?,
         authority: Arc::new(Authority::new(&ca.certificate, &ca.key).context(
@@ -279,15 +287,26 @@ fn own_addresses() -> Vec<IpAddr> {
     found
 }
 
-fn is_fresh(pair: &Pair) -> bool {
-    let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(pair.certificate.as_bytes()) else {
+fn is_fresh(ca: &Pair, pair: &Pair) -> bool {
+    let (Some((made, _)), Some((from, to))) = (life(ca), life(pair)) else {
         return false;
     };
-    let Ok(certificate) = pem.parse_x509() else {
-        return false;
-    };
-    let left = certificate.validity().not_after.timestamp() - Timestamp::now().as_second();
-    left > RENEW_DAYS * 86_400
+    let now = Timestamp::now().as_second();
+    match now < made {
+        // The clock is behind: nothing that it says is to be acted on.
+        true => true,
+        false => from <= now && to - now > RENEW_DAYS * 86_400,
+    }
+}
+
+/// From when to when a certificate is good.
+fn life(pair: &Pair) -> Option<(i64, i64)> {
+    let (_, pem) = x509_parser::pem::parse_x509_pem(pair.certificate.as_bytes()).ok()?;
+    let validity = pem.parse_x509().ok()?.validity().clone();
+    Some((
+        validity.not_before.timestamp(),
+        validity.not_after.timestamp(),
+    ))
 }
 
 fn names_fit(pair: &Pair, names: &[SanType]) -> bool {
@@ -387,6 +406,28 @@ mod tests {
         let second = std::fs::read_to_string(dir.path().join("kubeconfig")).unwrap();
         assert_eq!(first, second);
         assert!(first.contains("server: https://127.0.0.1:6443"));
+    }
+
+    #[test]
+    fn what_a_clock_that_was_ahead_has_made_is_made_anew() {
+        let ca = make_ca("ca").unwrap();
+        let at = |from: i32, to: i32| {
+            let mut params = CertificateParams::default();
+            params.not_before = rcgen::date_time_ymd(from, 1, 1);
+            params.not_after = rcgen::date_time_ymd(to, 1, 1);
+            let key = KeyPair::generate().unwrap();
+            let certificate = params.self_signed(&key).unwrap().pem();
+            let key = key.serialize_pem();
+            Pair { certificate, key }
+        };
+        let good = make_leaf(&ca, "leaf", None, &[]).unwrap();
+        assert!(is_fresh(&ca, &good));
+        assert!(!is_fresh(&ca, &at(2000, 2001)), "it has ended");
+        assert!(!is_fresh(&ca, &at(2200, 2400)), "it has not begun");
+        assert!(
+            is_fresh(&at(2199, 2400), &at(2200, 2201)),
+            "the clock is behind"
+        );
     }
 
     #[test]

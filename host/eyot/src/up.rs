@@ -590,6 +590,7 @@ fn start_node(
         secrets_dir: Some(Instance::of(&settings.data_dir).run_dir().join("secrets")),
         policy: settings.policy.clone(),
         heartbeat: eyot_node::Heartbeat::Lease,
+        cut_off: None,
         provisions: true,
         stop_pods: settings.stop_pods,
     })

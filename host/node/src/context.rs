@@ -52,6 +52,8 @@ pub(crate) struct Context {
     pub profiles: PathBuf,
     pub policy: Policy,
     pub heartbeat: Heartbeat,
+    /// See [`crate::Options::cut_off`].
+    pub cut_off: Option<crate::CutOff>,
     pub provisions: bool,
     pub address: IpAddr,
     pub capacity: Capacity,
@@ -104,6 +106,7 @@ impl Context {
             capacity: Capacity::read(&options.data_dir, options.policy.pods),
             policy: options.policy,
             heartbeat: options.heartbeat,
+            cut_off: options.cut_off,
             provisions: options.provisions,
             name: options.name,
             version: options.version,

@@ -77,6 +77,9 @@ pub enum Heartbeat {
     Line(Arc<Notify>),
 }
 
+/// Whether the node is cut off from the world; `None` until that is known.
+pub type CutOff = Arc<dyn Fn() -> Option<bool> + Send + Sync>;
+
 /// What a node is made of.
 pub struct Options {
     /// Name of the Node object.
@@ -95,6 +98,8 @@ pub struct Options {
     pub secrets_dir: Option<PathBuf>,
     pub policy: Policy,
     pub heartbeat: Heartbeat,
+    /// For a node that lives on then: images that are there are taken although they were to be pulled.
+    pub cut_off: Option<CutOff>,
     /// Make volumes for claims (`eyot.dev/local-path`), which takes rights that a joined node does not
     /// have.
     pub provisions: bool,

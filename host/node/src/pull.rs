@@ -18,6 +18,9 @@ use crate::{
     pod::{Failure, FailureKind, object_reference},
 };
 
+/// Why an image was not pulled that was to be.
+const IS_CUT_OFF: &str = "; this node is cut off, so its registry is not asked for another one";
+
 /// What one pod's images are asked for with.
 pub(crate) struct Asking<'a> {
     pub context: &'a Context,
@@ -78,17 +81,16 @@ impl<'a> Asking<'a> {
         policy: Option<&str>,
     ) -> Result<Image, Failure> {
         let images = &self.context.images;
-        if policy != Some("Always") {
+        let is_always = policy == Some("Always");
+        let cut_off = || self.context.cut_off.as_ref().map(|cut_off| cut_off());
+        if !is_always || cut_off() == Some(Some(true)) {
             match images.find(name, &self.credentials).await {
                 Ok(image) => {
-                    let what = match unit {
-                        Some(_) => "Container image",
-                        None => "Image",
+                    let why = match is_always {
+                        true => IS_CUT_OFF,
+                        false => "",
                     };
-                    let message = format!(
-                        "{what} \"{name}\" already present on machine and can be accessed by the pod"
-                    );
-                    self.record(unit, EventType::Normal, "Pulled", message);
+                    self.is_here(unit, name, why);
                     return Ok(image);
                 }
                 Err(ImageError::NotFound { .. }) if policy == Some("Never") => {
@@ -106,10 +108,19 @@ impl<'a> Asking<'a> {
         let message = format!("Pulling image \"{name}\"");
         self.record(unit, EventType::Normal, "Pulling", message);
         let started = Instant::now();
-        let pulled = images
-            .pull(name, &self.credentials)
-            .await
-            .map_err(|error| explained(&error))?;
+        let pulled = match images.pull(name, &self.credentials).await {
+            Ok(pulled) => pulled,
+            Err(error) => {
+                // It may just be found out that this node is cut off.
+                let is_alone = matches!(cut_off(), Some(None | Some(true)));
+                let is_unasked = is_always && is_alone && matches!(error, ImageError::Fetch { .. });
+                if is_unasked && let Ok(image) = images.find(name, &self.credentials).await {
+                    self.is_here(unit, name, IS_CUT_OFF);
+                    return Ok(image);
+                }
+                return Err(explained(&error));
+            }
+        };
         let took = go_duration(started.elapsed());
         let message = format!(
             "Successfully pulled image \"{name}\" in {took} ({took} including waiting). Image size: \
@@ -118,6 +129,17 @@ impl<'a> Asking<'a> {
         );
         self.record(unit, EventType::Normal, "Pulled", message);
         Ok(pulled.image)
+    }
+
+    fn is_here(&self, unit: Option<usize>, name: &str, why: &str) {
+        let what = match unit {
+            Some(_) => "Container image",
+            None => "Image",
+        };
+        let message = format!(
+            "{what} \"{name}\" already present on machine and can be accessed by the pod{why}"
+        );
+        self.record(unit, EventType::Normal, "Pulled", message);
     }
 
     fn record(&self, unit: Option<usize>, kind: EventType, reason: &'static str, message: String) {

@@ -92,6 +92,7 @@ impl World {
             secrets_dir: None,
             policy: Policy::default(),
             heartbeat: eyot_node::Heartbeat::Lease,
+            cut_off: None,
             provisions: true,
             stop_pods: false,
         });
