@@ -69,7 +69,8 @@ fn reach_all(world: &World) -> anyhow::Result<()> {
     let mut found: Vec<String> = (listening.lines())
         .filter_map(|line| line.split_whitespace().nth(3).map(str::to_owned))
         .collect();
-    (own.sort(), found.sort());
+    own.sort();
+    found.sort();
     ensure!(found == own, "something else listens: {listening}");
 
     let mut following = host
