@@ -14,6 +14,7 @@ mod crash;
 mod device;
 mod drivers;
 mod edge;
+mod fleet;
 mod guest_net;
 mod hooks;
 #[expect(dead_code, reason = "the benchmark uses more of it")]
@@ -77,6 +78,7 @@ fn main() {
         ("drivers", drivers::CASES),
         ("peers", peers::CASES),
         ("edge", edge::CASES),
+        ("fleet", fleet::CASES),
         ("autonomy", autonomy::CASES),
         ("outage", outage::CASES),
         ("pipelines", pipelines::CASES),
