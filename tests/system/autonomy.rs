@@ -2,7 +2,11 @@
 //! the death of its agent and a reboot; and when the link is back, the server learns what happened, and
 //! nothing that did not change is restarted.
 
-use std::{process::Command, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
@@ -26,6 +30,10 @@ pub const CASES: &[Case] = &[
     ),
     case!(
         a_node_whose_certificate_has_ended_works_on_until_it_has_another,
+        [Kubectl, Root, Busybox]
+    ),
+    case!(
+        a_full_disk_ends_no_pod_and_nothing_that_was_told_meanwhile_is_lost,
         [Kubectl, Root, Busybox]
     ),
 ];
@@ -416,4 +424,90 @@ fn ended(world: &World) -> anyhow::Result<String> {
     let key = KeyPair::generate()?;
     let certificate = params.signed_by(&key, &issuer)?.pem();
     Ok(format!("{certificate}{}", key.serialize_pem()))
+}
+
+/// A small disk, mounted for a case.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn mount(at: &Path) -> anyhow::Result<Self> {
+        let options = ["-t", "tmpfs", "-o", "size=64m", "none"];
+        succeed(Command::new("mount").args(options).arg(at))?;
+        Ok(Self(at.to_owned()))
+    }
+
+    fn fill(&self) -> anyhow::Result<()> {
+        use std::io::{ErrorKind, Write};
+        let mut file = std::fs::File::create(self.0.join("filler"))?;
+        for size in [1 << 16, 1 << 12, 1] {
+            let full = loop {
+                if let Err(error) = file.write_all(&vec![7; size]) {
+                    break error;
+                }
+            };
+            ensure!(full.kind() == ErrorKind::StorageFull, "{full}");
+        }
+        Ok(())
+    }
+
+    fn clear(&self) -> anyhow::Result<()> {
+        Ok(std::fs::remove_file(self.0.join("filler"))?)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Whoever runs on it ends later.
+        let _ = run(Command::new("umount").arg("-l").arg(&self.0));
+    }
+}
+
+fn a_full_disk_ends_no_pod_and_nothing_that_was_told_meanwhile_is_lost() -> anyhow::Result<()> {
+    let mut world = World::apart()?;
+    let disk = Disk::mount(world.edge.dir.path())?;
+    let (token, address) = (world.token(&[])?, world.address());
+    // What is free of so small a disk is not to evict anybody.
+    world
+        .edge
+        .start(&[&address, "--token", &token, "--eviction-hard="])?;
+    let done = fill_disk(&mut world, &disk);
+    let done = world.with_logs(done);
+    let _ = disk.clear();
+    drop(world);
+    done
+}
+
+fn fill_disk(world: &mut World, disk: &Disk) -> anyhow::Result<()> {
+    world.wait_node("is Ready", |node| condition(node, "Ready"))?;
+    push_busybox(&world.host, IMAGE)?;
+    world.host.apply(&manifest("steady", &shell(STEADY, "")))?;
+    let before = world.host.wait_pod("steady", "runs", runs)?;
+    disk.fill()?;
+    world
+        .host
+        .k(&["label", "pod", "steady", "told=meanwhile"])?;
+    eventually("it says that the disk is full", LIMIT, || {
+        let log = std::fs::read_to_string(world.edge.log_path())?;
+        Ok(log.contains("free some disk space").then_some(()))
+    })?;
+    let exec = |world: &World| {
+        eventually("the pod is entered", LIMIT, || {
+            let words = ["exec", "steady", "--", "echo", "here"];
+            let said = run(&mut world.host.kubectl(&words))?;
+            Ok((said.stdout == b"here\n").then_some(()))
+        })
+    };
+    exec(world)?;
+    // It starts on a full disk, too.
+    world.edge.kill()?;
+    world.edge.start(&["--eviction-hard="])?;
+    exec(world)?;
+    disk.clear()?;
+    let here = Local(world).wait_pod("steady", "is told", |pod| {
+        pod["metadata"]["labels"]["told"] == "meanwhile" && runs(pod)
+    })?;
+    ensure!(life(&here) == life(&before), "restarted: {here}");
+    world.host.apply(&manifest("next", &shell(STEADY, "")))?;
+    world.host.wait_pod("next", "runs", runs)?;
+    Ok(())
 }

@@ -217,8 +217,9 @@ impl Edge {
         Ok(ended)
     }
 
+    /// Beside the directory: its disk may be full.
     pub fn log_path(&self) -> PathBuf {
-        self.dir.path().join("eyot.log")
+        self.dir.path().with_extension("log")
     }
 
     pub fn log(&self) -> String {
@@ -237,6 +238,7 @@ impl Drop for Edge {
         {
             eprintln!("what an agent left was not cleared: {error:#}");
         }
+        let _ = std::fs::remove_file(self.log_path());
     }
 }
 
