@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use eyot_client::{Cache, Watches, view::Pod};
 use k8s_openapi::api::{
-    core::v1::{Namespace, Service},
+    core::v1::{Namespace, Node, Service},
     discovery::v1::EndpointSlice,
     networking::v1::NetworkPolicy,
 };
@@ -19,6 +19,8 @@ pub struct Cluster {
     pub(crate) namespaces: Cache<Namespace>,
     pub(crate) policies: Cache<NetworkPolicy>,
     pub(crate) pods: Cache<Pod>,
+    /// This machine's Node, and perhaps others.
+    pub(crate) nodes: Cache<Node>,
 }
 
 impl Cluster {
@@ -30,6 +32,7 @@ impl Cluster {
             namespaces: watches.of(),
             policies: watches.of(),
             pods: watches.of(),
+            nodes: watches.of(),
         }
     }
 
@@ -42,6 +45,7 @@ impl Cluster {
             namespaces: watches.of(),
             policies: watches.of(),
             pods: watches.some(format!("spec.nodeName={node}")),
+            nodes: watches.some(format!("metadata.name={node}")),
         }
     }
 
@@ -52,6 +56,7 @@ impl Cluster {
         self.namespaces.synced().await;
         self.policies.synced().await;
         self.pods.synced().await;
+        self.nodes.synced().await;
     }
 }
 

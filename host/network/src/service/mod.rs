@@ -11,8 +11,9 @@ mod plan;
 
 use std::{io, net::IpAddr, sync::Arc};
 
-use eyot_client::Controller;
-use kube::Client;
+use eyot_client::{Controller, Key};
+use k8s_openapi::api::core::v1::Node;
+use kube::{Client, ResourceExt};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +27,8 @@ use balancer::Balancers;
 use health::{Checks, checks};
 use plan::{Datagrams, Facts, plan};
 pub(crate) use plan::{OF_SERVICE, network, ready_backends};
+
+const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// Keeps the rules for Services.
 pub struct Balancer {
@@ -50,6 +53,13 @@ impl Balancer {
         let changed = Arc::new(Notify::new());
         wake(&cluster.services, &changed);
         wake(&cluster.slices, &changed);
+        let (moved, here) = (Arc::clone(&changed), node.to_owned());
+        cluster.nodes.listen(move |change| {
+            let [before, after] = [change.before, change.after];
+            if *change.key.name == *here && before.and_then(zone) != after.and_then(zone) {
+                moved.notify_one();
+            }
+        });
         Self {
             balancers: host.map(|host| balancer::controller(&client, &cluster.services, host)),
             cluster: cluster.clone(),
@@ -57,6 +67,7 @@ impl Balancer {
             client,
             facts: Facts {
                 node: node.to_owned(),
+                zone: None,
                 pods: network.cidr(),
             },
             table: network.table(),
@@ -105,6 +116,8 @@ impl Keeper for Work {
 
     async fn pass(&mut self, cluster: &Cluster, table: &Arc<Table>) -> io::Result<Vec<Complaint>> {
         let (services, slices) = (cluster.services.list(), cluster.slices.list());
+        let node = cluster.nodes.get(&Key::new("", &self.facts.node));
+        self.facts.zone = node.as_ref().and_then(zone);
         let planned = plan(&services, &slices, &self.facts);
         let set = table.set(Part::Services, planned.rules).await;
         self.checks.set_sound(set.is_ok());
@@ -115,6 +128,11 @@ impl Keeper for Work {
         complaints.extend(self.checks.serve(checks).await);
         Ok(complaints)
     }
+}
+
+/// Where a machine is, as whoever runs it says.
+fn zone(node: &Arc<Node>) -> Option<String> {
+    node.labels().get(ZONE).cloned()
 }
 
 impl Work {

@@ -45,6 +45,7 @@ pub(crate) const OF_SERVICE: &str = "kubernetes.io/service-name";
 #[derive(Debug, Clone)]
 pub(crate) struct Facts {
     pub node: String,
+    pub zone: Option<String>,
     pub pods: Cidr,
 }
 
@@ -96,6 +97,10 @@ struct Backend {
     ready: bool,
     /// Serving while it ends: used when nothing else is left.
     lingering: bool,
+    /// Whether this node is one of those that it is meant for, if it is meant for some...
+    for_node: Option<bool>,
+    /// ...and the same of this node's zone.
+    for_zone: Option<bool>,
 }
 
 pub(crate) fn plan(
@@ -212,7 +217,8 @@ impl<'a> Planner<'a> {
             let Ok(number) = u16::try_from(port.port) else {
                 continue;
             };
-            let mut backends = backends(slices, port, &self.facts.node);
+            let (node, zone) = (&self.facts.node, self.facts.zone.as_deref());
+            let mut backends = backends(slices, port, node, zone);
             if backends.len() > MAX_BACKENDS {
                 self.complain(
                     namespace,
@@ -237,7 +243,7 @@ impl<'a> Planner<'a> {
                     .filter(|port| *port > 0),
                 balancer: balancer_addresses(service),
                 id: id(namespace, name, protocol, number),
-                all: usable(backends),
+                all: usable(near(backends)),
                 local: usable(local),
             });
         }
@@ -547,7 +553,13 @@ fn v4<'a>(texts: impl Iterator<Item = &'a String>) -> impl Iterator<Item = Ipv4A
     })
 }
 
-fn backends(slices: &[&EndpointSlice], port: &ServicePort, node: &str) -> Vec<Backend> {
+/// As they are for a node in a zone.
+fn backends(
+    slices: &[&EndpointSlice],
+    port: &ServicePort,
+    node: &str,
+    zone: Option<&str>,
+) -> Vec<Backend> {
     let wanted = port.name.as_deref().unwrap_or_default();
     let mut found: BTreeMap<(Ipv4Addr, u16), Backend> = BTreeMap::new();
     for slice in slices {
@@ -567,7 +579,17 @@ fn backends(slices: &[&EndpointSlice], port: &ServicePort, node: &str) -> Vec<Ba
                 let Some(address) = address.filter(|address| is_unicast(*address)) else {
                     continue;
                 };
+                let hints = endpoint.hints.as_ref();
+                let nodes = hints.and_then(|hints| hints.for_nodes.as_ref());
+                let zones = hints.and_then(|hints| hints.for_zones.as_ref());
+                let nodes = nodes.filter(|nodes| !nodes.is_empty());
+                let zones = zones.filter(|zones| !zones.is_empty());
                 let backend = Backend {
+                    for_node: nodes.map(|nodes| nodes.iter().any(|one| one.name == node)),
+                    for_zone: zones.map(|zones| {
+                        let mut zones = zones.iter();
+                        zones.any(|one| Some(&*one.name) == zone)
+                    }),
                     address,
                     port,
                     local: endpoint.node_name.as_deref() == Some(node),
@@ -587,7 +609,7 @@ fn backends(slices: &[&EndpointSlice], port: &ServicePort, node: &str) -> Vec<Ba
 
 /// Where the ready endpoints of a Service's port are, or those that end if none is ready.
 pub(crate) fn ready_backends(slices: &[&EndpointSlice], port: &ServicePort) -> Vec<SocketAddr> {
-    let found = usable(backends(slices, port, ""));
+    let found = usable(backends(slices, port, "", None));
     let places = found.iter().map(|b| SocketAddr::from((b.address, b.port)));
     places.take(MAX_BACKENDS).collect()
 }
@@ -598,6 +620,21 @@ fn is_unicast(address: Ipv4Addr) -> bool {
         || address.is_multicast()
         || address.is_broadcast()
         || address.is_link_local())
+}
+
+/// Those that are meant for this node, else those for its zone: if each that is ready is meant for some,
+/// and one of them for it. Else all.
+fn near(mut backends: Vec<Backend>) -> Vec<Backend> {
+    let hints: [fn(&Backend) -> Option<bool>; 2] = [|b| b.for_node, |b| b.for_zone];
+    for hint in hints {
+        let mut ready = backends.iter().filter(|b| b.ready).map(hint);
+        let all = ready.clone().all(|meant| meant.is_some());
+        if all && ready.any(|meant| meant == Some(true)) {
+            backends.retain(|b| b.ready && hint(b) == Some(true));
+            break;
+        }
+    }
+    backends
 }
 
 /// The ready ones, or those that linger if none is.

@@ -7,6 +7,7 @@ use super::*;
 fn facts() -> Facts {
     Facts {
         node: "here".to_owned(),
+        zone: Some("north".to_owned()),
         pods: "10.244.0.0/24".parse().unwrap(),
     }
 }
@@ -89,6 +90,63 @@ fn a_cluster_address_leads_to_the_ready_backends() {
             "c-d/web/6-80: ip daddr 10.96.0.7 ip saddr != 10.244.0.0/24 jump masquerade-it",
             "c-d/web/6-80: meta l4proto 6 dnat ip to numgen random mod 2 map { 0 : 10.244.0.2 . 8080, 1 : 10.244.0.4 . 8080 }",
         ],
+    );
+}
+
+/// Endpoints with `node` and `zone` that they are meant for, if any; what is left of the first rule.
+fn used(endpoints: &[(&str, Option<&str>, Option<&str>)]) -> Vec<String> {
+    let web = service(
+        "web",
+        json!({"clusterIP": "10.96.0.7", "ports": [{"port": 80}]}),
+    );
+    let addresses: Vec<&str> = endpoints.iter().map(|(address, ..)| *address).collect();
+    let mut slice = EndpointSlice::clone(&slice("web", 8080, &addresses));
+    for (endpoint, (_, node, zone)) in slice.endpoints.iter_mut().flatten().zip(endpoints) {
+        let named = |name: &Option<&str>| name.map(|name| json!([{"name": name}]));
+        let hints = json!({"forNodes": named(node), "forZones": named(zone)});
+        endpoint.hints = Some(serde_json::from_value(hints).unwrap());
+    }
+    let planned = plan(&[web], &[Arc::new(slice)], &facts());
+    let pairs = planned.rules.elements["hairpin"].keys();
+    pairs
+        .filter_map(|pair| Some(pair.split_once(' ')?.0.to_owned()))
+        .collect()
+}
+
+#[test]
+fn near_backends_are_preferred_where_all_say_whom_they_are_near() {
+    let (a, b, c) = ("10.244.0.2", "10.244.1.3", "10.244.2.4");
+    let (here, there) = (Some("here"), Some("there"));
+    let (north, south) = (Some("north"), Some("south"));
+    assert_eq!(
+        used(&[(a, here, north), (b, there, north), (c, there, south)]),
+        [a]
+    );
+    assert_eq!(
+        used(&[(a, there, north), (b, there, south), (c, there, north)]),
+        [a, c]
+    );
+    assert_eq!(used(&[(a, None, north), (b, None, south)]), [a]);
+    assert_eq!(
+        used(&[(a, None, north), (b, None, None)]),
+        [a, b],
+        "one does not say"
+    );
+    assert_eq!(
+        used(&[(a, there, south), (b, there, south)]),
+        [a, b],
+        "none is near"
+    );
+    let down = "10.244.1.3!down";
+    assert_eq!(
+        used(&[(a, there, south), (down, here, north)]),
+        [a],
+        "the near one is not ready"
+    );
+    assert_eq!(
+        used(&[(a, here, north), (down, None, None)]),
+        [a],
+        "one that is not ready says nothing"
     );
 }
 

@@ -31,6 +31,7 @@ where
     with_table(name, bridged, move |network| async move {
         let facts = Facts {
             node: "here".to_owned(),
+            zone: None,
             pods: network.cidr(),
         };
         test(Scene {
