@@ -33,6 +33,10 @@ pub const CASES: &[Case] = &[
         [Kubectl, Root, Busybox]
     ),
     case!(
+        a_node_that_was_deleted_joins_anew_with_a_token,
+        [Kubectl, Root, Busybox]
+    ),
+    case!(
         a_full_disk_ends_no_pod_and_nothing_that_was_told_meanwhile_is_lost,
         [Kubectl, Root, Busybox]
     ),
@@ -363,7 +367,7 @@ fn end_certificate(world: &mut World) -> anyhow::Result<()> {
     let before = world.host.wait_pod("frail", "runs", runs)?;
     world.edge.kill()?;
     let pair = world.edge.dir.path().join("edge/node.pem");
-    std::fs::write(&pair, ended(world)?)?;
+    std::fs::write(&pair, issued(world, (2020, 1, 1), (2020, 2, 1))?)?;
 
     // It starts, lives and says why it is alone.
     world.edge.start(&[])?;
@@ -407,8 +411,8 @@ fn end_certificate(world: &mut World) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Key and certificate of the node, as the server gave it long ago.
-fn ended(world: &World) -> anyhow::Result<String> {
+/// Certificate and key of the node, as the server would have given it for that time.
+fn issued(world: &World, from: (i32, u8, u8), to: (i32, u8, u8)) -> anyhow::Result<String> {
     use rcgen::{CertificateParams, DnType, Issuer, KeyPair};
     let read = |name: &str| std::fs::read_to_string(world.host.dir.join("pki").join(name));
     let issuer = Issuer::from_ca_cert_pem(&read("ca.crt")?, KeyPair::from_pem(&read("ca.key")?)?)?;
@@ -419,11 +423,49 @@ fn ended(world: &World) -> anyhow::Result<String> {
     ] {
         params.distinguished_name.push(kind, text);
     }
-    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
-    params.not_after = rcgen::date_time_ymd(2020, 2, 1);
+    params.not_before = rcgen::date_time_ymd(from.0, from.1, from.2);
+    params.not_after = rcgen::date_time_ymd(to.0, to.1, to.2);
     let key = KeyPair::generate()?;
     let certificate = params.signed_by(&key, &issuer)?.pem();
     Ok(format!("{certificate}{}", key.serialize_pem()))
+}
+
+fn a_node_that_was_deleted_joins_anew_with_a_token() -> anyhow::Result<()> {
+    let mut world = World::joined()?;
+    let done = join_anew(&mut world);
+    world.with_logs(done)
+}
+
+fn join_anew(world: &mut World) -> anyhow::Result<()> {
+    push_busybox(&world.host, IMAGE)?;
+    world.host.apply(&manifest("steady", &shell(STEADY, "")))?;
+    world.host.wait_pod("steady", "runs", runs)?;
+    let before = world.host.get("node edge")?;
+    // Its certificate would be young enough to make the Node again.
+    world.edge.kill()?;
+    world.host.k(&["delete", "node", "edge"])?;
+    let pair = world.edge.dir.path().join("edge/node.pem");
+    std::fs::write(&pair, issued(world, (2020, 1, 1), (2100, 1, 1))?)?;
+    world.edge.start(&[])?;
+    eventually("it says that it is not wanted", LIMIT, || {
+        let log = std::fs::read_to_string(world.edge.log_path())?;
+        Ok(log.contains("does not accept this node").then_some(()))
+    })?;
+    Local(world).wait_pod("steady", "runs on", runs)?;
+    world.edge.kill()?;
+    let token = world.token(&[])?;
+    world.edge.start(&["--token", &token])?;
+    let after = world.wait_node("is Ready anew", |node| {
+        condition(node, "Ready") && uid(node) != uid(&before)
+    })?;
+    ensure!(after["spec"]["podCIDR"].is_string(), "{after}");
+    world.host.apply(&manifest("next", &shell(STEADY, "")))?;
+    let next = world.host.wait_pod("next", "runs", runs)?;
+    let range = after["spec"]["podCIDR"].as_str().unwrap_or_default();
+    let prefix = range.rsplit_once('.').context("a range")?.0;
+    let ip = next["status"]["podIP"].as_str().unwrap_or_default();
+    ensure!(ip.starts_with(prefix), "{ip} is not of {range}");
+    Ok(())
 }
 
 /// A small disk, mounted for a case.

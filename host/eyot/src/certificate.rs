@@ -8,6 +8,8 @@ use std::{sync::Arc, time::Duration};
 
 use eyot_edge::{Address, Identity, JoinToken, Uplink, enrol};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -36,6 +38,21 @@ pub async fn ask(
     let identity = enrol::certify(&client, node, key, found.authority).await?;
     membership.keep(&identity)?;
     Ok(identity)
+}
+
+/// Whether the server says that it does not accept a certificate: its Node was deleted.
+pub async fn is_refused(server: Address, identity: &Identity) -> anyhow::Result<bool> {
+    let uplink = Uplink::new(server, identity.credential()?);
+    let stop = CancellationToken::new();
+    let _stop = stop.clone().drop_guard();
+    let way = uplink.clone();
+    tokio::spawn(async move { way.run(stop).await });
+    let nodes: Api<Node> = Api::all(uplink.client());
+    // One that is not reached says nothing.
+    Ok(match nodes.get_opt(&identity.node).await {
+        Err(kube::Error::Api(answer)) => answer.code == 401,
+        _ => false,
+    })
 }
 
 /// Keeps the certificate good for as long as the node runs.

@@ -36,6 +36,7 @@ use eyot_runtime_oci::{OciRuntime, launcher::Launcher};
 use eyot_runtime_wasm::{WasmEngine, WasmRuntime};
 use eyot_store::KeyValues;
 use futures::FutureExt;
+use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::{Api, Client};
 use tokio::{sync::watch, task::JoinSet, time::sleep};
@@ -161,8 +162,17 @@ async fn member(
                 joined.node
             );
         }
-        // One that has expired is mended while the node runs on, cut off.
-        return Ok((identity.clone(), joined.clone()));
+        // One that has expired is mended while the node runs on, cut off. One that the server does not
+        // want is given up for another if there is a token: that makes another Node.
+        let has_expired = identity.has_expired(Timestamp::now());
+        let is_doubted = plan.token.is_some() && membership.is_refused() && !has_expired;
+        if !is_doubted || !certificate::is_refused(joined.server.parse()?, identity).await? {
+            return Ok((identity.clone(), joined.clone()));
+        }
+        tracing::warn!(
+            node = joined.node,
+            "the server does not accept the certificate of this node: joining anew"
+        );
     }
     let Some(token) = &plan.token else {
         bail!(
@@ -310,6 +320,8 @@ async fn serve(
     if let (Some(uplink), Heartbeat::Line(up)) = (far.uplink, far.heartbeat) {
         let (kubelet, cancel) = (node.kubelet(), stop.clone());
         parts.spawn(end_with_membership(membership.clone(), stop.clone()));
+        let membership = membership.clone();
+        let refused = move |words| refused(&membership, words);
         parts.spawn(async move { tunnel::serve(uplink, kubelet, up, refused, cancel).await });
     }
     if let Some(own) = &own {
@@ -337,10 +349,13 @@ fn is_cut_off(link: watch::Receiver<Link>) -> CutOff {
 }
 
 /// What to do when the server does not want this node.
-fn refused(tunnel::Refused(words): tunnel::Refused) {
+fn refused(membership: &Membership, tunnel::Refused(words): tunnel::Refused) {
+    if let Err(error) = membership.was_refused() {
+        tracing::warn!(%error, "a start with a new token will not know of it");
+    }
     tracing::error!(
         words,
-        "the server does not accept this node's certificate: it has expired, or the Node was deleted. Pods go on, cut off; `eyot node reset`, or join again with a new token"
+        "the server does not accept this node's certificate: it has expired, or the Node was deleted. Pods go on, cut off; start this with a new --token, or `eyot node reset`"
     );
 }
 

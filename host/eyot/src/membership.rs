@@ -2,7 +2,8 @@
 //!
 //! `ca.crt` is the server's authority, `node.pem` the node's certificate and key, `joined.json` which
 //! server that is and what the node needs to know before it can ask. `new.key` is a key whose
-//! certificate has not come yet: a join that is cut off goes on with the same request. Below `api` is what
+//! certificate has not come yet: a join that is cut off goes on with the same request. `refused` is there
+//! once the server wanted nothing of the certificate. Below `api` is what
 //! belongs to the node's own API: its store, its keys and the kubeconfig for it.
 
 use std::{
@@ -95,7 +96,18 @@ impl Membership {
         write_private(&self.authority(), identity.authority.as_bytes())?;
         let pair = format!("{}{}", identity.certificate, identity.key);
         write_private(&self.pair(), pair.as_bytes())?;
+        remove(&self.0.join("refused"))?;
         remove(&self.0.join("new.key"))
+    }
+
+    /// Remember that the server did not accept the identity.
+    pub fn was_refused(&self) -> anyhow::Result<()> {
+        write_private(&self.0.join("refused"), b"")
+    }
+
+    /// Whether it ever did not.
+    pub fn is_refused(&self) -> bool {
+        self.0.join("refused").exists()
     }
 
     /// The key to ask for a certificate with.
