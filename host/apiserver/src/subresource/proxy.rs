@@ -6,6 +6,9 @@
 //! Service. A node without a port, or with that of its kubelet, is the node's own API, to which this
 //! server has a connection; any other port is dialled at the node's address.
 
+mod links;
+mod page;
+
 use std::{
     io,
     net::{IpAddr, Ipv4Addr},
@@ -14,12 +17,13 @@ use std::{
 };
 
 use eyot_http::{Body, Request, Response, Upgrade, relay};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, request::Parts};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
 use tokio_rustls::TlsConnector;
 
+use self::links::Links;
 use super::{connect, kubelet};
 use crate::{
     api::Api,
@@ -95,12 +99,37 @@ pub(crate) async fn proxy(
         "pods" => pod(&object, &call.name, &port)?,
         _ => service(api, &call, &object, &port)?,
     };
+    let prefix = passed.uri.path().strip_suffix(rest.as_str());
+    let behind = authorities(&to);
+    let links = Links {
+        prefix: prefix.unwrap_or_default().to_owned(),
+        asked: host(&call.headers, &passed.uri).unwrap_or_default(),
+        behind,
+    };
     let stream = api.options.dialer.dial(to).await;
     let mut stream = stream.map_err(|error| unreachable(&error))?;
     if scheme == "https" {
         stream = tls(stream).await?;
     }
-    pass(stream, call.headers, passed, &target).await
+    pass(stream, call.headers, passed, &target, links).await
+}
+
+/// Whom the client asked: over HTTP/2 that is not a header.
+fn host(headers: &HeaderMap, uri: &Uri) -> Option<String> {
+    let header = headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok());
+    let host = header.or_else(|| Some(uri.authority()?.as_str()))?;
+    Some(host.to_owned())
+}
+
+/// The servers behind as links may name them.
+fn authorities(to: &Where) -> Vec<String> {
+    match to {
+        Where::Host(host, port) if host.contains(':') => vec![format!("[{host}]:{port}")],
+        Where::Host(host, port) => vec![format!("{host}:{port}")],
+        Where::Service { addresses, .. } => addresses.iter().map(ToString::to_string).collect(),
+    }
 }
 
 /// The request as the object that admission judges.
@@ -275,17 +304,37 @@ async fn pass(
     headers: HeaderMap,
     passed: Passed,
     target: &str,
+    links: Links,
 ) -> Result<Response, Failure> {
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(|error| unreachable(&error))?;
     tokio::spawn(connection.with_upgrades());
     let upgrade = passed.upgrade.clone();
-    let request = outgoing(headers, passed, target)?;
+    let has_body = passed.method != Method::HEAD;
+    let mut request = outgoing(headers, passed, target)?;
+    tell_the_way(request.headers_mut(), target, &links);
     let response = sender
         .send_request(request)
         .await
         .map_err(|error| unreachable(&error))?;
-    Ok(relay(response, upgrade))
+    Ok(links.answer(relay(response, upgrade), has_body))
+}
+
+/// Whom the client asked and where: HTTP/1.1 has no request without `Host`, and who writes absolute
+/// links itself needs the path.
+fn tell_the_way(headers: &mut HeaderMap, target: &str, links: &Links) {
+    let host = match links.asked.as_str() {
+        "" => links.behind.first().map_or("", String::as_str),
+        asked => asked,
+    };
+    let path = target.split('?').next().unwrap_or_default();
+    let way = format!("{}{path}", links.prefix);
+    let forwarded = HeaderName::from_static("x-forwarded-uri");
+    for (name, value) in [(header::HOST, host), (forwarded, &way)] {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
+    }
 }
 
 /// The request as the next server gets it.

@@ -1,6 +1,9 @@
 //! `pods/proxy` and `services/proxy`: every method, over HTTP and to servers that speak TLS.
 
-use std::convert::Infallible;
+use std::{
+    convert::Infallible,
+    io::{Read as _, Write as _},
+};
 
 use eyot_http::{Request, Response};
 use serde_json::{Value, json};
@@ -136,4 +139,74 @@ async fn every_method_is_passed_on_and_a_bare_path_leads_to_a_folder() {
             }
         }
     }
+}
+
+/// A program in a pod does not know how far below the API server's its own root is.
+#[tokio::test]
+async fn links_and_redirects_lead_through_the_proxy() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let stop = CancellationToken::new();
+    let _stop = stop.clone().drop_guard();
+    let backend = tower::service_fn(|request: Request| async move {
+        let header = |name: &str| {
+            let value = request.headers().get(name);
+            value.map_or_else(String::new, |value| value.to_str().unwrap().to_owned())
+        };
+        let page = format!(
+            "<a href=\"/rewriteme\">{} {}</a>",
+            header("host"),
+            header("x-forwarded-uri")
+        );
+        let mut answer =
+            http::Response::builder().header("content-type", "text/html; charset=utf-8");
+        answer = answer.header("access-control-allow-origin", "*");
+        let answer = match request.uri().path() {
+            "/away" => answer
+                .status(302)
+                .header("location", "/login")
+                .body(eyot_http::empty()),
+            "/zipped" => {
+                let mut zip =
+                    flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+                zip.write_all(page.as_bytes()).unwrap();
+                let answer = answer.header("content-encoding", "gzip");
+                answer.body(eyot_http::full(zip.finish().unwrap()))
+            }
+            _ => answer
+                .header("content-length", page.len())
+                .body(eyot_http::full(page)),
+        };
+        Ok::<Response, Infallible>(answer.unwrap())
+    });
+    tokio::spawn(eyot_http::serve(listener, None, backend, stop));
+    let server = server().await;
+    let pods = "/api/v1/namespaces/default/pods";
+    ok(&server, "POST", pods, pod("a")).await;
+    let status = json!({"status": {"podIP": "127.0.0.1", "phase": "Running"}});
+    ok(&server, "PATCH", &format!("{pods}/a/status"), status).await;
+    let door = format!("{pods}/http:a:{port}/proxy");
+    let asked = [("host", "cluster.example")];
+    let page =
+        |path: &str| format!("<a href=\"{door}/rewriteme\">cluster.example {door}{path}</a>");
+    let answer = raw(&server, "GET", &format!("{door}/?q=/"), &asked, "").await;
+    assert!(!answer.headers().contains_key("access-control-allow-origin"));
+    assert_eq!(bytes(answer).await, page("/").as_bytes());
+    let answer = raw(&server, "GET", &format!("{door}/zipped"), &asked, "").await;
+    assert_eq!(answer.headers()["content-encoding"], "gzip");
+    let mut plain = String::new();
+    let zipped = bytes(answer).await;
+    flate2::read::GzDecoder::new(&*zipped)
+        .read_to_string(&mut plain)
+        .unwrap();
+    assert_eq!(plain, page("/zipped"));
+    let answer = raw(&server, "GET", &format!("{door}/away"), &asked, "").await;
+    assert_eq!(
+        answer.headers()["location"],
+        format!("{door}/login").as_str()
+    );
+    // Whom an HTTP/2 client asks is in no header; a server behind would refuse a request without one.
+    let answer = raw(&server, "GET", &format!("{door}/x"), &[], "").await;
+    let said = String::from_utf8(bytes(answer).await.to_vec()).unwrap();
+    assert!(said.contains(&format!(">127.0.0.1:{port} ")), "{said}");
 }
