@@ -56,6 +56,7 @@ mod driver;
 pub mod http;
 mod json;
 pub mod lenient;
+pub mod lines;
 pub mod log;
 pub mod memory;
 pub mod modbus;

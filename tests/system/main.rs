@@ -14,6 +14,7 @@ mod crash;
 mod device;
 mod drivers;
 mod edge;
+mod exporters;
 mod fleet;
 mod guest_net;
 mod hooks;
@@ -82,6 +83,7 @@ fn main() {
         ("autonomy", autonomy::CASES),
         ("outage", outage::CASES),
         ("pipelines", pipelines::CASES),
+        ("exporters", exporters::CASES),
         ("support", support::CASES),
         ("bad_input", bad_input::CASES),
         ("ledger", ledger::CASES),
