@@ -27,7 +27,10 @@ impl From<&Event> for Line {
         let field = |reading: &Reading| Some((reading.resource.clone(), field(&reading.value)?));
         Self {
             measurement: event.profile.clone(),
-            tags: named.into_iter().chain(event.tags.iter().cloned()).collect(),
+            tags: named
+                .into_iter()
+                .chain(event.tags.iter().cloned())
+                .collect(),
             fields: event.readings.iter().filter_map(field).collect(),
             time: event.origin,
         }
