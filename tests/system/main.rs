@@ -20,6 +20,7 @@ mod guest_net;
 mod hooks;
 #[expect(dead_code, reason = "the benchmark uses more of it")]
 mod host;
+mod hostile;
 mod images;
 mod jobs;
 mod keep;
@@ -77,6 +78,7 @@ fn main() {
         ("service", service::CASES),
         ("device", device::CASES),
         ("drivers", drivers::CASES),
+        ("hostile", hostile::CASES),
         ("peers", peers::CASES),
         ("edge", edge::CASES),
         ("fleet", fleet::CASES),

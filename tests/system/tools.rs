@@ -27,6 +27,8 @@ pub enum Need {
     Postgres,
     /// A Python with what drivers are tested against, at `DEVICE_PEERS`.
     DevicePeers,
+    /// The same with schemathesis, and EdgeX's documents below `EYOT_SHARED`.
+    Schemathesis,
     Python,
     Snmpd,
     Mosquitto,
@@ -64,6 +66,16 @@ impl Need {
             Self::DevicePeers => std::env::var_os("DEVICE_PEERS")
                 .is_none()
                 .then(|| "DEVICE_PEERS is not set: see scripts/device-peers.sh".to_owned()),
+            Self::Schemathesis => {
+                let python = std::env::var_os("DEVICE_PEERS").unwrap_or_default();
+                let mut import = Command::new(python);
+                import.args(["-c", "import schemathesis"]);
+                if crate::hostile::document("core-data").is_none() {
+                    return Some("EYOT_SHARED has no OpenAPI documents of EdgeX".to_owned());
+                }
+                let there = import.output().is_ok_and(|import| import.status.success());
+                (!there).then(|| "DEVICE_PEERS has no package schemathesis".to_owned())
+            }
             Self::Python => program("python3", "python3"),
             Self::Snmpd => program("snmpd", "snmpd").or_else(|| program("snmptrap", "snmp")),
             Self::Mosquitto => program("mosquitto", "mosquitto")
