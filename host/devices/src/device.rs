@@ -12,11 +12,13 @@
 //!                                                 (trapped: the session is dropped first)
 //! ```
 //!
-//! `Invalid` is a `Down` that only an edit of the device or its profile ends. A change of the
+//! `Invalid` is a `Down` that only an edit of the device or its profile ends, `Held` one that only the
+//! word of somebody ends ([`said`]). A change of the
 //! device's spec, its profile or its driver starts over from the top.
 
 mod actor;
 mod health;
+pub(crate) mod said;
 mod schedule;
 mod state;
 mod twin;
@@ -61,7 +63,8 @@ pub(crate) struct Assignment {
 }
 
 impl Assignment {
-    /// Whether the session can go on as it is: status and annotations do not matter to it.
+    /// Whether the session can go on as it is: status and annotations do not matter to
+    /// it, but for the one that says a state.
     pub(crate) fn same(&self, other: &Self) -> bool {
         let binding = |assignment: &Self| assignment.binding.as_ref().map(|binding| binding.id);
         let profile = |assignment: &Self| {
@@ -72,6 +75,7 @@ impl Assignment {
             && self.service_locked == other.service_locked
             && self.health == other.health
             && same_spec(&self.device, &other.device)
+            && said::words(&self.device) == said::words(&other.device)
             && self.device.metadata.uid == other.device.metadata.uid
             && profile(self) == profile(other)
     }

@@ -112,6 +112,14 @@ impl Board {
         }
     }
 
+    /// Somebody else may have written the status: write it again, whatever was written.
+    pub(crate) fn rewrite(&self, key: &DeviceKey) {
+        if let Some(report) = self.reports().get_mut(key) {
+            report.written = None;
+            report.changed = true;
+        }
+    }
+
     /// The device was brought to a desired value, or could not be.
     pub(crate) fn twin(&self, key: &DeviceKey, property: String, outcome: Result<String, String>) {
         let mut reports = self.reports();

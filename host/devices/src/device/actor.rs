@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Asked, Assignment, Binding, Command, CommandError, Commands, Sent,
+    Asked, Assignment, Binding, Command, CommandError, Commands, Sent, said,
     schedule::{self, Timer},
     state::{State, Verdict, judge},
     twin::{self, Twin},
@@ -43,6 +43,8 @@ const POLL_AGAIN: Duration = Duration::from_secs(1);
 const LISTENING: &str = "\0listening";
 const DESIRED: &str = "\0desired";
 const DROPPED: &str = "\0dropped";
+const HELD: &str = "somebody said so (annotation eyot.dev/operating-state); it is served again when \
+                    somebody says UP";
 
 /// Serve one device until `stop` is cancelled or its assignments end.
 pub(crate) async fn run(
@@ -195,9 +197,11 @@ impl Actor {
             self.faults.insert(DESIRED.into(), fault);
         }
         self.names = None;
-        self.state = match self.unserved() {
-            Some(reason) => State::Unbound(reason),
-            None => State::Opening,
+        self.state = match (self.locked(), self.unserved()) {
+            (Some(reason), _) => State::Unbound(reason),
+            (None, _) if said::held_down(&self.assignment.device) => State::Held,
+            (None, Some(reason)) => State::Unbound(reason),
+            (None, None) => State::Opening,
         };
         if let Some(profile) = self.assignment.profile.clone() {
             let device = self.assignment.device.clone();
@@ -212,17 +216,21 @@ impl Actor {
         self.tell();
     }
 
-    fn unserved(&self) -> Option<String> {
+    fn locked(&self) -> Option<String> {
         let spec = &self.assignment.device.spec;
         if spec.admin_state == AdminState::Locked {
             return Some("adminState is LOCKED".to_owned());
         }
-        if self.assignment.service_locked {
-            return Some(format!(
+        self.assignment.service_locked.then(|| {
+            format!(
                 "adminState of device service {} is LOCKED",
                 spec.service_name
-            ));
-        }
+            )
+        })
+    }
+
+    fn unserved(&self) -> Option<String> {
+        let spec = &self.assignment.device.spec;
         if self.assignment.profile.is_none() {
             return Some(match spec.profile_name.as_str() {
                 "" => "profileName is not set".to_owned(),
@@ -249,9 +257,14 @@ impl Actor {
         let another = assignment.binding.is_some()
             && self.assignment.binding.as_ref().map(|b| b.id)
                 != assignment.binding.as_ref().map(|b| b.id);
-        match another && self.assignment.device.spec == assignment.device.spec {
+        let held = said::held_down(&assignment.device);
+        match another && !held && self.assignment.device.spec == assignment.device.spec {
             true if self.session.is_some() => self.retiring = self.session.take(),
             _ => self.close().await,
+        }
+        if said::words(&self.assignment.device) != said::words(&assignment.device) {
+            // Whoever said it may have written the status too.
+            self.board.rewrite(&self.key);
         }
         self.assignment = assignment;
         self.begin();
@@ -326,7 +339,7 @@ impl Actor {
                 .map(|timer| timer.due)
                 .chain(self.session.as_ref().and_then(|session| session.poll))
                 .min(),
-            State::Unbound(_) | State::Opening | State::Invalid(_) => None,
+            State::Unbound(_) | State::Held | State::Opening | State::Invalid(_) => None,
         }
     }
 
@@ -569,9 +582,8 @@ impl Actor {
             Verdict::Silent => self.fails.saturating_add(1),
             Verdict::Alive | Verdict::NeverAgain | Verdict::Dead => 0,
         };
-        let tolerated = verdict == Verdict::Silent
-            && self.state == State::Up
-            && self.fails < health.allowed_fails;
+        let tolerated =
+            verdict == Verdict::Silent && self.state == State::Up && health.tolerates(self.fails);
         if !tolerated {
             let state = std::mem::replace(&mut self.state, State::Up);
             self.state = state.failed(error, &mut self.backoff, Instant::now());
@@ -595,6 +607,7 @@ impl Actor {
         let fault = self.faults.values().next().cloned();
         let (state, reason, message) = match &self.state {
             State::Unbound(reason) => (OperatingState::Unknown, "NotServed", reason.clone()),
+            State::Held => (OperatingState::Down, "SaidDown", HELD.to_owned()),
             State::Opening => (OperatingState::Unknown, "Opening", String::new()),
             State::Up => (OperatingState::Up, "Answers", String::new()),
             State::Down { reason, .. } => (OperatingState::Down, "NoAnswer", reason.clone()),
@@ -757,6 +770,10 @@ impl Actor {
             State::Down { reason, .. } => CommandError::Down {
                 device,
                 reason: reason.clone(),
+            },
+            State::Held => CommandError::Down {
+                device,
+                reason: HELD.to_owned(),
             },
             State::Invalid(reason) | State::Unbound(reason) => CommandError::NotServed {
                 device,

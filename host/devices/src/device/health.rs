@@ -13,7 +13,7 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// What EdgeX sets for a whole device service, and here for one device too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Health {
-    /// So many requests in a row must fail before the device is down; at least one.
+    /// So many requests in a row must fail before the device is down; 0: as many as will.
     pub allowed_fails: u32,
     /// When to try a device again that is down; with growing delays if nothing is said.
     pub down_timeout: Option<Duration>,
@@ -30,7 +30,7 @@ impl Default for Health {
 
 impl Health {
     /// `AllowedFails` and `DeviceDownTimeout` (seconds, or a duration such as `500ms`) among these
-    /// properties, the first that has one. What is no number, and zero, says nothing.
+    /// properties, the first that has one. What is no number, and a timeout of zero, says nothing.
     pub(crate) fn of(properties: &[&BTreeMap<String, Json>]) -> Self {
         let text = |name: &str| {
             let all = properties.iter();
@@ -42,11 +42,16 @@ impl Health {
             seconds.ok().or_else(|| parse_duration(&text).ok())
         });
         Self {
-            allowed_fails: fails.unwrap_or(1).max(1),
+            allowed_fails: fails.unwrap_or(1),
             down_timeout: timeout
                 .filter(|timeout| !timeout.is_zero())
                 .map(|timeout| timeout.min(LONGEST)),
         }
+    }
+
+    /// Whether a device is still up after so many requests in a row without an answer.
+    pub(super) fn tolerates(self, fails: u32) -> bool {
+        self.allowed_fails == 0 || fails < self.allowed_fails
     }
 }
 
@@ -67,6 +72,19 @@ mod tests {
         let health = Health::of(&[&device, &service]);
         assert_eq!(health.allowed_fails, 3);
         assert_eq!(health.down_timeout, Some(Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn no_failures_allowed_is_all_of_them() {
+        let never = properties(json!({ "AllowedFails": 0 }));
+        let health = Health::of(&[&never]);
+        assert!(health.tolerates(u32::MAX));
+        assert!(!Health::default().tolerates(1));
+        let thrice = properties(json!({ "AllowedFails": 3 }));
+        let health = Health::of(&[&never, &thrice]);
+        assert!(health.tolerates(4), "the device's own comes first");
+        let health = Health::of(&[&thrice]);
+        assert!(health.tolerates(2) && !health.tolerates(3));
     }
 
     #[test]

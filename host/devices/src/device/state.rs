@@ -11,6 +11,8 @@ use crate::backoff::Backoff;
 pub(super) enum State {
     /// Nobody serves it: why.
     Unbound(String),
+    /// Somebody said that it is down: it is left alone until somebody says something else.
+    Held,
     /// A session is to be opened.
     Opening,
     Up,

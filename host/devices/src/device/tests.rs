@@ -445,3 +445,87 @@ async fn a_device_goes_down_after_so_many_failures_and_is_tried_again_when_it_is
     tokio::time::sleep(Duration::from_secs(200)).await;
     read().await.unwrap();
 }
+
+fn say(bench: &Bench, word: &str) {
+    bench.assignment.send_modify(|assignment| {
+        let mut device = (*assignment.device).clone();
+        let annotations = device.metadata.annotations.get_or_insert_default();
+        annotations.insert(said::SAID.to_owned(), said::saying(word));
+        assignment.device = Arc::new(device);
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_is_said_to_be_down_is_left_alone_until_it_is_said_to_be_up() {
+    let mut bench = bench(device(json!([{ "interval": "1s", "sourceName": "Heat" }])));
+    bench.stored.recv().await.unwrap();
+    say(&bench, "DOWN");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    while bench.stored.try_recv().is_some() {}
+    let reads = bench.site.reads("d");
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(bench.site.reads("d"), reads, "no auto event");
+    assert!(bench.stored.try_recv().is_none());
+    let error = bench.handle.read("Mode", Asked::default()).await;
+    let error = error.unwrap_err();
+    assert!(matches!(error, CommandError::Down { .. }), "{error:?}");
+    let values = [("Heat".to_owned(), json!(1))].into();
+    let error = bench.handle.write("Heat", values, String::new()).await;
+    let error = error.unwrap_err();
+    assert!(matches!(error, CommandError::Down { .. }), "{error:?}");
+    assert_eq!(bench.site.reads("d"), reads);
+    // Another start of its driver does not change that.
+    bench.assignment.send_modify(|assignment| {
+        if let Some(binding) = &mut assignment.binding {
+            binding.id += 1;
+        }
+    });
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert_eq!(bench.site.reads("d"), reads);
+    say(&bench, "UP");
+    bench.stored.recv().await.unwrap();
+    bench.handle.read("Mode", Asked::default()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_device_that_is_said_to_be_up_is_tried_at_once() {
+    let mut device = device(json!([]));
+    device.spec.properties = [("DeviceDownTimeout".to_owned(), json!(80_000))].into();
+    let bench = bench(device.clone());
+    bench.assignment.send_modify(|assignment| {
+        assignment.health = Health::of(&[&device.spec.properties]);
+    });
+    let read = async || bench.handle.read("Mode", Asked::default()).await;
+    read().await.unwrap();
+    bench
+        .site
+        .fail("d", Some(DriverError::Timeout("5s".into())));
+    read().await.unwrap_err();
+    bench.site.fail("d", None);
+    let error = read().await.unwrap_err();
+    assert!(matches!(error, CommandError::Down { .. }), "{error:?}");
+    say(&bench, "UP");
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    read().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_is_never_taken_down_if_no_fails_are_allowed() {
+    let mut device = device(json!([]));
+    device.spec.properties = [("AllowedFails".to_owned(), json!(0))].into();
+    let bench = bench(device.clone());
+    bench.assignment.send_modify(|assignment| {
+        assignment.health = Health::of(&[&device.spec.properties]);
+    });
+    let read = async || bench.handle.read("Mode", Asked::default()).await;
+    read().await.unwrap();
+    bench
+        .site
+        .fail("d", Some(DriverError::Timeout("5s".into())));
+    for _ in 0..50 {
+        let error = read().await.unwrap_err();
+        assert!(matches!(error, CommandError::Failed { .. }), "{error:?}");
+    }
+    bench.site.fail("d", None);
+    read().await.unwrap();
+}

@@ -1,21 +1,19 @@
 //! Objects as EdgeX shows them: the spec has EdgeX's fields already; this adds what EdgeX keeps
 //! beside them.
 
-use eyot_api::{Device, DeviceProfile, DeviceService, OperatingState, ProvisionWatcher};
+use eyot_api::{Device, DeviceProfile, DeviceService, ProvisionWatcher};
 use eyot_edgex::objects::shown;
 use serde_json::{Value as Json, json};
 
+use crate::device::said::operating_state;
+
 pub(super) fn device(device: &Device) -> Json {
-    let state = device
-        .status
-        .as_ref()
-        .map_or(OperatingState::Unknown, |s| s.operating_state);
     let mut json = shown(&device.spec, &device.edgex_name(), &device.metadata);
     if let Some(fields) = json.as_object_mut() {
         // EdgeX knows no twins.
         fields.remove("desired");
     }
-    json["operatingState"] = state.as_str().into();
+    json["operatingState"] = operating_state(device).as_str().into();
     fill(&mut json, &["autoEvents", "labels"], &["protocols"]);
     json
 }

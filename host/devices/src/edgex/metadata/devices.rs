@@ -18,7 +18,11 @@ use super::super::{
     request::Parsed,
 };
 use super::{created, done, locked, new_name, page, services, updated};
-use crate::{Devices, ScanError, source};
+use crate::{
+    Devices, ScanError,
+    device::said::{SAID, operating_state, saying},
+    source,
+};
 
 /// What an update may change in the spec.
 const FIELDS: &[&str] = &[
@@ -133,7 +137,7 @@ pub(super) async fn add(edgex: &Edgex, request: &Parsed) -> Result<Reply, Failur
         let known = objects::find::<Device>(edgex, &name);
         let device = match known.filter(|_| force) {
             Some(device) => {
-                objects::change(edgex, &*device, |device| {
+                let device = objects::change(edgex, &*device, |device| {
                     let name = device.spec.name.take();
                     device.spec = DeviceSpec {
                         name,
@@ -142,11 +146,18 @@ pub(super) async fn add(edgex: &Edgex, request: &Parsed) -> Result<Reply, Failur
                     };
                     Ok(())
                 })
-                .await?
+                .await?;
+                set_state(edgex, &device, state.as_ref()).await?;
+                device
             }
-            None => objects::add(edgex, &name, Device::new("", spec)).await?,
+            None => {
+                let mut device = Device::new("", spec);
+                if let Some(state) = state.as_ref().and_then(Json::as_str) {
+                    device.annotations_mut().insert(SAID.to_owned(), saying(state));
+                }
+                objects::add(edgex, &name, device).await?
+            }
         };
-        set_state(edgex, &device, state.as_ref()).await?;
         Ok(created(&device))
     })
 }
@@ -276,23 +287,24 @@ fn judge_event(name: &str, profile: &DeviceProfile, event: &AutoEvent) -> Result
     )))
 }
 
-/// What a client says of a device's state holds until the host itself sees how it is.
+/// Keep what a client says of a device's state. A client that sends back what it was told says
+/// nothing. The status first: the device's task writes its own after it has seen the annotation.
 async fn set_state(edgex: &Edgex, device: &Device, state: Option<&Json>) -> Result<(), Failure> {
     let Some(state) = state.and_then(Json::as_str) else {
         return Ok(());
     };
-    let now = device.status.as_ref().map(|status| status.operating_state);
-    if now.unwrap_or_default().as_str() == state {
+    if operating_state(device).as_str() == state {
         return Ok(());
     }
     let api: Api<Device> = Api::namespaced(edgex.inner.client.clone(), &edgex.inner.namespace);
     let patch = json!({ "status": { "operatingState": state } });
+    let (name, how) = (device.name_any(), PatchParams::default());
+    api.patch_status(&name, &how, &Patch::Merge(patch))
+        .await
+        .map_err(refused::<Device>)?;
+    let patch = json!({ "metadata": { "annotations": { SAID: saying(state) } } });
     let stored = api
-        .patch_status(
-            &device.name_any(),
-            &PatchParams::default(),
-            &Patch::Merge(patch),
-        )
+        .patch(&name, &how, &Patch::Merge(patch))
         .await
         .map_err(refused::<Device>)?;
     edgex.inner.devices.has(&stored).await;

@@ -496,3 +496,88 @@ async fn what_services_count_is_told_if_their_settings_say_so() {
     // Nanoseconds, of this century.
     assert!(last["edgex/telemetry/modbus/LastConnected-press-1"] > 1_600_000_000_000_000_000);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_client_says_of_a_devices_state_lasts() {
+    let host = host().await;
+    let beat = json!([{ "interval": "50ms", "sourceName": "Heat" }]);
+    host.create("press-1", beat).await;
+    host.up("press-1").await;
+    let service = Client {
+        host: &host,
+        service: EdgexService::DeviceServices,
+        documents: None,
+    };
+    let meta = Client {
+        service: EdgexService::CoreMetadata,
+        ..service
+    };
+    let state = async || {
+        let answer = meta.get("/device/name/press-1").await;
+        answer["device"]["operatingState"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let say = async |word: &str| {
+        let device = json!({ "name": "press-1", "operatingState": word });
+        let request = json!([{ "apiVersion": "v3", "device": device }]);
+        meta.many(Method::PATCH, "/device", request, &[200]).await;
+        assert_eq!(state().await, word, "it reads what it has written");
+    };
+    let mode = "/device/name/press-1/Mode";
+    service.get(mode).await;
+    say("DOWN").await;
+    host.device_until("press-1", "the host says why", |status| {
+        status["conditions"][0]["reason"] == "SaidDown"
+    })
+    .await;
+    service.ask(Method::GET, mode, Json::Null, 423).await;
+    let heat = json!({ "Heat": "30.5" });
+    let path = "/device/name/press-1/Heat";
+    service.ask(Method::PUT, path, heat, 423).await;
+    let reads = host.site.reads("press-1");
+    // Neither time nor an edit of something else lifts it; nor does saying it again.
+    let edit = json!([{ "apiVersion": "v3", "device": {
+        "name": "press-1", "description": "by the wall", "operatingState": "DOWN",
+    } }]);
+    meta.many(Method::PATCH, "/device", edit, &[200]).await;
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    assert_eq!(host.site.reads("press-1"), reads, "auto events are paused");
+    assert_eq!(state().await, "DOWN");
+    service.ask(Method::GET, mode, Json::Null, 423).await;
+
+    say("UP").await;
+    host.up("press-1").await;
+    until("auto events go on", || async {
+        (host.site.reads("press-1") > reads + 2).then_some(())
+    })
+    .await;
+    service.get(mode).await;
+
+    // A silent device is shown as it is, though somebody says that it is up.
+    host.site
+        .fail("press-1", Some(DriverError::Timeout("5s".into())));
+    let down = |status: &Json| status["operatingState"] == "DOWN";
+    host.device_until("press-1", "it is down", down).await;
+    let device = json!({ "name": "press-1", "operatingState": "UP" });
+    let request = json!([{ "apiVersion": "v3", "device": device }]);
+    meta.many(Method::PATCH, "/device", request, &[200]).await;
+    host.device_until("press-1", "it is down still", down).await;
+    host.site.fail("press-1", None);
+    host.up("press-1").await;
+
+    // One that is made as DOWN is not even opened.
+    let device = json!({
+        "name": "press-2", "serviceName": "modbus", "profileName": "press", "operatingState": "DOWN",
+        "adminState": "UNLOCKED", "protocols": { "modbus-tcp": { "Address": "10.0.0.8" } },
+        "autoEvents": [{ "interval": "50ms", "sourceName": "Heat" }],
+    });
+    let request = json!([{ "apiVersion": "v3", "device": device }]);
+    meta.many(Method::POST, "/device", request, &[201]).await;
+    host.device_until("press-2", "it is left alone", down).await;
+    service
+        .ask(Method::GET, "/device/name/press-2/Mode", Json::Null, 423)
+        .await;
+    assert_eq!(host.site.reads("press-2"), 0);
+}
