@@ -1,6 +1,6 @@
 //! The objects that the host's devices and pipelines are made from, as last seen.
 //!
-//! Only a change of what somebody *asked for* (spec, labels) wakes those who wait for changes: the
+//! Only a change of what somebody *asked for* (spec, labels, annotations) wakes those who wait for changes: the
 //! host itself writes the statuses, and each of those writes comes back through the watch.
 
 use std::{fmt::Debug, sync::Arc, time::Duration};
@@ -140,7 +140,8 @@ where
     let (Some(before), Some(after)) = (change.before, change.after) else {
         return true;
     };
-    before.spec() != after.spec()
+    before.meta().annotations != after.meta().annotations
+        || before.spec() != after.spec()
         || before.meta().uid != after.meta().uid
         || before.meta().labels != after.meta().labels
         || before.meta().deletion_timestamp != after.meta().deletion_timestamp
