@@ -5,9 +5,10 @@ use serde_json::Value;
 use crate::{
     field_error::FieldError,
     kinds::{
+        findings::Findings,
         json::{at, has, int, list, text},
         metadata::{self, invalid},
-        names,
+        names, resource_name,
     },
     quantity::Quantity,
 };
@@ -59,8 +60,10 @@ pub(super) fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
         errors.push(FieldError::invalid("spec.maxReplicas", &shown, detail));
     }
     errors.extend(target_reference(spec, old));
+    let any_version = old.is_some_and(described_wrongly);
     for (index, metric) in list(spec, "/metrics").iter().enumerate() {
-        errors.extend(one_metric(metric, &format!("spec.metrics[{index}]")));
+        let field = format!("spec.metrics[{index}]");
+        errors.extend(one_metric(metric, &field, any_version));
     }
     let from_outside = |one: &Value| matches!(text(one, "/type"), "Object" | "External");
     if least == Some(0) && !list(spec, "/metrics").iter().any(from_outside) {
@@ -90,12 +93,26 @@ fn target_reference(spec: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let target = at(spec, "/scaleTargetRef");
     // The one kind of the core group that can be scaled.
     let core = text(target, "/kind") == "ReplicationController";
-    // What was accepted once stays accepted.
+    // What was accepted once stays accepted as long as it stays as it is.
     let kept = old.is_some_and(|old| {
         let before = at(old, "/spec/scaleTargetRef");
-        api_version(text(before, "/apiVersion"), core).is_some()
+        ["/apiVersion", "/kind"]
+            .into_iter()
+            .all(|part| text(before, part) == text(target, part))
     });
     reference(target, "spec.scaleTargetRef", core, kept)
+}
+
+/// Whether a metric's object has a version that would be refused today: then no such version of
+/// the autoscaler is, or nothing else of it could be changed.
+fn described_wrongly(object: &Value) -> bool {
+    list(object, "/spec/metrics")
+        .iter()
+        .filter(|metric| text(metric, "/type") == "Object" && has(metric, "/object"))
+        .any(|metric| {
+            let version = text(metric, "/object/describedObject/apiVersion");
+            api_version(version, true).is_some()
+        })
 }
 
 fn reference(target: &Value, field: &str, core: bool, any_version: bool) -> Vec<FieldError> {
@@ -129,7 +146,7 @@ fn api_version(version: &str, core: bool) -> Option<String> {
     }
 }
 
-fn one_metric(metric: &Value, field: &str) -> Vec<FieldError> {
+fn one_metric(metric: &Value, field: &str, any_version: bool) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let kind = text(metric, "/type");
     let shown = Value::from(kind);
@@ -147,6 +164,11 @@ fn one_metric(metric: &Value, field: &str) -> Vec<FieldError> {
         .collect();
     if let Some(first) = given.first() {
         let value = at(metric, &format!("/{first}"));
+        if *first == "object" {
+            let described = at(value, "/describedObject");
+            let field = format!("{field}.object.describedObject");
+            errors.extend(reference(described, &field, true, any_version));
+        }
         source(first, value, &format!("{field}.{first}"), &mut errors);
     }
     let expected = match kind {
@@ -177,9 +199,6 @@ fn source(kind: &str, source: &Value, field: &str, errors: &mut Vec<FieldError>)
     let given = |name: &str| has(source, &format!("/target/{name}"));
     match kind {
         "object" => {
-            let described = at(source, "/describedObject");
-            let at = format!("{field}.describedObject");
-            errors.extend(reference(described, &at, true, false));
             identifier(source, field, errors);
             metric_target(source, &target, errors);
             if !given("value") && !given("averageValue") {
@@ -217,9 +236,15 @@ fn source(kind: &str, source: &Value, field: &str, errors: &mut Vec<FieldError>)
             }
         }
         _ => {
-            if text(source, "/name").is_empty() {
-                let detail = "must specify a resource name";
-                errors.push(FieldError::required(format!("{field}.name"), detail));
+            let at = format!("{field}.name");
+            match text(source, "/name") {
+                "" => errors.push(FieldError::required(at, "must specify a resource name")),
+                name if kind == "containerResource" => {
+                    let mut found = Findings::default();
+                    resource_name::container(name, &at, &mut found);
+                    errors.extend(found.done());
+                }
+                _ => {}
             }
             if kind == "containerResource" {
                 let at = format!("{field}.container");

@@ -152,6 +152,79 @@ fn an_autoscaler_has_bounds_and_metrics() {
 }
 
 #[test]
+fn an_autoscaler_follows_resources_that_containers_ask_for() {
+    let follows = |name: &str| {
+        scaler(
+            json!({"metrics": [{"type": "ContainerResource", "containerResource": {"name": name,
+            "container": "c", "target": {"type": "AverageValue", "averageValue": "1"}}}]}),
+        )
+    };
+    for name in ["cpu", "hugepages-2Mi", "eyot.dev/camera"] {
+        create(&follows(name)).unwrap();
+    }
+    let field = "spec.metrics[0].containerResource.name";
+    rejects(
+        follows("pods"),
+        &[&format!(
+            "{field}: Invalid value: \"pods\": must be a standard resource for containers"
+        )],
+    );
+    rejects(
+        follows("wish"),
+        &[
+            &format!(
+                "{field}: Invalid value: \"wish\": must be a standard resource type or fully \
+                 qualified"
+            ),
+            &format!(
+                "{field}: Invalid value: \"wish\": must be a standard resource for containers"
+            ),
+        ],
+    );
+    rejects(
+        follows("requests.eyot.dev/camera"),
+        &[&format!(
+            "{field}: Invalid value: \"requests.eyot.dev/camera\": doesn't follow extended \
+             resource name standard"
+        )],
+    );
+}
+
+#[test]
+fn versions_that_an_autoscaler_names_are_refused_when_they_are_new() {
+    let kind = super::spec("autoscaling/v2", "HorizontalPodAutoscaler").unwrap();
+    let changed = |new: &Value, old: &Value| -> Vec<String> {
+        let errors = (kind.validate)(new, Some(old));
+        errors.iter().map(ToString::to_string).collect()
+    };
+    let good = create(&scaler(json!({"metrics": [{"type": "Object", "object": {
+        "describedObject": {"apiVersion": "v1", "kind": "Service", "name": "s"},
+        "metric": {"name": "m"}, "target": {"type": "Value", "value": "1"}}}]})))
+    .unwrap();
+    let described = "/spec/metrics/0/object/describedObject/apiVersion";
+    let mut bad = good.clone();
+    *bad.pointer_mut(described).unwrap() = json!("a/b/c");
+    let detail = "Invalid value: \"a/b/c\": unexpected GroupVersion string: a/b/c";
+    let field = "spec.metrics[0].object.describedObject.apiVersion";
+    assert_eq!(changed(&bad, &good), [format!("{field}: {detail}")]);
+    let mut more = bad.clone();
+    *more.pointer_mut("/spec/maxReplicas").unwrap() = json!(7);
+    assert_eq!(changed(&more, &bad), [""; 0]);
+
+    let mut bad = good.clone();
+    *bad.pointer_mut("/spec/scaleTargetRef/apiVersion").unwrap() = json!("a/b/c");
+    let expected = [format!("spec.scaleTargetRef.apiVersion: {detail}")];
+    assert_eq!(changed(&bad, &good), expected);
+    assert_eq!(changed(&bad, &bad), [""; 0]);
+    // Another version that is wrong is a new one.
+    let mut other = bad.clone();
+    *other
+        .pointer_mut("/spec/scaleTargetRef/apiVersion")
+        .unwrap() = json!("a/b/d");
+    assert_eq!(changed(&other, &bad).len(), 1);
+}
+
+#[test]
 fn what_is_told_of_a_budget_is_complete() {
     let kind = super::spec("policy/v1", "PodDisruptionBudget").unwrap();
     let old = create(&budget(json!({"minAvailable": 1}))).unwrap();
