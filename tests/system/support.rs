@@ -20,6 +20,10 @@ pub const CASES: &[Case] = &[
         [Kubectl, Python, Mosquitto, MosquittoSub]
     ),
     case!(
+        alerts_of_readings_and_of_pods_reach_a_web_service,
+        [Kubectl, Python]
+    ),
+    case!(
         a_job_calls_a_web_service_and_speaks_on_the_bus,
         [Kubectl, Python, MosquittoSub]
     ),
@@ -156,6 +160,93 @@ fn a_notification_reaches_a_web_service_and_a_broker_with_tls() -> anyhow::Resul
         service,
         "/subscription/name/system-watch",
     )
+}
+
+const RULES: &str = r#"
+apiVersion: eyot.dev/v1alpha1
+kind: AlertRule
+metadata: {name: alert-hot}
+spec:
+  reading: {devices: [alert-press], resources: [Temperature], is: Above, value: 80}
+  category: alert-heat
+---
+apiVersion: eyot.dev/v1alpha1
+kind: AlertRule
+metadata: {name: alert-image}
+spec:
+  pod: {matchLabels: {app: alert}, is: ImageMissing}
+  category: alert-image
+  severity: CRITICAL
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: alert-pod, labels: {app: alert}}
+spec: {containers: [{name: main, image: "127.0.0.1:1/none:v1"}]}
+"#;
+
+fn alerts_of_readings_and_of_pods_reach_a_web_service() -> anyhow::Result<()> {
+    let host = shared()?;
+    let (_web, web) = web()?;
+    let service = host.ports.support_notifications;
+    for (name, category) in [("heat", "alert-heat"), ("image", "alert-image")] {
+        let subscription = json!({
+            "name": format!("alert-{name}"), "receiver": "system", "categories": [category],
+            "adminState": "UNLOCKED",
+            "channels": [{ "type": "REST", "host": "127.0.0.1", "port": web,
+                           "path": format!("/{name}"), "httpMethod": "PUT" }],
+        });
+        make(service, "/subscription", "subscription", &subscription)?;
+    }
+    host.apply(RULES)?;
+    ensure!(
+        kept(web, "/image")? == "alert-pod is waiting for an image that does not come",
+        "another content"
+    );
+    let post = |number: u32, value: &str| {
+        let id = format!("00000000-0000-4000-a000-{number:012}");
+        let event = json!({ "apiVersion": "v3", "event": {
+            "apiVersion": "v3", "id": id, "deviceName": "alert-press", "profileName": "press",
+            "sourceName": "Temperature", "origin": 1_700_000_000_000_000_000_u64 + u64::from(number),
+            "readings": [{ "id": id, "origin": 1, "deviceName": "alert-press",
+                "resourceName": "Temperature", "profileName": "press", "valueType": "Float64",
+                "value": value }],
+        } });
+        let path = "/event/modbus/press/alert-press/Temperature";
+        send("POST", host.ports.core_data, path, &event, 201)
+    };
+    post(1, "79.5")?;
+    post(2, "81.25")?;
+    ensure!(
+        kept(web, "/heat")? == "alert-press/Temperature is above 80: 81.25",
+        "another content"
+    );
+    eventually("both rules say that they fire", WAIT, || {
+        let shown = host.k(&["get", "alertrules", "--no-headers"])?;
+        let firing = |name: &str| {
+            let mut lines = shown.lines().map(|line| line.split_whitespace().collect());
+            lines.any(|words: Vec<&str>| words[0] == name && words[2] == "1")
+        };
+        Ok((firing("alert-hot") && firing("alert-image")).then_some(()))
+    })?;
+    post(3, "60")?;
+    host.k(&["delete", "pod", "alert-pod"])?;
+    for (path, content) in [
+        ("/heat", "alert-press/Temperature is not above 80 any more"),
+        (
+            "/image",
+            "alert-pod is not waiting for an image that does not come any more",
+        ),
+    ] {
+        eventually("the end is told", WAIT, || {
+            Ok((kept(web, path)? == content).then_some(()))
+        })?;
+    }
+    host.k(&["delete", "alertrules", "alert-hot", "alert-image"])?;
+    for name in ["heat", "image"] {
+        let path = format!("/subscription/name/alert-{name}");
+        forget(host, "subscription", service, &path)?;
+    }
+    Ok(())
 }
 
 fn a_job_calls_a_web_service_and_speaks_on_the_bus() -> anyhow::Result<()> {

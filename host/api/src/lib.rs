@@ -24,6 +24,7 @@ macro_rules! edgex_named {
 }
 use edgex_named;
 
+pub mod alert_rule;
 pub mod cron;
 pub mod device;
 pub mod device_service;
@@ -39,6 +40,7 @@ pub mod schedule_job;
 mod schema;
 pub mod subscription;
 
+pub use alert_rule::{AlertRule, AlertRuleSpec, AlertRuleStatus};
 pub use device::{
     AdminState, AutoEvent, Device, DeviceSpec, DeviceStatus, LastReading, OperatingState,
     TwinStatus, TwinValue,
@@ -90,6 +92,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         ScheduleJob::crd(),
         NodeGroup::crd(),
         EdgeApplication::crd(),
+        AlertRule::crd(),
     ]
 }
 

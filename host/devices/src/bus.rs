@@ -12,7 +12,7 @@
 //! event is safe with the pipelines, too: that is what they take our answer for.
 
 use std::{
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, OnceLock, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -58,6 +58,9 @@ pub(crate) trait Inlet: Send + Sync {
     /// Returns when the events will survive an end of the host, those that the pipeline takes.
     async fn take(&self, namespace: &str, events: &[Arc<Event>]) -> Result<(), String>;
 }
+
+/// Somebody in this process who sees each event that is stored, with its namespace, and never waits.
+pub type Tap = Arc<dyn Fn(&str, &Event) + Send + Sync>;
 
 /// An event on its way.
 pub(crate) struct Said {
@@ -107,6 +110,7 @@ struct Inner {
     counters: Counters,
     early_loss: Loss,
     inlets: RwLock<Inlets>,
+    tap: OnceLock<Tap>,
     /// Told when the pipelines are known.
     known: Notify,
     /// The namespace whose devices go by their bare names in EdgeX.
@@ -127,6 +131,7 @@ impl Bus {
             counters: Counters::default(),
             early_loss: Loss::new("pipelines, at the start"),
             inlets: RwLock::new(Inlets::Unknown(Vec::new())),
+            tap: OnceLock::new(),
             known: Notify::new(),
             namespace,
         };
@@ -169,6 +174,7 @@ impl Bus {
         let encoded = said.encoded;
         self.inner.counters.sent(&encoded.event);
         self.offer(&said.namespace, &encoded.event);
+        self.show(&said.namespace, &encoded.event);
         self.send(encode::topic(&encoded.event), &encoded.body);
     }
 
@@ -202,7 +208,21 @@ impl Bus {
         for inlet in inlets.iter().flat_map(|inlets| inlets.iter()) {
             inlet.take(namespace, events).await?;
         }
+        for event in events {
+            self.show(namespace, event);
+        }
         Ok(())
+    }
+
+    /// From now on show each event to somebody; the first who asks is the only one.
+    pub(crate) fn tap(&self, tap: Tap) {
+        let _ = self.inner.tap.set(tap);
+    }
+
+    fn show(&self, namespace: &str, event: &Event) {
+        if let Some(tap) = self.inner.tap.get() {
+            tap(namespace, event);
+        }
     }
 
     fn inlets(&self) -> Option<Arc<[Arc<dyn Inlet>]>> {

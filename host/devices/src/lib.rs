@@ -33,6 +33,7 @@ mod value;
 use eyot_edgex::catalog;
 
 pub use broker::{Access, Broker, BrokerError, Mqtt, Users};
+pub use bus::Tap;
 pub use device::CommandError;
 pub use edgex::{Edgex, EdgexService};
 pub use pipeline::{

@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     broker::Mqtt,
-    bus::{self, Bus, Stored},
+    bus::{self, Bus, Stored, Tap},
     catalog::Cache,
     clock,
     device::{self, Assignment, Binding, Handle, Health},
@@ -213,6 +213,11 @@ impl Devices {
             images: self.inner.images.clone(),
             contents,
         }
+    }
+
+    /// Show each event that is stored to somebody in this process. Call it once.
+    pub fn tap(&self, tap: Tap) {
+        self.inner.bus.tap(tap);
     }
 
     /// Events that were dropped on their way to the store and to the broker, since the start.

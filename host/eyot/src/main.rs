@@ -12,6 +12,7 @@ mod membership;
 mod memory;
 mod mqtt;
 mod node_door;
+mod observing;
 mod own_api;
 mod pki;
 mod registry_access;

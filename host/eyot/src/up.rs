@@ -46,7 +46,7 @@ use crate::{
     examine::{Components, Examiners},
     front::{self, AllNodes, Front},
     node_door::NodeDoor,
-    pki,
+    observing, pki,
     registry_access::ApiGatekeeper,
     security,
     settings::Resolved,
@@ -253,6 +253,7 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
     let records = Arc::new(Records::new(settings.data_dir.join("support.db")));
     let support = Support::new(eyot_support::Options {
         client: client("system:eyot-support"),
+        watches: watches.clone(),
         records: records.clone(),
         namespace: "default".to_owned(),
         mail: settings.mail.clone(),
@@ -262,6 +263,7 @@ pub async fn run(settings: Resolved, launcher: Launcher) -> anyhow::Result<()> {
         }),
         commands: BoxCloneSyncService::new(devices.service_of(EdgexService::CoreCommand)),
     });
+    devices.tap(observing::by(support.clone()));
     for (listener, service) in [
         (
             listeners.support_notifications,

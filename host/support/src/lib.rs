@@ -1,8 +1,8 @@
 //! EdgeX's support services: notifications that reach people and programs, and jobs that are due at
-//! certain times.
+//! certain times; and alerts, which become notifications ([`alerts`]).
 //!
 //! What is configuration is an object of the Kubernetes API, seen by kubectl (Subscription,
-//! ScheduleJob); what happened is a row of [`eyot_store::Records`] (notifications, transmissions, runs).
+//! ScheduleJob, AlertRule); what happened is a row of [`eyot_store::Records`] (notifications, transmissions, runs).
 //! EdgeX's REST API is a door onto both: [`Rest`].
 //!
 //! What it must not know: Wasm, SQL, and how devices are reached. A command for a device is a request
@@ -11,6 +11,7 @@
 //! Nothing is held in memory that could not be found again, and nothing runs while there is nothing to
 //! do: no file, no thread and no timer of its own on a host that never notified anybody.
 
+mod alerts;
 mod clock;
 mod notifications;
 mod outbox;
@@ -21,21 +22,26 @@ use std::{convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
 use eyot_api::{ScheduleJob, Subscription};
+use eyot_client::Watches;
 use eyot_edgex::{Cache, Objects};
 use eyot_store::Records;
 use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tower::util::BoxCloneSyncService;
 
+pub use alerts::{Measured, Observed};
 pub use outbox::mail::{MailError, MailServer};
 pub use rest::{Rest, SupportService};
 
+use alerts::Alerts;
 use clock::Clock;
 use outbox::Outbox;
 
 /// What the support services need.
 pub struct Options {
     pub client: kube::Client,
+    /// The copies that this process shares, for what alerts are about.
+    pub watches: Watches,
     pub records: Arc<Records>,
     /// The namespace that EdgeX sees.
     pub namespace: String,
@@ -67,6 +73,7 @@ struct Inner {
     subscriptions: Cache<Subscription>,
     jobs: Cache<ScheduleJob>,
     triggers: scheduler::Triggers,
+    alerts: Alerts,
     publish: Publish,
     commands: Commands,
     outbox: Outbox,
@@ -84,6 +91,7 @@ impl Support {
             options.mail,
         );
         let triggers = scheduler::Triggers::new();
+        let alerts = Alerts::new(&options.watches);
         Self {
             inner: Arc::new(Inner {
                 client: options.client,
@@ -93,6 +101,7 @@ impl Support {
                 subscriptions: Cache::new(&Arc::default()),
                 jobs: Cache::new(&triggers.changed),
                 triggers,
+                alerts,
                 publish: options.publish,
                 commands: options.commands,
                 outbox,
@@ -105,6 +114,11 @@ impl Support {
     /// The REST API of one of the services.
     pub fn service_of(&self, service: SupportService) -> Rest {
         Rest::new(self.inner.clone(), service)
+    }
+
+    /// Tell of a reading, for alerts. Never waits.
+    pub fn observe(&self, reading: &Observed<'_>) {
+        self.inner.alerts.observe(reading);
     }
 
     /// Run until `stop` is cancelled. Call it once.
@@ -121,6 +135,8 @@ impl Support {
         tasks.spawn(async move { scheduler::run(inner, cancel).await });
         let (inner, cancel) = (self.inner.clone(), stop.clone());
         tasks.spawn(async move { notifications::deliver(inner, cancel).await });
+        let inner = self.inner.clone();
+        tasks.spawn(async move { alerts::run(inner, stop).await });
         while tasks.join_next().await.is_some() {}
     }
 }

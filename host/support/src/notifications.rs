@@ -23,6 +23,7 @@ use serde_json::{Value as Json, json};
 use crate::Inner;
 
 pub(crate) use deliver::deliver;
+pub(crate) use notices::Notice;
 
 /// How often, and how many milliseconds later each, a critical notification is sent again, unless its
 /// subscription says otherwise: EdgeX's own figures.

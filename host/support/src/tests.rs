@@ -1,5 +1,6 @@
 //! The support services over a real API server and a real file, with receivers of the tests' own.
 
+mod alerts;
 mod notifications;
 mod scheduler;
 mod sinks;
@@ -7,6 +8,7 @@ mod sinks;
 use std::{sync::Arc, time::Duration};
 
 use eyot_apiserver::{ApiServer, NoNodes, User};
+use eyot_client::Watches;
 use eyot_openapi::Documents;
 use eyot_store::{Records, Store};
 use http::{Method, Request};
@@ -84,8 +86,10 @@ async fn start(
     mail: Option<MailServer>,
     ahead: i64,
 ) -> (Support, DropGuard) {
+    let stop = CancellationToken::new();
     let support = Support::new(Options {
         client: client.clone(),
+        watches: Watches::new(client.clone(), stop.clone()),
         records: records.clone(),
         namespace: "default".to_owned(),
         mail,
@@ -93,7 +97,6 @@ async fn start(
         commands: outside.commands(),
     });
     support.inner.clock.set(ahead);
-    let stop = CancellationToken::new();
     let (running, cancel) = (support.clone(), stop.clone());
     tokio::spawn(async move { running.run(cancel).await });
     support.inner.subscriptions.synced().await;
