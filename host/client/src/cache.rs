@@ -22,8 +22,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
     Api, Resource, ResourceExt,
     runtime::{
-        WatchStreamExt,
-        watcher::{self, Event},
+        utils::Backoff,
+        watcher::{self, DefaultBackoff, Event},
     },
 };
 use serde::de::DeserializeOwned;
@@ -311,11 +311,22 @@ pub async fn follow<K, S>(events: S, stop: CancellationToken, mut take: impl FnM
 where
     S: Stream<Item = watcher::Result<Event<K>>> + Send,
 {
-    let mut events = std::pin::pin!(events.default_backoff());
+    let mut events = std::pin::pin!(events);
+    let mut pauses = DefaultBackoff::default();
     while let Some(Some(event)) = stop.run_until_cancelled(events.next()).await {
         match event {
-            Ok(event) => take(event),
-            Err(error) => tracing::warn!(%error, "a watch broke off and is begun again"),
+            Ok(event) => {
+                // A list that has only begun has not succeeded: who is refused it would ask every second.
+                if !matches!(event, Event::Init) {
+                    pauses.reset();
+                }
+                take(event);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a watch broke off and is begun again");
+                let pause = pauses.next().unwrap_or_default();
+                stop.run_until_cancelled(tokio::time::sleep(pause)).await;
+            }
         }
     }
 }
@@ -404,5 +415,19 @@ mod tests {
         assert_eq!(cache.version(), 6);
         assert_eq!(cache.list_in("d").len(), 1);
         assert!(cache.list_in("e").is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_that_is_refused_is_asked_for_less_and_less_often() {
+        let refused = (0..8).flat_map(|_| {
+            let refused = watcher::Error::NoResourceVersion;
+            [Ok(Event::<ConfigMap>::Init), Err(refused)]
+        });
+        let begin = tokio::time::Instant::now();
+        let cache = Cache::default();
+        let stop = CancellationToken::new();
+        cache.follow(futures::stream::iter(refused), stop).await;
+        let took = begin.elapsed();
+        assert!(took > std::time::Duration::from_secs(60), "{took:?}");
     }
 }
