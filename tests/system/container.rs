@@ -36,6 +36,10 @@ pub const CASES: &[Case] = &[
         [Kubectl, Root, Busybox, Guests]
     ),
     case!(a_missing_program_is_named, [Kubectl, Root, Busybox]),
+    case!(
+        a_deadline_that_is_set_later_ends_the_pod,
+        [Kubectl, Root, Busybox]
+    ),
 ];
 
 /// Make the busybox image as the demo does, and push it under a name of the case's own.
@@ -177,5 +181,21 @@ fn a_missing_program_is_named() -> anyhow::Result<()> {
     ensure!(end.contains("1970-01-01T00:00:00Z"), "{pod}");
     ensure!(pod["status"]["phase"] == "Failed", "{pod}");
     host.k(&["delete", "pod", "missing"])?;
+    Ok(())
+}
+
+fn a_deadline_that_is_set_later_ends_the_pod() -> anyhow::Result<()> {
+    let host = shared()?;
+    push_busybox(host, "container/limited:v1")?;
+    host.apply(&script("limited", "container/limited:v1", "sleep 600", ""))?;
+    host.wait_ready_pod("limited")?;
+    let limit = |seconds: &str| format!("{{\"spec\": {{\"activeDeadlineSeconds\": {seconds}}}}}");
+    host.k(&["patch", "pod", "limited", "-p", &limit("600")])?;
+    host.k(&["patch", "pod", "limited", "-p", &limit("3")])?;
+    let pod = host.wait_pod("limited", "has failed", |p| {
+        p["status"]["phase"] == "Failed"
+    })?;
+    ensure!(pod["status"]["reason"] == "DeadlineExceeded", "{pod}");
+    host.k(&["delete", "pod", "limited"])?;
     Ok(())
 }

@@ -1,10 +1,7 @@
 //! Requests made up from EdgeX's OpenAPI documents (schemathesis): what fits them, what nearly does, and what
 //! does not. Nothing may be answered as the host's own fault, and the host lives on.
 
-use std::{
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, ensure};
 use serde_json::json;
@@ -12,7 +9,7 @@ use serde_json::json;
 use crate::{
     Case, case, drivers,
     host::Host,
-    tools::{curl, repository},
+    tools::{curl, edgex_document, repository},
 };
 
 pub const CASES: &[Case] = &[case!(
@@ -27,13 +24,6 @@ const EXAMPLES: &str = "2";
 const AT_ONCE: usize = 2;
 
 const DRIVER: &str = "made-up-driver";
-
-/// A document of EdgeX, by its file's stem.
-pub fn document(name: &str) -> Option<PathBuf> {
-    let shared = std::env::var_os("EYOT_SHARED")?;
-    let file = Path::new(&shared).join(format!("facts/edgex-openapi/{name}.yaml"));
-    file.is_file().then_some(file)
-}
 
 /// The host is one of its own: the requests change and delete whatever they find.
 fn no_request_of_a_document_is_the_hosts_fault() -> anyhow::Result<()> {
@@ -96,7 +86,7 @@ fn ask(name: &str, url: &str) -> anyhow::Result<()> {
         .args(["-m", "schemathesis.cli", "--config-file"])
         .arg(settings)
         .arg("run")
-        .arg(document(name).context("no such document")?)
+        .arg(edgex_document(name).context("no such document")?)
         .args(["--url", url, "--checks", "not_a_server_error"])
         .args(["--phases", "examples,fuzzing", "--seed", "1"])
         .args(["--max-examples", EXAMPLES, "--no-shrink"])

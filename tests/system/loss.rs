@@ -78,6 +78,15 @@ fn stored(host: &Host, device: &str) -> anyhow::Result<HashSet<String>> {
     }
 }
 
+fn stored_count(host: &Host, device: &str) -> anyhow::Result<u64> {
+    let mut core_data = Wire::open(host.ports.core_data)?;
+    let path = format!("/api/v3/event/count/device/name/{device}");
+    let (status, body) = core_data.ask("GET", &path, "")?;
+    ensure!(status == 200, "{status} {body}");
+    let answer: Value = serde_json::from_str(&body)?;
+    answer["count"].as_u64().context("no count")
+}
+
 fn events_that_were_acknowledged_over_http_survive_a_kill() -> anyhow::Result<()> {
     let mut host = host()?;
     let acknowledged = Mutex::new(HashSet::new());
@@ -267,7 +276,19 @@ fn readings_that_a_subscriber_has_seen_are_stored_in_spite_of_kills() -> anyhow:
             enough.and(killed)
         })?;
         host.restart()?;
+        // Pages of what still grows overlap.
+        let locked = |state: &str| {
+            let patch = format!("{{\"spec\":{{\"adminState\":\"{state}\"}}}}");
+            host.k(&["patch", "device", "plc-1", "--type=merge", "-p", &patch])
+        };
+        locked("LOCKED")?;
+        eventually("no more is stored", PATIENCE, || {
+            let before = stored_count(&host, "plc-1")?;
+            std::thread::sleep(Duration::from_millis(500));
+            Ok((before == stored_count(&host, "plc-1")?).then_some(()))
+        })?;
         let stored = stored(&host, "plc-1")?;
+        locked("UNLOCKED")?;
         let seen = seen.into_inner().unwrap_or_else(PoisonError::into_inner);
         let lost = seen.difference(&stored).count();
         ensure!(lost == 0, "{lost} of {} seen events are lost", seen.len());

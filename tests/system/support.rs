@@ -221,12 +221,10 @@ fn alerts_of_readings_and_of_pods_reach_a_web_service() -> anyhow::Result<()> {
         "another content"
     );
     eventually("both rules say that they fire", WAIT, || {
-        let shown = host.k(&["get", "alertrules", "--no-headers"])?;
-        let firing = |name: &str| {
-            let mut lines = shown.lines().map(|line| line.split_whitespace().collect());
-            lines.any(|words: Vec<&str>| words[0] == name && words[2] == "1")
+        let fires = |name: &str| -> anyhow::Result<bool> {
+            Ok(host.get(&format!("alertrule {name}"))?["status"]["firing"] == 1)
         };
-        Ok((firing("alert-hot") && firing("alert-image")).then_some(()))
+        Ok((fires("alert-hot")? && fires("alert-image")?).then_some(()))
     })?;
     post(3, "60")?;
     host.k(&["delete", "pod", "alert-pod"])?;

@@ -70,7 +70,7 @@ impl Need {
                 let python = std::env::var_os("DEVICE_PEERS").unwrap_or_default();
                 let mut import = Command::new(python);
                 import.args(["-c", "import schemathesis"]);
-                if crate::hostile::document("core-data").is_none() {
+                if edgex_document("core-data").is_none() {
                     return Some("EYOT_SHARED has no OpenAPI documents of EdgeX".to_owned());
                 }
                 let there = import.output().is_ok_and(|import| import.status.success());
@@ -85,6 +85,13 @@ impl Need {
             Self::Guests => guest("hello_cli").err().map(|error| error.to_string()),
         }
     }
+}
+
+/// A document of EdgeX, by its file's stem.
+pub fn edgex_document(name: &str) -> Option<PathBuf> {
+    let shared = std::env::var_os("EYOT_SHARED")?;
+    let file = Path::new(&shared).join(format!("facts/edgex-openapi/{name}.yaml"));
+    file.is_file().then_some(file)
 }
 
 /// Where Debian puts what is not for users.

@@ -43,6 +43,7 @@ const SDK: &[(&str, &str)] = files! {
     "guest-sdk/src/json.rs",
     "guest-sdk/src/lenient.rs",
     "guest-sdk/src/lib.rs",
+    "guest-sdk/src/lines.rs",
     "guest-sdk/src/log.rs",
     "guest-sdk/src/memory.rs",
     "guest-sdk/src/modbus.rs",

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     admission,
-    adopt::{adopt, joined},
+    adopt::{adopt, deadline, joined},
     event::{Effect, Event, object_reference},
     hook,
     last_words::LastWords,
@@ -264,11 +264,16 @@ impl Actor {
         };
         let before = deletion(&self.pod);
         let asked = deletion(&object);
+        let limit = active_limit(&self.pod);
         self.pod = object;
         match asked {
             Some(grace) if before != asked => Some(Event::DeleteAsked { grace }),
             // Readiness gates may have opened: look at the status again.
             _ => {
+                if limit != active_limit(&self.pod) {
+                    let deadline = deadline(&self.pod, self.place.start, Now::get());
+                    self.step(Event::DeadlineChanged(deadline));
+                }
                 self.images_changed();
                 self.decide();
                 self.joined()
@@ -887,6 +892,11 @@ impl Actor {
         });
         let _ = removed.await;
     }
+}
+
+/// For how long the pod may be active.
+fn active_limit(pod: &Pod) -> Option<i64> {
+    pod.spec.as_ref()?.active_deadline_seconds
 }
 
 /// The grace that a deletion asks for.

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container, ContainerRestartRule, ContainerState, ContainerStatus, Pod, PodSpec,
 };
+use tokio::time::Instant;
 
 use super::{
     admission::SYSCTL,
@@ -79,11 +80,6 @@ pub(crate) fn adopt(pod: &Pod, left: &[Inherited], now: Now) -> PodState {
     let started = status
         .and_then(|s| s.start_time.as_ref())
         .map_or(now.wall, |time| time.0);
-    let deadline = spec.active_deadline_seconds.map(|seconds| {
-        let run = now.wall.duration_since(started);
-        let left = seconds.saturating_sub(run.as_secs().max(0));
-        now.mono + Duration::from_secs(u64::try_from(left).unwrap_or(0))
-    });
     let grace = spec
         .termination_grace_period_seconds
         .unwrap_or(DEFAULT_GRACE);
@@ -104,7 +100,7 @@ pub(crate) fn adopt(pod: &Pod, left: &[Inherited], now: Now) -> PodState {
         units,
         id: pod_id(pod),
         grace: Duration::from_secs(u64::try_from(grace).unwrap_or(0)),
-        deadline,
+        deadline: deadline(pod, started, now),
         verdict: status.and_then(|status| {
             // What others say of a pod that goes on is no verdict.
             let reason = status.reason.clone()?;
@@ -115,6 +111,14 @@ pub(crate) fn adopt(pod: &Pod, left: &[Inherited], now: Now) -> PodState {
             })
         }),
     }
+}
+
+/// When the `activeDeadlineSeconds` of a pod that is here since `started` are over.
+pub(super) fn deadline(pod: &Pod, started: Timestamp, now: Now) -> Option<Instant> {
+    let seconds = pod.spec.as_ref()?.active_deadline_seconds?;
+    let run = now.wall.duration_since(started);
+    let left = seconds.saturating_sub(run.as_secs().max(0));
+    Some(now.mono + Duration::from_secs(u64::try_from(left).unwrap_or(0)))
 }
 
 /// `name_namespace(uid)`.

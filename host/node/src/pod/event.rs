@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use eyot_client::EventType;
 use eyot_runtime::{Exit, PodRef, Signal};
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, ResourceRequirements};
+use tokio::time::Instant;
 
 use super::{
     admission::Refusal,
@@ -58,6 +59,8 @@ pub(crate) enum Event {
         attempt: u32,
         outcome: Result<Arc<ResourceRequirements>, String>,
     },
+    /// The manifest names another end of `activeDeadlineSeconds` than before.
+    DeadlineChanged(Option<Instant>),
     /// Ephemeral containers were added.
     Joined(Vec<Unit>),
     /// The `postStart` hook of an attempt ended.

@@ -229,6 +229,7 @@ impl PodState {
                 attempt,
                 outcome,
             } => self.resized(unit, attempt, outcome, now, effects),
+            Event::DeadlineChanged(deadline) => self.deadline = deadline,
             Event::Joined(units) => self.units.extend(units),
             Event::Hooked {
                 unit,

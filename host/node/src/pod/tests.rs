@@ -472,6 +472,27 @@ fn a_pod_past_its_deadline_fails() {
     assert_eq!(pod.state.stage, Stage::Done);
 }
 
+#[test]
+fn a_deadline_may_come_later_and_draw_nearer() {
+    let mut pod = Machine::new(spec("Always", &["a"]));
+    pod.on(Event::Prepared).started(0).wait(60).does(&[]);
+    let begun = pod.now.wall - jiff::SignedDuration::from_secs(60);
+    let end = |pod: &Machine, seconds: i64| {
+        let mut object = pod.pod.clone();
+        object.spec.as_mut().unwrap().active_deadline_seconds = Some(seconds);
+        Event::DeadlineChanged(super::adopt::deadline(&object, begun, pod.now))
+    };
+    let later = end(&pod, 100);
+    pod.on(later).does(&[]).wait(5).does(&[]);
+    let sooner = end(&pod, 70);
+    pod.on(sooner).does(&[]).wait(4).does(&[]);
+    pod.wait(1).does(&[TERM(0)]);
+    let mut pod = Machine::new(spec("Always", &["a"]));
+    pod.on(Event::Prepared).started(0).wait(60);
+    let past = end(&pod, 5);
+    pod.on(past).does(&[TERM(0)]);
+}
+
 /// A status as an earlier life of the host left it.
 fn before(state: Value, restarts: u32, phase: &str) -> Value {
     json!({ "phase": phase, "containerStatuses": [{
