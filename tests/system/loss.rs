@@ -282,10 +282,12 @@ fn readings_that_a_subscriber_has_seen_are_stored_in_spite_of_kills() -> anyhow:
             host.k(&["patch", "device", "plc-1", "--type=merge", "-p", &patch])
         };
         locked("LOCKED")?;
+        let (mut last, mut same) = (0, 0);
         eventually("no more is stored", PATIENCE, || {
-            let before = stored_count(&host, "plc-1")?;
-            std::thread::sleep(Duration::from_millis(500));
-            Ok((before == stored_count(&host, "plc-1")?).then_some(()))
+            let count = stored_count(&host, "plc-1")?;
+            same = if count == last { same + 1 } else { 0 };
+            last = count;
+            Ok((same == 10).then_some(()))
         })?;
         let stored = stored(&host, "plc-1")?;
         locked("UNLOCKED")?;

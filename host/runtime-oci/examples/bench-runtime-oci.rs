@@ -104,9 +104,9 @@ async fn bench(lives: u32) -> Outcome<()> {
         }
         for (program, times) in &mut peers {
             let start = Instant::now();
-            let status = Command::new(&*program)
+            let status = Command::new(*program)
                 .arg("--root")
-                .arg(options.state_dir.join(&*program))
+                .arg(options.state_dir.join(*program))
                 .args(["run", "--bundle"])
                 .arg(&bundle)
                 .arg(format!("bench-{life}"))
