@@ -10,7 +10,16 @@ PYTHON_CLIENT=$(scripts/python-client.sh) && export PYTHON_CLIENT || say "no Pyt
 DEVICE_PEERS=$(scripts/device-peers.sh) && export DEVICE_PEERS || say "no peers from PyPI: their cases are skipped"
 [ -n "${EYOT_SHARED:-}" ] || say "EYOT_SHARED is not set: tests on recorded data are skipped"
 scripts/guests.sh
-log=target/test.log; mkdir -p target
+mkdir -p target
+guests=target/test-guests.log
+say "the guests' own tests, on this machine (the log is $guests)"
+if ! cargo test --locked --no-fail-fast --manifest-path examples/Cargo.toml >"$guests" 2>&1; then
+  say "failed:"
+  grep -nE '^error|FAILED|panicked at' "$guests" | head -40 >&2
+  exit 1
+fi
+grep '^test result' "$guests"
+log=target/test.log
 say "building and running all tests (the log is $log)"
 # To a file, not to a pipe: what a test might leave running would keep a pipe open, and this waiting.
 cargo test --workspace --locked --no-fail-fast -- --nocapture >"$log" 2>&1 &
